@@ -1,0 +1,46 @@
+package bus
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+// Metadata that a subscriber adds to what was published.
+const (
+	TopicKey     = "headgate_topic"
+	EntryKey     = "headgate_entry"     // id of the stream entry
+	MalformedKey = "headgate_malformed" // why the entry is no message; its fields are the payload, as JSON
+)
+
+// decode never fails: what is no message becomes one that says so.
+func decode(topic string, entry redis.XMessage) *message.Message {
+	m, err := unmarshal(entry.Values)
+	if err != nil {
+		fields, _ := json.Marshal(entry.Values) // A map of texts always encodes.
+		id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+topic+":"+entry.ID))
+		m = message.NewMessage(id.String(), fields)
+		m.Metadata.Set(MalformedKey, err.Error())
+	}
+	m.Metadata.Set(TopicKey, topic)
+	m.Metadata.Set(EntryKey, entry.ID)
+	return m
+}
+
+func unmarshal(values map[string]any) (m *message.Message, err error) {
+	defer func() {
+		// msgpack is known to panic on hostile bytes.
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("decode entry: %v", fault)
+		}
+	}()
+	m, err = redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(values)
+	if err != nil {
+		return nil, fmt.Errorf("decode entry: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,166 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	ackBatch  = 100
+	ackLinger = 2 * time.Millisecond
+)
+
+// acknowledge sends acknowledgements in batches until the channel is closed and
+// every one has been sent, or Redis stays away for too long after that.
+func (s *subscription) acknowledge(ctx context.Context) {
+	var batch []string
+	for id := range s.acks {
+		batch = append(batch[:0], id)
+		open := true
+		linger := time.NewTimer(ackLinger)
+		for open && len(batch) < ackBatch {
+			select {
+			case next, ok := <-s.acks:
+				if open = ok; ok {
+					batch = append(batch, next)
+				}
+				continue
+			case <-linger.C:
+			}
+			break
+		}
+		linger.Stop()
+		s.sendAcks(ctx, batch, !open)
+	}
+}
+
+// sendAcks tries until Redis answers. An acknowledgement that is lost costs a
+// second delivery, which idempotent handlers take; so the last ones may be.
+func (s *subscription) sendAcks(ctx context.Context, ids []string, last bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	if last {
+		ctx, cancel = context.WithTimeout(ctx, farewell)
+	}
+	defer cancel()
+	defer s.untrack(ids...)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, ids...).Err()
+		if err == nil {
+			return
+		}
+		s.cfg.Log.WarnContext(ctx, "acknowledgements wait", "topic", s.topic, "count", len(ids), "error", err.Error())
+		if lostGroup(err) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func lostGroup(err error) bool { return redis.HasErrorPrefix(err, "NOGROUP") }
+
+// every calls f three times in the span after which an entry counts as
+// abandoned, until ctx ends.
+func (s *subscription) every(ctx context.Context, f func()) {
+	tick := time.NewTicker(s.cfg.MaxIdle / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
+	}
+}
+
+// renew keeps the entries in flight from looking abandoned.
+func (s *subscription) renew(ctx context.Context) {
+	ids := s.pending()
+	if len(ids) == 0 {
+		return
+	}
+	err := s.cfg.Client.XClaimJustID(ctx, &redis.XClaimArgs{
+		Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer, Messages: ids,
+	}).Err()
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.WarnContext(ctx, "entries in flight not renewed", "topic", s.topic, "error", err.Error())
+	}
+}
+
+func (s *subscription) pending() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]string, 0, len(s.inFlight))
+	for id := range s.inFlight {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// claim takes over as many abandoned entries as there are free slots.
+func (s *subscription) claim(ctx context.Context, take func([]redis.XMessage)) {
+	for cursor := "0-0"; ; {
+		free := s.reserveNow()
+		if free == 0 {
+			return
+		}
+		entries, next, err := s.cfg.Client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
+			Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer,
+			MinIdle: s.cfg.MaxIdle, Start: cursor, Count: int64(free),
+		}).Result()
+		s.release(free - len(entries))
+		if err != nil {
+			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
+				s.cfg.Log.WarnContext(ctx, "abandoned entries not claimed", "topic", s.topic, "error", err.Error())
+			}
+			return
+		}
+		if len(entries) > 0 {
+			s.cfg.Log.InfoContext(ctx, "abandoned entries claimed", "topic", s.topic, "count", len(entries))
+			take(entries)
+		}
+		if next == "0-0" || next == "" {
+			return
+		}
+		cursor = next
+	}
+}
+
+func (s *subscription) reserveNow() int {
+	n := 0
+	for n < s.cfg.Window {
+		select {
+		case <-s.slots:
+			n++
+		default:
+			return n
+		}
+	}
+	return n
+}
+
+// handBack makes the entries that no handler has finished look long abandoned,
+// so that another consumer claims them at its next look.
+func (s *subscription) handBack(ctx context.Context) {
+	ids := s.pending()
+	if len(ids) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	args := []any{"XCLAIM", s.topic, s.cfg.Group, s.cfg.Consumer, 0}
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	args = append(args, "IDLE", (10 * s.cfg.MaxIdle).Milliseconds(), "JUSTID")
+	if err := s.cfg.Client.Do(ctx, args...).Err(); err != nil {
+		s.cfg.Log.WarnContext(ctx, "entries not handed back", "topic", s.topic, "count", len(ids), "error", err.Error())
+	}
+}

@@ -1,0 +1,139 @@
+// Package deadletter keeps the messages that a consumer could not handle in the
+// service's own database, where an operator can read them: durable, queryable,
+// and there when Redis is full.
+package deadletter
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Schema returns the migrations of the dead letters.
+func Schema() postgres.Schema {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // The folder is part of the program.
+	}
+	return postgres.Schema{Name: "dead_letters", Files: files}
+}
+
+// Store keeps dead letters. It is the Publisher of Watermill's PoisonQueue.
+type Store struct {
+	db  postgres.Querier
+	now func() time.Time
+}
+
+var _ message.Publisher = (*Store)(nil)
+
+// New returns the dead letters in db.
+func New(db postgres.Querier, now func() time.Time) *Store { return &Store{db: db, now: now} }
+
+const writeTimeout = 5 * time.Second
+
+const insert = `
+	INSERT INTO dead_letters (id, message_id, event_id, type, stream, entry_id, reason, class,
+		attempts, payload, metadata, first_failed_at, last_failed_at)
+	VALUES (@id, @message_id, @event_id, @type, @stream, @entry_id, @reason, @class,
+		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
+	ON CONFLICT (stream, message_id) WHERE status = 'open' DO UPDATE
+	SET reason = excluded.reason, class = excluded.class, attempts = excluded.attempts,
+		last_failed_at = excluded.last_failed_at`
+
+// Publish implements message.Publisher. The topic is the poison queue's and of
+// no interest; the stream that the message came from is in its metadata.
+func (s *Store) Publish(_ string, messages ...*message.Message) error {
+	for _, m := range messages {
+		if err := s.keep(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements message.Publisher. The database is the caller's.
+func (s *Store) Close() error { return nil }
+
+func (s *Store) keep(m *message.Message) error {
+	// The message's context may have ended with the attempt that failed.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), writeTimeout)
+	defer cancel()
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("make dead letter id: %w", err)
+	}
+	attempts := bus.Attempts(m)
+	if len(attempts) == 0 {
+		attempts = []bus.Attempt{{At: s.now().UTC(), Error: m.Metadata.Get(middleware.ReasonForPoisonedKey)}}
+	}
+	var eventID, name *string
+	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" {
+		eventID, name = &e.ID, &e.Name
+	}
+	_, err = s.db.Exec(ctx, insert, pgx.StrictNamedArgs{
+		"id":              id,
+		"message_id":      text(m.UUID),
+		"event_id":        eventID,
+		"type":            name,
+		"stream":          m.Metadata.Get(bus.TopicKey),
+		"entry_id":        m.Metadata.Get(bus.EntryKey),
+		"reason":          text(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey))),
+		"class":           m.Metadata.Get(bus.ClassKey),
+		"attempts":        encode(attempts),
+		"payload":         []byte(m.Payload),
+		"metadata":        encode(foreign(m.Metadata)),
+		"first_failed_at": attempts[0].At,
+		"last_failed_at":  attempts[len(attempts)-1].At,
+	})
+	if err != nil {
+		return fmt.Errorf("insert dead letter: %w", err)
+	}
+	return nil
+}
+
+// foreign returns the metadata that the message was published with.
+func foreign(m message.Metadata) map[string]string {
+	own := maps.Clone(map[string]string(m))
+	for _, key := range []string{
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey,
+		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
+	} {
+		delete(own, key)
+	}
+	return own
+}
+
+// encode returns JSON that Postgres takes: its jsonb has no NUL.
+func encode(v any) []byte {
+	data, _ := json.Marshal(v) // Maps and lists of texts and times always encode.
+	return bytes.ReplaceAll(data, []byte(`\u0000`), []byte(`\ufffd`))
+}
+
+func text(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+}
+
+// firstLine cuts the stack trace that a recovered panic carries; the attempts
+// keep it.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

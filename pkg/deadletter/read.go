@@ -1,0 +1,156 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// Letter is a dead letter in a list.
+type Letter struct {
+	ID            string    `json:"id"`
+	EventID       *string   `json:"eventId,omitempty"`
+	Type          *string   `json:"type,omitempty"`
+	Stream        string    `json:"stream"`
+	Reason        string    `json:"reason"`
+	Class         string    `json:"class"`
+	Attempts      int       `json:"attempts"`
+	FirstFailedAt time.Time `json:"firstFailedAt"`
+	LastFailedAt  time.Time `json:"lastFailedAt"`
+	Status        string    `json:"status"`
+}
+
+// Detail is a dead letter with what it holds. Payload is the event with its
+// sealed values masked, or the raw fields of an entry that is none.
+type Detail struct {
+	Letter
+	EntryID string        `json:"entryId"`
+	Errors  []bus.Attempt `json:"errors"`
+	Payload any           `json:"payload"`
+}
+
+// Filter chooses dead letters; empty members choose all.
+type Filter struct {
+	Type   string
+	Reason string
+	Status string
+}
+
+// ErrNotFound says that there is no dead letter with the id.
+var ErrNotFound = problem.New(problem.NotFound, "dead_letter_not_found", "There is no such dead letter.")
+
+const list = `
+	SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),
+		first_failed_at, last_failed_at, status
+	FROM dead_letters
+	WHERE (@after = '' OR id < NULLIF(@after, '')::uuid)
+		AND (@type = '' OR type = @type)
+		AND (@reason = '' OR strpos(reason, @reason) > 0)
+		AND (@status = '' OR status = @status)
+	ORDER BY id DESC
+	LIMIT @limit`
+
+// List returns up to limit letters that filter chooses, newest first, after the
+// one with the id after.
+func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]Letter, error) {
+	rows, err := s.db.Query(ctx, list, pgx.StrictNamedArgs{
+		"after": after, "type": filter.Type, "reason": filter.Reason, "status": filter.Status, "limit": limit,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Letter, error) {
+		var l Letter
+		err := row.Scan(&l.ID, &l.EventID, &l.Type, &l.Stream, &l.Reason, &l.Class, &l.Attempts,
+			&l.FirstFailedAt, &l.LastFailedAt, &l.Status)
+		return l, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	return letters, nil
+}
+
+// Get returns one letter, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (Detail, error) {
+	const query = `
+		SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),
+			first_failed_at, last_failed_at, status, entry_id, attempts, payload
+		FROM dead_letters
+		WHERE id = $1`
+	var d Detail
+	var payload []byte
+	err := s.db.QueryRow(ctx, query, id).Scan(&d.ID, &d.EventID, &d.Type, &d.Stream, &d.Reason, &d.Class, &d.Letter.Attempts,
+		&d.FirstFailedAt, &d.LastFailedAt, &d.Status, &d.EntryID, &d.Errors, &payload)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Detail{}, ErrNotFound
+	}
+	if err != nil {
+		return Detail{}, fmt.Errorf("get dead letter: %w", err)
+	}
+	d.Payload = readable(payload)
+	return d, nil
+}
+
+// readable returns JSON with sealed values masked, or the bytes as text.
+func readable(payload []byte) any {
+	var v any
+	if err := json.Unmarshal(payload, &v); err == nil {
+		return event.Mask(v)
+	}
+	if utf8.Valid(payload) {
+		return string(payload)
+	}
+	return payload // base64 in JSON
+}
+
+// Routes returns the operator's view of the dead letters under prefix.
+func (s *Store) Routes(prefix string) []web.Route {
+	return []web.Route{
+		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
+		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
+	}
+}
+
+func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
+	page, err := web.ReadPage(r)
+	if err != nil {
+		return err
+	}
+	if _, err := uuid.Parse(page.After); page.After != "" && err != nil {
+		return web.ErrCursor
+	}
+	query := r.URL.Query()
+	letters, err := s.List(r.Context(), Filter{
+		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
+	}, page.After, page.Limit+1)
+	if err != nil {
+		return err
+	}
+	return web.SendPage(w, page, letters, func(l Letter) string { return l.ID })
+}
+
+func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {
+	id, err := uuid.Parse(mux.Vars(r)["id"])
+	if err != nil {
+		return ErrNotFound
+	}
+	detail, err := s.Get(r.Context(), id.String())
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, detail)
+}

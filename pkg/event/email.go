@@ -1,0 +1,31 @@
+package event
+
+// EmailSent says that the mail server took a message. To is masked.
+type EmailSent struct {
+	MessageID string `json:"messageId"`
+	Template  string `json:"template"`
+	To        string `json:"to"`
+}
+
+// EventName implements Payload.
+func (EmailSent) EventName() string { return "email.sent.v1" }
+
+// EventTopics implements Payload.
+func (EmailSent) EventTopics() []Topic { return []Topic{Audit} }
+
+// EmailFailed says that a message will not be sent any more. To is masked.
+type EmailFailed struct {
+	MessageID string `json:"messageId"`
+	Template  string `json:"template"`
+	To        string `json:"to"`
+	Reason    string `json:"reason"`
+}
+
+// EventName implements Payload.
+func (EmailFailed) EventName() string { return "email.failed.v1" }
+
+// EventTopics implements Payload.
+func (EmailFailed) EventTopics() []Topic { return []Topic{Audit} }
+
+// EventOutcome says that this is a failure.
+func (EmailFailed) EventOutcome() Outcome { return Failure }

@@ -1,0 +1,176 @@
+// Package event holds the contracts between the services: what a fact looks
+// like on the wire, which facts exist, and on which streams they travel.
+//
+// It imports the standard library only and knows neither the broker nor the
+// database, so that every team can depend on it at no cost.
+package event
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Topic is a stream of events. Separate streams are least privilege: a service
+// may read its own and no other.
+type Topic string
+
+// The streams. Email carries what email-service must send, Audit every
+// security-relevant fact, User what other services project.
+const (
+	Email Topic = "email-events"
+	Audit Topic = "audit-events"
+	User  Topic = "user-events"
+)
+
+// Outcome says how the thing that the event tells of ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Success Outcome = "success"
+	Failure Outcome = "failure"
+	Denied  Outcome = "denied"
+)
+
+// Actor is who did it.
+type Actor struct {
+	Type string `json:"type"` // user, admin, auditor, service or anonymous
+	ID   string `json:"id,omitempty"`
+}
+
+// Event is a fact on the wire. ID is a UUIDv7, the Watermill UUID and the
+// deduplication key; the outbox assigns it once, in the transaction of the
+// state change, and every copy of the event on every stream carries it.
+type Event struct {
+	ID            string          `json:"id"`
+	Name          string          `json:"name"`
+	OccurredAt    time.Time       `json:"occurredAt"`
+	Producer      string          `json:"producer"`
+	Subject       string          `json:"subject,omitempty"`
+	Actor         Actor           `json:"actor"`
+	Outcome       Outcome         `json:"outcome"`
+	IP            string          `json:"ip,omitempty"`
+	UserAgent     string          `json:"userAgent,omitempty"`
+	RequestID     string          `json:"requestId,omitempty"`
+	CorrelationID string          `json:"correlationId,omitempty"`
+	CausationID   string          `json:"causationId,omitempty"`
+	TraceParent   string          `json:"traceparent,omitempty"`
+	Data          json.RawMessage `json:"data"`
+
+	// Topics are the streams the event goes to; they are not part of the wire format.
+	Topics []Topic `json:"-"`
+}
+
+// Payload is the body of an event, one struct for each name and version. A new
+// meaning is a new version beside the old one, never a changed struct.
+type Payload interface {
+	EventName() string
+	EventTopics() []Topic
+}
+
+// outcomer is a payload which tells of something other than a success.
+type outcomer interface{ EventOutcome() Outcome }
+
+// New returns the event that says p happened to subject, with the origin that
+// ctx carries. It panics if p cannot be encoded, which no contract can cause:
+// contracts hold only text, numbers, times and lists of them.
+func New(ctx context.Context, at time.Time, subject string, p Payload) Event {
+	data, err := json.Marshal(p)
+	if err != nil {
+		panic(fmt.Sprintf("encode %s: %v", p.EventName(), err))
+	}
+	outcome := Success
+	if o, ok := p.(outcomer); ok {
+		outcome = o.EventOutcome()
+	}
+	origin := OriginFrom(ctx)
+	return Event{
+		Name:          p.EventName(),
+		OccurredAt:    at.UTC(),
+		Subject:       subject,
+		Actor:         origin.Actor,
+		Outcome:       outcome,
+		IP:            origin.IP,
+		UserAgent:     origin.UserAgent,
+		RequestID:     origin.RequestID,
+		CorrelationID: origin.CorrelationID,
+		CausationID:   origin.CausationID,
+		TraceParent:   origin.TraceParent,
+		Data:          data,
+		Topics:        p.EventTopics(),
+	}
+}
+
+// Type returns the name without its version: user.signed_up.
+func (e Event) Type() string {
+	kind, _, _ := splitName(e.Name)
+	return kind
+}
+
+// Version returns the version in the name: 1 for user.signed_up.v1.
+func (e Event) Version() int {
+	_, version, _ := splitName(e.Name)
+	return version
+}
+
+// ErrMalformed says that bytes are not an event.
+var ErrMalformed = errors.New("malformed event")
+
+var (
+	nameForm = regexp.MustCompile(`^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\.v[1-9][0-9]{0,3}$`)
+	idForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+)
+
+// Parse decodes an event and checks that what every consumer relies on is
+// there. Unknown fields are ignored, so that producers may be newer. Every
+// error is an ErrMalformed.
+func Parse(data []byte) (Event, error) {
+	var e Event
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Event{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	switch {
+	case !idForm.MatchString(e.ID):
+		return Event{}, fmt.Errorf("%w: id is not a UUID", ErrMalformed)
+	case !nameForm.MatchString(e.Name):
+		return Event{}, fmt.Errorf("%w: name is not like subject.happened.v1", ErrMalformed)
+	case e.OccurredAt.IsZero():
+		return Event{}, fmt.Errorf("%w: occurredAt is missing", ErrMalformed)
+	case e.Producer == "":
+		return Event{}, fmt.Errorf("%w: producer is missing", ErrMalformed)
+	case len(e.Data) == 0 || e.Data[0] != '{':
+		return Event{}, fmt.Errorf("%w: data is not an object", ErrMalformed)
+	}
+	return e, nil
+}
+
+// Decode returns the body of e as P. It is an ErrMalformed if e has another
+// name or a body that is not a P.
+func Decode[P Payload](e Event) (P, error) {
+	var p P
+	if e.Name != p.EventName() {
+		return p, fmt.Errorf("%w: %s is not %s", ErrMalformed, e.Name, p.EventName())
+	}
+	if err := json.Unmarshal(e.Data, &p); err != nil {
+		return p, fmt.Errorf("%w: decode %s: %w", ErrMalformed, e.Name, err)
+	}
+	return p, nil
+}
+
+func splitName(name string) (kind string, version int, ok bool) {
+	dot := strings.LastIndex(name, ".v")
+	if dot < 0 {
+		return name, 0, false
+	}
+	version, err := strconv.Atoi(name[dot+2:])
+	if err != nil {
+		return name, 0, false
+	}
+	return name[:dot], version, true
+}

@@ -1,0 +1,46 @@
+package event
+
+// SessionRefreshed says that a refresh token was exchanged. Replayed tells the
+// repeat of an exchange within the grace from a rotation.
+type SessionRefreshed struct {
+	SessionID  string `json:"sessionId"`
+	Generation int    `json:"generation"`
+	Replayed   bool   `json:"replayed,omitempty"`
+}
+
+// EventName implements Payload.
+func (SessionRefreshed) EventName() string { return "session.refreshed.v1" }
+
+// EventTopics implements Payload.
+func (SessionRefreshed) EventTopics() []Topic { return []Topic{Audit} }
+
+// SessionRevoked says that a session ended otherwise than by its owner's logout.
+type SessionRevoked struct {
+	SessionID string `json:"sessionId"`
+	Reason    string `json:"reason"`
+}
+
+// EventName implements Payload.
+func (SessionRevoked) EventName() string { return "session.revoked.v1" }
+
+// EventTopics implements Payload.
+func (SessionRevoked) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// SessionRefreshReused says that a refresh token older than the grace came
+// back, a sign of theft, and that its session was revoked (RFC 9700, 4.14).
+// Email and Name let email-service warn the owner.
+type SessionRefreshReused struct {
+	SessionID  string `json:"sessionId"`
+	Generation int    `json:"generation"`
+	Email      string `json:"email"`
+	Name       string `json:"name"`
+}
+
+// EventName implements Payload.
+func (SessionRefreshReused) EventName() string { return "session.refresh_reused.v1" }
+
+// EventTopics implements Payload.
+func (SessionRefreshReused) EventTopics() []Topic { return []Topic{Email, Audit} }
+
+// EventOutcome says that the request behind it was refused.
+func (SessionRefreshReused) EventOutcome() Outcome { return Denied }

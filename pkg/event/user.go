@@ -1,0 +1,93 @@
+package event
+
+import "time"
+
+// UserSignedUp says that an account exists.
+type UserSignedUp struct {
+	Email string `json:"email"`
+	Name  string `json:"name"`
+	Role  string `json:"role"`
+}
+
+// EventName implements Payload.
+func (UserSignedUp) EventName() string { return "user.signed_up.v1" }
+
+// EventTopics implements Payload.
+func (UserSignedUp) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// UserVerificationRequested says that somebody must prove to own an address.
+// Token is sealed for email-service with the context VerificationContext.
+type UserVerificationRequested struct {
+	Email     string    `json:"email"`
+	Name      string    `json:"name"`
+	Token     Sealed    `json:"token"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// EventName implements Payload.
+func (UserVerificationRequested) EventName() string { return "user.verification_requested.v1" }
+
+// EventTopics implements Payload.
+func (UserVerificationRequested) EventTopics() []Topic { return []Topic{Email} }
+
+// UserEmailVerified says that the owner of the account reads mail at Email.
+type UserEmailVerified struct {
+	Email string `json:"email"`
+}
+
+// EventName implements Payload.
+func (UserEmailVerified) EventName() string { return "user.email_verified.v1" }
+
+// EventTopics implements Payload.
+func (UserEmailVerified) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// UserLoggedIn says that a session began.
+type UserLoggedIn struct {
+	SessionID  string `json:"sessionId"`
+	DeviceName string `json:"deviceName,omitempty"`
+}
+
+// EventName implements Payload.
+func (UserLoggedIn) EventName() string { return "user.logged_in.v1" }
+
+// EventTopics implements Payload.
+func (UserLoggedIn) EventTopics() []Topic { return []Topic{Audit} }
+
+// UserLoginFailed says that a login was refused. The subject is empty when no
+// account has the address. Reason is the code that the client saw.
+type UserLoginFailed struct {
+	Reason string `json:"reason"`
+}
+
+// EventName implements Payload.
+func (UserLoginFailed) EventName() string { return "user.login_failed.v1" }
+
+// EventTopics implements Payload.
+func (UserLoginFailed) EventTopics() []Topic { return []Topic{Audit} }
+
+// EventOutcome says that this is a failure.
+func (UserLoginFailed) EventOutcome() Outcome { return Failure }
+
+// UserLoggedOut says that the owner ended a session.
+type UserLoggedOut struct {
+	SessionID string `json:"sessionId"`
+}
+
+// EventName implements Payload.
+func (UserLoggedOut) EventName() string { return "user.logged_out.v1" }
+
+// EventTopics implements Payload.
+func (UserLoggedOut) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// UserProfileUpdated says which fields of a profile changed; the values stay
+// with user-service. Version is the profile's version after the change.
+type UserProfileUpdated struct {
+	Fields  []string `json:"fields"`
+	Version int64    `json:"version"`
+}
+
+// EventName implements Payload.
+func (UserProfileUpdated) EventName() string { return "user.profile_updated.v1" }
+
+// EventTopics implements Payload.
+func (UserProfileUpdated) EventTopics() []Topic { return []Topic{Audit, User} }

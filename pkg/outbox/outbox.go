@@ -1,0 +1,85 @@
+// Package outbox carries events from a service's database to the streams. A
+// state change and its events commit together; a relay publishes what has
+// committed, and marks it only after Redis has answered. So an event can be
+// published twice, never lost, and never published for a change that was
+// rolled back.
+package outbox
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Schema returns the migrations of the outbox table.
+func Schema() postgres.Schema {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // The folder is part of the program.
+	}
+	return postgres.Schema{Name: "outbox", Files: files}
+}
+
+// channel is the NOTIFY channel that wakes the relays of this database.
+const channel = "outbox"
+
+const insert = `
+	INSERT INTO outbox (event_id, topic, name, payload)
+	VALUES ($1, $2, $3, $4)`
+
+// Box writes a producer's events.
+type Box struct{ producer string }
+
+// New returns the outbox of a producer, the service's name.
+func New(producer string) *Box { return &Box{producer: producer} }
+
+// Add writes events to every topic they go to, within tx. It gives each event
+// that has none its id, in place. Nothing is published before tx commits.
+func (b *Box) Add(ctx context.Context, tx pgx.Tx, events ...event.Event) error {
+	batch := &pgx.Batch{}
+	if err := b.Queue(batch, events...); err != nil || batch.Len() == 0 {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("insert outbox: %w", err)
+	}
+	return nil
+}
+
+// Queue is Add for a caller that sends a batch of its own, which must run in
+// one transaction.
+func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
+	for i := range events {
+		e := &events[i]
+		if e.ID == "" {
+			id, err := uuid.NewV7()
+			if err != nil {
+				return fmt.Errorf("make event id: %w", err)
+			}
+			e.ID = id.String()
+		}
+		e.Producer = b.producer
+		payload, err := json.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("encode event %s: %w", e.Name, err)
+		}
+		for _, topic := range e.Topics {
+			batch.Queue(insert, e.ID, string(topic), e.Name, payload)
+		}
+	}
+	if len(events) > 0 {
+		batch.Queue(`SELECT pg_notify($1, '')`, channel)
+	}
+	return nil
+}

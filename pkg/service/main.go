@@ -1,0 +1,167 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Config is a service's configuration: a struct that embeds Common.
+type Config interface{ CommonConfig() Common }
+
+// Command is something that a service's program does instead of serving, such
+// as "admin create". It gets the words after its name.
+type Command[C Config] struct {
+	Name  string
+	Usage string
+	Run   func(ctx context.Context, cfg C, args []string) error
+}
+
+// Main is the whole of a service's func main: it loads and checks the
+// configuration, opens the internal listener, and calls run with a context that
+// ends at SIGINT or SIGTERM; a second signal ends the process at once. It exits
+// with 0 after an orderly end, 1 after a failure and 2 after a wrong call.
+//
+// Besides the given commands every service has: config (prints its environment
+// table), healthcheck (asks the running service; for containers) and version.
+func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C) error, commands ...Command[C]) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := start(ctx, name, run, commands)
+	stop()
+	if err == nil {
+		return
+	}
+	if usage, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintln(stderr, usage)
+		os.Exit(2)
+	}
+	slog.ErrorContext(ctx, "stopped", "error", err.Error())
+	os.Exit(1)
+}
+
+type usageError string
+
+func (u usageError) Error() string { return string(u) }
+
+func start[C Config](ctx context.Context, name string, run func(context.Context, *Service, C) error, commands []Command[C]) error {
+	args := os.Args[1:]
+	var cfg C
+	if len(args) > 0 {
+		switch args[0] {
+		case "config":
+			return Table(os.Stdout, cfg)
+		case "version":
+			_, err := fmt.Fprintln(os.Stdout, Version())
+			return err
+		}
+	}
+	slog.SetDefault(NewLogger(stderr, name, Common{LogFormat: "auto"}))
+	command, rest, err := pick(name, commands, args)
+	if err != nil {
+		return err
+	}
+	if err := Load(&cfg); err != nil {
+		return fmt.Errorf("check config: %w", err)
+	}
+	common := cfg.CommonConfig()
+	log := NewLogger(stderr, name, common)
+	slog.SetDefault(log)
+	if command != nil {
+		return command(ctx, cfg, rest)
+	}
+
+	s := New(name, common, log)
+	ops, err := s.listenOps(ctx)
+	if err != nil {
+		return err
+	}
+	defer ops()
+	return run(ctx, s, cfg)
+}
+
+// pick finds the command that args name; none means to serve.
+func pick[C Config](name string, commands []Command[C], args []string) (func(context.Context, C, []string) error, []string, error) {
+	if len(args) == 0 {
+		return nil, nil, nil
+	}
+	if args[0] == "healthcheck" {
+		return func(ctx context.Context, cfg C, _ []string) error { return healthcheck(ctx, cfg.CommonConfig()) }, nil, nil
+	}
+	line := strings.Join(args, " ")
+	for _, c := range commands {
+		if line == c.Name || strings.HasPrefix(line, c.Name+" ") {
+			return c.Run, args[len(strings.Fields(c.Name)):], nil
+		}
+	}
+	usage := fmt.Sprintf("usage: %s [command]\n\nWithout a command it serves. Commands:\n", name)
+	for _, c := range commands {
+		usage += fmt.Sprintf("  %-16s %s\n", c.Name, c.Usage)
+	}
+	usage += "  config           print the environment variables\n  healthcheck      ask the running service whether it is ready\n  version          print the version"
+	return nil, nil, usageError(usage)
+}
+
+// Version returns the version that the program was built as.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// listenOps serves the internal listener from before the dependencies are up,
+// so that a waiting service can be told from a dead one.
+func (s *Service) listenOps(ctx context.Context) (stop func(), err error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.cfg.OpsAddr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on OPS_ADDR: %w", err)
+	}
+	server := &http.Server{Handler: s.opsHandler(), ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.Log.ErrorContext(ctx, "internal listener failed", "error", err.Error())
+		}
+	}()
+	return func() {
+		server.Close()
+		<-done
+	}, nil
+}
+
+func healthcheck(ctx context.Context, cfg Common) error {
+	host, port, err := net.SplitHostPort(cfg.OpsAddr)
+	if err != nil {
+		return fmt.Errorf("read OPS_ADDR: %w", err)
+	}
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask for readiness: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for readiness: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", res.Status)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+func (s *Service) opsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", Livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{Registry: s.Metrics}))
+	return mux
+}
+
+// Livez answers that the process lives. It asks nobody, so that a dependency
+// that is down never makes an orchestrator kill healthy processes.
+func Livez(w http.ResponseWriter, _ *http.Request) {
+	health(w, http.StatusOK, "alive", "")
+}
+
+// readyz answers 503 with the reason while the service cannot work.
+func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		health(w, http.StatusServiceUnavailable, "not ready", err.Error())
+		return
+	}
+	health(w, http.StatusOK, "ready", "")
+}
+
+// PublicReadyz is readiness without the reason, for listeners that strangers reach.
+func (s *Service) PublicReadyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if s.Ready(ctx) != nil {
+		health(w, http.StatusServiceUnavailable, "not ready", "")
+		return
+	}
+	health(w, http.StatusOK, "ready", "")
+}
+
+func health(w http.ResponseWriter, status int, word, reason string) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	body := map[string]string{"status": word}
+	if reason != "" {
+		body["reason"] = reason
+	}
+	_ = json.NewEncoder(w).Encode(body) // The client has gone; there is nobody to tell.
+}

@@ -1,0 +1,101 @@
+package testkit
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// Expected is what the tokens of an Issuer say they are for: the defaults.
+var Expected = token.Expected{Issuer: "headgate", Audience: "headgate-api"}
+
+// Issuer signs access tokens as auth-service does and publishes its key.
+type Issuer struct {
+	JWKSURL string
+
+	t   testing.TB
+	key *ecdsa.PrivateKey
+	kid string
+}
+
+// NewIssuer returns an issuer whose key set is served until the test ends.
+func NewIssuer(t testing.TB) *Issuer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatalf("make key: %v", err)
+	}
+	i := &Issuer{t: t, key: key, kid: uuid.NewString()}
+	set, err := token.MarshalJWKS(map[string]crypto.PublicKey{i.kid: key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		_, _ = w.Write(set) // The client has gone; there is nobody to tell.
+	}))
+	t.Cleanup(server.Close)
+	i.JWKSURL = server.URL
+	return i
+}
+
+// Token returns a token for who that is valid for 15 minutes. A missing user
+// or session id is made up, a missing role is user.
+func (i *Issuer) Token(who token.Identity) string {
+	i.t.Helper()
+	return i.Sign(i.Claims(who))
+}
+
+// Claims returns what Token signs, for tests that change it.
+func (i *Issuer) Claims(who token.Identity) token.Claims {
+	if who.UserID == "" {
+		who.UserID = uuid.Must(uuid.NewV7()).String()
+	}
+	if who.SessionID == "" {
+		who.SessionID = uuid.Must(uuid.NewV7()).String()
+	}
+	if who.Role == "" {
+		who.Role = token.RoleUser
+	}
+	now := time.Now()
+	return token.Claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer:    Expected.Issuer,
+			Audience:  jwt.ClaimStrings{Expected.Audience},
+			Subject:   who.UserID,
+			ID:        uuid.Must(uuid.NewV7()).String(),
+			IssuedAt:  jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(now.Add(15 * time.Minute)),
+		},
+		SessionID: who.SessionID,
+		Role:      who.Role,
+		AuthTime:  jwt.NewNumericDate(now),
+		Email:     who.Email,
+		Name:      who.Name,
+	}
+}
+
+// Sign returns the token for claims.
+func (i *Issuer) Sign(claims token.Claims) string {
+	i.t.Helper()
+	raw, err := token.Sign(i.key, i.kid, claims)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return raw
+}
+
+// Verifier returns a verifier of the issuer's tokens.
+func (i *Issuer) Verifier() *token.Verifier {
+	return token.NewVerifier(token.NewJWKS(token.Remote{JWKSURL: i.JWKSURL}, Log(i.t), time.Now), Expected, time.Now)
+}

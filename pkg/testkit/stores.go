@@ -1,0 +1,135 @@
+package testkit
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver that pgtestdb opens
+	"github.com/peterldowns/pgtestdb"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+)
+
+// DatabaseURL returns the URL of a database of the test's own that has the
+// schemas. It is dropped when the test passes and kept when it fails.
+func DatabaseURL(t testing.TB, schemas ...postgres.Schema) string {
+	t.Helper()
+	server, err := servers.postgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatalf("read %s: %v", databaseVariable, err)
+	}
+	password, _ := u.User.Password()
+	return pgtestdb.Custom(t, pgtestdb.Config{
+		DriverName: "pgx", Host: u.Hostname(), Port: u.Port(), User: u.User.Username(), Password: password,
+		Database: "postgres", Options: "sslmode=disable", ForceTerminateConnections: true,
+	}, migrator(schemas)).URL()
+}
+
+// Database returns a pool on DatabaseURL that is closed when the test ends.
+func Database(t testing.TB, schemas ...postgres.Schema) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), DatabaseURL(t, schemas...))
+	if err != nil {
+		t.Fatalf("open database: %v", err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// migrator brings the template up to date, as a service would.
+type migrator []postgres.Schema
+
+// Hash implements pgtestdb.Migrator.
+func (m migrator) Hash() (string, error) {
+	sum := sha256.New()
+	for _, schema := range m {
+		fmt.Fprintln(sum, schema.Name)
+		err := fs.WalkDir(schema.Files, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			data, err := fs.ReadFile(schema.Files, path)
+			fmt.Fprintf(sum, "%s %d\n%s", path, len(data), data)
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("read migrations: %w", err)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// Migrate implements pgtestdb.Migrator.
+func (m migrator) Migrate(ctx context.Context, _ *sql.DB, cfg pgtestdb.Config) error {
+	pool, err := pgxpool.New(ctx, cfg.URL())
+	if err != nil {
+		return fmt.Errorf("open template: %w", err)
+	}
+	defer pool.Close()
+	for _, schema := range m {
+		if err := postgres.Migrate(ctx, pool, schema); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RedisURL returns the URL of an empty Redis database of the test's own.
+func RedisURL(t testing.TB) string {
+	t.Helper()
+	server, err := servers.redis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatalf("read %s: %v", redisVariable, err)
+	}
+	ctx := context.Background()
+	u.Path = "/0"
+	register := openRedis(t, u.String())
+	// Database 0 counts the others out.
+	index, err := register.Incr(ctx, "testkit:databases").Result()
+	if err != nil {
+		t.Fatalf("take a Redis database: %v", err)
+	}
+	u.Path = "/" + strconv.FormatInt(index, 10)
+	own := openRedis(t, u.String())
+	if err := own.FlushDB(ctx).Err(); err != nil {
+		t.Fatalf("empty Redis database %d: %v", index, err)
+	}
+	t.Cleanup(func() { own.FlushDB(ctx) })
+	return u.String()
+}
+
+// Redis returns a client on RedisURL that is closed when the test ends.
+func Redis(t testing.TB) *redis.Client {
+	t.Helper()
+	return openRedis(t, RedisURL(t))
+}
+
+func openRedis(t testing.TB, address string) *redis.Client {
+	t.Helper()
+	client, err := bus.Redis{RedisURL: service.Secret(address)}.Open(5 * time.Second)
+	if err != nil {
+		t.Fatalf("open Redis: %v", err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}

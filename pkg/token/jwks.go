@@ -1,0 +1,171 @@
+package token
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+)
+
+// Remote is the part of the configuration that says where the keys are.
+type Remote struct {
+	JWKSURL string `envconfig:"JWKS_URL" required:"true" desc:"Where auth-service publishes its public keys, for example http://auth-service:8080/.well-known/jwks.json."`
+}
+
+// JWKS is the set of public keys that auth-service publishes, fetched over HTTP
+// and kept. The keys it has go on serving while auth-service is away. It is
+// safe for concurrent use.
+type JWKS struct {
+	url    string
+	client *http.Client
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu      sync.Mutex
+	keys    map[string]crypto.PublicKey
+	tried   time.Time
+	refresh chan struct{} // closed when the fetch under way ends; nil if none is
+}
+
+const (
+	jwksMaxAge     = 5 * time.Minute
+	jwksMinRefetch = 30 * time.Second // for ids that we do not have: strangers choose them
+	jwksFirstRetry = time.Second      // until there is any key at all
+	jwksTimeout    = 3 * time.Second
+	jwksMaxBytes   = 256 << 10
+)
+
+// NewJWKS returns the set behind url. Nothing is fetched before the first use.
+func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
+	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, log: log, now: now}
+}
+
+// Key implements Keys. It waits for a fetch only if the id is not among the keys
+// at hand, and starts one for such ids at most every 30 s.
+func (j *JWKS) Key(ctx context.Context, kid string) (crypto.PublicKey, error) {
+	j.mu.Lock()
+	key, known := j.keys[kid]
+	age := j.now().Sub(j.tried)
+	var pause time.Duration
+	switch {
+	case known:
+		pause = jwksMaxAge
+	case j.keys == nil:
+		pause = jwksFirstRetry
+	default:
+		pause = jwksMinRefetch
+	}
+	if j.refresh == nil && age >= pause {
+		j.tried = j.now()
+		j.refresh = make(chan struct{})
+		go j.fetch(context.WithoutCancel(ctx), j.refresh)
+	}
+	wait := j.refresh
+	j.mu.Unlock()
+
+	if known {
+		return key, nil
+	}
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ErrNoKeys
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.keys == nil {
+		return nil, ErrNoKeys
+	}
+	if key, ok := j.keys[kid]; ok {
+		return key, nil
+	}
+	return nil, ErrUnknownKey
+}
+
+// fetch ends by itself within jwksTimeout; every waiter waits for its channel.
+func (j *JWKS) fetch(ctx context.Context, done chan struct{}) {
+	keys, err := j.load(ctx)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.log.WarnContext(ctx, "keys not refreshed", "error", err.Error())
+	} else {
+		j.keys = keys
+	}
+	j.refresh = nil
+	close(done)
+}
+
+func (j *JWKS) load(ctx context.Context) (map[string]crypto.PublicKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("fetch keys: %w", err)
+	}
+	res, err := j.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetch keys: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("fetch keys: %s", res.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, jwksMaxBytes))
+	if err != nil {
+		return nil, fmt.Errorf("fetch keys: %w", err)
+	}
+	return ParseJWKS(data)
+}
+
+// ParseJWKS decodes a JWK set (RFC 7517) into its signing keys by id. Keys of
+// other kinds are left out; a set without any usable key is an error.
+func ParseJWKS(data []byte) (map[string]crypto.PublicKey, error) {
+	var set jwkset.JWKSMarshal
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, fmt.Errorf("decode key set: %w", err)
+	}
+	keys := map[string]crypto.PublicKey{}
+	for _, marshalled := range set.Keys {
+		jwk, err := jwkset.NewJWKFromMarshal(marshalled, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
+		if err != nil {
+			continue
+		}
+		key := jwk.Key()
+		if _, err := methodOf(key); err == nil && marshalled.KID != "" {
+			keys[marshalled.KID] = key
+		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("decode key set: no usable key")
+	}
+	return keys, nil
+}
+
+// MarshalJWKS encodes public keys by id as a JWK set.
+func MarshalJWKS(keys map[string]crypto.PublicKey) ([]byte, error) {
+	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{}}
+	for kid, key := range keys {
+		method, err := methodOf(key)
+		if err != nil {
+			return nil, fmt.Errorf("encode key %s: %w", kid, err)
+		}
+		jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{
+			KID: kid, ALG: jwkset.ALG(method.Alg()), USE: jwkset.UseSig,
+		}})
+		if err != nil {
+			return nil, fmt.Errorf("encode key %s: %w", kid, err)
+		}
+		set.Keys = append(set.Keys, jwk.Marshal())
+	}
+	return json.Marshal(set)
+}

@@ -1,0 +1,119 @@
+package token
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// The ways in which a token is refused. Every other fault of a token is
+// ErrInvalid: a client learns nothing from the difference.
+var (
+	ErrInvalid = problem.New(problem.Unauthenticated, "token_invalid", "The access token is not valid.")
+	ErrExpired = problem.New(problem.Unauthenticated, "token_expired", "The access token has expired.")
+	ErrNoKeys  = problem.New(problem.Unavailable, "keys_unavailable", "Access tokens cannot be checked at the moment.").WithRetryAfter(2 * time.Second)
+)
+
+// ErrUnknownKey says that no key has the id.
+var ErrUnknownKey = errors.New("unknown key id")
+
+// Keys finds the public key with an id, or returns ErrUnknownKey. It must be
+// fast for ids that do not exist: strangers choose them.
+type Keys interface {
+	Key(ctx context.Context, kid string) (crypto.PublicKey, error)
+}
+
+// Expected is the part of the configuration that says which tokens are for us.
+type Expected struct {
+	Issuer   string `envconfig:"TOKEN_ISSUER" default:"headgate" desc:"The iss claim of access tokens."`
+	Audience string `envconfig:"TOKEN_AUDIENCE" default:"headgate-api" desc:"The aud claim of access tokens."`
+}
+
+// Verifier checks access tokens. It is safe for concurrent use.
+type Verifier struct {
+	keys   Keys
+	parser *jwt.Parser
+}
+
+const (
+	maxTokenBytes = 8 << 10
+	leeway        = 5 * time.Second
+)
+
+// NewVerifier returns a verifier of tokens signed by one of keys.
+func NewVerifier(keys Keys, want Expected, now func() time.Time) *Verifier {
+	return &Verifier{
+		keys: keys,
+		parser: jwt.NewParser(
+			jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg(), jwt.SigningMethodEdDSA.Alg()}),
+			jwt.WithIssuer(want.Issuer),
+			jwt.WithAudience(want.Audience),
+			jwt.WithExpirationRequired(),
+			jwt.WithIssuedAt(),
+			jwt.WithLeeway(leeway),
+			jwt.WithStrictDecoding(),
+			jwt.WithTimeFunc(now),
+		),
+	}
+}
+
+// Verify returns whom raw speaks for (RFC 8725, RFC 9068). It fails with
+// ErrExpired, with ErrNoKeys if no key could ever be fetched, and with
+// ErrInvalid for everything else.
+func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
+	if raw == "" || len(raw) > maxTokenBytes {
+		return Identity{}, ErrInvalid
+	}
+	var claims Claims
+	_, err := v.parser.ParseWithClaims(raw, &claims, func(t *jwt.Token) (any, error) {
+		return v.keyFor(ctx, t)
+	})
+	switch {
+	case errors.Is(err, ErrNoKeys):
+		return Identity{}, fmt.Errorf("verify access token: %w", err)
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return Identity{}, ErrExpired
+	case err != nil:
+		return Identity{}, ErrInvalid
+	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "":
+		return Identity{}, ErrInvalid
+	}
+	return Identity{
+		UserID:    claims.Subject,
+		SessionID: claims.SessionID,
+		Role:      claims.Role,
+		Email:     claims.Email,
+		Name:      claims.Name,
+	}, nil
+}
+
+func (v *Verifier) keyFor(ctx context.Context, t *jwt.Token) (crypto.PublicKey, error) {
+	if t.Header["typ"] != Type {
+		return nil, errors.New("not an access token")
+	}
+	if _, ok := t.Header["crit"]; ok {
+		return nil, errors.New("critical extensions are not understood")
+	}
+	kid, ok := t.Header["kid"].(string)
+	if !ok || kid == "" || len(kid) > 128 {
+		return nil, ErrUnknownKey
+	}
+	key, err := v.keys.Key(ctx, kid)
+	if err != nil {
+		return nil, err
+	}
+	method, err := methodOf(key)
+	if err != nil {
+		return nil, err
+	}
+	if method.Alg() != t.Method.Alg() {
+		return nil, errors.New("algorithm does not fit the key")
+	}
+	return key, nil
+}

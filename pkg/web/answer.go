@@ -1,0 +1,188 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// Meta says where a page of a list stands.
+type Meta struct {
+	Limit      int    `json:"limit"`
+	NextCursor string `json:"nextCursor,omitempty"`
+	HasMore    bool   `json:"hasMore"`
+}
+
+type success struct {
+	Success bool  `json:"success"`
+	Data    any   `json:"data"`
+	Meta    *Meta `json:"meta,omitempty"`
+}
+
+type failure struct {
+	Success   bool            `json:"success"`
+	Message   string          `json:"message"`
+	Code      string          `json:"code"`
+	RequestID string          `json:"requestId"`
+	Errors    []problem.Field `json:"errors,omitempty"`
+	Error     string          `json:"error,omitempty"`
+}
+
+// details is the same fault as RFC 9457 writes it.
+type details struct {
+	Type      string          `json:"type"`
+	Title     string          `json:"title"`
+	Status    int             `json:"status"`
+	Detail    string          `json:"detail"`
+	Code      string          `json:"code"`
+	RequestID string          `json:"requestId"`
+	Errors    []problem.Field `json:"errors,omitempty"`
+	Error     string          `json:"error,omitempty"`
+}
+
+// OK answers with data and the given status in the envelope.
+func OK(w http.ResponseWriter, status int, data any) error {
+	return send(w, status, "application/json; charset=utf-8", success{Success: true, Data: data})
+}
+
+// List answers with one page of a list.
+func List(w http.ResponseWriter, items any, meta Meta) error {
+	return send(w, http.StatusOK, "application/json; charset=utf-8", success{Success: true, Data: items, Meta: &meta})
+}
+
+func send(w http.ResponseWriter, status int, contentType string, body any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(data)+1))
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n')) // The client has gone; there is nobody to tell.
+	return nil
+}
+
+// Fail answers with the problem in err. What is no problem is logged in full
+// and shown as an internal error.
+func Fail(w http.ResponseWriter, r *http.Request, err error) {
+	ctx := r.Context()
+	info := infoFrom(ctx)
+	p := problem.From(err)
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		slog.DebugContext(ctx, "client went away", "error", err.Error())
+	case p.Kind == problem.Internal:
+		slog.ErrorContext(ctx, "request failed", "error", err.Error())
+	case p.Kind >= problem.BadGateway:
+		slog.WarnContext(ctx, "request failed", "error", err.Error())
+	}
+	info.code = p.Code
+
+	status := Status(p.Kind)
+	if wait := p.RetryAfter; wait > 0 || status >= http.StatusBadGateway || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	detail := ""
+	if info.development && err.Error() != p.Error() {
+		detail = err.Error()
+	}
+	id := event.OriginFrom(ctx).RequestID
+	if wantsDetails(r) {
+		_ = send(w, status, "application/problem+json; charset=utf-8", details{
+			Type: "urn:headgate:problem:" + p.Code, Title: http.StatusText(status), Status: status,
+			Detail: p.Message, Code: p.Code, RequestID: id, Errors: p.Fields, Error: detail,
+		}) // Its parts always encode.
+		return
+	}
+	_ = send(w, status, "application/json; charset=utf-8", failure{
+		Message: p.Message, Code: p.Code, RequestID: id, Errors: p.Fields, Error: detail,
+	}) // Its parts always encode.
+}
+
+func wantsDetails(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
+		if kind, _, err := mime.ParseMediaType(part); err == nil && kind == "application/problem+json" {
+			return true
+		}
+	}
+	return false
+}
+
+// Status returns the HTTP status of a kind of problem.
+func Status(kind problem.Kind) int {
+	switch kind {
+	case problem.Invalid:
+		return http.StatusBadRequest
+	case problem.Unauthenticated:
+		return http.StatusUnauthorized
+	case problem.Forbidden:
+		return http.StatusForbidden
+	case problem.NotFound:
+		return http.StatusNotFound
+	case problem.MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case problem.Conflict:
+		return http.StatusConflict
+	case problem.Gone:
+		return http.StatusGone
+	case problem.PreconditionFailed:
+		return http.StatusPreconditionFailed
+	case problem.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case problem.UnsupportedMedia:
+		return http.StatusUnsupportedMediaType
+	case problem.TooManyRequests:
+		return http.StatusTooManyRequests
+	case problem.BadGateway:
+		return http.StatusBadGateway
+	case problem.Unavailable:
+		return http.StatusServiceUnavailable
+	case problem.Timeout:
+		return http.StatusGatewayTimeout
+	case problem.Internal:
+	}
+	return http.StatusInternalServerError
+}
+
+// info is what the access log learns while a request is handled. One goroutine
+// handles a request, so it needs no lock.
+type info struct {
+	route       string
+	userID      string
+	code        string
+	development bool
+	started     time.Time
+}
+
+type infoKey struct{}
+
+func infoFrom(ctx context.Context) *info {
+	if i, ok := ctx.Value(infoKey{}).(*info); ok {
+		return i
+	}
+	return &info{}
+}
+
+// SetRoute names the route of a request for the access log and the metrics.
+// Router does it by itself.
+func SetRoute(ctx context.Context, route string) { infoFrom(ctx).route = route }
+
+// SetUser names the caller for the access log.
+func SetUser(ctx context.Context, id string) { infoFrom(ctx).userID = id }

@@ -1,0 +1,127 @@
+// Package web is the edge of a service: routes and who may call them, strict
+// input, the envelope of every answer, request ids, and the access log.
+package web
+
+import (
+	"crypto/rand"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// Prefixes is a list of networks, written as CIDRs or single addresses
+// separated by commas.
+type Prefixes []netip.Prefix
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Prefixes) UnmarshalText(text []byte) error {
+	*p = nil
+	for part := range strings.SplitSeq(string(text), ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(part); err == nil {
+			*p = append(*p, netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()))
+			continue
+		}
+		prefix, err := netip.ParsePrefix(part)
+		if err != nil {
+			return err
+		}
+		*p = append(*p, prefix.Masked())
+	}
+	return nil
+}
+
+func (p Prefixes) contain(addr netip.Addr) bool {
+	for _, prefix := range p {
+		if prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// ClientIP returns the address of the client: the peer, or, while the hop that
+// reports is a trusted proxy, the nearest hop in X-Forwarded-For that is not.
+func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	client, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	client = client.Unmap().WithZone("")
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && trusted.contain(client); i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		client = hop.Unmap().WithZone("")
+	}
+	return client
+}
+
+const (
+	requestIDHeader = "X-Request-Id"
+	maxUserAgent    = 512
+)
+
+// requestID keeps a well-formed incoming id and replaces anything else.
+func requestID(r *http.Request) string {
+	id := r.Header.Get(requestIDHeader)
+	if len(id) < 8 || len(id) > 128 {
+		return uuid.Must(uuid.NewV7()).String()
+	}
+	for _, c := range []byte(id) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return uuid.Must(uuid.NewV7()).String()
+		}
+	}
+	return id
+}
+
+// withOrigin puts request id, trace, address and user agent into the context of r.
+func withOrigin(r *http.Request, trusted Prefixes) *http.Request {
+	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	if !trace.SpanContextFromContext(ctx).HasTraceID() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, newSpanContext())
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+
+	id := requestID(r)
+	agent := strings.ToValidUTF8(r.UserAgent(), "\uFFFD")
+	if len(agent) > maxUserAgent {
+		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
+	}
+	origin := event.Origin{
+		Actor:         event.Actor{Type: "anonymous"},
+		UserAgent:     agent,
+		RequestID:     id,
+		CorrelationID: id,
+		TraceParent:   carrier["traceparent"],
+	}
+	if ip := ClientIP(r, trusted); ip.IsValid() {
+		origin.IP = ip.String()
+	}
+	return r.WithContext(event.WithOrigin(ctx, origin))
+}
+
+func newSpanContext() trace.SpanContext {
+	var cfg trace.SpanContextConfig
+	rand.Read(cfg.TraceID[:])
+	rand.Read(cfg.SpanID[:])
+	return trace.NewSpanContext(cfg)
+}

@@ -1,0 +1,149 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// Handler answers a request or returns the error that Fail shows.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Access says who may call a route.
+type Access struct {
+	public bool
+	roles  []string
+}
+
+// Who may call. The zero value lets nobody in, so a forgotten rule is safe.
+var (
+	Anyone       = Access{public: true}
+	SignedIn     = Access{roles: []string{token.RoleUser, token.RoleAuditor, token.RoleAdmin}}
+	AdminOnly    = Access{roles: []string{token.RoleAdmin}}
+	AuditReaders = Access{roles: []string{token.RoleAdmin, token.RoleAuditor}}
+)
+
+// Route is one line of a service's table of routes: what is called how, by whom.
+type Route struct {
+	Method  string
+	Path    string // as gorilla/mux writes it: /users/{id}
+	Access  Access
+	Handler Handler
+}
+
+// Authenticator tells whom a bearer token speaks for.
+type Authenticator interface {
+	Verify(ctx context.Context, raw string) (token.Identity, error)
+}
+
+// Options are what a router needs besides its routes.
+type Options struct {
+	Auth           Authenticator
+	TrustedProxies Prefixes
+	Development    bool
+	Log            *slog.Logger
+	Metrics        prometheus.Registerer
+}
+
+// NewRouter returns the handler for routes. Requests that none of them takes
+// are answered with 404, or with 405 and the methods that the path has.
+func NewRouter(routes []Route, o Options) http.Handler {
+	router := mux.NewRouter().SkipClean(true)
+	methods := map[string][]string{}
+	for _, route := range routes {
+		methods[route.Path] = append(methods[route.Path], route.Method)
+		if route.Method == http.MethodGet {
+			methods[route.Path] = append(methods[route.Path], http.MethodHead)
+		}
+	}
+	for _, route := range routes {
+		m := []string{route.Method}
+		if route.Method == http.MethodGet {
+			m = append(m, http.MethodHead)
+		}
+		router.Handle(route.Path, serve(route, o.Auth)).Methods(m...)
+	}
+	for path, allowed := range methods {
+		slices.Sort(allowed)
+		allow := strings.Join(slices.Compact(allowed), ", ")
+		router.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			SetRoute(r.Context(), path)
+			w.Header().Set("Allow", allow)
+			Fail(w, r, problem.ErrMethod)
+		}))
+	}
+	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Fail(w, r, problem.ErrNotFound)
+	})
+	return Edge(router, o)
+}
+
+func serve(route Route, auth Authenticator) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		SetRoute(r.Context(), route.Path)
+		r, err := admit(r, route.Access, auth)
+		if err == nil {
+			err = route.Handler(w, r)
+		}
+		if err != nil {
+			Fail(w, r, err)
+		}
+	})
+}
+
+// admit checks the caller's token against the route's rule. A public route
+// takes no notice of tokens at all.
+func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, error) {
+	if access.public {
+		return r, nil
+	}
+	raw, err := Bearer(r)
+	if err != nil {
+		return r, err
+	}
+	identity, err := auth.Verify(r.Context(), raw)
+	if err != nil {
+		return r, err
+	}
+	SetUser(r.Context(), identity.UserID)
+	ctx := token.WithIdentity(r.Context(), identity)
+	ctx = event.WithActor(ctx, event.Actor{Type: identity.Role, ID: identity.UserID})
+	r = r.WithContext(ctx)
+	if !identity.Is(access.roles...) {
+		return r, problem.ErrForbidden
+	}
+	return r, nil
+}
+
+// Bearer returns the token in the Authorization header (RFC 6750, 2.1).
+func Bearer(r *http.Request) (string, error) {
+	values := r.Header.Values("Authorization")
+	if len(values) == 0 {
+		return "", problem.ErrUnauthenticated
+	}
+	scheme, raw, ok := strings.Cut(values[0], " ")
+	if len(values) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", token.ErrInvalid
+	}
+	return strings.TrimSpace(raw), nil
+}
+
+// Caller returns the identity that a route which is not public has. It panics
+// on a public one: that is a mistake in the table.
+func Caller(r *http.Request) token.Identity {
+	identity, ok := token.From(r.Context())
+	if !ok {
+		panic(fmt.Sprintf("no caller: %s is public", r.URL.Path))
+	}
+	return identity
+}
