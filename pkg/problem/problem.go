@@ -52,7 +52,14 @@ func New(kind Kind, code, message string) *Problem {
 	return &Problem{Kind: kind, Code: code, Message: message}
 }
 
-func (p *Problem) Error() string { return p.Code + ": " + p.Message }
+// Error implements error, for logs and commands.
+func (p *Problem) Error() string {
+	text := p.Code + ": " + p.Message
+	for _, f := range p.Fields {
+		text += " " + f.Field + ": " + f.Message
+	}
+	return text
+}
 
 // Is reports whether target is a problem with the same code.
 func (p *Problem) Is(target error) bool {

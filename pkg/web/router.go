@@ -53,6 +53,10 @@ type Options struct {
 	Development    bool
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
+
+	// Live and Ready answer /livez and /readyz, outside the access log: probes
+	// would drown it. Those paths are not routed if they are nil.
+	Live, Ready http.HandlerFunc
 }
 
 // NewRouter returns the handler for routes. Requests that none of them takes
@@ -85,7 +89,18 @@ func NewRouter(routes []Route, o Options) http.Handler {
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, problem.ErrNotFound)
 	})
-	return Edge(router, o)
+	return withHealth(Edge(router, o), o)
+}
+
+func withHealth(next http.Handler, o Options) http.Handler {
+	health := map[string]http.HandlerFunc{"/livez": o.Live, "/readyz": o.Ready}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if probe := health[r.URL.Path]; probe != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			probe(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func serve(route Route, auth Authenticator) http.Handler {

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
+)
+
+const adminName = "Administrator"
+
+// ensureAdmin creates the first administrator that the environment names.
+func ensureAdmin(ctx context.Context, s *service.Service, accounts *account.Accounts, cfg Config) error {
+	if cfg.AdminEmail == "" {
+		return nil
+	}
+	created, err := accounts.EnsureAdmin(ctx, account.SignUp{
+		Email: cfg.AdminEmail, Password: cfg.AdminPassword.Reveal(), Name: adminName,
+	})
+	switch {
+	case errors.Is(err, account.ErrEmailTaken):
+		// Another replica was faster, or the address has an account that is no
+		// administrator; that one is not promoted behind its owner's back.
+		s.Log.WarnContext(ctx, "first administrator not created: the address of ADMIN_EMAIL has an account")
+	case err != nil:
+		return fmt.Errorf("create the administrator of ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
+	case created:
+		s.Log.InfoContext(ctx, "first administrator created")
+	}
+	return nil
+}
+
+// createAdmin is the command for deployments that keep passwords out of the
+// environment.
+func createAdmin(ctx context.Context, cfg Config, args []string) error {
+	if len(args) < 1 || len(args) > 2 {
+		return errors.New("usage: auth-service admin create EMAIL [NAME] < password")
+	}
+	display := adminName
+	if len(args) == 2 {
+		display = args[1]
+	}
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the password: %w", err)
+	}
+	log := service.NewLogger(os.Stderr, name, cfg.Common)
+	db, err := postgres.Open(ctx, cfg.Database, log, outbox.Schema(), store.Schema())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	accounts, _, err := open(ctx, db, cfg)
+	if err != nil {
+		return err
+	}
+	created, err := accounts.CreateAdmin(ctx, account.SignUp{
+		Email: args[0], Password: strings.TrimRight(line, "\r\n"), Name: display,
+	})
+	if err != nil {
+		return fmt.Errorf("create administrator: %w", err)
+	}
+	_, err = fmt.Fprintln(os.Stdout, "created administrator", created.ID)
+	return err
+}

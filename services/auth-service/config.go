@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"net/url"
+	"time"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// Config is what the environment says.
+type Config struct {
+	service.Common
+	web.Listener
+	web.Behind
+	postgres.Database
+	bus.Redis
+	token.Expected
+
+	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
+	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" generate:"true" desc:"Encrypts signing keys in the database. At least 32 random characters; never change it alone."`
+	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
+
+	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is good; at most 1h."`
+	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lives that nobody refreshes."`
+	SessionTTL      time.Duration `envconfig:"SESSION_TTL" default:"720h" desc:"How long a session lives at most."`
+	RefreshGrace    time.Duration `envconfig:"REFRESH_GRACE" default:"10s" desc:"How long the refresh token before the current one gets the current one again; 0 is strict."`
+	VerificationTTL time.Duration `envconfig:"VERIFICATION_TTL" default:"24h" desc:"How long a verification link works."`
+
+	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
+	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time; 0 is the number of cores. Each takes 19 MiB."`
+	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
+
+	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
+	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
+	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com."`
+}
+
+// ValidateAll checks what is auth-service's own.
+func (c Config) ValidateAll() error {
+	faults := []error{
+		service.Strong("REFRESH_TOKEN_SECRET", c.RefreshTokenSecret),
+		service.Strong("ENCRYPTION_KEY", c.EncryptionKey),
+		service.Strong("EVENT_SEAL_KEY", c.EventSealKey),
+	}
+	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) {
+		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET: must differ from the other secrets"))
+	}
+	if c.AccessTokenTTL <= 0 || c.AccessTokenTTL > time.Hour {
+		faults = append(faults, errors.New("ACCESS_TOKEN_TTL: want more than 0 and at most 1h"))
+	}
+	if c.RefreshTokenTTL <= 0 || c.SessionTTL < c.RefreshTokenTTL {
+		faults = append(faults, errors.New("REFRESH_TOKEN_TTL: want more than 0 and at most SESSION_TTL"))
+	}
+	if c.RefreshGrace < 0 || c.RefreshGrace > time.Minute {
+		faults = append(faults, errors.New("REFRESH_GRACE: want 0s to 1m"))
+	}
+	if c.VerificationTTL <= 0 {
+		faults = append(faults, errors.New("VERIFICATION_TTL: want more than 0"))
+	}
+	if c.PasswordMinLength < 8 || c.PasswordMinLength > 128 {
+		faults = append(faults, errors.New("PASSWORD_MIN_LENGTH: want 8 to 128"))
+	}
+	if c.HashConcurrency < 0 || c.HashQueue < 1 {
+		faults = append(faults, errors.New("HASH_CONCURRENCY, HASH_QUEUE: want 0 or more, and 1 or more"))
+	}
+	if (c.AdminEmail == "") != (c.AdminPassword == "") {
+		faults = append(faults, errors.New("ADMIN_EMAIL, ADMIN_PASSWORD: set both or neither"))
+	}
+	if u, err := url.Parse(c.PublicBaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) lifetimes() account.Lifetimes {
+	return account.Lifetimes{
+		Access: c.AccessTokenTTL, RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
+		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL,
+	}
+}

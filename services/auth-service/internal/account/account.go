@@ -1,0 +1,92 @@
+// Package account is what auth-service is about: accounts, the sessions that
+// speak for them, and the rules of signing up, in and out. It knows no HTTP, no
+// SQL and no broker.
+package account
+
+import (
+	"time"
+
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// The states of an account.
+const (
+	Active   = "active"
+	Disabled = "disabled"
+)
+
+// Account is somebody who can sign in.
+type Account struct {
+	ID            string
+	Email         Email
+	EmailVerified bool
+	Name          string
+	Role          string // one of token's roles
+	Status        string
+	PasswordHash  string
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+}
+
+// Session is one sign-in: a family of refresh tokens, of which the one with the
+// current generation is good.
+type Session struct {
+	ID            string
+	AccountID     string
+	Generation    int
+	RotatedAt     time.Time
+	DeviceName    string
+	UserAgent     string
+	IP            string
+	CreatedAt     time.Time
+	LastUsedAt    time.Time
+	ExpiresAt     time.Time // when nobody refreshes it
+	EndsAt        time.Time // whatever happens
+	RevokedAt     time.Time // zero while it lives
+	RevokedReason string
+}
+
+// Revoked reports whether the session was ended before its time.
+func (s *Session) Revoked() bool { return !s.RevokedAt.IsZero() }
+
+func (s *Session) revoke(now time.Time, reason string) {
+	s.RevokedAt, s.RevokedReason = now, reason
+}
+
+// Tokens are what a client holds of a session.
+type Tokens struct {
+	Access           string
+	AccessExpiresIn  time.Duration
+	Refresh          string
+	RefreshExpiresAt time.Time
+	SessionID        string
+}
+
+// Purposes of one-time tokens.
+const purposeVerifyEmail = "verify_email"
+
+// OneTimeToken proves that whoever has it reads mail at Email.
+type OneTimeToken struct {
+	Hash      []byte
+	Purpose   string
+	AccountID string
+	Email     string
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	UsedAt    time.Time // zero until it is used
+}
+
+// The failures that clients can cause.
+var (
+	ErrEmailTaken         = problem.New(problem.Conflict, "email_taken", "An account with this email already exists.")
+	ErrWeakPassword       = problem.New(problem.Invalid, "weak_password", "This password is too easy to guess.")
+	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "Email or password is not right.")
+	ErrAccountDisabled    = problem.New(problem.Forbidden, "account_disabled", "This account is disabled.")
+	ErrRefreshInvalid     = problem.New(problem.Unauthenticated, "refresh_token_invalid", "The refresh token is not valid.")
+	ErrRefreshExpired     = problem.New(problem.Unauthenticated, "refresh_token_expired", "The session has expired. Sign in again.")
+	ErrRefreshReused      = problem.New(problem.Unauthenticated, "refresh_token_reused", "This refresh token was used before. The session has been ended for safety.")
+	ErrSessionRevoked     = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
+	ErrTokenInvalid       = problem.New(problem.Invalid, "token_invalid", "This link is not valid any more.")
+	ErrTokenExpired       = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
+	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
+)

@@ -1,0 +1,47 @@
+package account
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+const (
+	maxName   = 100
+	maxDevice = 100
+)
+
+// parseLine reads a line that people see, such as a name.
+func parseLine(field, text string, longest int) (string, *problem.Field) {
+	text = strings.TrimSpace(text)
+	if utf8.RuneCountInString(text) > longest {
+		return "", &problem.Field{Field: field, Code: "too_long", Message: "This is too long."}
+	}
+	for _, r := range text {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == utf8.RuneError {
+			return "", &problem.Field{Field: field, Code: "invalid_format", Message: "This has characters that cannot be used."}
+		}
+	}
+	return text, nil
+}
+
+func parseName(text string) (string, *problem.Field) {
+	name, fault := parseLine("name", text, maxName)
+	if fault == nil && name == "" {
+		fault = &problem.Field{Field: "name", Code: "required", Message: "A name is needed."}
+	}
+	return name, fault
+}
+
+// faults collects what is wrong with several fields.
+func faults(fields ...*problem.Field) error {
+	var found []problem.Field
+	for _, f := range fields {
+		if f != nil {
+			found = append(found, *f)
+		}
+	}
+	return problem.Validation(found...)
+}

@@ -1,0 +1,204 @@
+// Package api is the HTTP face of auth-service.
+package api
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+const prefix = "/api/v1/auth"
+
+// Routes returns everything that auth-service answers, and who may ask.
+func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
+	a := &api{accounts: accounts, jwks: jwks}
+	return []web.Route{
+		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
+		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
+		{Method: http.MethodPost, Path: prefix + "/refresh", Access: web.Anyone, Handler: a.refresh},
+		{Method: http.MethodPost, Path: prefix + "/logout", Access: web.SignedIn, Handler: a.logout},
+		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
+		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verifyPage},
+		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verify},
+		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
+	}
+}
+
+type api struct {
+	accounts *account.Accounts
+	jwks     []byte
+}
+
+type user struct {
+	ID            string    `json:"id"`
+	Email         string    `json:"email"`
+	EmailVerified bool      `json:"emailVerified"`
+	Name          string    `json:"name"`
+	Role          string    `json:"role"`
+	Status        string    `json:"status"`
+	MFAEnabled    bool      `json:"mfaEnabled"`
+	CreatedAt     time.Time `json:"createdAt"`
+	UpdatedAt     time.Time `json:"updatedAt"`
+}
+
+func userOf(a account.Account) user {
+	return user{
+		ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
+		Role: a.Role, Status: a.Status, CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+	}
+}
+
+type tokens struct {
+	AccessToken      string    `json:"accessToken"`
+	TokenType        string    `json:"tokenType"`
+	ExpiresIn        int       `json:"expiresIn"` // seconds
+	RefreshToken     string    `json:"refreshToken"`
+	RefreshExpiresAt time.Time `json:"refreshExpiresAt"`
+	SessionID        string    `json:"sessionId"`
+}
+
+func tokensOf(t account.Tokens) tokens {
+	return tokens{
+		AccessToken: t.Access, TokenType: "Bearer", ExpiresIn: int(t.AccessExpiresIn.Seconds()),
+		RefreshToken: t.Refresh, RefreshExpiresAt: t.RefreshExpiresAt, SessionID: t.SessionID,
+	}
+}
+
+type signedIn struct {
+	User   user   `json:"user"`
+	Tokens tokens `json:"tokens"`
+}
+
+func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Email    string `json:"email"`
+		Password string `json:"password"`
+		Name     string `json:"name"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	owner, t, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name})
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusCreated, signedIn{User: userOf(owner), Tokens: tokensOf(t)})
+}
+
+func (a *api) login(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Email      string `json:"email"`
+		Password   string `json:"password"`
+		DeviceName string `json:"deviceName"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	owner, t, err := a.accounts.Login(r.Context(), account.LogIn{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: tokensOf(t)})
+}
+
+func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		RefreshToken string `json:"refreshToken"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if in.RefreshToken == "" {
+		return problem.Validation(problem.Field{Field: "refreshToken", Code: "required", Message: "A refresh token is needed."})
+	}
+	t, outcome, err := a.accounts.Refresh(r.Context(), in.RefreshToken)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("X-Refresh-Outcome", string(outcome))
+	return web.OK(w, http.StatusOK, struct {
+		Tokens tokens `json:"tokens"`
+	}{tokensOf(t)})
+}
+
+func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		RefreshToken string `json:"refreshToken"`
+	}
+	if r.ContentLength != 0 {
+		var err error
+		if in, err = web.Read[struct {
+			RefreshToken string `json:"refreshToken"`
+		}](w, r); err != nil {
+			return err
+		}
+	}
+	if err := a.accounts.Logout(r.Context(), web.Caller(r), in.RefreshToken); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}
+
+type session struct {
+	ID         string    `json:"id"`
+	Current    bool      `json:"current"`
+	DeviceName string    `json:"deviceName"`
+	UserAgent  string    `json:"userAgent"`
+	IP         string    `json:"ip"`
+	CreatedAt  time.Time `json:"createdAt"`
+	LastUsedAt time.Time `json:"lastUsedAt"`
+	ExpiresAt  time.Time `json:"expiresAt"`
+}
+
+func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
+	caller := web.Caller(r)
+	living, err := a.accounts.Sessions(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	list := make([]session, 0, len(living))
+	for _, s := range living {
+		list = append(list, session{
+			ID: s.ID, Current: s.ID == caller.SessionID, DeviceName: s.DeviceName, UserAgent: s.UserAgent, IP: s.IP,
+			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
+		})
+	}
+	return web.List(w, list, web.Meta{Limit: max(len(list), 50)})
+}
+
+func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
+	if isForm(r) {
+		return a.verifyForm(w, r)
+	}
+	in, err := web.Read[struct {
+		Token string `json:"token"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if in.Token == "" {
+		return problem.Validation(problem.Field{Field: "token", Code: "required", Message: "The token of the link is needed."})
+	}
+	owner, err := a.accounts.VerifyEmail(r.Context(), in.Token)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct {
+		User user `json:"user"`
+	}{userOf(owner)})
+}
+
+// keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).
+func (a *api) keys(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	_, err := w.Write(a.jwks)
+	if err != nil {
+		return errors.Join(http.ErrAbortHandler, err)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
+	s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason`
+
+// sessionRow takes the columns that may be NULL.
+type sessionRow struct {
+	account.Session
+
+	revokedAt     *time.Time
+	revokedReason *string
+}
+
+func (r *sessionRow) targets() []any {
+	return []any{
+		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
+		&r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason,
+	}
+}
+
+func (r *sessionRow) session() account.Session {
+	s := r.Session
+	if r.revokedAt != nil {
+		s.RevokedAt = *r.revokedAt
+	}
+	if r.revokedReason != nil {
+		s.RevokedReason = *r.revokedReason
+	}
+	return s
+}
+
+func queueSession(batch *pgx.Batch, s account.Session) {
+	const query = `
+		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip,
+			created_at, last_used_at, expires_at, ends_at)
+		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip,
+			@created_at, @last_used_at, @expires_at, @ends_at)`
+	batch.Queue(query, pgx.StrictNamedArgs{
+		"id": s.ID, "account_id": s.AccountID, "generation": s.Generation, "rotated_at": s.RotatedAt,
+		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP,
+		"created_at": s.CreatedAt, "last_used_at": s.LastUsedAt, "expires_at": s.ExpiresAt, "ends_at": s.EndsAt,
+	})
+}
+
+// StartSession implements account.Store.
+func (s *Store) StartSession(ctx context.Context, session account.Session, newHash string, events ...event.Event) error {
+	// The lock orders this against a disabling of the account.
+	const lock = `
+		SELECT id::text FROM accounts
+		WHERE id = $1 AND status = 'active'
+		FOR SHARE`
+	const rehash = `
+		UPDATE accounts
+		SET password_hash = $2
+		WHERE id = $1`
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		if newHash != "" {
+			batch.Queue(rehash, session.AccountID, newHash)
+		}
+		var id string
+		err := tx.QueryRow(ctx, lock, session.AccountID).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return account.ErrAccountDisabled
+		}
+		if err != nil {
+			return err
+		}
+		queueSession(batch, session)
+		if err := s.box.Queue(batch, events...); err != nil {
+			return err
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return fmt.Errorf("start session: %w", err)
+	}
+	return nil
+}
+
+// UpdateSession implements account.Store.
+func (s *Store) UpdateSession(ctx context.Context, id string, update func(*account.Session, account.Account) ([]event.Event, error)) error {
+	const read = `
+		SELECT ` + sessionColumns + `, ` + accountColumns + `
+		FROM sessions s JOIN accounts a ON a.id = s.account_id
+		WHERE s.id = $1
+		FOR UPDATE OF s
+		FOR SHARE OF a`
+	const write = `
+		UPDATE sessions
+		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip,
+			last_used_at = @last_used_at, expires_at = @expires_at,
+			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
+		WHERE id = @id`
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		var row sessionRow
+		var owner account.Account
+		err := tx.QueryRow(ctx, read, id).Scan(append(row.targets(), scanAccount(&owner)...)...)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return account.ErrRefreshInvalid
+		}
+		if err != nil {
+			return fmt.Errorf("get session: %w", err)
+		}
+		before := row.session()
+		session := before
+		events, err := update(&session, owner)
+		if err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		if session != before {
+			batch.Queue(write, pgx.StrictNamedArgs{
+				"id": session.ID, "generation": session.Generation, "rotated_at": session.RotatedAt,
+				"user_agent": session.UserAgent, "ip": session.IP,
+				"last_used_at": session.LastUsedAt, "expires_at": session.ExpiresAt,
+				"revoked_at": optional(session.RevokedAt), "revoked_reason": session.RevokedReason,
+			})
+		}
+		if err := s.box.Queue(batch, events...); err != nil {
+			return err
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return fmt.Errorf("update session: %w", err)
+	}
+	return nil
+}
+
+// Sessions implements account.Store.
+func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time) ([]account.Session, error) {
+	const query = `
+		SELECT ` + sessionColumns + `
+		FROM sessions s
+		WHERE s.account_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2
+		ORDER BY s.id DESC
+		LIMIT 200`
+	rows, err := s.db.Query(ctx, query, accountID, now)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	sessions, err := pgx.CollectRows(rows, func(found pgx.CollectableRow) (account.Session, error) {
+		var row sessionRow
+		err := found.Scan(row.targets()...)
+		return row.session(), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	return sessions, nil
+}

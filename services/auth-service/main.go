@@ -1,0 +1,100 @@
+// Auth-service keeps accounts and sessions and issues tokens. It is the only
+// service that knows a password or a refresh token.
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/api"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
+)
+
+const name = "auth-service"
+
+func main() {
+	service.Main(name, run, service.Command[Config]{
+		Name: "admin create", Usage: "create an administrator: admin create EMAIL [NAME]; the password is read from standard input", Run: createAdmin,
+	})
+}
+
+func run(ctx context.Context, s *service.Service, cfg Config) error {
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), store.Schema())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	redis, err := cfg.Redis.Open(bus.EventPatience)
+	if err != nil {
+		return err
+	}
+	defer redis.Close()
+
+	accounts, issuer, err := open(ctx, db, cfg)
+	if err != nil {
+		return err
+	}
+	if err := ensureAdmin(ctx, s, accounts, cfg); err != nil {
+		return err
+	}
+	jwks, err := issuer.JWKS()
+	if err != nil {
+		return err
+	}
+	router := web.NewRouter(api.Routes(accounts, jwks), web.Options{
+		Auth:           token.NewVerifier(issuer, cfg.Expected, time.Now),
+		TrustedProxies: cfg.GatewayNetworks,
+		Development:    cfg.Development(),
+		Log:            s.Log,
+		Metrics:        s.Metrics,
+		Live:           service.Livez,
+		Ready:          s.PublicReadyz,
+	})
+	s.Check("postgres", db.Ping)
+	return s.Run(ctx,
+		web.NewServer(cfg.Listener, router, s.Log),
+		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
+	)
+}
+
+// open wires the domain to an open database.
+func open(ctx context.Context, db *pgxpool.Pool, cfg Config) (*account.Accounts, *account.Issuer, error) {
+	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
+	if err != nil {
+		return nil, nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
+	}
+	links, err := event.NewSealer(cfg.EventSealKey.Reveal())
+	if err != nil {
+		return nil, nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
+	}
+	rows := store.New(db, outbox.New(name))
+	keys, err := rows.SigningKeys(ctx, atRest)
+	if err != nil {
+		return nil, nil, err
+	}
+	issuer, err := account.NewIssuer(cfg.Expected, keys, cfg.RefreshTokenSecret.Reveal())
+	if err != nil {
+		return nil, nil, err
+	}
+	return account.New(account.Config{
+		Store:             rows,
+		Hasher:            password.NewHasher(password.Standard, cfg.HashConcurrency, cfg.HashQueue),
+		Issuer:            issuer,
+		Sealer:            links,
+		Lifetimes:         cfg.lifetimes(),
+		PasswordMinLength: cfg.PasswordMinLength,
+		Now:               time.Now,
+	}), issuer, nil
+}
