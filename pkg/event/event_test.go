@@ -1,0 +1,143 @@
+package event_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+func TestParseRefusesWhatIsNoEvent(t *testing.T) {
+	t.Parallel()
+	const good = `{"id":"01926f3a-7c2e-7b3a-9d55-0f5e6a1b2c3d","name":"user.signed_up.v1","occurredAt":"2026-11-01T12:00:00Z","producer":"auth-service","data":{}}`
+	if _, err := event.Parse([]byte(good)); err != nil {
+		t.Fatalf("Parse(good) = %v", err)
+	}
+	for name, change := range map[string][2]string{
+		"not JSON":         {good, "junk"},
+		"a list":           {good, "[]"},
+		"no id":            {`"id":"01926f3a-7c2e-7b3a-9d55-0f5e6a1b2c3d",`, ""},
+		"id is no UUID":    {"01926f3a-7c2e", "01926f3a7c2e"},
+		"no version":       {"user.signed_up.v1", "user.signed_up"},
+		"version nought":   {"user.signed_up.v1", "user.signed_up.v0"},
+		"name with spaces": {"user.signed_up.v1", "user signed up.v1"},
+		"no time":          {`"occurredAt":"2026-11-01T12:00:00Z",`, ""},
+		"no producer":      {`"producer":"auth-service",`, ""},
+		"no data":          {`,"data":{}`, ""},
+		"data is a text":   {`"data":{}`, `"data":"x"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := strings.Replace(good, change[0], change[1], 1)
+			if _, err := event.Parse([]byte(bad)); !errors.Is(err, event.ErrMalformed) {
+				t.Errorf("Parse(%s) = %v, want ErrMalformed", bad, err)
+			}
+		})
+	}
+}
+
+func TestNewTakesTheOriginAndNamesTheOutcome(t *testing.T) {
+	t.Parallel()
+	ctx := event.WithOrigin(t.Context(), event.Origin{Actor: event.Actor{Type: "anonymous"}, IP: "192.0.2.1", RequestID: "r-1"})
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
+
+	e := event.New(ctx, at, "", event.UserLoginFailed{Reason: "invalid_credentials"})
+	if e.Outcome != event.Failure || e.IP != "192.0.2.1" || e.RequestID != "r-1" || e.Actor.Type != "anonymous" {
+		t.Errorf("event = %+v", e)
+	}
+	if !e.OccurredAt.Equal(at) || e.OccurredAt.Location() != time.UTC {
+		t.Errorf("occurredAt = %v, want %v in UTC", e.OccurredAt, at)
+	}
+	if e.Type() != "user.login_failed" || e.Version() != 1 {
+		t.Errorf("type, version = %q, %d", e.Type(), e.Version())
+	}
+	if got := event.New(ctx, at, "", event.UserSignedUp{}); got.Outcome != event.Success {
+		t.Errorf("outcome = %q, want success", got.Outcome)
+	}
+}
+
+func TestDecodeRefusesAnotherName(t *testing.T) {
+	t.Parallel()
+	e := event.New(t.Context(), time.Now(), "s", event.UserLoggedOut{SessionID: "x"})
+	if _, err := event.Decode[event.UserLoggedIn](e); !errors.Is(err, event.ErrMalformed) {
+		t.Errorf("Decode = %v, want ErrMalformed", err)
+	}
+	p, err := event.Decode[event.UserLoggedOut](e)
+	if err != nil || p.SessionID != "x" {
+		t.Errorf("Decode = %+v, %v", p, err)
+	}
+}
+
+func TestSealer(t *testing.T) {
+	t.Parallel()
+	mine, err := event.NewSealer(strings.Repeat("k1", 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := event.NewSealer(strings.Repeat("k2", 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := mine.Seal("secret", "context")
+	if strings.Contains(string(sealed), "secret") || sealed == mine.Seal("secret", "context") {
+		t.Errorf("Seal gave %q: readable, or the same twice", sealed)
+	}
+	if plain, err := mine.Open(sealed, "context"); err != nil || plain != "secret" {
+		t.Errorf("Open = %q, %v", plain, err)
+	}
+	changed := event.Sealed(string(sealed[:len(sealed)-2]) + "AA")
+	for name, open := range map[string]func() (string, error){
+		"another key":     func() (string, error) { return other.Open(sealed, "context") },
+		"another context": func() (string, error) { return mine.Open(sealed, "elsewhere") },
+		"changed":         func() (string, error) { return mine.Open(changed, "context") },
+		"not sealed":      func() (string, error) { return mine.Open("plain", "context") },
+		"empty":           func() (string, error) { return mine.Open("", "context") },
+	} {
+		if plain, err := open(); !errors.Is(err, event.ErrSeal) || plain != "" {
+			t.Errorf("%s: Open = %q, %v, want ErrSeal", name, plain, err)
+		}
+	}
+	if _, err := event.NewSealer("short"); err == nil {
+		t.Error("NewSealer took a short secret")
+	}
+}
+
+func TestMaskHidesSealedValuesAtAnyDepth(t *testing.T) {
+	t.Parallel()
+	sealer, err := event.NewSealer(strings.Repeat("k1", 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := sealer.Seal("x", "")
+	text, err := json.Marshal(event.Mask(map[string]any{"a": string(sealed), "b": []any{map[string]any{"c": string(sealed)}}, "d": 1.0}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"a":"[sealed]","b":[{"c":"[sealed]"}],"d":1}`; string(text) != want {
+		t.Errorf("Mask = %s, want %s", text, want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"id":"01926f3a-7c2e-7b3a-9d55-0f5e6a1b2c3d","name":"user.signed_up.v1","occurredAt":"2026-11-01T12:00:00Z","producer":"auth-service","data":{}}`))
+	f.Add([]byte(`{"data":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := event.Parse(data)
+		if err != nil {
+			if !errors.Is(err, event.ErrMalformed) {
+				t.Fatalf("Parse = %v, want ErrMalformed", err)
+			}
+			return
+		}
+		again, err := json.Marshal(e)
+		if err != nil {
+			t.Fatalf("Marshal: %v", err)
+		}
+		if _, err := event.Parse(again); err != nil {
+			t.Fatalf("Parse of what Parse took: %v", err)
+		}
+	})
+}

@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package child
+
+import "syscall"
+
+// Only Linux ends orphans; elsewhere the next start finds and stops them.
+func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
