@@ -105,7 +105,8 @@ type subscription struct {
 	cfg   SubscriberConfig
 	topic string
 	out   chan *message.Message
-	slots chan struct{} // one token for each message that may still be taken
+	fresh slots // for entries that nobody had before
+	taken slots // for entries of consumers that died; apart, lest an idle reader hold them all
 	acks  chan string
 
 	mu       sync.Mutex
@@ -113,18 +114,15 @@ type subscription struct {
 }
 
 func newSubscription(cfg SubscriberConfig, topic string) *subscription {
-	s := &subscription{
+	return &subscription{
 		cfg:      cfg,
 		topic:    topic,
 		out:      make(chan *message.Message),
-		slots:    make(chan struct{}, cfg.Window),
+		fresh:    newSlots(cfg.Window - cfg.Window/4),
+		taken:    newSlots(max(1, cfg.Window/4)),
 		acks:     make(chan string, cfg.Window),
 		inFlight: map[string]struct{}{},
 	}
-	for range cfg.Window {
-		s.slots <- struct{}{}
-	}
-	return s
 }
 
 // run reads until ctx ends, then drains. Work in flight goes on under a context
@@ -134,13 +132,16 @@ func (s *subscription) run(ctx context.Context) {
 	var acker, deliveries sync.WaitGroup
 	acker.Go(func() { s.acknowledge(work) })
 
-	take := func(entries []redis.XMessage) {
+	take := func(from slots, entries []redis.XMessage) {
 		for _, entry := range entries {
 			if !s.track(entry.ID) {
-				s.slots <- struct{}{}
+				from.release(1)
 				continue
 			}
-			deliveries.Go(func() { s.deliver(ctx, work, entry) })
+			deliveries.Go(func() {
+				defer from.release(1)
+				s.deliver(ctx, work, entry)
+			})
 		}
 	}
 	var claimer, renewer sync.WaitGroup
@@ -161,16 +162,16 @@ func (s *subscription) run(ctx context.Context) {
 
 // read takes what this consumer had when it died, then new entries, never more
 // than it has free slots: nothing is hoarded.
-func (s *subscription) read(ctx context.Context, take func([]redis.XMessage)) {
+func (s *subscription) read(ctx context.Context, take func(slots, []redis.XMessage)) {
 	from := "0"
 	var pause time.Duration
 	for {
-		free := s.reserve(ctx)
+		free := s.fresh.reserve(ctx)
 		if free == 0 {
 			return
 		}
 		entries, err := s.fetch(ctx, from, free)
-		s.release(free - len(entries))
+		s.fresh.release(free - len(entries))
 		if ctx.Err() != nil && err != nil {
 			return
 		}
@@ -187,7 +188,7 @@ func (s *subscription) read(ctx context.Context, take func([]redis.XMessage)) {
 				from = entries[len(entries)-1].ID
 			}
 		}
-		take(entries)
+		take(s.fresh, entries)
 	}
 }
 
@@ -232,32 +233,6 @@ func (s *subscription) recover(ctx context.Context, err error, pause time.Durati
 	}
 }
 
-// reserve takes at least one slot, and every other that is free. It returns 0
-// when ctx has ended.
-func (s *subscription) reserve(ctx context.Context) int {
-	select {
-	case <-ctx.Done():
-		return 0
-	case <-s.slots:
-	}
-	n := 1
-	for n < s.cfg.Window {
-		select {
-		case <-s.slots:
-			n++
-		default:
-			return n
-		}
-	}
-	return n
-}
-
-func (s *subscription) release(n int) {
-	for range n {
-		s.slots <- struct{}{}
-	}
-}
-
 // track reports whether entry id was not in flight before.
 func (s *subscription) track(id string) bool {
 	s.mu.Lock()
@@ -280,7 +255,6 @@ func (s *subscription) untrack(ids ...string) {
 // deliver hands one entry to the handler until it is acknowledged. When ctx
 // ends before a handler has it, the entry is left pending for handBack.
 func (s *subscription) deliver(ctx, work context.Context, entry redis.XMessage) {
-	defer s.release(1)
 	for pause := nackPause; ; pause = min(2*pause, longestNack) {
 		m := decode(s.topic, entry)
 		m.SetContext(work)

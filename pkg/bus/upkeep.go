@@ -104,10 +104,10 @@ func (s *subscription) pending() []string {
 	return ids
 }
 
-// claim takes over as many abandoned entries as there are free slots.
-func (s *subscription) claim(ctx context.Context, take func([]redis.XMessage)) {
+// claim takes over the entries that were abandoned, as fast as they are handled.
+func (s *subscription) claim(ctx context.Context, take func(slots, []redis.XMessage)) {
 	for cursor := "0-0"; ; {
-		free := s.reserveNow()
+		free := s.taken.reserve(ctx)
 		if free == 0 {
 			return
 		}
@@ -115,7 +115,7 @@ func (s *subscription) claim(ctx context.Context, take func([]redis.XMessage)) {
 			Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer,
 			MinIdle: s.cfg.MaxIdle, Start: cursor, Count: int64(free),
 		}).Result()
-		s.release(free - len(entries))
+		s.taken.release(free - len(entries))
 		if err != nil {
 			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
 				s.cfg.Log.WarnContext(ctx, "abandoned entries not claimed", "topic", s.topic, "error", err.Error())
@@ -124,26 +124,13 @@ func (s *subscription) claim(ctx context.Context, take func([]redis.XMessage)) {
 		}
 		if len(entries) > 0 {
 			s.cfg.Log.InfoContext(ctx, "abandoned entries claimed", "topic", s.topic, "count", len(entries))
-			take(entries)
+			take(s.taken, entries)
 		}
 		if next == "0-0" || next == "" {
 			return
 		}
 		cursor = next
 	}
-}
-
-func (s *subscription) reserveNow() int {
-	n := 0
-	for n < s.cfg.Window {
-		select {
-		case <-s.slots:
-			n++
-		default:
-			return n
-		}
-	}
-	return n
 }
 
 // handBack makes the entries that no handler has finished look long abandoned,

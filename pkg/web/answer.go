@@ -84,11 +84,11 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem.From(err)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		slog.DebugContext(ctx, "client went away", "error", err.Error())
+		info.log.DebugContext(ctx, "client went away", "error", err.Error())
 	case p.Kind == problem.Internal:
-		slog.ErrorContext(ctx, "request failed", "error", err.Error())
+		info.log.ErrorContext(ctx, "request failed", "error", err.Error())
 	case p.Kind >= problem.BadGateway:
-		slog.WarnContext(ctx, "request failed", "error", err.Error())
+		info.log.WarnContext(ctx, "request failed", "error", err.Error())
 	}
 	info.code = p.Code
 
@@ -169,6 +169,7 @@ type info struct {
 	code        string
 	development bool
 	started     time.Time
+	log         *slog.Logger
 }
 
 type infoKey struct{}
@@ -177,7 +178,7 @@ func infoFrom(ctx context.Context) *info {
 	if i, ok := ctx.Value(infoKey{}).(*info); ok {
 		return i
 	}
-	return &info{}
+	return &info{log: slog.Default()}
 }
 
 // SetRoute names the route of a request for the access log and the metrics.

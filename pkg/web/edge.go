@@ -20,7 +20,7 @@ func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = withOrigin(r, o.TrustedProxies)
-		about := &info{route: "unmatched", development: o.Development, started: time.Now()}
+		about := &info{route: "unmatched", development: o.Development, started: time.Now(), log: o.Log}
 		r = r.WithContext(context.WithValue(r.Context(), infoKey{}, about))
 		rec := &recorder{ResponseWriter: w}
 
@@ -33,14 +33,14 @@ func Edge(next http.Handler, o Options) http.Handler {
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
 		defer func() { account(r, rec, about, m, o.Log) }()
-		defer recoverPanic(rec, r)
+		defer recoverPanic(rec, r, o.Log)
 		next.ServeHTTP(rec, r)
 	})
 }
 
 // recoverPanic answers 500 for a handler that panicked. http.ErrAbortHandler
 // is the standard way to drop a connection and goes on.
-func recoverPanic(w *recorder, r *http.Request) {
+func recoverPanic(w *recorder, r *http.Request, log *slog.Logger) {
 	fault := recover()
 	if fault == nil {
 		return
@@ -50,7 +50,7 @@ func recoverPanic(w *recorder, r *http.Request) {
 	}
 	err := fmt.Errorf("panic: %v\n%s", fault, debug.Stack())
 	if w.status != 0 {
-		slog.ErrorContext(r.Context(), "handler panicked after it had answered", "error", err.Error())
+		log.ErrorContext(r.Context(), "handler panicked after it had answered", "error", err.Error())
 		panic(http.ErrAbortHandler)
 	}
 	Fail(w, r, err)

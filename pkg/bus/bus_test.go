@@ -1,0 +1,437 @@
+package bus_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// newMessage returns a message as the outbox publishes it.
+func newMessage(t *testing.T, p event.Payload) *message.Message {
+	t.Helper()
+	e := event.New(t.Context(), time.Now(), "subject", p)
+	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "test"
+	data, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := message.NewMessage(e.ID, data)
+	m.Metadata.Set("name", e.Name)
+	return m
+}
+
+// world is a stream with one consumer and its dead letters.
+type world struct {
+	t       *testing.T
+	client  *redis.Client
+	db      *pgxpool.Pool
+	letters *deadletter.Store
+
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func newWorld(t *testing.T, client *redis.Client) *world {
+	t.Helper()
+	db := testkit.Database(t, deadletter.Schema())
+	return &world{t: t, client: client, db: db, letters: deadletter.New(db, time.Now), seen: map[string]int{}}
+}
+
+// consume runs a consumer until the test ends or stop is called.
+func (w *world) consume(name string, handler bus.Handler) (stop func()) {
+	w.t.Helper()
+	if handler == nil {
+		handler = w.count
+	}
+	log := testkit.Log(w.t)
+	consumer := bus.NewConsumer(bus.ConsumerConfig{
+		Topic: event.Audit,
+		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
+			Client: w.client, Group: "test", Consumer: name, MaxIdle: 600 * time.Millisecond, Log: log,
+		}),
+		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
+		DeadLetters: w.letters,
+		Log:         log,
+		Metrics:     prometheus.NewRegistry(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- consumer.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("consumer %s: %v", name, err)
+		}
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+func (w *world) count(_ context.Context, e event.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[e.ID]++
+	return nil
+}
+
+func (w *world) publish(messages ...*message.Message) {
+	w.t.Helper()
+	if err := bus.NewPublisher(w.client).Publish(string(event.Audit), messages...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) wantSeen(messages ...*message.Message) {
+	w.t.Helper()
+	testkit.Eventually(w.t, 15*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, m := range messages {
+			if w.seen[m.UUID] == 0 {
+				return fmt.Errorf("message %s was not handled; %d of %d were", m.UUID, len(w.seen), len(messages))
+			}
+		}
+		return nil
+	})
+}
+
+func (w *world) wantLetters(n int) []deadletter.Letter {
+	w.t.Helper()
+	var letters []deadletter.Letter
+	testkit.Eventually(w.t, 15*time.Second, func() (err error) {
+		letters, err = w.letters.List(w.t.Context(), deadletter.Filter{}, "", 100)
+		if err == nil && len(letters) != n {
+			err = fmt.Errorf("%d dead letters, want %d", len(letters), n)
+		}
+		return err
+	})
+	return letters
+}
+
+func (w *world) wantNothingPending() {
+	w.t.Helper()
+	testkit.Eventually(w.t, 5*time.Second, func() error {
+		p, err := w.client.XPending(w.t.Context(), string(event.Audit), "test").Result()
+		if err == nil && p.Count != 0 {
+			err = fmt.Errorf("%d entries are pending", p.Count)
+		}
+		return err
+	})
+}
+
+func TestEveryMessageIsHandledAndAcknowledged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	var messages []*message.Message
+	for range 500 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages[:250]...) // before there is a group
+	w.consume("a", nil)
+	w.publish(messages[250:]...)
+	w.wantSeen(messages...)
+	w.wantNothingPending()
+	for id, n := range w.seen {
+		if n != 1 {
+			t.Errorf("message %s was handled %d times", id, n)
+		}
+	}
+}
+
+// TestMalformedEntries is trap T1: each ends as a dead letter and the consumer lives.
+func TestMalformedEntries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	w.consume("a", nil)
+	topic := string(event.Audit)
+	good := newMessage(t, event.UserLoggedIn{})
+	for _, values := range []map[string]any{
+		{"junk": "1"},
+		{redisstream.UUIDHeaderKey: "x", "metadata": "\xff\xff\xff", "payload": "{}"},
+		{redisstream.UUIDHeaderKey: "x", "metadata": "", "payload": "not JSON \x00 \xff"},
+		{redisstream.UUIDHeaderKey: uuid.NewString(), "metadata": "", "payload": string(good.Payload)},
+		{redisstream.UUIDHeaderKey: "", "payload": ""},
+	} {
+		if err := w.client.XAdd(t.Context(), &redis.XAddArgs{Stream: topic, Values: values}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.publish(good)
+	w.wantSeen(good)
+	for _, letter := range w.wantLetters(5) {
+		if letter.Class != "permanent" || letter.Attempts != 1 || letter.Reason == "" || letter.Stream != topic || letter.Status != "open" {
+			t.Errorf("letter = %+v", letter)
+		}
+		if detail, err := w.letters.Get(t.Context(), letter.ID); err != nil || detail.Payload == nil || detail.EntryID == "" {
+			t.Errorf("detail = %+v, %v", detail, err)
+		}
+	}
+	w.wantNothingPending()
+}
+
+// TestLostGroup is trap T2: a Redis without its data heals by itself.
+func TestLostGroup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	w.consume("a", nil)
+	for range 3 {
+		m := newMessage(t, event.UserLoggedIn{})
+		w.publish(m)
+		w.wantSeen(m)
+		if err := w.client.FlushDB(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRedisRestart(t *testing.T) {
+	t.Parallel()
+	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}
+	server, err := localserver.StartRedis(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := bus.Redis{RedisURL: service.Secret(server.URL)}.Open(time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	w := newWorld(t, client)
+	stop := w.consume("a", nil)
+	first := newMessage(t, event.UserLoggedIn{})
+	w.publish(first)
+	w.wantSeen(first)
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.NewPublisher(client).Publish(string(event.Audit), newMessage(t, event.UserLoggedIn{})); err == nil {
+		t.Error("Publish to a Redis that is away = nil")
+	}
+	options.Port = server.Port
+	if server, err = localserver.StartRedis(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	second := newMessage(t, event.UserLoggedIn{})
+	w.publish(second)
+	w.wantSeen(second)
+	stop()
+	if err := server.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRetries is trap T3: three attempts, one and two seconds apart, each on
+// record, and no other message waits for them.
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	bad, good := newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{})
+	var healthyAfter atomic.Int64
+	start := time.Now()
+	w.consume("a", func(ctx context.Context, e event.Event) error {
+		if e.ID == bad.UUID {
+			return fmt.Errorf("no luck")
+		}
+		healthyAfter.Store(int64(time.Since(start)))
+		return w.count(ctx, e)
+	})
+	w.publish(bad, good)
+	w.wantSeen(good)
+	if d := time.Duration(healthyAfter.Load()); d > 900*time.Millisecond {
+		t.Errorf("the healthy message was handled after %s", d)
+	}
+	letter := w.wantLetters(1)[0]
+	if letter.Class != "message" || letter.Attempts != 3 || letter.Reason != "no luck" || *letter.EventID != bad.UUID || *letter.Type != "user.logged_in.v1" {
+		t.Errorf("letter = %+v", letter)
+	}
+	detail, err := w.letters.Get(t.Context(), letter.ID)
+	if err != nil || len(detail.Errors) != 3 {
+		t.Fatalf("detail = %+v, %v", detail, err)
+	}
+	for i, want := range []time.Duration{time.Second, 2 * time.Second} {
+		if got := detail.Errors[i+1].At.Sub(detail.Errors[i].At); got < want*8/10 || got > want*2 {
+			t.Errorf("pause %d = %s, want about %s", i+1, got, want)
+		}
+	}
+	w.wantNothingPending()
+}
+
+func TestPermanentErrorsAndPanics(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	permanent, panics := newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{})
+	w.consume("a", func(_ context.Context, e event.Event) error {
+		if e.ID == panics.UUID {
+			panic("oops")
+		}
+		return bus.Permanent(errors.New("never"))
+	})
+	w.publish(permanent, panics)
+	for _, letter := range w.wantLetters(2) {
+		want := map[string]int{permanent.UUID: 1, panics.UUID: 3}[*letter.EventID]
+		if letter.Attempts != want {
+			t.Errorf("%s: %d attempts, want %d", letter.Reason, letter.Attempts, want)
+		}
+	}
+}
+
+func TestUnknownNamesAreAcknowledged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	w.consume("a", nil)
+	w.publish(newMessage(t, event.UserLoggedOut{}))
+	last := newMessage(t, event.UserLoggedIn{})
+	w.publish(last)
+	w.wantSeen(last)
+	w.wantNothingPending()
+	w.wantLetters(0)
+}
+
+// TestSlowHandler is trap T4: a message is not delivered again while its
+// handler still works, by its own consumer or another.
+func TestSlowHandler(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	release := make(chan struct{})
+	slow := func(ctx context.Context, e event.Event) error {
+		if err := w.count(ctx, e); err != nil {
+			return err
+		}
+		<-release
+		return nil
+	}
+	w.consume("a", slow)
+	w.consume("b", slow)
+	m := newMessage(t, event.UserLoggedIn{})
+	w.publish(m)
+	w.wantSeen(m)
+	// Three times MaxIdle: both consumers have looked for abandoned entries.
+	deadline := time.NewTimer(1800 * time.Millisecond)
+	<-deadline.C
+	close(release)
+	w.wantNothingPending()
+	if n := w.seen[m.UUID]; n != 1 {
+		t.Errorf("handled %d times", n)
+	}
+}
+
+// TestDeadConsumer reads entries for a consumer that never answers.
+func TestDeadConsumer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	m := newMessage(t, event.UserLoggedIn{})
+	w.publish(m)
+	topic := string(event.Audit)
+	if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	read, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "test", Consumer: "dead", Streams: []string{topic, ">"}}).Result()
+	if err != nil || len(read[0].Messages) != 1 {
+		t.Fatalf("read = %v, %v", read, err)
+	}
+	w.consume("b", nil)
+	w.wantSeen(m)
+	w.wantNothingPending()
+}
+
+// TestClose finishes what is in flight and leaves nothing pending.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	stop := w.consume("a", func(ctx context.Context, e event.Event) error {
+		entered <- struct{}{}
+		<-release
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return w.count(ctx, e)
+	})
+	var messages []*message.Message
+	for range 10 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages...)
+	for range 10 {
+		<-entered
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	close(release)
+	<-stopped
+	w.wantSeen(messages...)
+	w.wantNothingPending()
+}
+
+// TestStockPartsUnderstandOurs and the other way round: either side of the
+// stream may be watermill-redisstream's.
+func TestWireFormat(t *testing.T) {
+	t.Parallel()
+	client := testkit.Redis(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stock, err := redisstream.NewPublisher(redisstream.PublisherConfig{Client: client}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := newMessage(t, event.UserLoggedIn{SessionID: "s"})
+	if err := stock.Publish("a", sent); err != nil {
+		t.Fatal(err)
+	}
+	ours := bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "g", Consumer: "c", Log: testkit.Log(t)})
+	messages, err := ours.Subscribe(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, messages, sent)
+	if err := ours.Close(); err != nil {
+		t.Error(err)
+	}
+
+	if err := bus.NewPublisher(client).Publish("b", sent); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := redisstream.NewSubscriber(redisstream.SubscriberConfig{Client: client, ConsumerGroup: "g"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err = theirs.Subscribe(ctx, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, messages, sent)
+}
+
+func same(t *testing.T, messages <-chan *message.Message, want *message.Message) {
+	t.Helper()
+	got, ok := <-messages
+	if !ok {
+		t.Fatal("no message")
+	}
+	got.Ack()
+	if got.UUID != want.UUID || string(got.Payload) != string(want.Payload) || got.Metadata.Get("name") != want.Metadata.Get("name") {
+		t.Errorf("got %s %v %s, want %s %v %s", got.UUID, got.Metadata, got.Payload, want.UUID, want.Metadata, want.Payload)
+	}
+}

@@ -1,0 +1,35 @@
+package bus
+
+import "context"
+
+// slots is a semaphore with one token for each message that may still be taken.
+type slots chan struct{}
+
+func newSlots(n int) slots {
+	s := make(slots, n)
+	s.release(n)
+	return s
+}
+
+// reserve takes at least one slot, and every other that is free. It returns 0
+// when ctx has ended.
+func (s slots) reserve(ctx context.Context) int {
+	select {
+	case <-ctx.Done():
+		return 0
+	case <-s:
+	}
+	for n := 1; ; n++ {
+		select {
+		case <-s:
+		default:
+			return n
+		}
+	}
+}
+
+func (s slots) release(n int) {
+	for range n {
+		s <- struct{}{}
+	}
+}

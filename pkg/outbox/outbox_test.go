@@ -1,0 +1,230 @@
+package outbox_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+func signedUp(ctx context.Context) event.Event {
+	return event.New(ctx, time.Now(), "subject", event.UserSignedUp{Email: "a@example.com"})
+}
+
+// relay runs a relay until the test ends.
+func relay(t *testing.T, db *pgxpool.Pool, publisher message.Publisher) {
+	t.Helper()
+	r := outbox.NewRelay(db, publisher, testkit.Log(t), prometheus.NewRegistry())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("relay: %v", err)
+		}
+	})
+}
+
+// published counts how often each event is on a stream.
+func published(t *testing.T, client *redis.Client, topic event.Topic) map[string]int {
+	t.Helper()
+	entries, err := client.XRange(t.Context(), string(topic), "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]int{}
+	for _, entry := range entries {
+		e, err := event.Parse([]byte(entry.Values["payload"].(string)))
+		if err != nil {
+			t.Fatalf("%v: %v", entry.Values, err)
+		}
+		ids[e.ID]++
+	}
+	return ids
+}
+
+func TestCommittedEventsArePublishedAndOthersNot(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	box := outbox.New("test")
+	kept, dropped := []event.Event{signedUp(t.Context())}, []event.Event{signedUp(t.Context())}
+	boom := errors.New("boom")
+	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+		if err := box.Add(t.Context(), tx, dropped...); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	relay(t, db, bus.NewPublisher(client))
+	if err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return box.Add(t.Context(), tx, kept...) }); err != nil {
+		t.Fatal(err)
+	}
+	if kept[0].ID == "" || kept[0].Producer != "test" {
+		t.Errorf("Add left the event as %+v", kept[0])
+	}
+	testkit.Eventually(t, 5*time.Second, func() error {
+		for _, topic := range []event.Topic{event.Audit, event.User} {
+			if ids := published(t, client, topic); len(ids) != 1 || ids[kept[0].ID] != 1 {
+				return fmt.Errorf("%s has %v, want only %s", topic, ids, kept[0].ID)
+			}
+		}
+		return nil
+	})
+	if n := client.Exists(t.Context(), string(event.Email)).Val(); n != 0 {
+		t.Error("the event is on a stream that its contract does not name")
+	}
+}
+
+// TestLateCommits holds a transaction open while later ones commit: a relay
+// that followed ids would skip it.
+func TestLateCommits(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	box := outbox.New("test")
+	relay(t, db, bus.NewPublisher(client))
+
+	late, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := []event.Event{signedUp(t.Context())}, []event.Event{signedUp(t.Context())}
+	if err := box.Add(t.Context(), late, first...); err != nil {
+		t.Fatal(err)
+	}
+	if err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return box.Add(t.Context(), tx, second...) }); err != nil {
+		t.Fatal(err)
+	}
+	want := func(id string) func() error {
+		return func() error {
+			if published(t, client, event.Audit)[id] == 0 {
+				return fmt.Errorf("event %s is not published", id)
+			}
+			return nil
+		}
+	}
+	testkit.Eventually(t, 5*time.Second, want(second[0].ID))
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 5*time.Second, want(first[0].ID))
+}
+
+// TestSeveralRelays share the work without publishing twice.
+func TestSeveralRelays(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	box := outbox.New("test")
+	const n = 1000
+	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+		for range n {
+			if err := box.Add(t.Context(), tx, signedUp(t.Context())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		relay(t, db, bus.NewPublisher(client))
+	}
+	testkit.Eventually(t, 20*time.Second, func() error {
+		var left int
+		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil {
+			return err
+		}
+		if left > 0 {
+			return fmt.Errorf("%d rows wait", left)
+		}
+		return nil
+	})
+	ids := published(t, client, event.Audit)
+	if len(ids) != n {
+		t.Errorf("%d events published, want %d", len(ids), n)
+	}
+	for id, times := range ids {
+		if times != 1 {
+			t.Errorf("event %s published %d times", id, times)
+		}
+	}
+}
+
+// flaky fails a number of times after it has published: the answer is lost.
+type flaky struct {
+	message.Publisher
+	left atomic.Int64
+}
+
+func (f *flaky) Publish(topic string, messages ...*message.Message) error {
+	err := f.Publisher.Publish(topic, messages...)
+	if f.left.Add(-1) >= 0 {
+		return errors.Join(err, errors.New("connection lost"))
+	}
+	return err
+}
+
+func TestALostAnswerMakesADuplicateNotALoss(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	events := []event.Event{signedUp(t.Context())}
+	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return outbox.New("test").Add(t.Context(), tx, events...) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher := &flaky{Publisher: bus.NewPublisher(client)}
+	publisher.left.Store(2) // both topics of the first try
+	relay(t, db, publisher)
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n := published(t, client, event.Audit)[events[0].ID]; n != 2 {
+			return fmt.Errorf("published %d times, want 2", n)
+		}
+		return nil
+	})
+}
+
+// TestBytesArePublishedAsTheyWereStored matters for what is signed or hashed.
+func TestBytesArePublishedAsTheyWereStored(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	events := []event.Event{event.New(t.Context(), time.Now(), "s", event.UserSignedUp{Name: "Zoë <&> \u2028"})}
+	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return outbox.New("test").Add(t.Context(), tx, events...) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := json.Marshal(events[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay(t, db, bus.NewPublisher(client))
+	testkit.Eventually(t, 5*time.Second, func() error {
+		entries, err := client.XRange(t.Context(), string(event.Audit), "-", "+").Result()
+		if err != nil || len(entries) == 0 {
+			return errors.Join(errors.New("nothing published"), err)
+		}
+		if got := entries[0].Values["payload"]; got != string(want) {
+			t.Errorf("published %s, want %s", got, want)
+		}
+		return nil
+	})
+}

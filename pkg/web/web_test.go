@@ -1,0 +1,343 @@
+package web_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+type input struct {
+	Email string         `json:"email"`
+	Age   int            `json:"age"`
+	More  map[string]any `json:"more"`
+}
+
+func routes() []web.Route {
+	echo := func(w http.ResponseWriter, r *http.Request) error {
+		in, err := web.Read[input](w, r)
+		if err != nil {
+			return err
+		}
+		return web.OK(w, http.StatusOK, in)
+	}
+	fail := func(err error) web.Handler {
+		return func(http.ResponseWriter, *http.Request) error { return err }
+	}
+	who := func(w http.ResponseWriter, r *http.Request) error {
+		return web.OK(w, http.StatusOK, map[string]string{
+			"user": web.Caller(r).UserID, "ip": event.OriginFrom(r.Context()).IP, "actor": event.OriginFrom(r.Context()).Actor.Type,
+		})
+	}
+	return []web.Route{
+		{Method: http.MethodPost, Path: "/echo", Access: web.Anyone, Handler: echo},
+		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Handler: who},
+		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: who},
+		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: who},
+		{Method: http.MethodGet, Path: "/nobody", Handler: who},
+		{Method: http.MethodGet, Path: "/conflict", Access: web.Anyone, Handler: fail(problem.New(problem.Conflict, "taken", "Taken."))},
+		{Method: http.MethodGet, Path: "/wait", Access: web.Anyone, Handler: fail(problem.ErrUnavailable.WithRetryAfter(1500 * time.Millisecond))},
+		{Method: http.MethodGet, Path: "/broken", Access: web.Anyone, Handler: fail(errors.New("password=hunter2 at db-7"))},
+		{Method: http.MethodGet, Path: "/panic", Access: web.Anyone, Handler: func(http.ResponseWriter, *http.Request) error { panic("secret state") }},
+	}
+}
+
+type edge struct {
+	*httptest.Server
+	logs   *bytes.Buffer
+	issuer *testkit.Issuer
+}
+
+func newEdge(t *testing.T) *edge {
+	t.Helper()
+	e := &edge{logs: &bytes.Buffer{}, issuer: testkit.NewIssuer(t)}
+	var trusted web.Prefixes
+	if err := trusted.UnmarshalText([]byte("127.0.0.1, 10.0.0.0/8")); err != nil {
+		t.Fatal(err)
+	}
+	e.Server = httptest.NewServer(web.NewRouter(routes(), web.Options{
+		Auth: e.issuer.Verifier(), TrustedProxies: trusted,
+		Log: service.NewLogger(e.logs, "test", service.Common{LogFormat: "json"}), Metrics: prometheus.NewRegistry(),
+		Live: service.Livez,
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+type answer struct {
+	Success   bool            `json:"success"`
+	Data      json.RawMessage `json:"data"`
+	Code      string          `json:"code"`
+	Message   string          `json:"message"`
+	RequestID string          `json:"requestId"`
+	Errors    []problem.Field `json:"errors"`
+	Error     string          `json:"error"`
+}
+
+func (e *edge) do(t *testing.T, method, path, body string, header ...string) (*http.Response, answer) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, e.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a answer
+	if err := json.Unmarshal(data, &a); err != nil && method != http.MethodHead {
+		t.Fatalf("%s %s: %v in %s", method, path, err, data)
+	}
+	return res, a
+}
+
+// TestStrictBodies is SEC-48.
+func TestStrictBodies(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	deep := strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33)
+	for name, tc := range map[string]struct {
+		body, code, field string
+		status            int
+		header            []string
+	}{
+		"good":              {body: `{"email":"a","age":3,"more":{"x":[1]}}`, status: 200},
+		"charset":           {body: `{}`, status: 200, header: []string{"Content-Type", "application/json; charset=UTF-8"}},
+		"unknown field":     {body: `{"role":"admin"}`, status: 400, code: "validation_failed", field: "role"},
+		"wrong case":        {body: `{"Email":"a"}`, status: 400, code: "validation_failed", field: "Email"},
+		"duplicate key":     {body: `{"email":"a","email":"b"}`, status: 400, code: "malformed_body"},
+		"nested duplicate":  {body: `{"more":{"a":1,"a":2}}`, status: 400, code: "malformed_body"},
+		"trailing data":     {body: `{} {}`, status: 400, code: "malformed_body"},
+		"wrong type":        {body: `{"age":"3"}`, status: 400, code: "validation_failed", field: "age"},
+		"list":              {body: `[]`, status: 400, code: "malformed_body"},
+		"null":              {body: `null`, status: 400, code: "malformed_body"},
+		"NaN":               {body: `{"age":NaN}`, status: 400, code: "malformed_body"},
+		"huge number":       {body: `{"age":1e999}`, status: 400, code: "validation_failed", field: "age"},
+		"byte order mark":   {body: "\ufeff{}", status: 400, code: "malformed_body"},
+		"invalid UTF-8":     {body: "{\"email\":\"\xff\"}", status: 400, code: "malformed_body"},
+		"too deep":          {body: `{"more":` + deep + `}`, status: 400, code: "malformed_body"},
+		"too large":         {body: `{"email":"` + strings.Repeat("a", web.MaxBody) + `"}`, status: 413, code: "body_too_large"},
+		"form":              {body: `email=a`, status: 415, code: "unsupported_media_type", header: []string{"Content-Type", "application/x-www-form-urlencoded"}},
+		"text":              {body: `{}`, status: 415, code: "unsupported_media_type", header: []string{"Content-Type", "text/plain"}},
+		"SEC-47 compressed": {body: `{}`, status: 415, code: "unsupported_media_type", header: []string{"Content-Encoding", "gzip"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res, a := e.do(t, http.MethodPost, "/echo", tc.body, tc.header...)
+			if res.StatusCode != tc.status || a.Code != tc.code {
+				t.Fatalf("= %d %q, want %d %q", res.StatusCode, a.Code, tc.status, tc.code)
+			}
+			if tc.field != "" && (len(a.Errors) != 1 || a.Errors[0].Field != tc.field) {
+				t.Errorf("errors = %+v, want one for %q", a.Errors, tc.field)
+			}
+		})
+	}
+}
+
+func TestAccess(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	for path, want := range map[string]map[string]int{
+		"/me":     {"": 401, "junk": 401, "user": 200, "auditor": 200, "admin": 200},
+		"/admin":  {"": 401, "junk": 401, "user": 403, "auditor": 403, "admin": 200},
+		"/audit":  {"": 401, "junk": 401, "user": 403, "auditor": 200, "admin": 200},
+		"/nobody": {"": 401, "junk": 401, "user": 403, "auditor": 403, "admin": 403},
+	} {
+		for who, status := range want {
+			header := []string{}
+			switch who {
+			case "":
+			case "junk":
+				header = []string{"Authorization", "Bearer junk"}
+			default:
+				header = []string{"Authorization", "Bearer " + e.issuer.Token(token.Identity{Role: who})}
+			}
+			res, a := e.do(t, http.MethodGet, path, "", header...)
+			if res.StatusCode != status || (status == 200) != a.Success {
+				t.Errorf("%s as %q = %d %s, want %d", path, who, res.StatusCode, a.Code, status)
+			}
+			if status == 401 && res.Header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s as %q: no WWW-Authenticate", path, who)
+			}
+		}
+	}
+}
+
+func TestErrorsHaveTheEnvelope(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	for _, tc := range []struct {
+		method, path, code, allow, retry string
+		status                           int
+	}{
+		{method: "GET", path: "/conflict", status: 409, code: "taken"},
+		{method: "GET", path: "/wait", status: 503, code: "unavailable", retry: "2"},
+		{method: "GET", path: "/broken", status: 500, code: "internal_error"},
+		{method: "GET", path: "/panic", status: 500, code: "internal_error"},
+		{method: "GET", path: "/nothing", status: 404, code: "not_found"},
+		{method: "GET", path: "//me", status: 404, code: "not_found"},
+		{method: "DELETE", path: "/conflict", status: 405, code: "method_not_allowed", allow: "GET, HEAD"},
+		{method: "TRACE", path: "/echo", status: 405, code: "method_not_allowed", allow: "POST"},
+	} {
+		res, a := e.do(t, tc.method, tc.path, "")
+		if res.StatusCode != tc.status || a.Code != tc.code || a.Success || a.Message == "" || a.RequestID != res.Header.Get("X-Request-Id") {
+			t.Errorf("%s %s = %d %+v, want %d %s", tc.method, tc.path, res.StatusCode, a, tc.status, tc.code)
+		}
+		if got := res.Header.Get("Content-Type"); got != "application/json; charset=utf-8" {
+			t.Errorf("%s: Content-Type = %q", tc.path, got)
+		}
+		if res.Header.Get("Allow") != tc.allow || res.Header.Get("Retry-After") != tc.retry {
+			t.Errorf("%s: Allow, Retry-After = %q, %q", tc.path, res.Header.Get("Allow"), res.Header.Get("Retry-After"))
+		}
+		if strings.Contains(a.Message+a.Error, "hunter2") || strings.Contains(a.Message+a.Error, "secret") {
+			t.Errorf("SEC-57: %s shows its inside: %+v", tc.path, a)
+		}
+		if res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Cache-Control") != "no-store" {
+			t.Errorf("SEC-54: %s: headers %v", tc.path, res.Header)
+		}
+	}
+}
+
+func TestProblemDetails(t *testing.T) {
+	t.Parallel()
+	res, _ := newEdge(t).do(t, http.MethodGet, "/conflict", "", "Accept", "text/html, application/problem+json;q=0.9")
+	if got := res.Header.Get("Content-Type"); got != "application/problem+json; charset=utf-8" {
+		t.Errorf("Content-Type = %q", got)
+	}
+}
+
+func TestRequestIDsAreKeptOnlyWhenWellFormed(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	for id, kept := range map[string]bool{
+		"0192-abcdEFGH_1.2": true, "short": false, strings.Repeat("a", 129): false, "has spaces in it": false, `"},{"level":"x`: false,
+	} {
+		res, _ := e.do(t, http.MethodGet, "/conflict", "", "X-Request-Id", id)
+		if got := res.Header.Get("X-Request-Id"); (got == id) != kept || got == "" {
+			t.Errorf("X-Request-Id %q became %q", id, got)
+		}
+	}
+}
+
+func TestClientAddress(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ peer, forwarded, trusted, want string }{
+		"no proxy":            {"192.0.2.1:5", "198.51.100.1", "", "192.0.2.1"},
+		"trusted":             {"10.0.0.1:5", "198.51.100.1", "10.0.0.0/8", "198.51.100.1"},
+		"spoofed left":        {"10.0.0.1:5", "1.2.3.4, 198.51.100.1", "10.0.0.0/8", "198.51.100.1"},
+		"two proxies":         {"10.0.0.1:5", "198.51.100.1, 10.0.0.2", "10.0.0.0/8", "198.51.100.1"},
+		"malformed hop":       {"10.0.0.1:5", "198.51.100.1, junk", "10.0.0.0/8", "10.0.0.1"},
+		"only trusted hops":   {"10.0.0.1:5", "10.0.0.3", "10.0.0.0/8", "10.0.0.3"},
+		"no header":           {"10.0.0.1:5", "", "10.0.0.0/8", "10.0.0.1"},
+		"IPv6 with a zone":    {"[fe80::1%eth0]:5", "", "", "fe80::1"},
+		"IPv4 in IPv6":        {"[::ffff:192.0.2.1]:5", "", "", "192.0.2.1"},
+		"a hundred hops":      {"10.0.0.1:5", strings.Repeat("10.0.0.2, ", 99) + "10.0.0.2", "10.0.0.0/8", "10.0.0.2"},
+		"untrusted and IPv6":  {"[2001:db8::1]:5", "1.2.3.4", "10.0.0.0/8", "2001:db8::1"},
+		"single trusted peer": {"192.0.2.1:5", "198.51.100.1", "192.0.2.1", "198.51.100.1"},
+	} {
+		var trusted web.Prefixes
+		if err := trusted.UnmarshalText([]byte(tc.trusted)); err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.RemoteAddr = tc.peer
+		r.Header.Set("X-Forwarded-For", tc.forwarded)
+		if got := web.ClientIP(r, trusted).String(); got != tc.want {
+			t.Errorf("%s: ClientIP = %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// TestAccessLog is SEC-64 and SEC-65: one parseable line a request, ids in it,
+// no secret.
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	raw := e.issuer.Token(token.Identity{UserID: "user-1"})
+	res, _ := e.do(t, http.MethodGet, "/me?token=geheim", "", "Authorization", "Bearer "+raw, "User-Agent", `"},{"level":"x`, "X-Request-Id", "request-1")
+	if res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	e.Close() // The line is written after the answer.
+	line := map[string]any{}
+	if err := json.Unmarshal(e.logs.Bytes(), &line); err != nil {
+		t.Fatalf("%v in %s", err, e.logs)
+	}
+	for key, want := range map[string]any{"msg": "request", "method": "GET", "route": "/me", "status": 200.0, "user_id": "user-1", "request_id": "request-1", "level": slog.LevelInfo.String()} {
+		if line[key] != want {
+			t.Errorf("%s = %v, want %v", key, line[key], want)
+		}
+	}
+	if line["trace_id"] == nil || strings.Contains(e.logs.String(), "geheim") || strings.Contains(e.logs.String(), raw) {
+		t.Errorf("line = %s", e.logs)
+	}
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]int{"": 50, "?limit=1": 1, "?limit=200": 200, "?limit=0": 0, "?limit=201": 0, "?limit=x": 0, "?cursor=!": 0} {
+		page, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/"+query, http.NoBody))
+		if (err == nil) != (want > 0) || err == nil && page.Limit != want {
+			t.Errorf("ReadPage(%q) = %+v, %v", query, page, err)
+		}
+	}
+	first := httptest.NewRecorder()
+	if err := web.SendPage(first, web.Page{Limit: 2}, []string{"c", "b", "a"}, func(s string) string { return s }); err != nil {
+		t.Fatal(err)
+	}
+	var sent struct {
+		Data []string
+		Meta web.Meta
+	}
+	if err := json.Unmarshal(first.Body.Bytes(), &sent); err != nil {
+		t.Fatal(err)
+	}
+	next, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/?cursor="+sent.Meta.NextCursor, http.NoBody))
+	if err != nil || next.After != "b" || !sent.Meta.HasMore || len(sent.Data) != 2 {
+		t.Errorf("page = %+v, next = %+v, %v", sent, next, err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"email":"a","age":1,"more":{"b":[null]}}`))
+	f.Add([]byte(`{"email":"a","email":"b"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if _, err := web.Decode[input](body); err != nil {
+			if problem.From(err).Kind != problem.Invalid {
+				t.Errorf("Decode = %v, want a problem of the client's", err)
+			}
+			return
+		}
+		if !json.Valid(body) {
+			t.Errorf("Decode took %q", body)
+		}
+	})
+}

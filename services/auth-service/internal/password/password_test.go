@@ -1,0 +1,137 @@
+package password_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+)
+
+var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
+
+func TestHashAndVerify(t *testing.T) {
+	t.Parallel()
+	h := password.NewHasher(cheap, 1, 10)
+	hash, err := h.Hash(t.Context(), "correct horse")
+	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=64,t=1,p=1$") {
+		t.Fatalf("Hash = %q, %v", hash, err)
+	}
+	again, err := h.Hash(t.Context(), "correct horse")
+	if err != nil || again == hash {
+		t.Errorf("the same salt twice: %q, %v", again, err)
+	}
+	six, err := bcrypt.GenerateFromPassword([]byte("correct horse"), 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("a", 72)
+	full, err := bcrypt.GenerateFromPassword([]byte(long), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := password.NewHasher(password.Params{MemoryKiB: 128, Passes: 1, Threads: 1}, 1, 10)
+	for name, tc := range map[string]struct {
+		hasher         *password.Hasher
+		hash, password string
+		ok, stale      bool
+	}{
+		"right":                     {h, hash, "correct horse", true, false},
+		"wrong":                     {h, hash, "correct horse ", false, false},
+		"no account":                {h, "", "correct horse", false, false},
+		"other costs":               {other, hash, "correct horse", true, true},
+		"bcrypt of an older system": {h, string(six), "correct horse", true, true},
+		"bcrypt, wrong":             {h, string(six), "correct", false, true},
+		"T12 bcrypt, 72 bytes":      {h, string(full), long, true, true},
+		"T12 bcrypt, one more":      {h, string(full), long + "x", false, false},
+		"T12 bcrypt, NUL":           {h, string(six), "correct horse\x00x", false, false},
+	} {
+		ok, stale, err := tc.hasher.Verify(t.Context(), tc.hash, tc.password)
+		if err != nil || ok != tc.ok || ok && stale != tc.stale {
+			t.Errorf("%s: Verify = %t, %t, %v, want %t, %t", name, ok, stale, err, tc.ok, tc.stale)
+		}
+	}
+}
+
+func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
+	t.Parallel()
+	h := password.NewHasher(cheap, 1, 10)
+	const salt, key = "c2FsdHNhbHQ", "a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
+	for _, hash := range []string{
+		"plain", "$argon2id$", "$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + key, "$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + key,
+		"$argon2id$v=19$m=4294967295,t=1,p=1$" + salt + "$" + key, "$argon2id$v=19$m=64,t=4000000,p=1$" + salt + "$" + key,
+		"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + key, "$argon2id$v=19$m=64,t=1,p=1,x=1$" + salt + "$" + key,
+		"$argon2id$v=19$m=64,t=1,p=1$$" + key, "$argon2id$v=19$m=64,t=1,p=1$" + salt + "$", "$2a$99$short",
+	} {
+		if ok, _, err := h.Verify(t.Context(), hash, "x"); ok || err == nil {
+			t.Errorf("Verify(%q) = %t, %v", hash, ok, err)
+		}
+	}
+}
+
+// TestFullQueue is SEC-83: beyond the queue there is an answer at once.
+func TestFullQueue(t *testing.T) {
+	t.Parallel()
+	h := password.NewHasher(password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, 1, 2)
+	var wg sync.WaitGroup
+	results := make(chan error, 50)
+	for range cap(results) {
+		wg.Go(func() {
+			_, err := h.Hash(t.Context(), "correct horse")
+			results <- err
+		})
+	}
+	wg.Wait()
+	close(results)
+	var done, busy int
+	for err := range results {
+		switch {
+		case err == nil:
+			done++
+		case errors.Is(err, password.ErrBusy):
+			busy++
+		default:
+			t.Errorf("Hash = %v", err)
+		}
+	}
+	if done < 3 || busy == 0 {
+		t.Errorf("%d hashed, %d busy; want at least 3 and some busy", done, busy)
+	}
+}
+
+func TestNormalize(t *testing.T) {
+	t.Parallel()
+	if got, fault := password.Normalize("password", "ﬁsh"); got != "fish" || fault != nil {
+		t.Errorf("Normalize = %q, %v", got, fault)
+	}
+	if got, fault := password.Normalize("password", strings.Repeat("🐟", 64)); fault != nil || got != strings.Repeat("🐟", 64) {
+		t.Errorf("SEC-21: 64 code points = %v", fault)
+	}
+	for text, code := range map[string]string{
+		"": "required", strings.Repeat("a", 1025): "too_long", "a\x00b": "invalid_format", "a\nb": "invalid_format", "a\xffb": "invalid_format",
+		strings.Repeat("ﷺ", 340): "too_long", // grows when normalized
+	} {
+		if _, fault := password.Normalize("password", text); fault == nil || fault.Code != code {
+			t.Errorf("Normalize(%.20q) = %v, want %s", text, fault, code)
+		}
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
+	f.Add("$2a$04$abcdefghijklmnopqrstuv")
+	h := password.NewHasher(cheap, 2, 10)
+	f.Fuzz(func(t *testing.T, hash string) {
+		// Whatever is stored, checking ends in an answer; costs that would take
+		// minutes are refused before this is reached.
+		if strings.Contains(hash, "$2") || len(hash) > 200 || strings.Contains(hash, "m=") && !strings.Contains(hash, "m=64,t=1,p=1$") {
+			return
+		}
+		if ok, _, _ := h.Verify(t.Context(), hash, "x"); ok && hash != "" {
+			t.Logf("a hash of x: %q", hash)
+		}
+	})
+}
