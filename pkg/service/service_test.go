@@ -1,0 +1,247 @@
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+type config struct {
+	service.Common
+	Part
+
+	Key service.Secret `envconfig:"TESTCFG_KEY" generate:"true" desc:"A key."`
+}
+
+// Part is exported, as the parts in pkg are.
+type Part struct {
+	Must string `envconfig:"TESTCFG_MUST" required:"true" desc:"Something."`
+}
+
+func load(t *testing.T, environment map[string]string) (config, error) {
+	t.Helper()
+	// The process's environment is what Load reads: no t.Parallel here.
+	for _, name := range []string{"ENV", "TESTCFG_KEY", "TESTCFG_KEY_FILE", "TESTCFG_MUST", "LOCAL_DIR", "LOG_LEVEL"} {
+		t.Setenv(name, "")
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, value := range environment {
+		t.Setenv(name, value)
+	}
+	t.Chdir(t.TempDir())
+	var c config
+	err := service.Load(&c)
+	return c, err
+}
+
+func TestLoadNamesWhatIsWrong(t *testing.T) {
+	if _, err := load(t, nil); err == nil || !strings.Contains(err.Error(), "TESTCFG_MUST") {
+		t.Errorf("Load = %v, want TESTCFG_MUST named", err)
+	}
+	_, err := load(t, map[string]string{"TESTCFG_MUST": "x", "ENV": "staging", "LOG_LEVEL": "loud"})
+	for _, name := range []string{"ENV", "LOG_LEVEL"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("Load = %v, want %s named", err, name)
+		}
+	}
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte("from the file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := load(t, map[string]string{"TESTCFG_MUST": "x", "TESTCFG_KEY_FILE": file}); err != nil || c.Key.Reveal() != "from the file" {
+		t.Errorf("Load = %q, %v", c.Key.Reveal(), err)
+	}
+	if c, err := load(t, map[string]string{"TESTCFG_MUST": "x", "TESTCFG_KEY_FILE": file, "TESTCFG_KEY": "direct"}); err != nil || c.Key.Reveal() != "direct" {
+		t.Errorf("Load = %q, %v", c.Key.Reveal(), err)
+	}
+	if _, err := load(t, map[string]string{"TESTCFG_MUST": "x", "TESTCFG_KEY_FILE": "/nowhere"}); err == nil || !strings.Contains(err.Error(), "TESTCFG_KEY") {
+		t.Errorf("Load = %v, want TESTCFG_KEY named", err)
+	}
+}
+
+func TestDevelopmentGeneratesSecretsOnceAndProductionNever(t *testing.T) {
+	dir := t.TempDir()
+	development := map[string]string{"TESTCFG_MUST": "x", "ENV": "development", "LOCAL_DIR": dir}
+	first, err := load(t, development)
+	if err != nil || service.Strong("TESTCFG_KEY", first.Key) != nil {
+		t.Fatalf("Load = %q, %v", first.Key.Reveal(), err)
+	}
+	if second, err := load(t, development); err != nil || second.Key != first.Key {
+		t.Errorf("another service got another secret: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "secrets", "TESTCFG_KEY")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("secret file: %v, %v", info, err)
+	}
+	if c, err := load(t, map[string]string{"TESTCFG_MUST": "x", "LOCAL_DIR": dir}); err != nil || c.Key != "" {
+		t.Errorf("production found a generated secret: %v", err)
+	}
+}
+
+func TestStrong(t *testing.T) {
+	t.Parallel()
+	for secret, strong := range map[string]bool{
+		"": false, "short": false, "changeme-changeme-changeme-changeme": false, strings.Repeat("ab", 20): false,
+		"this-is-my-secret-key-for-production-1234": false, "pZk3Vx9qLm2Tn8Rw5Yb7Hc4Jd6Fg1Sa0": true,
+	} {
+		err := service.Strong("NAME", service.Secret(secret))
+		if (err == nil) != strong || err != nil && !strings.HasPrefix(err.Error(), "NAME: ") {
+			t.Errorf("Strong(%q) = %v", secret, err)
+		}
+	}
+}
+
+func TestSecretNeverShows(t *testing.T) {
+	t.Parallel()
+	cfg := struct{ Key service.Secret }{"geheim"}
+	var logged bytes.Buffer
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "cfg", cfg, "key", cfg.Key)
+	encoded, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{fmt.Sprint(cfg), fmt.Sprintf("%+v %#v %s %q", cfg, cfg, cfg.Key, cfg.Key), string(encoded), logged.String()} {
+		if strings.Contains(text, "geheim") {
+			t.Errorf("the secret shows in %s", text)
+		}
+	}
+}
+
+func TestLogCarriesTheRequestID(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := service.NewLogger(&out, "svc", service.Common{LogFormat: "json", LogLevel: "info"})
+	log.With("k", "v").InfoContext(event.WithOrigin(t.Context(), event.Origin{RequestID: "r-1"}), "hello")
+	log.Debug("not shown")
+	var line map[string]any
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["request_id"] != "r-1" || line["service"] != "svc" || line["k"] != "v" {
+		t.Errorf("line = %s, %v", out.String(), err)
+	}
+}
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	if err := service.Table(&b, config{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| `ENV` | `production` |", "| `TESTCFG_MUST` | required | Something. |", "`TESTCFG_KEY_FILE`"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("table lacks %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func newService(timeout time.Duration) *service.Service {
+	return service.New("svc", service.Common{ShutdownTimeout: timeout}, slog.New(slog.DiscardHandler))
+}
+
+func until(f func()) service.RunnerFunc {
+	return func(ctx context.Context) error {
+		<-ctx.Done()
+		f()
+		return nil
+	}
+}
+
+func TestRunWaitsForEveryPart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(30 * time.Second)
+		var mu sync.Mutex
+		finished := 0
+		slow := until(func() {
+			time.Sleep(20 * time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			finished++
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		if s.Ready(ctx) == nil {
+			t.Error("ready before it runs")
+		}
+		go func() { done <- s.Run(ctx, slow, slow) }()
+		synctest.Wait()
+		if err := s.Ready(ctx); err != nil {
+			t.Errorf("Ready = %v", err)
+		}
+		cancel()
+		synctest.Wait()
+		if s.Ready(t.Context()) == nil {
+			t.Error("ready while it stops")
+		}
+		if err := <-done; err != nil || finished != 2 {
+			t.Errorf("Run = %v after %d parts", err, finished)
+		}
+	})
+}
+
+func TestRunGivesUpOnAPartThatDoesNotStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		never := make(chan struct{})
+		stuck := until(func() { <-never })
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := newService(30*time.Second).Run(ctx, stuck); err == nil {
+			t.Error("Run = nil")
+		}
+		close(never)
+	})
+}
+
+func TestRunEndsWhenAPartDoes(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	for name, part := range map[string]service.RunnerFunc{
+		"with an error": func(context.Context) error { return boom },
+		"by itself":     func(context.Context) error { return nil },
+	} {
+		stopped := false
+		err := newService(time.Second).Run(t.Context(), part, until(func() { stopped = true }))
+		if err == nil || !stopped {
+			t.Errorf("%s: Run = %v, the others stopped: %t", name, err, stopped)
+		}
+	}
+}
+
+func TestReadyNamesTheCheck(t *testing.T) {
+	t.Parallel()
+	s := newService(time.Second)
+	s.Check("postgres", func(context.Context) error { return errors.New("refused") })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx, until(func() {})) }()
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if err := s.Ready(ctx); err != nil && err.Error() == "starting" {
+			return err
+		}
+		return nil
+	})
+	if err := s.Ready(ctx); err == nil || err.Error() != "postgres: refused" {
+		t.Errorf("Ready = %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,208 @@
+package tests
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// stack is what .local/stack.json says of a running system.
+type stack struct {
+	GatewayURL   string            `json:"gatewayUrl"`
+	MailboxURL   string            `json:"mailboxUrl"`
+	Admin        credentials       `json:"admin"`
+	DatabaseURLs map[string]string `json:"databaseUrls"`
+	RedisURL     string            `json:"redisUrl"`
+	SMTPURL      string            `json:"smtpUrl"`
+	PIDs         map[string]int    `json:"pids"`
+}
+
+type credentials struct {
+	Email    string `json:"email"`
+	Password string `json:"password"`
+}
+
+// system is the one stack that all tests share. Each test uses accounts of its own.
+var system *launched
+
+type launched struct {
+	dir  string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error
+}
+
+const (
+	root         = ".."
+	startTimeout = 4 * time.Minute // with an empty build cache on two cores
+	stopTimeout  = 45 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (code int) {
+	if _, err := os.Stat(filepath.Join(root, "deploy/local")); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(os.Stderr, "tests: this tree does not hold the whole product, so there is nothing to run")
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "headgate-system-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tests:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	// Postgres runs as another user when we are root, and must reach its folder.
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // The parent only; what is in it is private.
+		fmt.Fprintln(os.Stderr, "tests:", err)
+		return 1
+	}
+	system, err = launch(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tests:", err)
+		return 1
+	}
+	defer func() {
+		if err := system.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "tests:", err)
+			code = max(code, 1)
+		}
+	}()
+	return m.Run()
+}
+
+// launch builds and starts the stack as `make run` does, on free ports.
+func launch(dir string) (*launched, error) {
+	launcher := filepath.Join(dir, "launcher")
+	build := exec.Command("go", "build", "-o", launcher, "./deploy/local")
+	build.Dir, build.Env = root, workspace()
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the launcher: %w\n%s", err, out)
+	}
+	log, err := os.Create(filepath.Join(dir, "output.log"))
+	if err != nil {
+		return nil, fmt.Errorf("start the stack: %w", err)
+	}
+	l := &launched{dir: filepath.Join(dir, "stack"), done: make(chan struct{})}
+	l.cmd = exec.Command(launcher, "up", "--dir", l.dir)
+	l.cmd.Dir, l.cmd.Stdout, l.cmd.Stderr = root, log, log
+	l.cmd.Env = append(workspace(),
+		"GATEWAY_PORT=0",
+		"SIGNUP_RATE_LIMIT=10000/1m",
+		"GENERAL_RATE_LIMIT=100000/1m",
+		"LOGIN_IP_RATE_LIMIT=10000/1m",
+		"REFRESH_IP_RATE_LIMIT=10000/1m",
+		"REFRESH_GRACE=2s",
+	)
+	if err := l.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the stack: %w", err)
+	}
+	go func() {
+		defer close(l.done)
+		l.err = l.cmd.Wait()
+	}()
+	if err := l.await(); err != nil {
+		text, _ := os.ReadFile(log.Name()) // The error is worth more than the log.
+		return nil, errors.Join(fmt.Errorf("%w\n%s", err, text), l.stop())
+	}
+	return l, nil
+}
+
+// workspace is the environment with the workspace on, whatever built these
+// tests, and without servers that belong to other tests.
+func workspace() []string {
+	absolute, err := filepath.Abs(filepath.Join(root, "go.work"))
+	if err != nil {
+		absolute = ""
+	}
+	return append(os.Environ(), "GOWORK="+absolute, "DATABASE_URL=", "REDIS_URL=")
+}
+
+func (l *launched) await() error {
+	deadline := time.NewTimer(startTimeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := l.read(); err == nil {
+			return nil
+		}
+		select {
+		case <-l.done:
+			return fmt.Errorf("the stack ended at start: %w", l.err)
+		case <-deadline.C:
+			return fmt.Errorf("the stack was not ready within %s", startTimeout)
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *launched) read() (stack, error) {
+	var s stack
+	data, err := os.ReadFile(filepath.Join(l.dir, "stack.json"))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(data, &s)
+}
+
+// stop ends the stack as Ctrl-C does and checks that nothing is left of it.
+func (l *launched) stop() error {
+	facts, readErr := l.read()
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the stack: %w", err)
+	}
+	select {
+	case <-l.done:
+	case <-time.After(stopTimeout):
+		return errors.Join(fmt.Errorf("the stack did not stop within %s", stopTimeout), l.cmd.Process.Kill())
+	}
+	if l.err != nil {
+		return fmt.Errorf("the stack did not stop cleanly: %w", l.err)
+	}
+	if readErr != nil {
+		return nil
+	}
+	for name, pid := range facts.PIDs {
+		if syscall.Kill(pid, 0) == nil {
+			return fmt.Errorf("%s (pid %d) is left over", name, pid)
+		}
+	}
+	if _, err := l.read(); !errors.Is(err, os.ErrNotExist) {
+		return errors.New("stack.json is left over")
+	}
+	return nil
+}
+
+// facts returns what is true of the stack now; pids change when a child restarts.
+func facts(t *testing.T) stack {
+	t.Helper()
+	s, err := system.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// eventually is testkit's, with a limit that suits a busy machine.
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	testkit.Eventually(t, 60*time.Second, condition)
+}
+
+func readAll(ctx context.Context, r io.ReadCloser) ([]byte, error) {
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	return data, errors.Join(err, ctx.Err())
+}
