@@ -1,0 +1,120 @@
+package deadletter_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// poisoned returns a message as the poison queue hands it over.
+func poisoned(t *testing.T, payload, reason string) *message.Message {
+	t.Helper()
+	m := message.NewMessage(uuid.NewString(), []byte(payload))
+	m.Metadata = message.Metadata{
+		bus.TopicKey: "email-events", bus.EntryKey: "1-1", bus.ClassKey: "message",
+		middleware.ReasonForPoisonedKey: reason, "name": "x.y.v1",
+	}
+	return m
+}
+
+func sealedEvent(t *testing.T) (id, payload string) {
+	t.Helper()
+	sealer, err := event.NewSealer(strings.Repeat("0123456789", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := event.New(t.Context(), time.Now(), "s", event.UserVerificationRequested{Token: sealer.Seal("geheim", "")})
+	e.ID, e.Producer = uuid.NewString(), "test"
+	data, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.ID, string(data)
+}
+
+func TestLettersAreReadable(t *testing.T) {
+	t.Parallel()
+	store := deadletter.New(testkit.Database(t, deadletter.Schema()), time.Now)
+	issuer := testkit.NewIssuer(t)
+	server := httptest.NewServer(web.NewRouter(store.Routes("/api/v1/email"), web.Options{
+		Auth: issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	}))
+	defer server.Close()
+
+	eventID, payload := sealedEvent(t)
+	good := poisoned(t, payload, "smtp: 550 no\nstack trace")
+	for _, m := range []*message.Message{good, good, poisoned(t, "raw \x00 \xff bytes", "not\x00 JSON"), poisoned(t, `{"junk":"1"}`, "")} {
+		if err := store.Publish("ignored", m); err != nil {
+			t.Fatalf("Publish(%q) = %v", m.Payload, err)
+		}
+	}
+	var list struct {
+		Data []deadletter.Letter
+		Meta web.Meta
+	}
+	get := func(path, role string, out any) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v1/email/dead-letters"+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+issuer.Token(token.Identity{Role: role}))
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode
+	}
+	if status := get("", token.RoleUser, &list); status != http.StatusForbidden {
+		t.Errorf("as a user = %d", status)
+	}
+	if status := get("?limit=2", token.RoleAdmin, &list); status != http.StatusOK || len(list.Data) != 2 || !list.Meta.HasMore {
+		t.Fatalf("first page = %d %+v", status, list)
+	}
+	seen := list.Data
+	list.Data = nil
+	get("?limit=2&cursor="+list.Meta.NextCursor, token.RoleAdmin, &list)
+	seen = append(seen, list.Data...)
+	if len(seen) != 3 {
+		t.Fatalf("%d letters, want 3: a message that fails again has one letter", len(seen))
+	}
+	if first := seen[2]; *first.EventID != eventID || first.Reason != "smtp: 550 no" || first.Attempts != 1 {
+		t.Errorf("letter = %+v", first)
+	}
+	if seen[0].EventID != nil {
+		t.Errorf("an entry that is no event has the event id %s", *seen[0].EventID)
+	}
+	var detail struct{ Data deadletter.Detail }
+	if status := get("/"+seen[2].ID, token.RoleAdmin, &detail); status != http.StatusOK {
+		t.Fatalf("detail = %d", status)
+	}
+	if text := fmt.Sprint(detail.Data.Payload); !strings.Contains(text, "[sealed]") || strings.Contains(text, "s1.") {
+		t.Errorf("payload = %s", text)
+	}
+	for path, want := range map[string]int{"/" + uuid.NewString(): 404, "/junk": 404, "?cursor=anVuaw": 400, "?reason=550": 200} {
+		if status := get(path, token.RoleAdmin, &list); status != want {
+			t.Errorf("GET %s = %d, want %d", path, status, want)
+		}
+	}
+}
