@@ -1,0 +1,161 @@
+// Package store keeps the audit log in Postgres. Records are added and read,
+// never changed.
+package store
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Schema returns the migrations of this store.
+func Schema() postgres.Schema {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // The folder is part of the program.
+	}
+	return postgres.Schema{Name: "audit", Files: files}
+}
+
+// Record is one record of the log.
+type Record struct {
+	ID         string          `json:"id"`
+	Type       string          `json:"type"`
+	Version    int             `json:"version"`
+	OccurredAt time.Time       `json:"occurredAt"`
+	RecordedAt time.Time       `json:"recordedAt"`
+	Actor      event.Actor     `json:"actor"`
+	SubjectID  string          `json:"subjectId,omitempty"`
+	Outcome    string          `json:"outcome"`
+	IP         string          `json:"ip,omitempty"`
+	UserAgent  string          `json:"userAgent,omitempty"`
+	RequestID  string          `json:"requestId,omitempty"`
+	Data       json.RawMessage `json:"data"`
+}
+
+// Filter chooses records; empty members choose all. Party chooses those of
+// which somebody is the subject or the actor.
+type Filter struct {
+	ActorID, SubjectID, Party    string
+	Type, Outcome, IP, RequestID string
+	From, To                     time.Time // occurred: from, and before to
+}
+
+// ErrNotFound says that the log has no record with the id.
+var ErrNotFound = problem.New(problem.NotFound, "audit_event_not_found", "There is no such record.")
+
+// Store is the log. It is safe for concurrent use.
+type Store struct{ db *pgxpool.Pool }
+
+// New returns the log in db, which must have Schema.
+func New(db *pgxpool.Pool) *Store { return &Store{db: db} }
+
+const insert = `
+	INSERT INTO events (id, type, version, occurred_at, producer, actor_type, actor_id, subject_id, outcome,
+		ip, user_agent, request_id, correlation_id, causation_id, data)
+	VALUES (@id, @type, @version, @occurred_at, @producer, @actor_type, @actor_id, @subject_id, @outcome,
+		@ip, @user_agent, @request_id, @correlation_id, @causation_id, @data)
+	ON CONFLICT (id) DO NOTHING`
+
+// Add records an event, once however often it is called. What Postgres can
+// never hold is a permanent error. Sealed values are masked: the log is read by
+// more people than the mail.
+func (s *Store) Add(ctx context.Context, e event.Event) error {
+	var data any
+	if err := json.Unmarshal(e.Data, &data); err != nil {
+		return bus.Permanent(fmt.Errorf("decode data: %w", err))
+	}
+	masked, err := json.Marshal(event.Mask(data))
+	if err != nil {
+		return bus.Permanent(fmt.Errorf("encode data: %w", err))
+	}
+	_, err = s.db.Exec(ctx, insert, pgx.StrictNamedArgs{
+		"id": e.ID, "type": e.Type(), "version": e.Version(), "occurred_at": e.OccurredAt, "producer": e.Producer,
+		"actor_type": e.Actor.Type, "actor_id": e.Actor.ID, "subject_id": e.Subject, "outcome": string(e.Outcome),
+		"ip": e.IP, "user_agent": e.UserAgent, "request_id": e.RequestID,
+		"correlation_id": e.CorrelationID, "causation_id": e.CausationID, "data": masked,
+	})
+	if err != nil {
+		err = fmt.Errorf("insert audit record: %w", err)
+	}
+	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(fault.Code, "22") {
+		return bus.Permanent(err) // Class 22, data exception: no retry mends it.
+	}
+	return err
+}
+
+const columns = `id::text, type, version, occurred_at, recorded_at, actor_type, actor_id, subject_id, outcome,
+	ip, user_agent, request_id, data`
+
+func scan(row pgx.CollectableRow) (Record, error) {
+	var r Record
+	err := row.Scan(&r.ID, &r.Type, &r.Version, &r.OccurredAt, &r.RecordedAt, &r.Actor.Type, &r.Actor.ID, &r.SubjectID, &r.Outcome,
+		&r.IP, &r.UserAgent, &r.RequestID, &r.Data)
+	return r, err
+}
+
+// List returns up to limit records that filter chooses, newest first, after the
+// one with the id after. The order is that of the ids: unique, so no page
+// leaves out or repeats a record, and by time, since they are UUIDv7.
+func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]Record, error) {
+	conditions, args := []string{"true"}, pgx.NamedArgs{"limit": limit}
+	where := func(condition, name string, value any, wanted bool) {
+		if wanted {
+			conditions = append(conditions, condition)
+			args[name] = value
+		}
+	}
+	where("id < @after", "after", after, after != "")
+	where("actor_id = @actor_id", "actor_id", filter.ActorID, filter.ActorID != "")
+	where("subject_id = @subject_id", "subject_id", filter.SubjectID, filter.SubjectID != "")
+	where("(subject_id = @party OR actor_id = @party)", "party", filter.Party, filter.Party != "")
+	where("type = @type", "type", filter.Type, filter.Type != "")
+	where("outcome = @outcome", "outcome", filter.Outcome, filter.Outcome != "")
+	where("ip = @ip", "ip", filter.IP, filter.IP != "")
+	where("request_id = @request_id", "request_id", filter.RequestID, filter.RequestID != "")
+	where("occurred_at >= @from", "from", filter.From, !filter.From.IsZero())
+	where("occurred_at < @to", "to", filter.To, !filter.To.IsZero())
+	query := `SELECT ` + columns + ` FROM events WHERE ` + strings.Join(conditions, " AND ") + ` ORDER BY id DESC LIMIT @limit`
+	rows, err := s.db.Query(ctx, query, args)
+	if err != nil {
+		return nil, fmt.Errorf("list audit records: %w", err)
+	}
+	records, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, fmt.Errorf("list audit records: %w", err)
+	}
+	return records, nil
+}
+
+// Get returns one record, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (Record, error) {
+	rows, err := s.db.Query(ctx, `SELECT `+columns+` FROM events WHERE id = $1`, id)
+	if err != nil {
+		return Record{}, fmt.Errorf("get audit record: %w", err)
+	}
+	record, err := pgx.CollectExactlyOneRow(rows, scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Record{}, ErrNotFound
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("get audit record: %w", err)
+	}
+	return record, nil
+}
