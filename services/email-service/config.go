@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"time"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/email-service/internal/smtp"
+)
+
+// Config is what the environment says.
+type Config struct {
+	service.Common
+	web.Listener
+	web.Behind
+	postgres.Database
+	bus.Redis
+	token.Expected
+	token.Remote
+
+	SMTPURL         service.Secret `envconfig:"SMTP_URL" required:"true" desc:"The mail server: smtp://user:password@host:587, smtps://… for TLS from the start; ?starttls=required (the rule for other machines), opportunistic or off."`
+	SMTPTimeout     time.Duration  `envconfig:"SMTP_TIMEOUT" default:"10s" desc:"How long connecting may take, and again each mail; at most 20s."`
+	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails handed over at a time, each on a connection of its own; less than DATABASE_MAX_CONNS."`
+	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"The sender, such as Example <no-reply@example.com>. Its domain is also that of the Message-IDs."`
+	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway; links in mails begin with it."`
+	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Opens the links that auth-service seals; the same as auth-service's. At least 32 random characters."`
+}
+
+// ValidateAll checks what is email-service's own.
+func (c Config) ValidateAll() error {
+	faults := []error{service.Strong("EVENT_SEAL_KEY", c.EventSealKey)}
+	if _, err := smtp.ParseURL(c.SMTPURL.Reveal()); err != nil {
+		faults = append(faults, fmt.Errorf("SMTP_URL: %w", err))
+	}
+	if c.SMTPTimeout <= 0 || c.SMTPTimeout > 20*time.Second {
+		faults = append(faults, errors.New("SMTP_TIMEOUT: want more than 0 and at most 20s"))
+	}
+	if c.SMTPConcurrency < 1 || c.SMTPConcurrency > int(c.DatabaseMaxConns)-2 {
+		faults = append(faults, errors.New("SMTP_CONCURRENCY: want 1 or more, and at least 2 less than DATABASE_MAX_CONNS"))
+	}
+	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
+		faults = append(faults, errors.New("MAIL_FROM: want Name <name@example.com>"))
+	}
+	if u, err := url.Parse(c.PublicBaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
+		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
+	}
+	return errors.Join(faults...)
+}

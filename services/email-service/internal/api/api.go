@@ -1,0 +1,128 @@
+// Package api is the HTTP face of email-service and the handlers of its stream.
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+	"github.com/headgate/headgate/services/email-service/internal/store"
+)
+
+// Prefix is where email-service's routes are.
+const Prefix = "/api/v1/email"
+
+// Routes returns everything that email-service itself answers, and who may ask.
+func Routes(messages *store.Store) []web.Route {
+	a := &api{messages: messages}
+	return []web.Route{
+		{Method: http.MethodGet, Path: Prefix + "/messages", Access: web.AdminOnly, Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix + "/messages/{id}", Access: web.AdminOnly, Handler: a.get},
+	}
+}
+
+// Handlers returns what email-service does on which event.
+func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
+	return map[string]bus.Handler{
+		event.UserVerificationRequested{}.EventName(): classified(mailer.Verification),
+		event.SessionRefreshReused{}.EventName():      classified(mailer.Reuse),
+	}
+}
+
+// classified marks the faults that no other attempt would mend.
+func classified(handle bus.Handler) bus.Handler {
+	return func(ctx context.Context, e event.Event) error {
+		err := handle(ctx, e)
+		_, rejected := errors.AsType[*mail.Rejected](err)
+		if rejected || errors.Is(err, mail.ErrExpired) || errors.Is(err, event.ErrSeal) {
+			return bus.Permanent(err)
+		}
+		return err
+	}
+}
+
+type api struct{ messages *store.Store }
+
+type message struct {
+	ID        string     `json:"id"`
+	EventID   string     `json:"eventId"`
+	UserID    string     `json:"userId,omitempty"`
+	To        string     `json:"to"`
+	Template  string     `json:"template"`
+	Status    string     `json:"status"`
+	Attempts  int        `json:"attempts"`
+	LastError string     `json:"lastError,omitempty"`
+	MessageID string     `json:"messageId"`
+	RequestID string     `json:"requestId,omitempty"`
+	CreatedAt time.Time  `json:"createdAt"`
+	UpdatedAt time.Time  `json:"updatedAt"`
+	SentAt    *time.Time `json:"sentAt,omitempty"`
+}
+
+func messageOf(m mail.Message) message {
+	out := message{
+		ID: m.ID, EventID: m.EventID, UserID: m.UserID, To: m.To, Template: m.Template, Status: m.Status,
+		Attempts: m.Attempts, LastError: m.LastError, MessageID: m.MessageID, RequestID: m.RequestID,
+		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
+	}
+	if !m.SentAt.IsZero() {
+		out.SentAt = &m.SentAt
+	}
+	return out
+}
+
+var statuses = map[string]bool{
+	"": true, mail.Queued: true, mail.Sending: true, mail.Sent: true, mail.Deferred: true, mail.Failed: true, mail.Suppressed: true,
+}
+
+func (a *api) list(w http.ResponseWriter, r *http.Request) error {
+	page, err := web.ReadPage(r)
+	if err != nil {
+		return err
+	}
+	if page.After != "" && uuid.Validate(page.After) != nil {
+		return web.ErrCursor
+	}
+	query := r.URL.Query()
+	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status")}
+	for field, value := range map[string]string{"to": filter.To, "template": filter.Template} {
+		if len(value) > 254 || strings.ContainsFunc(value, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
+			return problem.Validation(problem.Field{Field: field, Code: "invalid_format", Message: "This filter has a value that cannot be."})
+		}
+	}
+	if !statuses[filter.Status] {
+		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "The status is queued, sending, sent, deferred, failed or suppressed."})
+	}
+	found, err := a.messages.List(r.Context(), filter, page.After, page.Limit+1)
+	if err != nil {
+		return err
+	}
+	messages := make([]message, len(found))
+	for i, m := range found {
+		messages[i] = messageOf(m)
+	}
+	return web.SendPage(w, page, messages, func(m message) string { return m.ID })
+}
+
+func (a *api) get(w http.ResponseWriter, r *http.Request) error {
+	id, err := uuid.Parse(mux.Vars(r)["id"])
+	if err != nil {
+		return store.ErrNotFound
+	}
+	found, err := a.messages.Get(r.Context(), id.String())
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, messageOf(found))
+}
