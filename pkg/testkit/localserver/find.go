@@ -2,7 +2,9 @@ package localserver
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,8 +76,8 @@ func postgresDirs(bin string) []string {
 	}
 	if path, err := exec.LookPath("postgres"); err == nil {
 		// The link's target has initdb beside it.
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			path = target
 		}
 		dirs = append(dirs, filepath.Dir(path))
 	}
@@ -92,7 +94,7 @@ func postgresMajor(postgres string) (int, bool) {
 	if !executable(postgres) {
 		return 0, false
 	}
-	out, err := exec.Command(postgres, "--version").Output() //nolint:gosec,noctx // One of the binaries searched for; it answers at once.
+	out, err := exec.Command(postgres, "--version").Output() //nolint:noctx // One of the binaries searched for; it answers at once.
 	if err != nil {
 		return 0, false
 	}
@@ -129,14 +131,17 @@ func executable(path string) bool {
 }
 
 // majorOf returns the major version that made the data, 0 if there is none.
-func majorOf(data string) int {
+func majorOf(data string) (int, error) {
 	content, err := os.ReadFile(filepath.Join(data, "PG_VERSION")) //nolint:gosec // The path is made from Options.Dir.
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("read version of the data: %w", err)
 	}
 	major, err := strconv.Atoi(strings.TrimSpace(string(content)))
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("read version of the data: %w", err)
 	}
-	return major
+	return major, nil
 }

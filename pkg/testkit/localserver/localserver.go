@@ -37,15 +37,19 @@ type Options struct {
 	Port int
 	// Bin is a folder to search before all others.
 	Bin string
-	// Log receives what the server prints, and remarks of this package.
+	// Log receives a line when something unusual is done.
 	Log io.Writer
+	// Output receives what the server prints.
+	Output io.Writer
 }
 
-func (o Options) log() io.Writer {
-	if o.Log == nil {
+func (o Options) log() io.Writer { return orDiscard(o.Log) }
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
 		return io.Discard
 	}
-	return o.Log
+	return w
 }
 
 // Server is a running server. Its owner may wait for Done and start another one
@@ -83,7 +87,7 @@ type attempt struct {
 	probe func(ctx context.Context) error
 }
 
-// portTaken says that another process was quicker.
+// errPortTaken says that another process was quicker.
 var errPortTaken = errors.New("port is taken")
 
 // start runs launch until the server answers, with a new port when the chosen
@@ -94,7 +98,7 @@ func start(ctx context.Context, name string, opts Options, launch func(ctx conte
 	for range tries {
 		port := opts.Port
 		if port == 0 {
-			if port, err = FreePort(); err != nil {
+			if port, err = FreePort(ctx); err != nil {
 				return nil, err
 			}
 		}

@@ -16,10 +16,10 @@ const (
 )
 
 // FreePort returns a port on loopback that nobody listened on a moment ago.
-func FreePort() (int, error) {
+func FreePort(ctx context.Context) (int, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // A port is no secret.
-		if PortFree(port) {
+		if PortFree(ctx, port) {
 			return port, nil
 		}
 	}
@@ -27,9 +27,9 @@ func FreePort() (int, error) {
 }
 
 // PortFree says whether a server could listen on the port of any local address.
-func PortFree(port int) bool {
+func PortFree(ctx context.Context, port int) bool {
 	for _, host := range []string{"127.0.0.1", ""} {
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			return false
 		}

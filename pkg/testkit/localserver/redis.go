@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,100 +14,135 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/headgate/headgate/pkg/testkit/localserver/child"
 )
 
-const redisPatience = 15 * time.Second
+const redisPidFile = "redis.pid"
 
-// StartRedis starts a Redis server whose data is in o.Dir. A durable one has
-// an append-only file and never evicts; the others have 4096 databases, so that
-// every test can have one.
-func StartRedis(ctx context.Context, o Options) (*Server, error) {
-	program, err := find("redis-server", globbed("/opt/homebrew/bin", "/usr/local/bin")...)
+// StartRedis starts a Redis server and returns when it answers. Without
+// Options.Durable it has 4096 databases, one for each of many tests. Its error
+// wraps ErrNotInstalled if there is no binary for it.
+func StartRedis(ctx context.Context, opts Options) (*Server, error) {
+	r, err := prepareRedis(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	server, err := start(ctx, "redis", opts, r.launch)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make Redis folder: %w", err)
+	server.URL = r.url(server.Port)
+	if !opts.Durable {
+		server.discard = r.data
 	}
-	if o.Port == 0 {
-		if o.Port, err = FreePort(ctx); err != nil {
+	return server, nil
+}
+
+// store is a folder with a dataset, ready to be served.
+type store struct {
+	opts         Options
+	binary, data string
+	password     string
+}
+
+func prepareRedis(ctx context.Context, opts Options) (*store, error) {
+	binary, err := findRedis(opts.Bin)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("find data: %w", err)
+	}
+	r := &store{opts: opts, binary: binary, data: filepath.Join(dir, "data")}
+	if err := os.MkdirAll(r.data, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	if opts.Durable {
+		if r.password, err = password(filepath.Join(dir, "password")); err != nil {
 			return nil, err
 		}
 	}
-	args := []string{
-		"--port", strconv.Itoa(o.Port), "--bind", "127.0.0.1", "--dir", o.Dir, "--daemonize", "no",
-		"--maxmemory-policy", "noeviction", "--save", "",
-	}
-	if o.Durable {
-		args = append(args, "--appendonly", "yes", "--appendfsync", "everysec")
-	} else {
-		args = append(args, "--appendonly", "no", "--databases", "4096")
-	}
-	output := &tail{next: o.Log}
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = output, output
-	s, err := launch(cmd, syscall.SIGTERM)
-	if err != nil {
-		return nil, err
-	}
-	s.Port, s.URL = o.Port, fmt.Sprintf("redis://127.0.0.1:%d/0", o.Port)
-	ctx, cancel := context.WithTimeout(ctx, redisPatience)
-	defer cancel()
-	if err := s.await(ctx, s.pingRedis); err != nil {
-		s.kill()
-		return nil, fmt.Errorf("%w\n%s", err, output)
-	}
-	return s, nil
+	return r, stopLeftover(ctx, opts, r.data, redisPidFile, syscall.SIGTERM)
 }
 
-// pingRedis also makes sure that it is this server which answers, and not a
-// stranger on the same port.
-func (s *Server) pingRedis(ctx context.Context) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+// launch starts the server on the port. Its configuration goes through standard
+// input, since every user of the machine can read arguments.
+func (r *store) launch(_ context.Context, port int) (attempt, error) {
+	a := attempt{output: &tail{next: orDiscard(r.opts.Output)}}
+	cmd := exec.Command(r.binary, "-") //nolint:gosec,noctx // The binary that was found; its end is Stop's.
+	cmd.Dir = r.data
+	cmd.Stdin = strings.NewReader(r.config(port))
+	cmd.Stdout, cmd.Stderr = a.output, a.output
+	process, err := child.Start(cmd, child.Signals{Orphan: syscall.SIGTERM})
+	a.process = process
+	a.probe = func(ctx context.Context) error { return r.probe(ctx, port, process.Pid()) }
+	return a, err
+}
+
+func (r *store) config(port int) string {
+	lines := []string{
+		"bind 127.0.0.1",
+		"port " + strconv.Itoa(port),
+		"pidfile " + redisPidFile,
+		"daemonize no",
+		"tcp-backlog 128",
+		`save ""`,
+	}
+	if r.opts.Durable {
+		lines = append(lines,
+			"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction",
+			"requirepass "+r.password)
+	} else {
+		lines = append(lines, "appendonly no", "databases 4096")
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+func (r *store) url(port int) string {
+	u := url.URL{Scheme: "redis", Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/0"}
+	if r.password != "" {
+		u.User = url.UserPassword("", r.password)
+	}
+	return u.String()
+}
+
+// probe asks the server for its process id, which fails while it still loads
+// its data.
+func (r *store) probe(ctx context.Context, port, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	deadline, _ := ctx.Deadline() // It was set above.
+	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := conn.Write([]byte("INFO server\r\n")); err != nil {
+	request := "INFO server\r\nQUIT\r\n"
+	if r.password != "" {
+		request = "AUTH " + r.password + "\r\n" + request
+	}
+	if _, err := conn.Write([]byte(request)); err != nil {
 		return err
 	}
-	lines := bufio.NewScanner(conn)
+	return expectPid(bufio.NewScanner(conn), pid)
+}
+
+func expectPid(lines *bufio.Scanner, pid int) error {
 	for lines.Scan() {
-		if pid, ok := strings.CutPrefix(lines.Text(), "process_id:"); ok {
-			if pid != strconv.Itoa(s.Pid()) {
-				return errors.New("another Redis has the port")
+		switch line := lines.Text(); {
+		case strings.HasPrefix(line, "-"):
+			return errors.New(line)
+		case strings.HasPrefix(line, "process_id:"):
+			if line != "process_id:"+strconv.Itoa(pid) {
+				return fmt.Errorf("%w: another server answers, %s", errPortTaken, line)
 			}
 			return nil
 		}
-		if strings.HasPrefix(lines.Text(), "-") {
-			return errors.New(lines.Text())
-		}
 	}
-	return errors.Join(errors.New("no answer"), lines.Err())
+	return errors.Join(errors.New("server gave no answer"), lines.Err())
 }
-
-func (s *Server) kill() {
-	_ = s.cmd.Process.Kill() // It may have ended.
-	<-s.done
-}
-
-// Clean removes a server's folder. The server must have ended.
-func Clean(dir string) error {
-	return errors.Join(os.RemoveAll(dir), os.RemoveAll(fallbackDir(dir)))
-}
-
-// fallbackDir is where data goes when the wanted folder is out of reach for
-// the user that Postgres must run as.
-func fallbackDir(dir string) string {
-	absolute, err := filepath.Abs(dir)
-	if err != nil {
-		absolute = dir
-	}
-	return filepath.Join(fallbackRoot, strings.ReplaceAll(strings.Trim(absolute, "/"), "/", "-"))
-}
-
-const fallbackRoot = "/var/lib/headgate-local"

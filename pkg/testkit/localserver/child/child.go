@@ -86,7 +86,7 @@ func (p *Process) Err() error {
 // Stop asks the process to end, and kills its group when ctx ends first. The
 // process is gone when Stop returns; the error says that it had to be killed.
 func (p *Process) Stop(ctx context.Context) error {
-	p.signal(p.stop)
+	_ = p.Signal(p.stop) // It may have ended, as is wanted.
 	select {
 	case <-p.done:
 		return nil
@@ -108,10 +108,8 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Signal sends sig to the process; one that has ended is left alone.
-func (p *Process) signal(sig syscall.Signal) {
-	_ = p.cmd.Process.Signal(sig) // It has ended already, as was wanted.
-}
+// Signal sends sig to the process, and returns os.ErrProcessDone if it has ended.
+func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // The kernel counts the death of the thread that started a child as the death
 // of its parent, so one thread that never ends starts them all.

@@ -1,0 +1,68 @@
+package stack
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Config says where and for whom a stack runs.
+type Config struct {
+	// Dir is the folder for all data: .local in Root if empty.
+	Dir string
+	// Root is the root of the repository, where the services are built and run. If
+	// empty: the nearest folder above the working directory that has a go.work, or
+	// else, if Dir is set, the working directory.
+	Root string
+	// Bin has the services' binaries; if empty they are built.
+	Bin string
+	// Environ is the caller's environment.
+	Environ []string
+	// Out is where the log goes.
+	Out io.Writer
+}
+
+// Locate fills in the folders that are not set and makes all of them absolute.
+func (c *Config) Locate() error {
+	if c.Root == "" {
+		root, err := repository()
+		if err != nil && c.Dir == "" {
+			return err
+		}
+		c.Root = cmp.Or(root, ".")
+	}
+	if c.Dir == "" {
+		c.Dir = filepath.Join(c.Root, ".local")
+	}
+	for _, folder := range []*string{&c.Root, &c.Dir, &c.Bin} {
+		if *folder == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*folder)
+		if err != nil {
+			return fmt.Errorf("find folder: %w", err)
+		}
+		*folder = absolute
+	}
+	return nil
+}
+
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find working directory: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("run this inside the Headgate repository: there is no go.work here or above")
+		}
+		dir = parent
+	}
+}

@@ -1,0 +1,111 @@
+package stack
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// wiring are the variables that the launcher alone decides: what the caller has
+// set is meant for it, or for another stack.
+var wiring = []string{
+	"DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE", "HTTP_ADDR", "OPS_ADDR", "INSTANCE_ID", "LOCAL_DIR",
+	"JWKS_URL", "AUTH_URL", "USER_URL", "EMAIL_URL", "AUDIT_URL", "GATEWAY_PORT", "GATEWAY_HOST",
+}
+
+// environment is a set of variables.
+type environment map[string]string
+
+func parseEnvironment(variables []string) environment {
+	e := environment{}
+	for _, variable := range variables {
+		name, value, _ := strings.Cut(variable, "=")
+		e[name] = value
+	}
+	return e
+}
+
+// list returns the form that programs are started with.
+func (e environment) list() []string {
+	list := make([]string, 0, len(e))
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		list = append(list, name+"="+e[name])
+	}
+	return list
+}
+
+// preset sets the variable unless the caller has.
+func (e environment) preset(name, value string) {
+	if e[name] == "" {
+		e[name] = value
+	}
+}
+
+// addresses are where a service listens.
+type addresses struct{ http, ops string }
+
+// plan is what the services need to know of each other.
+type plan struct {
+	listen    map[string]addresses // by service
+	databases map[string]string    // URLs, by database
+	redis     string
+	smtp      string
+	public    string // the gateway's URL, as people see it
+	admin     Admin
+}
+
+// environmentOf returns the variables that the service is started with: the
+// caller's, with the wiring in place.
+func (s *stack) environmentOf(svc service, p plan) environment {
+	e := maps.Clone(s.caller)
+	for _, name := range wiring {
+		delete(e, name)
+	}
+	e.preset("ENV", "development")
+	if s.terminal {
+		e.preset("LOG_FORMAT", "text")
+	}
+	e["LOCAL_DIR"] = s.cfg.Dir
+	e["INSTANCE_ID"] = svc.name + "-1"
+	e["HTTP_ADDR"] = p.listen[svc.name].http
+	e["OPS_ADDR"] = p.listen[svc.name].ops
+	e["REDIS_URL"] = p.redis
+	if svc.database != "" {
+		e["DATABASE_URL"] = p.databases[svc.database]
+	}
+	if svc.name != authService {
+		e["JWKS_URL"] = "http://" + p.listen[authService].http + "/.well-known/jwks.json"
+	}
+	switch svc.name {
+	case gateway:
+		for _, other := range services {
+			if other.variable != "" {
+				e[other.variable] = "http://" + p.listen[other.name].http
+			}
+		}
+	case authService:
+		s.preset(e, "PUBLIC_BASE_URL", p.public)
+		e["ADMIN_EMAIL"], e["ADMIN_PASSWORD"] = p.admin.Email, p.admin.Password
+	case emailService:
+		s.preset(e, "PUBLIC_BASE_URL", p.public)
+		s.preset(e, "MAIL_FROM", "Headgate <no-reply@headgate.local>")
+		e["SMTP_URL"] = p.smtp
+	}
+	return e
+}
+
+// preset sets the variable unless the caller has, there or in .env, which the
+// services read themselves.
+func (s *stack) preset(e environment, name, value string) {
+	if s.dotenv[name] == "" {
+		e.preset(name, value)
+	}
+}
+
+// wish returns what the user has set, in the environment or else in .env.
+func (s *stack) wish(name string) string {
+	if value := s.caller[name]; value != "" {
+		return value
+	}
+	return s.dotenv[name]
+}

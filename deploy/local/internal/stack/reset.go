@@ -1,0 +1,37 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+)
+
+// Reset deletes the data of the stack in dir, wherever it is. It refuses while
+// the stack is running, and leaves alone a folder that no stack has used.
+func Reset(ctx context.Context, dir string, out io.Writer) error {
+	if _, err := os.Stat(filepath.Join(dir, lockName)); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(out, "nothing to clear in %s\n", dir)
+		return nil
+	}
+	lock, err := acquire(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // Closing is what releases it.
+	for _, name := range []string{localserver.Postgres, localserver.Redis} {
+		if err := localserver.Clean(ctx, filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("clear %s: %w", name, err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clear %s: %w", dir, err)
+	}
+	fmt.Fprintf(out, "cleared %s\n", dir)
+	return nil
+}

@@ -1,0 +1,121 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// keeper keeps one unit running.
+type keeper struct {
+	*Supervisor
+
+	unit     Unit
+	deadline time.Time // of the first getting ready
+	told     bool      // whether Ready has heard of this unit
+	failures int       // in a row, since the last time it was healthy
+}
+
+// mercy is how long a program that is given up may take to end.
+const mercy = 5 * time.Second
+
+// errGivenUp ends the keeper of a unit that never got ready.
+var errGivenUp = errors.New("given up")
+
+func (k *keeper) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := k.once(ctx)
+		if ctx.Err() != nil || errors.Is(err, errGivenUp) {
+			return
+		}
+		if k.told && time.Since(began) >= k.opts.Healthy {
+			k.failures = 0
+		}
+		k.failures++
+		if !k.told && k.failures >= k.opts.Starts {
+			k.giveUp(fmt.Sprintf("it ended %d times, the last time with %v", k.failures, err))
+			return
+		}
+		pause := k.backoff()
+		k.logf("%s ended: %v; starting it again in %s", k.unit.Name, err, pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (k *keeper) backoff() time.Duration {
+	pause := k.opts.FirstBackoff
+	for range k.failures - 1 {
+		pause = min(2*pause, k.opts.MaxBackoff)
+	}
+	return pause
+}
+
+func (k *keeper) giveUp(reason string) {
+	k.told = true
+	fault := &GaveUpError{Name: k.unit.Name, Reason: reason}
+	if k.unit.Tail != nil {
+		fault.Tail = k.unit.Tail()
+	}
+	k.ready <- fault
+}
+
+// once runs the program to its end and returns why it ended.
+func (k *keeper) once(ctx context.Context) error {
+	process, err := k.unit.Start(ctx)
+	if err != nil {
+		return err
+	}
+	k.running(k.unit.Name, process.Pid())
+	defer k.ended(k.unit.Name)
+
+	if !k.await(ctx, process) && ctx.Err() == nil {
+		select {
+		case <-process.Done():
+		default:
+			stop, cancel := context.WithTimeout(ctx, mercy)
+			defer cancel()
+			_ = process.Stop(stop) // Killed or not, it is gone.
+			k.giveUp(fmt.Sprintf("it was not ready within %s", k.opts.ReadyTimeout))
+			return errGivenUp
+		}
+	}
+	select {
+	case <-process.Done():
+		return errors.New(process.Reason())
+	case <-ctx.Done():
+	}
+	//nolint:contextcheck // ctx has ended; how long stopping may take is for Stop to say.
+	if err := process.Stop(k.stopContext()); err != nil {
+		k.logf("%s: %v", k.unit.Name, err)
+	}
+	return ctx.Err()
+}
+
+// await waits for the program to be ready and says whether it is. After the
+// first time nobody waits: the program is running or ends.
+func (k *keeper) await(ctx context.Context, process Process) bool {
+	if k.told {
+		return true
+	}
+	ctx, cancel := context.WithDeadline(ctx, k.deadline)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for k.unit.Ready != nil && k.unit.Ready(ctx) != nil {
+		select {
+		case <-process.Done():
+			return false
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	k.told = true
+	k.ready <- nil
+	return true
+}

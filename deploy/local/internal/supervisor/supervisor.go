@@ -1,0 +1,168 @@
+// Package supervisor keeps a set of programs running: it starts again what ends,
+// gives up on what never gets ready, and leaves none behind. It knows nothing of
+// what the programs do.
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Process is a running program.
+type Process interface {
+	Pid() int
+	// Done is closed when the program has ended.
+	Done() <-chan struct{}
+	// Reason says why it has ended.
+	Reason() string
+	// Stop ends the program gracefully, or kills it when ctx ends first. The
+	// program is gone when it returns.
+	Stop(ctx context.Context) error
+}
+
+// Unit is a program to keep running.
+type Unit struct {
+	Name string
+	// Start starts the program. A canceled ctx means that it need not start.
+	Start func(ctx context.Context) (Process, error)
+	// Ready returns nil when the program can do its work. nil means: at once.
+	Ready func(ctx context.Context) error
+	// Tail returns the last lines that the program printed, for error reports.
+	Tail func() []string
+}
+
+// Options are the limits of patience; each has a default.
+type Options struct {
+	// Log receives a line for each start again and its reason.
+	Log io.Writer
+	// Changed is called when a program has another process id.
+	Changed func()
+
+	FirstBackoff time.Duration // 500 ms, doubled each time
+	MaxBackoff   time.Duration // 10 s
+	// Healthy is how long a program must run to be trusted again: 10 s.
+	Healthy time.Duration
+	// Starts is how often a program may end before it was ever ready: 3.
+	Starts int
+	// ReadyTimeout is how long the first getting ready may take: 90 s.
+	ReadyTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	o.FirstBackoff = cmp.Or(o.FirstBackoff, 500*time.Millisecond)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, 10*time.Second)
+	o.Healthy = cmp.Or(o.Healthy, 10*time.Second)
+	o.Starts = cmp.Or(o.Starts, 3)
+	o.ReadyTimeout = cmp.Or(o.ReadyTimeout, 90*time.Second)
+	return o
+}
+
+// GaveUpError says that a program never got ready.
+type GaveUpError struct {
+	Name   string
+	Reason string
+	Tail   []string // the last lines that it printed
+}
+
+func (e *GaveUpError) Error() string {
+	text := fmt.Sprintf("%s does not start: %s", e.Name, e.Reason)
+	if len(e.Tail) > 0 {
+		text += "\nits last lines:\n    " + strings.Join(e.Tail, "\n    ")
+	}
+	return text
+}
+
+// Supervisor keeps its units running until it is stopped.
+type Supervisor struct {
+	opts   Options
+	cancel context.CancelFunc
+	units  sync.WaitGroup
+	ready  chan error // one value for each unit
+
+	mu       sync.Mutex
+	pids     map[string]int
+	stopping context.Context //nolint:containedctx // The deadline of Stop, for the units that hear of it by cancel.
+}
+
+// Start starts all units at the same time. Only Stop, which must be called, ends
+// them: the end of ctx does not.
+func Start(ctx context.Context, units []Unit, opts Options) *Supervisor {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s := &Supervisor{opts: opts.withDefaults(), cancel: cancel, ready: make(chan error, len(units)), pids: map[string]int{}}
+	for _, unit := range units {
+		s.units.Go(func() {
+			k := keeper{Supervisor: s, unit: unit, deadline: time.Now().Add(s.opts.ReadyTimeout)}
+			k.run(ctx)
+		})
+	}
+	return s
+}
+
+// Ready waits until every unit has been ready. It returns a *GaveUpError as soon
+// as there is a unit that will not be, and must be called at most once.
+func (s *Supervisor) Ready(ctx context.Context) error {
+	for range cap(s.ready) {
+		select {
+		case err := <-s.ready:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Pids returns the process id of each unit that is running.
+func (s *Supervisor) Pids() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.pids)
+}
+
+// Stop ends all units at the same time: gracefully, and by force when ctx ends.
+// None is left when it returns.
+func (s *Supervisor) Stop(ctx context.Context) {
+	s.mu.Lock()
+	s.stopping = ctx
+	s.mu.Unlock()
+	s.cancel()
+	s.units.Wait()
+}
+
+func (s *Supervisor) running(name string, pid int) {
+	s.mu.Lock()
+	s.pids[name] = pid
+	s.mu.Unlock()
+	s.opts.Changed()
+}
+
+func (s *Supervisor) ended(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pids, name)
+}
+
+func (s *Supervisor) logf(format string, args ...any) {
+	// A log that cannot be written must not stop the programs.
+	_, _ = fmt.Fprintf(s.opts.Log, format+"\n", args...)
+}
+
+func (s *Supervisor) stopContext() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}

@@ -1,0 +1,170 @@
+package localserver
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// systemFolder is where root keeps what an ordinary account must reach.
+const systemFolder = "/var/lib/headgate-local"
+
+// account is who runs Postgres, which refuses to be run by root. It is nil for
+// the account of this process.
+type account struct {
+	name     string
+	uid, gid int
+}
+
+func (a *account) String() string { return a.name }
+
+// postgresAccount returns who runs Postgres on the data: the owner of data that
+// exists, so that it can be used with and without sudo, else postgres or nobody.
+func postgresAccount(data string) (*account, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	if info, err := os.Stat(data); err == nil {
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 {
+			return &account{name: "id " + strconv.FormatUint(uint64(owner.Uid), 10), uid: int(owner.Uid), gid: int(owner.Gid)}, nil
+		}
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		found, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.Atoi(found.Uid)
+		if err != nil {
+			return nil, fmt.Errorf("read id of user %s: %w", name, err)
+		}
+		gid, err := strconv.Atoi(found.Gid)
+		if err != nil {
+			return nil, fmt.Errorf("read group of user %s: %w", name, err)
+		}
+		return &account{name: name, uid: uid, gid: gid}, nil
+	}
+	return nil, errors.New("the server does not run as root, and there is no user postgres or nobody to run it")
+}
+
+// drop makes cmd run as the account.
+func (a *account) drop(cmd *exec.Cmd) {
+	if a == nil {
+		return
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}} //nolint:gosec // Ids are not negative.
+	cmd.Env = append(os.Environ(), "HOME="+cmd.Dir)
+}
+
+// own gives the account the folder or file.
+func (a *account) own(path string) error {
+	if a == nil {
+		return nil
+	}
+	return os.Chown(path, a.uid, a.gid)
+}
+
+// The folder that belongs to the account, and the cluster inside it.
+const (
+	accountFolder = "data"
+	clusterName   = "cluster"
+)
+
+// postgresFolder returns the folder of the data that opts ask for and who runs
+// Postgres on it. Permissions of folders that exist are never changed: where the
+// account cannot get at opts.Dir, another folder serves.
+func postgresFolder(ctx context.Context, opts Options, probe string) (string, *account, error) {
+	folder, elsewhere := filepath.Join(opts.Dir, accountFolder), fallback(opts.Dir)
+	if kept, err := majorOf(filepath.Join(elsewhere, clusterName)); opts.Durable && err == nil && kept != 0 {
+		who, err := postgresAccount(elsewhere)
+		return elsewhere, who, err
+	}
+	who, err := postgresAccount(folder)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := makeFolder(folder, who); err != nil {
+		return "", nil, err
+	}
+	if reaches(ctx, who, folder, probe) {
+		return folder, who, nil
+	}
+	if ctx.Err() != nil {
+		return "", nil, ctx.Err()
+	}
+	if major, err := majorOf(filepath.Join(folder, clusterName)); err != nil || major != 0 {
+		return "", nil, fmt.Errorf("user %s, who runs Postgres, cannot reach its data in %s", who, folder)
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return "", nil, fmt.Errorf("remove unused folder: %w", err)
+	}
+	if opts.Durable {
+		fmt.Fprintf(opts.log(), "user %s, who runs Postgres, cannot reach %s; the data is in %s\n", who, opts.Dir, elsewhere)
+	} else if elsewhere, err = os.MkdirTemp("", "headgate-postgres-"); err != nil {
+		return "", nil, fmt.Errorf("make folder: %w", err)
+	}
+	return elsewhere, who, makeFolder(elsewhere, who)
+}
+
+func makeFolder(folder string, who *account) error {
+	//nolint:gosec // Others may look into the parents, as into any project folder.
+	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := who.own(folder); err != nil {
+		return fmt.Errorf("give folder to user %s: %w", who, err)
+	}
+	return nil
+}
+
+// reaches runs a harmless command as the account in the folder: the kernel
+// knows best who may go where.
+func reaches(ctx context.Context, who *account, folder, command string) bool {
+	if who == nil {
+		return true
+	}
+	cmd := exec.CommandContext(ctx, command, "--version")
+	cmd.Dir = folder
+	who.drop(cmd)
+	return cmd.Run() == nil
+}
+
+// fallback is where the durable data of dir is if dir is out of reach.
+func fallback(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return filepath.Join(systemFolder, hex.EncodeToString(sum[:8]))
+}
+
+// Clean deletes the data that was made with dir, wherever it is, and stops the
+// server that a crashed owner has left running on it.
+func Clean(ctx context.Context, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("find data: %w", err)
+	}
+	data, elsewhere := filepath.Join(dir, accountFolder), fallback(dir)
+	err = errors.Join(
+		stopLeftover(ctx, Options{}, filepath.Join(data, clusterName), postgresPidFile, syscall.SIGINT),
+		stopLeftover(ctx, Options{}, filepath.Join(elsewhere, clusterName), postgresPidFile, syscall.SIGINT),
+		stopLeftover(ctx, Options{}, data, redisPidFile, syscall.SIGTERM),
+	)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.RemoveAll(elsewhere)); err != nil {
+		return fmt.Errorf("remove data: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+package main
+
+import (
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// Config is what the environment says.
+type Config struct {
+	service.Common
+	web.Listener
+	web.Behind
+	postgres.Database
+	bus.Redis
+	token.Expected
+	token.Remote
+}

@@ -1,0 +1,457 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/problem"
+	frame "github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/user-service/internal/api"
+	"github.com/headgate/headgate/services/user-service/internal/profile"
+	"github.com/headgate/headgate/services/user-service/internal/store"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// service is user-service: its routes over HTTP and its consumer.
+type service struct {
+	*httptest.Server
+	t      *testing.T
+	issuer *testkit.Issuer
+	redis  *redis.Client
+	db     *pgxpool.Pool
+}
+
+func newService(t *testing.T, redisURL string) *service {
+	t.Helper()
+	client, err := bus.Redis{RedisURL: frame.Secret(redisURL)}.Open(time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := bus.Redis{RedisURL: frame.Secret(redisURL)}.Open(200 * time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		client.Close()
+		cache.Close()
+	})
+	s := &service{
+		t: t, issuer: testkit.NewIssuer(t), redis: client,
+		db: testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
+	}
+	log, metrics := testkit.Log(t), prometheus.NewRegistry()
+	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, metrics, time.Now), time.Now)
+	letters := deadletter.New(s.db, time.Now)
+	s.Server = httptest.NewServer(web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
+		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
+	}))
+	t.Cleanup(s.Close)
+	consumer := bus.NewConsumer(bus.ConsumerConfig{
+		Topic:      event.User,
+		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "user-service", Consumer: "a", Log: log}),
+		Handlers:   api.Handlers(profiles), DeadLetters: letters, Log: log, Metrics: metrics,
+	})
+	relay := outbox.NewRelay(s.db, bus.NewPublisher(client), log, metrics)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context) error{consumer.Run, relay.Run} {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return s
+}
+
+func newUser() token.Identity {
+	return token.Identity{UserID: uuid.Must(uuid.NewV7()).String(), Role: token.RoleUser, Email: "ann@example.com", Name: "Ann"}
+}
+
+type answer struct {
+	status int
+	header http.Header
+	Data   json.RawMessage
+	Meta   web.Meta
+	Code   string
+	Errors []problem.Field
+}
+
+func (a answer) profile(t *testing.T) profile.Profile {
+	t.Helper()
+	var p profile.Profile
+	if err := json.Unmarshal(a.Data, &p); err != nil {
+		t.Fatalf("%v in %s", err, a.Data)
+	}
+	return p
+}
+
+func (s *service) do(who token.Identity, method, path, body string, header ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, s.URL+api.Prefix+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if who.Role != "" {
+		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(who))
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	a := answer{status: res.StatusCode, header: res.Header}
+	if res.StatusCode != http.StatusNotModified {
+		if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return a
+}
+
+func (s *service) want(a answer, status int) answer {
+	s.t.Helper()
+	if a.status != status {
+		s.t.Fatalf("= %d %s %v, want %d", a.status, a.Code, a.Errors, status)
+	}
+	return a
+}
+
+func (s *service) publish(subject string, at time.Time, p event.Payload) {
+	s.t.Helper()
+	e := event.New(context.Background(), at, subject, p)
+	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "auth-service"
+	data, err := json.Marshal(e)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := bus.NewPublisher(s.redis).Publish(string(event.User), message.NewMessage(e.ID, data)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// wantSettled waits until every entry of the stream has been answered.
+func (s *service) wantSettled() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 20*time.Second, func() error {
+		var left int
+		if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil || left > 0 {
+			return errors.Join(err, fmt.Errorf("%d events unpublished", left))
+		}
+		groups, err := s.redis.XInfoGroups(s.t.Context(), string(event.User)).Result()
+		if err == nil && (len(groups) != 1 || groups[0].Pending > 0 || groups[0].Lag != 0) {
+			err = fmt.Errorf("groups = %+v", groups)
+		}
+		return err
+	})
+}
+
+func TestMeBeforeAndAfterTheEvent(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me := newUser()
+	first := s.want(s.do(me, "GET", "/me", ""), 200)
+	p := first.profile(t)
+	if p.UserID != me.UserID || p.Email != me.Email || p.Name != me.Name || string(p.Preferences) != "{}" || first.header.Get("X-Cache") != "MISS" || first.header.Get("ETag") != `"1"` {
+		t.Errorf("profile = %+v, %v", p, first.header)
+	}
+	s.want(s.do(me, "PATCH", "/me", `{"name":"Anna"}`), 200)
+	signedUp := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	for range 2 {
+		s.publish(me.UserID, signedUp, event.UserSignedUp{Email: "ann@example.com", Name: "Ann", Role: "user"})
+	}
+	s.wantSettled()
+	stored := s.want(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+me.UserID, ""), 200).profile(t)
+	if stored.Name != "Anna" || !stored.CreatedAt.Equal(signedUp) {
+		t.Errorf("after the event: %+v, want the owner's name and the time of the sign-up", stored)
+	}
+	// The other order: the event comes first.
+	other := newUser()
+	s.publish(other.UserID, signedUp, event.UserSignedUp{Email: "bob@example.com", Name: "Bob", Role: "user"})
+	s.wantSettled()
+	if p := s.want(s.do(other, "GET", "/me", ""), 200).profile(t); p.Email != "bob@example.com" || p.Name != "Bob" {
+		t.Errorf("profile = %+v", p)
+	}
+}
+
+func TestPatch(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me := newUser()
+	long := strings.Repeat("x", 101)
+	for name, tc := range map[string]struct {
+		body, field, code string
+		status            int
+	}{
+		"everything":       {body: `{"name":" Zoë ","bio":"Two\nlines","locale":"de-ch","timezone":"Europe/Zurich","preferences":{"b":1,"a":[1.50]}}`, status: 200},
+		"nothing":          {body: `{}`, status: 200},
+		"cleared":          {body: `{"bio":null,"locale":null,"timezone":null,"preferences":null}`, status: 200},
+		"no name":          {body: `{"name":null}`, status: 400, field: "name", code: "required"},
+		"blank name":       {body: `{"name":"  "}`, status: 400, field: "name", code: "required"},
+		"long name":        {body: `{"name":"` + long + `"}`, status: 400, field: "name", code: "too_long"},
+		"name with NUL":    {body: `{"name":"a\u0000b"}`, status: 400, field: "name", code: "invalid_format"},
+		"long bio":         {body: `{"bio":"` + strings.Repeat("ä", 501) + `"}`, status: 400, field: "bio", code: "too_long"},
+		"bio with escape":  {body: `{"bio":"\u001b[31m"}`, status: 400, field: "bio", code: "invalid_format"},
+		"bad locale":       {body: `{"locale":"not a locale"}`, status: 400, field: "locale", code: "invalid_format"},
+		"bad timezone":     {body: `{"timezone":"Mars/Olympus"}`, status: 400, field: "timezone", code: "invalid_format"},
+		"local timezone":   {body: `{"timezone":"Local"}`, status: 400, field: "timezone", code: "invalid_format"},
+		"timezone as path": {body: `{"timezone":"../../etc/passwd"}`, status: 400, field: "timezone", code: "invalid_format"},
+		"preferences list": {body: `{"preferences":[]}`, status: 400, field: "preferences", code: "invalid_type"},
+		"long preferences": {body: `{"preferences":{"x":"` + strings.Repeat("x", 8<<10) + `"}}`, status: 400, field: "preferences", code: "too_long"},
+		"name of a number": {body: `{"name":7}`, status: 400, field: "name", code: "invalid_type"},
+		"SEC-49 role":      {body: `{"role":"admin"}`, status: 400, field: "role", code: "unknown_field"},
+		"SEC-49 email":     {body: `{"email":"x@example.com"}`, status: 400, field: "email", code: "unknown_field"},
+		"SEC-49 user id":   {body: `{"userId":"x"}`, status: 400, field: "userId", code: "unknown_field"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := s.do(me, "PATCH", "/me", tc.body)
+			if a.status != tc.status || tc.code != "" && (len(a.Errors) != 1 || a.Errors[0].Field != tc.field || a.Errors[0].Code != tc.code) {
+				t.Errorf("= %d %s %+v, want %d %s for %s", a.status, a.Code, a.Errors, tc.status, tc.code, tc.field)
+			}
+		})
+	}
+	a := s.want(s.do(me, "PATCH", "/me", `{"name":" Zoë ","bio":"Two\nlines","locale":"de-ch","timezone":"Europe/Zurich","preferences":{"b":1,"a":[1.50]}}`), 200)
+	p := a.profile(t)
+	if p.Name != "Zoë" || p.Bio != "Two\nlines" || p.Locale != "de-CH" || p.Timezone != "Europe/Zurich" || string(p.Preferences) != `{"a":[1.50],"b":1}` {
+		t.Errorf("profile = %+v %s", p, p.Preferences)
+	}
+	tag := a.header.Get("ETag")
+	if again := s.want(s.do(me, "PATCH", "/me", `{"name":"Zoë","preferences":{"a":[1.50],"b":1}}`), 200); again.header.Get("ETag") != tag {
+		t.Errorf("a change that changes nothing made version %s of %s", again.header.Get("ETag"), tag)
+	}
+	if a := s.do(me, "PATCH", "/me", `{"bio":"x"}`, "If-Match", `"999"`); a.status != 412 || a.Code != "precondition_failed" {
+		t.Errorf("If-Match of another version = %d %s", a.status, a.Code)
+	}
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"x"}`, "If-Match", tag), 200)
+	if a := s.do(me, "PATCH", "/me", `{"bio":"y"}`, "If-Match", tag); a.status != 412 {
+		t.Errorf("If-Match of the version before = %d", a.status)
+	}
+	current := s.want(s.do(me, "GET", "/me", ""), 200).header.Get("ETag")
+	s.want(s.do(me, "GET", "/me", "", "If-None-Match", current), http.StatusNotModified)
+}
+
+func TestCache(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me, admin := newUser(), token.Identity{Role: token.RoleAdmin}
+	source := func() string { return s.want(s.do(me, "GET", "/me", ""), 200).header.Get("X-Cache") }
+	wantSources := func(when string, want ...string) {
+		t.Helper()
+		for i, w := range want {
+			if got := source(); got != w {
+				t.Errorf("%s: read %d came from %s, want %s", when, i+1, got, w)
+			}
+		}
+	}
+	key := "user:profile:v1:" + me.UserID
+	wantSources("at first", "MISS", "HIT", "HIT")
+	if ttl := s.redis.TTL(t.Context(), key).Val(); ttl < 500*time.Second || ttl > 700*time.Second {
+		t.Errorf("TTL = %s", ttl)
+	}
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"new"}`), 200)
+	s.wantSettled() // The event of the change invalidates once more.
+	wantSources("after a change", "MISS", "HIT")
+	s.publish(me.UserID, time.Now(), event.UserLoggedOut{SessionID: "s"})
+	s.wantSettled()
+	wantSources("after a logout", "MISS", "HIT")
+	s.want(s.do(admin, "DELETE", "/"+me.UserID+"/cache", ""), 200)
+	wantSources("after an administrator's word", "MISS", "HIT")
+	for _, garbage := range []string{"junk", "[]", `{"version":9}`, `{"version":1,"profile":{"userId":"somebody else"}}`} {
+		if err := s.redis.Set(t.Context(), key, garbage, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "new" || p.UserID != me.UserID {
+			t.Errorf("SEC-68: with %s in the cache: %+v", garbage, p)
+		}
+	}
+}
+
+// TestNeverStale is REL-26: readers race with a writer, and who has seen the
+// answer to a change never sees what was before it.
+func TestNeverStale(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me := newUser()
+	s.want(s.do(me, "GET", "/me", ""), 200)
+	var mu sync.Mutex
+	written := 0
+	known := func() int { mu.Lock(); defer mu.Unlock(); return written }
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				before := known()
+				var seen int
+				bio := s.do(me, "GET", "/me", "").profile(t).Bio
+				if _, err := fmt.Sscan(bio, &seen); err != nil && before > 0 || seen < before {
+					t.Errorf("read %q after %d was written", bio, before)
+				}
+			}
+		})
+	}
+	for i := range 40 {
+		s.want(s.do(me, "PATCH", "/me", fmt.Sprintf(`{"bio":"%d"}`, i+1)), 200)
+		mu.Lock()
+		written = i + 1
+		mu.Unlock()
+	}
+	cancel()
+	readers.Wait()
+}
+
+// TestRedisAway is the promise "still right, just slower".
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}
+	server, err := localserver.StartRedis(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newService(t, server.URL)
+	me := newUser()
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"before"}`), 200)
+	s.wantSettled()
+	s.want(s.do(me, "GET", "/me", ""), 200)
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"while away"}`), 200)
+	for range 20 {
+		start := time.Now()
+		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while away" {
+			t.Errorf("bio = %q", p.Bio)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("GET took %s", took)
+		}
+	}
+	options.Port = server.Port
+	if server, err = localserver.StartRedis(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	for range 20 {
+		// The old entry is in Redis again, until the event of the change comes.
+		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while away" {
+			t.Fatalf("bio = %q: the cache gave an older version", p.Bio)
+		}
+	}
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if a := s.do(me, "GET", "/me", ""); a.header.Get("X-Cache") != "HIT" {
+			return errors.New("the cache is not used again")
+		}
+		return nil
+	})
+}
+
+// TestWhoMaySeeWhom is SEC-50.
+func TestWhoMaySeeWhom(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me, other, admin := newUser(), newUser(), token.Identity{Role: token.RoleAdmin}
+	s.want(s.do(me, "GET", "/me", ""), 200)
+	s.want(s.do(other, "GET", "/me", ""), 200)
+	for _, tc := range []struct {
+		who          token.Identity
+		method, path string
+		want         int
+	}{
+		{token.Identity{}, "GET", "/me", 401},
+		{token.Identity{}, "GET", "/" + me.UserID, 401},
+		{me, "GET", "/" + me.UserID, 200},
+		{me, "GET", "/" + strings.ToUpper(me.UserID), 200},
+		{me, "GET", "/" + other.UserID, 403},
+		{me, "GET", "/" + uuid.NewString(), 403},
+		{admin, "GET", "/" + other.UserID, 200},
+		{admin, "GET", "/" + uuid.NewString(), 404},
+		{me, "GET", "/-1", 404},
+		{me, "GET", "/%00", 404},
+		{me, "PATCH", "/" + other.UserID, 405},
+		{me, "GET", "/", 403},
+		{admin, "GET", "/?q=ANN", 200},
+		{admin, "GET", "?q=ann", 200},
+		{admin, "GET", "/?q=%00", 400},
+		{me, "DELETE", "/" + me.UserID + "/cache", 403},
+		{admin, "DELETE", "/junk/cache", 404},
+		{me, "GET", "/dead-letters", 403},
+		{admin, "GET", "/dead-letters", 200},
+	} {
+		if a := s.do(tc.who, tc.method, tc.path, ""); a.status != tc.want {
+			t.Errorf("%s %s as %q = %d %s, want %d", tc.method, tc.path, tc.who.Role, a.status, a.Code, tc.want)
+		}
+	}
+	a, b := s.do(me, "GET", "/"+other.UserID, ""), s.do(me, "GET", "/"+uuid.NewString(), "")
+	if a.Code != b.Code {
+		t.Errorf("another's profile is %s, none is %s", a.Code, b.Code)
+	}
+	first := s.want(s.do(admin, "GET", "/?limit=1", ""), 200)
+	second := s.want(s.do(admin, "GET", "/?limit=1&cursor="+first.Meta.NextCursor, ""), 200)
+	if !first.Meta.HasMore || second.Meta.HasMore || string(first.Data) == string(second.Data) {
+		t.Errorf("pages = %s, %s", first.Data, second.Data)
+	}
+}
+
+func TestMalformedEntryAndFlush(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	if err := s.redis.XAdd(t.Context(), &redis.XAddArgs{Stream: string(event.User), Values: []string{"junk", "1"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	project := func() {
+		t.Helper()
+		id := uuid.NewString()
+		s.publish(id, time.Now(), event.UserSignedUp{Email: "x@example.com", Name: "X"})
+		testkit.Eventually(t, 10*time.Second, func() error {
+			if a := s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+id, ""); a.status != 200 {
+				return fmt.Errorf("the profile is not there: %d", a.status)
+			}
+			return nil
+		})
+	}
+	project()
+	if err := s.redis.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	project()
+	var letters []deadletter.Letter
+	if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &letters); err != nil || len(letters) != 1 {
+		t.Errorf("dead letters = %+v, %v", letters, err)
+	}
+}

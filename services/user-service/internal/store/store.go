@@ -1,0 +1,156 @@
+// Package store keeps profiles in Postgres, and a copy of them in Redis. A
+// change and its events share a transaction.
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/services/user-service/internal/profile"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Schema returns the migrations of this store.
+func Schema() postgres.Schema {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // The folder is part of the program.
+	}
+	return postgres.Schema{Name: "user", Files: files}
+}
+
+// Store implements profile.Store.
+type Store struct {
+	db  *pgxpool.Pool
+	box *outbox.Box
+}
+
+var _ profile.Store = (*Store)(nil)
+
+// New returns a store on db, which must have Schema and outbox.Schema.
+func New(db *pgxpool.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
+
+const columns = `user_id::text, email, name, bio, locale, timezone, avatar_url, preferences, version, created_at, updated_at`
+
+func scan(row pgx.CollectableRow) (profile.Profile, error) {
+	var p profile.Profile
+	err := row.Scan(&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.AvatarURL, &p.Preferences,
+		&p.Version, &p.CreatedAt, &p.UpdatedAt)
+	return p, err
+}
+
+func one(rows pgx.Rows, err error) (profile.Profile, error) {
+	if err != nil {
+		return profile.Profile{}, err
+	}
+	p, err := pgx.CollectExactlyOneRow(rows, scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, profile.ErrNotFound
+	}
+	return p, err
+}
+
+// Get implements profile.Store.
+func (s *Store) Get(ctx context.Context, userID string) (profile.Profile, error) {
+	p, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM profiles WHERE user_id = $1`, userID))
+	if err != nil {
+		return p, fmt.Errorf("get profile: %w", err)
+	}
+	return p, nil
+}
+
+const insert = `
+	INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at)
+	VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at)
+	ON CONFLICT (user_id) `
+
+func arguments(p profile.Profile) pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{
+		"user_id": p.UserID, "email": p.Email, "name": p.Name, "preferences": p.Preferences, "version": p.Version,
+		"created_at": p.CreatedAt, "updated_at": p.UpdatedAt,
+	}
+}
+
+// Seed implements profile.Store.
+func (s *Store) Seed(ctx context.Context, p profile.Profile) (profile.Profile, error) {
+	if _, err := s.db.Exec(ctx, insert+`DO NOTHING`, arguments(p)); err != nil {
+		return profile.Profile{}, fmt.Errorf("seed profile: %w", err)
+	}
+	return s.Get(ctx, p.UserID)
+}
+
+// Project implements profile.Store.
+func (s *Store) Project(ctx context.Context, p profile.Profile) error {
+	const merge = `DO UPDATE
+	SET email = excluded.email, created_at = LEAST(profiles.created_at, excluded.created_at)`
+	if _, err := s.db.Exec(ctx, insert+merge, arguments(p)); err != nil {
+		return fmt.Errorf("project profile: %w", err)
+	}
+	return nil
+}
+
+// Update implements profile.Store.
+func (s *Store) Update(ctx context.Context, userID string, update func(profile.Profile) (profile.Profile, []event.Event, error)) (profile.Profile, error) {
+	const read = `SELECT ` + columns + ` FROM profiles WHERE user_id = $1 FOR UPDATE`
+	const write = `
+		UPDATE profiles
+		SET name = @name, bio = @bio, locale = @locale, timezone = @timezone, preferences = @preferences,
+			version = @version, updated_at = @updated_at
+		WHERE user_id = @user_id`
+	var next profile.Profile
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		old, err := one(tx.Query(ctx, read, userID))
+		if err != nil {
+			return err
+		}
+		var events []event.Event
+		if next, events, err = update(old); err != nil || len(events) == 0 {
+			return err
+		}
+		batch := &pgx.Batch{}
+		batch.Queue(write, pgx.StrictNamedArgs{
+			"user_id": userID, "name": next.Name, "bio": next.Bio, "locale": next.Locale, "timezone": next.Timezone,
+			"preferences": next.Preferences, "version": next.Version, "updated_at": next.UpdatedAt,
+		})
+		if err := s.box.Queue(batch, events...); err != nil {
+			return err
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return profile.Profile{}, fmt.Errorf("update profile: %w", err)
+	}
+	return next, nil
+}
+
+// List implements profile.Store.
+func (s *Store) List(ctx context.Context, q, after string, limit int) ([]profile.Profile, error) {
+	const query = `
+		SELECT ` + columns + `
+		FROM profiles
+		WHERE (@after = '' OR user_id < NULLIF(@after, '')::uuid)
+			AND (@q = '' OR strpos(lower(email), @q) > 0 OR strpos(lower(name), @q) > 0)
+		ORDER BY user_id DESC
+		LIMIT @limit`
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"after": after, "q": strings.ToLower(q), "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("list profiles: %w", err)
+	}
+	profiles, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, fmt.Errorf("list profiles: %w", err)
+	}
+	return profiles, nil
+}
