@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -35,6 +36,7 @@ func (r Redis) Validate() error {
 // read; an event path wants seconds, a cache or limiter milliseconds. Nothing
 // is connected before the first command.
 func (r Redis) Open(patience time.Duration) (*redis.Client, error) {
+	quiet()
 	options, err := redis.ParseURL(r.RedisURL.Reveal())
 	if err != nil {
 		return nil, errors.New("read REDIS_URL: malformed") // err could show the password
@@ -58,6 +60,14 @@ func (r Redis) Open(patience time.Duration) (*redis.Client, error) {
 	}
 	return redis.NewClient(options), nil
 }
+
+// quiet keeps go-redis from writing to stderr past the service's own log: every
+// failure that it mentions is also returned.
+var quiet = sync.OnceFunc(func() { redis.SetLogger(silence{}) })
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 // EventPatience is the patience that publishers and subscribers want.
 const EventPatience = 5 * time.Second

@@ -1,0 +1,161 @@
+// Package api is the gateway's edge: which prefix belongs to which service, and
+// what a request must pass before it gets there.
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/gateway/internal/limit"
+)
+
+// prefix is one line of the table of routes.
+type prefix struct {
+	path    string
+	service string
+	token   bool // Must the request carry a good access token? The service checks again, and who may do what.
+}
+
+// table is the whole surface behind the gateway. auth-service's own table says
+// which of its routes need a token.
+var table = []prefix{
+	{path: "/api/v1/auth", service: "auth"},
+	{path: "/.well-known", service: "auth"},
+	{path: "/api/v1/user", service: "user", token: true},
+	{path: "/api/v1/email", service: "email", token: true},
+	{path: "/api/v1/audit", service: "audit", token: true},
+}
+
+// published are the addresses under /.well-known.
+var published = map[string]bool{"/.well-known/jwks.json": true, "/.well-known/openid-configuration": true}
+
+// Config is what the edge is made of.
+type Config struct {
+	Services map[string]*url.URL // by the names in the table
+	Verifier *token.Verifier
+	Limiter  *limit.Limiter
+	Limits   Limits
+	Health   *Health
+	Timeout  time.Duration // for a service's answer to begin
+	Now      func() time.Time
+	Edge     web.Options
+}
+
+// New returns the gateway's handler.
+func New(cfg Config) http.Handler {
+	transport := newTransport(cfg.Timeout)
+	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, now: cfg.Now}
+	router := mux.NewRouter().SkipClean(true)
+	router.Handle("/health", method(http.MethodGet, handler(cfg.Health.handle)))
+	for _, line := range table {
+		next := newProxy(cfg.Services[line.service], transport, cfg.Edge.Log)
+		serve := forward(line, next, cfg.Verifier, limits)
+		router.Handle(line.path, serve)
+		router.PathPrefix(line.path + "/").Handler(serve)
+	}
+	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
+
+	health := map[string]http.HandlerFunc{"/livez": cfg.Edge.Live, "/readyz": cfg.Edge.Ready}
+	edge := web.Edge(checked(router), cfg.Edge)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if probe := health[r.URL.Path]; probe != nil && r.Method == http.MethodGet {
+			probe(w, r)
+			return
+		}
+		edge.ServeHTTP(w, r)
+	})
+}
+
+func handler(h web.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			web.Fail(w, r, err)
+		}
+	})
+}
+
+func method(allowed string, next http.Handler) http.Handler {
+	return handler(func(w http.ResponseWriter, r *http.Request) error {
+		web.SetRoute(r.Context(), r.URL.Path)
+		if r.Method != allowed && (r.Method != http.MethodHead || allowed != http.MethodGet) {
+			w.Header().Set("Allow", allowed)
+			return problem.ErrMethod
+		}
+		next.ServeHTTP(w, r)
+		return nil
+	})
+}
+
+// methods are those that some route behind the gateway may take.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+const maxAvatar = 5 << 20
+
+// checked refuses what no route can want, before anything looks at it.
+func checked(next http.Handler) http.Handler {
+	allowed := strings.Join(methods, ", ")
+	return handler(func(w http.ResponseWriter, r *http.Request) error {
+		if !canonical(r.URL) {
+			return ErrPath
+		}
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", allowed)
+			return problem.ErrMethod
+		}
+		if r.Header.Get("Content-Encoding") != "" {
+			return problem.ErrMediaType
+		}
+		longest := int64(web.MaxBody)
+		if r.Method == http.MethodPut && r.URL.Path == "/api/v1/user/me/avatar" {
+			longest = maxAvatar
+		}
+		if r.ContentLength > longest {
+			return problem.ErrTooLarge
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, longest)
+		next.ServeHTTP(w, r)
+		return nil
+	})
+}
+
+// forward checks the token and the limits and passes the request on.
+func forward(line prefix, next http.Handler, verifier *token.Verifier, limits *limiting) http.Handler {
+	return handler(func(w http.ResponseWriter, r *http.Request) error {
+		web.SetRoute(r.Context(), line.path)
+		if strings.HasPrefix(r.URL.Path, "/.well-known") && !published[r.URL.Path] {
+			return problem.ErrNotFound
+		}
+		identity, err := identify(r, verifier)
+		if err != nil && line.token {
+			return err
+		}
+		if err == nil {
+			web.SetUser(r.Context(), identity.UserID)
+		}
+		if err := limits.admit(w, r, identity.UserID); err != nil {
+			return err
+		}
+		ctx := context.WithValue(r.Context(), headerKey{}, w.Header())
+		next.ServeHTTP(w, r.WithContext(ctx))
+		return nil
+	})
+}
+
+// identify returns whom the request's token speaks for. Where a token is not
+// needed, a bad one is none: clients send the stale one along to /refresh.
+func identify(r *http.Request, verifier *token.Verifier) (token.Identity, error) {
+	raw, err := web.Bearer(r)
+	if err != nil {
+		return token.Identity{}, err
+	}
+	return verifier.Verify(r.Context(), raw)
+}

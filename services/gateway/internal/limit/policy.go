@@ -1,0 +1,104 @@
+// Package limit counts requests against limits: in Redis, where all gateways see
+// the same count, and in memory while Redis is away. It knows no HTTP.
+package limit
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Rate is how many requests may pass in any window of that length. The zero
+// value is no limit.
+type Rate struct {
+	Requests int
+	Window   time.Duration
+}
+
+var errRate = errors.New("want requests/window, such as 5/15m, or off")
+
+const (
+	maxRequests = 1_000_000
+	maxWindow   = 24 * time.Hour
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler: 5/15m, or off.
+func (r *Rate) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*r = Rate{}
+		return nil
+	}
+	left, right, ok := strings.Cut(string(text), "/")
+	if !ok {
+		return errRate
+	}
+	requests, err := strconv.Atoi(left)
+	if err != nil || requests < 1 || requests > maxRequests {
+		return errRate
+	}
+	window, err := time.ParseDuration(right)
+	if err != nil || window < time.Second || window > maxWindow || window%time.Second != 0 {
+		return errRate
+	}
+	*r = Rate{Requests: requests, Window: window}
+	return nil
+}
+
+// String returns what UnmarshalText reads.
+func (r Rate) String() string {
+	if r.Off() {
+		return "off"
+	}
+	return fmt.Sprintf("%d/%s", r.Requests, r.Window)
+}
+
+// Off reports whether there is no limit.
+func (r Rate) Off() bool { return r.Requests == 0 }
+
+// Policy is a rate with a name that clients and operators see.
+type Policy struct {
+	Name string
+	Rate Rate
+}
+
+// Key counts the requests of one party against one policy. Who may be personal:
+// only its hash leaves the process.
+type Key struct {
+	Policy Policy
+	Who    string
+}
+
+// name returns the key's name in Redis. Keys of one call share the tag in
+// braces, so that a cluster keeps them on one node.
+func (k Key) name(tag string) string {
+	return "rl:{" + tag + "}:" + k.Policy.Name + ":" + hash(k.Who)
+}
+
+func hash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base64.RawURLEncoding.EncodeToString(sum[:18])
+}
+
+// Decision says whether a request may pass, by the policy that is nearest to its
+// limit.
+type Decision struct {
+	Allowed   bool
+	Policy    Policy
+	Remaining int           // requests that may still pass
+	Reset     time.Duration // until a request that passed leaves the window
+}
+
+// tighter reports whether a is nearer to its limit than b.
+func (d Decision) tighter(b Decision) bool {
+	if d.Allowed != b.Allowed {
+		return !d.Allowed
+	}
+	if !d.Allowed {
+		return d.Reset > b.Reset
+	}
+	return d.Remaining < b.Remaining
+}
