@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -202,7 +201,7 @@ func (c *Consumer) handle(m *message.Message) error {
 	c.handled.WithLabelValues(string(c.cfg.Topic), label, "handled").Inc()
 	c.seconds.WithLabelValues(string(c.cfg.Topic), label).Observe(took.Seconds())
 	c.cfg.Log.InfoContext(ctx, "event handled", "event", e.Name, "event_id", e.ID, "topic", string(c.cfg.Topic),
-		"duration_ms", strconv.FormatFloat(float64(took.Microseconds())/1000, 'f', 3, 64),
+		"duration_ms", float64(took.Microseconds())/1000,
 		"lag_ms", time.Since(e.OccurredAt).Milliseconds())
 	return nil
 }

@@ -47,6 +47,9 @@ func newUpstream(t *testing.T) *upstream {
 	t.Helper()
 	u := &upstream{}
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			return
+		}
 		body, err := io.ReadAll(r.Body)
 		u.mu.Lock()
 		u.last, u.body = r, string(body)
