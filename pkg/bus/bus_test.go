@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -385,8 +386,47 @@ func TestClose(t *testing.T) {
 	w.wantNothingPending()
 }
 
-// TestStockPartsUnderstandOurs and the other way round: either side of the
-// stream may be watermill-redisstream's.
+// TestCloseWhileRedisIsFrozen waits for no answer that does not come.
+func TestCloseWhileRedisIsFrozen(t *testing.T) {
+	t.Parallel()
+	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(server.Signal(syscall.SIGCONT), server.Stop(context.Background())); err != nil {
+			t.Error(err)
+		}
+	}()
+	client, err := bus.Redis{RedisURL: service.Secret(server.URL)}.Open(500 * time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	w := newWorld(t, client)
+	entered, release := make(chan struct{}), make(chan struct{})
+	stop := w.consume("a", func(ctx context.Context, e event.Event) error {
+		close(entered)
+		<-release
+		return w.count(ctx, e)
+	})
+	m := newMessage(t, event.UserLoggedIn{})
+	w.publish(m)
+	<-entered
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	close(release) // Its acknowledgement finds nobody.
+	w.wantSeen(m)
+	start := time.Now()
+	stop()
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("Close took %s", took)
+	}
+}
+
+// TestWireFormat has the stock parts read ours and the other way round: either
+// side of a stream may be watermill-redisstream's.
 func TestWireFormat(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)

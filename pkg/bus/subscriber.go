@@ -130,7 +130,7 @@ func newSubscription(cfg SubscriberConfig, topic string) *subscription {
 func (s *subscription) run(ctx context.Context) {
 	work := context.WithoutCancel(ctx)
 	var acker, deliveries sync.WaitGroup
-	acker.Go(func() { s.acknowledge(work) })
+	acker.Go(func() { s.acknowledge(work, ctx) })
 
 	take := func(from slots, entries []redis.XMessage) {
 		for _, entry := range entries {

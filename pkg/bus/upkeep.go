@@ -14,8 +14,8 @@ const (
 )
 
 // acknowledge sends acknowledgements in batches until the channel is closed and
-// every one has been sent, or Redis stays away for too long after that.
-func (s *subscription) acknowledge(ctx context.Context) {
+// every one has been sent, or, once stop has ended, Redis stays away too long.
+func (s *subscription) acknowledge(ctx, stop context.Context) {
 	var batch []string
 	for id := range s.acks {
 		batch = append(batch[:0], id)
@@ -33,18 +33,17 @@ func (s *subscription) acknowledge(ctx context.Context) {
 			break
 		}
 		linger.Stop()
-		s.sendAcks(ctx, batch, !open)
+		s.sendAcks(ctx, stop, batch)
 	}
 }
 
 // sendAcks tries until Redis answers. An acknowledgement that is lost costs a
-// second delivery, which idempotent handlers take; so the last ones may be.
-func (s *subscription) sendAcks(ctx context.Context, ids []string, last bool) {
+// second delivery, which idempotent handlers take; so when the subscriber stops
+// it gives up after a while.
+func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 	ctx, cancel := context.WithCancel(ctx)
-	if last {
-		ctx, cancel = context.WithTimeout(ctx, farewell)
-	}
 	defer cancel()
+	defer context.AfterFunc(stop, func() { time.AfterFunc(farewell, cancel) })()
 	defer s.untrack(ids...)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, ids...).Err()

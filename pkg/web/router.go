@@ -77,7 +77,14 @@ func NewRouter(routes []Route, o Options) http.Handler {
 		}
 		router.Handle(route.Path, serve(route, o.Auth)).Methods(m...)
 	}
-	for path, allowed := range methods {
+	// In the order of the routes: the first pattern that fits a path speaks for it.
+	for _, route := range routes {
+		path := route.Path
+		allowed := methods[path]
+		if allowed == nil {
+			continue
+		}
+		delete(methods, path)
 		slices.Sort(allowed)
 		allow := strings.Join(slices.Compact(allowed), ", ")
 		router.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

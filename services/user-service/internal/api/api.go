@@ -22,8 +22,10 @@ import (
 // Prefix is where user-service's routes are.
 const Prefix = "/api/v1/user"
 
+// id has a form that no other path has, so that each path has its own methods.
+const id = "/{id:[0-9A-Fa-f-]{36}}"
+
 // Routes returns everything that user-service itself answers, and who may ask.
-// They come after the routes of the dead letters, whose path looks like an id.
 func Routes(profiles *profile.Profiles) []web.Route {
 	a := &api{profiles: profiles}
 	return []web.Route{
@@ -31,8 +33,8 @@ func Routes(profiles *profile.Profiles) []web.Route {
 		{Method: http.MethodPatch, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.change},
 		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Handler: a.list},
-		{Method: http.MethodGet, Path: Prefix + "/{id}", Access: web.SignedIn, Handler: a.get},
-		{Method: http.MethodDelete, Path: Prefix + "/{id}/cache", Access: web.AdminOnly, Handler: a.forget},
+		{Method: http.MethodGet, Path: Prefix + id, Access: web.SignedIn, Handler: a.get},
+		{Method: http.MethodDelete, Path: Prefix + id + "/cache", Access: web.AdminOnly, Handler: a.forget},
 	}
 }
 
@@ -49,7 +51,11 @@ func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
 type api struct{ profiles *profile.Profiles }
 
 func (a *api) me(w http.ResponseWriter, r *http.Request) error {
-	me, cached, err := a.profiles.Me(r.Context(), web.Caller(r))
+	caller, err := callingUser(r)
+	if err != nil {
+		return err
+	}
+	me, cached, err := a.profiles.Me(r.Context(), caller)
 	if err != nil {
 		return err
 	}
@@ -59,7 +65,8 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("X-Cache", source)
 	w.Header().Set("ETag", etag(me.Version))
-	if match := r.Header.Get("If-None-Match"); match != "" && matches(match, me.Version) {
+	// This comparison is weak, unlike that of If-Match (RFC 9110, 13.1.2).
+	if matches(strings.ReplaceAll(list(r, "If-None-Match"), "W/", ""), me.Version) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -67,16 +74,34 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, me)
 }
 
+// callingUser returns the caller. A token for what is no account has no profile.
+func callingUser(r *http.Request) (token.Identity, error) {
+	caller := web.Caller(r)
+	userID, err := uuid.Parse(caller.UserID)
+	if err != nil {
+		return token.Identity{}, token.ErrInvalid
+	}
+	caller.UserID = userID.String()
+	return caller, nil
+}
+
+// list returns the lines of a header that holds a list as one.
+func list(r *http.Request, header string) string { return strings.Join(r.Header.Values(header), ",") }
+
 func (a *api) change(w http.ResponseWriter, r *http.Request) error {
+	caller, err := callingUser(r)
+	if err != nil {
+		return err
+	}
 	change, err := web.Read[profile.Change](w, r)
 	if err != nil {
 		return err
 	}
 	var match func(int64) bool
-	if header := r.Header.Get("If-Match"); header != "" {
+	if header := list(r, "If-Match"); header != "" {
 		match = func(version int64) bool { return matches(header, version) }
 	}
-	changed, err := a.profiles.Change(r.Context(), web.Caller(r), change, match)
+	changed, err := a.profiles.Change(r.Context(), caller, change, match)
 	if err != nil {
 		return err
 	}
@@ -91,7 +116,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 		return profile.ErrNotFound
 	}
 	caller := web.Caller(r)
-	if id.String() == caller.UserID {
+	if strings.EqualFold(id.String(), caller.UserID) {
 		return a.me(w, r)
 	}
 	if !caller.Is(token.RoleAdmin) {
@@ -114,6 +139,11 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	if page.After != "" && uuid.Validate(page.After) != nil {
 		return web.ErrCursor
+	}
+	for name := range r.URL.Query() {
+		if name != "q" && name != "cursor" && name != "limit" { // Misspelt, it would show everyone.
+			return problem.Validation(problem.Field{Field: name, Code: "unknown_field", Message: "This filter is not known here."})
+		}
 	}
 	q := r.URL.Query().Get("q")
 	if len(q) > maxQuery || strings.ContainsFunc(q, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {

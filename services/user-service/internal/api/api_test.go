@@ -34,7 +34,11 @@ import (
 	"github.com/headgate/headgate/services/user-service/internal/store"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+// TestMain puts the machine into another time zone: answers are in UTC anyway.
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("elsewhere", 3600)
+	testkit.Main(m)
+}
 
 // service is user-service: its routes over HTTP and its consumer.
 type service struct {

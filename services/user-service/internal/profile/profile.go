@@ -5,6 +5,7 @@ package profile
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -153,11 +154,15 @@ func parseLocale(text string) (string, *problem.Field) {
 	return tag.String(), nil
 }
 
+// timezoneForm keeps out what else lies in a machine's folder of time zones,
+// such as posix/ and localtime.
+var timezoneForm = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}$`)
+
 func parseTimezone(text string) (string, *problem.Field) {
 	if text == "" {
 		return "", nil
 	}
-	if _, err := time.LoadLocation(text); err != nil || text == "Local" || len(text) > 64 {
+	if _, err := time.LoadLocation(text); err != nil || !timezoneForm.MatchString(text) || text == "Local" || len(text) > 64 {
 		f := fault("timezone", "invalid_format", "The time zone is one of the IANA database, such as Europe/Zurich.")
 		return "", &f
 	}
@@ -177,7 +182,7 @@ func parsePreferences(raw json.RawMessage) (json.RawMessage, *problem.Field) {
 	var object map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
-	if err := decoder.Decode(&object); err != nil || bytes.Contains(raw, []byte(`\u0000`)) {
+	if err := decoder.Decode(&object); err != nil || bytes.Contains(bytes.ReplaceAll(raw, []byte(`\\`), nil), []byte(`\u0000`)) {
 		f := fault("preferences", "invalid_type", "The preferences are an object.")
 		return nil, &f
 	}

@@ -3,7 +3,10 @@ package profile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
@@ -15,9 +18,10 @@ type Store interface {
 	Get(ctx context.Context, userID string) (Profile, error)
 	// Seed stores p unless there is a profile, and returns the one there is.
 	Seed(ctx context.Context, p Profile) (Profile, error)
-	// Project stores what a sign-up said: a new profile, or the address and the
-	// earlier time of one that is there, whose owner may have changed the rest.
-	Project(ctx context.Context, p Profile) error
+	// Project stores what a sign-up said and returns the profile's version. That
+	// is the oldest fact of an account, so of a profile that is there it changes
+	// only the time, if it is earlier, and an address that is missing.
+	Project(ctx context.Context, p Profile) (version int64, err error)
 	// Update locks a profile, lets update change it, and stores it with the
 	// events that update returns, unless it returns none or fails. It fails
 	// with ErrNotFound.
@@ -28,7 +32,8 @@ type Store interface {
 }
 
 // Cache keeps profiles for a while. It may forget, and it may fail, but after
-// Invalidate it never gives an older version: not from this instance.
+// Invalidate it never gives a version older than the one given: not from this
+// instance, even when Invalidate failed. Version 0 drops whatever there is.
 type Cache interface {
 	Get(ctx context.Context, userID string) (Profile, bool)
 	Put(ctx context.Context, p Profile)
@@ -66,11 +71,19 @@ func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, c
 	return me, false, nil
 }
 
+// seed returns a profile as old as the caller's id, which auth-service makes
+// just before the sign-up: so the event, when it comes, has nothing to correct,
+// and what a client has read until then stays the current version.
 func (p *Profiles) seed(caller token.Identity) Profile {
-	now := p.time()
+	created := p.time()
+	if id, err := uuid.Parse(caller.UserID); err == nil && id.Version() == 7 {
+		if made := time.Unix(id.Time().UnixTime()).UTC().Truncate(time.Millisecond); made.Before(created) {
+			created = made
+		}
+	}
 	return Profile{
 		UserID: caller.UserID, Email: caller.Email, Name: caller.Name,
-		Preferences: []byte("{}"), Version: 1, CreatedAt: now, UpdatedAt: now,
+		Preferences: []byte("{}"), Version: 1, CreatedAt: created, UpdatedAt: created,
 	}
 }
 
@@ -127,11 +140,19 @@ func (p *Profiles) SignedUp(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return err
 	}
+	userID, err := subject(e)
+	if err != nil {
+		return err
+	}
 	at := e.OccurredAt.UTC()
-	return p.store.Project(ctx, Profile{
-		UserID: e.Subject, Email: s.Email, Name: s.Name,
+	version, err := p.store.Project(ctx, Profile{
+		UserID: userID, Email: s.Email, Name: s.Name,
 		Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
 	})
+	if err != nil {
+		return err
+	}
+	return p.cache.Invalidate(ctx, userID, version)
 }
 
 // Updated drops an older version from the cache, for the case that the cache
@@ -141,10 +162,30 @@ func (p *Profiles) Updated(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return err
 	}
-	return p.cache.Invalidate(ctx, e.Subject, u.Version)
+	userID, err := subject(e)
+	if err != nil {
+		return err
+	}
+	if u.Version < 1 {
+		return fmt.Errorf("%w: version %d", event.ErrMalformed, u.Version)
+	}
+	return p.cache.Invalidate(ctx, userID, u.Version)
 }
 
 // SessionEnded drops the owner's profile from the cache.
 func (p *Profiles) SessionEnded(ctx context.Context, e event.Event) error {
-	return p.cache.Invalidate(ctx, e.Subject, 0)
+	userID, err := subject(e)
+	if err != nil {
+		return err
+	}
+	return p.cache.Invalidate(ctx, userID, 0)
+}
+
+// subject returns the id of the user whom e is about.
+func subject(e event.Event) (string, error) {
+	id, err := uuid.Parse(e.Subject)
+	if err != nil {
+		return "", fmt.Errorf("%w: subject is not a user's id", event.ErrMalformed)
+	}
+	return id.String(), nil
 }

@@ -48,6 +48,7 @@ func scan(row pgx.CollectableRow) (profile.Profile, error) {
 	var p profile.Profile
 	err := row.Scan(&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.AvatarURL, &p.Preferences,
 		&p.Version, &p.CreatedAt, &p.UpdatedAt)
+	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err
 }
 
@@ -92,13 +93,18 @@ func (s *Store) Seed(ctx context.Context, p profile.Profile) (profile.Profile, e
 }
 
 // Project implements profile.Store.
-func (s *Store) Project(ctx context.Context, p profile.Profile) error {
+func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, err error) {
 	const merge = `DO UPDATE
-	SET email = excluded.email, created_at = LEAST(profiles.created_at, excluded.created_at)`
-	if _, err := s.db.Exec(ctx, insert+merge, arguments(p)); err != nil {
-		return fmt.Errorf("project profile: %w", err)
+	SET email = COALESCE(NULLIF(profiles.email, ''), excluded.email),
+		created_at = LEAST(profiles.created_at, excluded.created_at),
+		version = profiles.version + CASE
+			WHEN profiles.created_at > excluded.created_at OR profiles.email = '' AND excluded.email <> ''
+			THEN 1 ELSE 0 END
+	RETURNING version`
+	if err := s.db.QueryRow(ctx, insert+merge, arguments(p)).Scan(&version); err != nil {
+		return 0, fmt.Errorf("project profile: %w", err)
 	}
-	return nil
+	return version, nil
 }
 
 // Update implements profile.Store.

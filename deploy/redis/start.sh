@@ -1,0 +1,15 @@
+#!/bin/sh
+# Starts Redis with one user for each service, who can reach its own streams and
+# keys only. users.acl beside this script is filled with the hashes of the
+# passwords in the environment.
+set -eu
+here=$(dirname "$0")
+acl=${ACL_FILE:-/tmp/users.acl}
+umask 077
+cp "$here/users.acl" "$acl"
+for name in AUTH USER EMAIL AUDIT GATEWAY OPERATOR; do
+	eval "password=\${REDIS_${name}_PASSWORD:?}"
+	hash=$(printf '%s' "$password" | sha256sum | cut -d ' ' -f 1)
+	sed -i "s/#${name}_HASH/#${hash}/" "$acl"
+done
+exec redis-server --aclfile "$acl" --appendonly yes --appendfsync everysec --maxmemory-policy noeviction --save '' "$@"

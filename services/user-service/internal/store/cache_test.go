@@ -1,0 +1,154 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/services/user-service/internal/profile"
+	"github.com/headgate/headgate/services/user-service/internal/store"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+func newCache(client *redis.Client) *store.Cache {
+	return store.NewCache(client, prometheus.NewRegistry(), time.Now)
+}
+
+func version(userID string, n int64) profile.Profile {
+	return profile.Profile{UserID: userID, Name: "Ann", Preferences: []byte("{}"), Version: n}
+}
+
+// breakOff delays the next script of a client until it is let go, and then loses it.
+type breakOff struct{ reached, lose chan struct{} }
+
+func (b breakOff) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b breakOff) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (b breakOff) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() != "evalsha" || !lossy(ctx) {
+			return next(ctx, cmd)
+		}
+		close(b.reached)
+		<-b.lose
+		err := error(&net.OpError{Op: "write", Err: errors.New("connection lost")})
+		cmd.SetErr(err)
+		return err
+	}
+}
+
+type lossyKey struct{}
+
+func lossy(ctx context.Context) bool { return ctx.Value(lossyKey{}) != nil }
+
+// TestALostInvalidationIsNotForgottenForAnOlderOne has two changes overlap: the
+// older one's invalidation arrives while the newer one's gets lost.
+func TestALostInvalidationIsNotForgottenForAnOlderOne(t *testing.T) {
+	t.Parallel()
+	shared := testkit.Redis(t)
+	client := another(t, shared)
+	b := breakOff{reached: make(chan struct{}), lose: make(chan struct{})}
+	client.AddHook(b)
+	cache, userID := newCache(client), uuid.NewString()
+
+	lost := make(chan error, 1)
+	go func() { lost <- cache.Invalidate(context.WithValue(t.Context(), lossyKey{}, true), userID, 3) }()
+	<-b.reached
+	if err := cache.Invalidate(t.Context(), userID, 2); err != nil {
+		t.Fatal(err)
+	}
+	close(b.lose)
+	if err := <-lost; err == nil {
+		t.Fatal("the lost invalidation reports success")
+	}
+	if err := cache.Invalidate(t.Context(), userID, 0); err != nil { // a logout
+		t.Fatal(err)
+	}
+	newCache(another(t, shared)).Put(t.Context(), version(userID, 2)) // another instance, a slow reader
+	if p, ok := cache.Get(t.Context(), userID); ok {
+		t.Errorf("Get = version %d after the change to 3", p.Version)
+	}
+	cache.Put(t.Context(), version(userID, 3))
+	if p, ok := cache.Get(t.Context(), userID); !ok || p.Version != 3 {
+		t.Errorf("Get = version %d, %v, want 3", p.Version, ok)
+	}
+}
+
+func another(t *testing.T, of *redis.Client) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(of.Options())
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestASlowReaderBringsNothingBack(t *testing.T) {
+	t.Parallel()
+	client := testkit.Redis(t)
+	here, there, userID := newCache(client), newCache(client), uuid.NewString()
+	here.Put(t.Context(), version(userID, 1))
+	if err := here.Invalidate(t.Context(), userID, 2); err != nil {
+		t.Fatal(err)
+	}
+	there.Put(t.Context(), version(userID, 1))
+	if _, ok := there.Get(t.Context(), userID); ok {
+		t.Error("version 1 is back after the change to 2")
+	}
+	there.Put(t.Context(), version(userID, 2))
+	if err := here.Invalidate(t.Context(), userID, 2); err != nil { // the event of the change
+		t.Fatal(err)
+	}
+	if p, ok := here.Get(t.Context(), userID); !ok || p.Version != 2 {
+		t.Error("an entry that was up to date has been dropped")
+	}
+	if err := here.Invalidate(t.Context(), userID, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := here.Get(t.Context(), userID); ok {
+		t.Error("Invalidate of whatever there is left an entry")
+	}
+}
+
+// TestAFullRedisDropsTheOldEntry is REL-05: without room the event of the change
+// cannot be published either, so the old entry must go at once.
+func TestAFullRedisDropsTheOldEntry(t *testing.T) {
+	t.Parallel()
+	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	options, err := redis.ParseURL(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	t.Cleanup(func() { client.Close() })
+	here, there, userID := newCache(client), newCache(client), uuid.NewString()
+	here.Put(t.Context(), version(userID, 1))
+	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.Invalidate(t.Context(), userID, 2); err != nil {
+		t.Errorf("Invalidate = %v", err)
+	}
+	if p, ok := there.Get(t.Context(), userID); ok {
+		t.Errorf("another instance gets version %d after the change to 2", p.Version)
+	}
+}
