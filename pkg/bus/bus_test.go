@@ -253,7 +253,7 @@ func TestRetries(t *testing.T) {
 	start := time.Now()
 	w.consume("a", func(ctx context.Context, e event.Event) error {
 		if e.ID == bad.UUID {
-			return fmt.Errorf("no luck")
+			return errors.New("no luck")
 		}
 		healthyAfter.Store(int64(time.Since(start)))
 		return w.count(ctx, e)

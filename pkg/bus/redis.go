@@ -48,6 +48,7 @@ func (r Redis) Open(patience time.Duration) (*redis.Client, error) {
 	options.WriteTimeout = patience
 	options.PoolTimeout = patience
 	options.DialerRetries = 1
+	options.DisableIdentity = true // CLIENT SETINFO is one more command to allow.
 	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		// Keepalive tells of a peer that vanished without a word within 15 s.
 		dialer := &net.Dialer{Timeout: patience, KeepAliveConfig: net.KeepAliveConfig{

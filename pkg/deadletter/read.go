@@ -93,7 +93,7 @@ func (s *Store) Get(ctx context.Context, id string) (Detail, error) {
 		WHERE id = $1`
 	var d Detail
 	var payload []byte
-	err := s.db.QueryRow(ctx, query, id).Scan(&d.ID, &d.EventID, &d.Type, &d.Stream, &d.Reason, &d.Class, &d.Letter.Attempts,
+	err := s.db.QueryRow(ctx, query, id).Scan(&d.ID, &d.EventID, &d.Type, &d.Stream, &d.Reason, &d.Class, &d.Attempts,
 		&d.FirstFailedAt, &d.LastFailedAt, &d.Status, &d.EntryID, &d.Errors, &payload)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Detail{}, ErrNotFound

@@ -109,13 +109,13 @@ func New(ctx context.Context, at time.Time, subject string, p Payload) Event {
 
 // Type returns the name without its version: user.signed_up.
 func (e Event) Type() string {
-	kind, _, _ := splitName(e.Name)
+	kind, _ := splitName(e.Name)
 	return kind
 }
 
 // Version returns the version in the name: 1 for user.signed_up.v1.
 func (e Event) Version() int {
-	_, version, _ := splitName(e.Name)
+	_, version := splitName(e.Name)
 	return version
 }
 
@@ -163,14 +163,14 @@ func Decode[P Payload](e Event) (P, error) {
 	return p, nil
 }
 
-func splitName(name string) (kind string, version int, ok bool) {
+func splitName(name string) (kind string, version int) {
 	dot := strings.LastIndex(name, ".v")
 	if dot < 0 {
-		return name, 0, false
+		return name, 0
 	}
 	version, err := strconv.Atoi(name[dot+2:])
 	if err != nil {
-		return name, 0, false
+		return name, 0
 	}
-	return name[:dot], version, true
+	return name[:dot], version
 }

@@ -50,7 +50,7 @@ func NewSealer(secret string) (*Sealer, error) {
 // Seal encrypts plain. Only Open with the same context, such as the event's
 // name and subject, gives it back, so a value cannot be moved into another event.
 func (s *Sealer) Seal(plain, context string) Sealed {
-	sealed := s.aead.Seal(nil, nil, []byte(plain), []byte(context))
+	sealed := s.aead.Seal(nil, nil, []byte(plain), []byte(context)) //nolint:gosec // This AEAD makes a random nonce itself.
 	return Sealed(sealVersion + base64.RawURLEncoding.EncodeToString(sealed))
 }
 

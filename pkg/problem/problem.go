@@ -5,6 +5,7 @@ package problem
 
 import (
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,8 @@ type Field struct {
 }
 
 // Problem is a failure with a stable code for programs and a message for people.
+//
+//nolint:errname // It reads as problem.Problem, and what clients get is called a problem (RFC 9457).
 type Problem struct {
 	Kind       Kind
 	Code       string
@@ -54,11 +57,12 @@ func New(kind Kind, code, message string) *Problem {
 
 // Error implements error, for logs and commands.
 func (p *Problem) Error() string {
-	text := p.Code + ": " + p.Message
+	var b strings.Builder
+	b.WriteString(p.Code + ": " + p.Message)
 	for _, f := range p.Fields {
-		text += " " + f.Field + ": " + f.Message
+		b.WriteString(" " + f.Field + ": " + f.Message)
 	}
-	return text
+	return b.String()
 }
 
 // Is reports whether target is a problem with the same code.

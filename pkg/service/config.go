@@ -149,7 +149,7 @@ func secretFile(name string, generate bool) error {
 // developmentSecret returns the secret in the file at path and makes it first if
 // need be. Services that start together agree: a link appears whole or not at all.
 func developmentSecret(path string) (string, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil { //nolint:gosec // The path is LOCAL_DIR and a constant.
 		return "", fmt.Errorf("make secrets folder: %w", err)
 	}
 	var random [32]byte
@@ -179,14 +179,14 @@ func validate(v reflect.Value) error {
 		if !field.Anonymous {
 			continue
 		}
-		if part, ok := value.Interface().(Validator); ok {
+		if part, ok := reflect.TypeAssert[Validator](value); ok {
 			faults = append(faults, part.Validate())
 		}
-		if common, ok := value.Interface().(Common); ok {
+		if common, ok := reflect.TypeAssert[Common](value); ok {
 			faults = append(faults, common.validate())
 		}
 	}
-	if whole, ok := v.Interface().(interface{ ValidateAll() error }); ok {
+	if whole, ok := reflect.TypeAssert[interface{ ValidateAll() error }](v); ok {
 		faults = append(faults, whole.ValidateAll())
 	}
 	return errors.Join(faults...)

@@ -103,12 +103,13 @@ func pick[C Config](name string, commands []Command[C], args []string) (func(con
 			return c.Run, args[len(strings.Fields(c.Name)):], nil
 		}
 	}
-	usage := fmt.Sprintf("usage: %s [command]\n\nWithout a command it serves. Commands:\n", name)
+	var usage strings.Builder
+	fmt.Fprintf(&usage, "usage: %s [command]\n\nWithout a command it serves. Commands:\n", name)
 	for _, c := range commands {
-		usage += fmt.Sprintf("  %-16s %s\n", c.Name, c.Usage)
+		fmt.Fprintf(&usage, "  %-16s %s\n", c.Name, c.Usage)
 	}
-	usage += "  config           print the environment variables\n  healthcheck      ask the running service whether it is ready\n  version          print the version"
-	return nil, nil, usageError(usage)
+	usage.WriteString("  config           print the environment variables\n  healthcheck      ask the running service whether it is ready\n  version          print the version")
+	return nil, nil, usageError(usage.String())
 }
 
 // Version returns the version that the program was built as.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -146,7 +147,7 @@ func ParseJWKS(data []byte) (map[string]crypto.PublicKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("decode key set: no usable key")
+		return nil, errors.New("decode key set: no usable key")
 	}
 	return keys, nil
 }

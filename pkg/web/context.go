@@ -74,8 +74,9 @@ func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
 }
 
 const (
-	requestIDHeader = "X-Request-Id"
-	maxUserAgent    = 512
+	requestIDHeader  = "X-Request-Id"
+	requestIDLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	maxUserAgent     = 512
 )
 
 // requestID keeps a well-formed incoming id and replaces anything else.
@@ -85,7 +86,7 @@ func requestID(r *http.Request) string {
 		return uuid.Must(uuid.NewV7()).String()
 	}
 	for _, c := range []byte(id) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+		if !strings.ContainsRune(requestIDLetters, rune(c)) {
 			return uuid.Must(uuid.NewV7()).String()
 		}
 	}

@@ -63,9 +63,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopped)
 	defer cancel()
-	err = s.server.Shutdown(drain)
-	if <-failed; err != nil {
+	if err := s.server.Shutdown(drain); err != nil {
 		return errors.Join(fmt.Errorf("drain http: %w", err), s.server.Close())
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	health := api.NewHealth(service.Version(), services)
-	handler := api.New(api.Config{
+	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
 		Services: services,
 		Verifier: token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), cfg.Expected, time.Now),
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),

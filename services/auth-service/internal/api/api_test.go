@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -315,9 +316,7 @@ func TestSignupRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			body := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}
-			for key, value := range tc.change {
-				body[key] = value
-			}
+			maps.Copy(body, tc.change)
 			a := s.call("POST", "/signup", "", body)
 			if a.status != 400 || a.Code != tc.code || tc.field != "" && (len(a.Errors) == 0 || a.Errors[0].Field != tc.field) {
 				t.Errorf("= %d %q %+v, want 400 %q for %q", a.status, a.Code, a.Errors, tc.code, tc.field)

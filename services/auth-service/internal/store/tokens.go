@@ -29,7 +29,7 @@ func (s *Store) UseToken(ctx context.Context, purpose string, hash []byte, use f
 		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
 		WHERE t.hash = $1 AND t.purpose = $2
 		FOR UPDATE`
-	const writeToken = `
+	const spend = `
 		UPDATE one_time_tokens
 		SET used_at = $2
 		WHERE hash = $1`
@@ -57,7 +57,7 @@ func (s *Store) UseToken(ctx context.Context, purpose string, hash []byte, use f
 			return err
 		}
 		batch := &pgx.Batch{}
-		batch.Queue(writeToken, t.Hash, optional(t.UsedAt))
+		batch.Queue(spend, t.Hash, optional(t.UsedAt))
 		batch.Queue(writeAccount, owner.ID, owner.EmailVerified, owner.UpdatedAt)
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err

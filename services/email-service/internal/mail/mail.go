@@ -72,6 +72,8 @@ type Sender interface {
 }
 
 // Rejected says that the mail server will not take a letter, ever.
+//
+//nolint:errname // It reads as mail.Rejected.
 type Rejected struct{ Err error }
 
 func (r *Rejected) Error() string { return "rejected: " + r.Err.Error() }

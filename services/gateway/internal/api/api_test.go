@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -303,7 +304,7 @@ func TestBodies(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 413 {
+	if res.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("chunked = %d", res.StatusCode)
 	}
 	if a := g.do("POST", "/api/v1/auth/signup", "x", "Content-Encoding", "gzip"); a.status != 415 {
@@ -339,7 +340,7 @@ func TestHealth(t *testing.T) {
 		services["email"] = &url.URL{Scheme: "http", Host: gone.Addr().String()}
 	}))
 	defer server.Close()
-	g.Server.URL = server.URL
+	g.URL = server.URL
 	testkit.Eventually(t, 10*time.Second, func() error {
 		a := g.do("GET", "/health", "")
 		var health struct {
@@ -370,7 +371,7 @@ func TestLoginLimit(t *testing.T) {
 	for i := range 5 {
 		a := g.login([]string{"ann@example.com", " ANN@example.com "}[i%2])
 		if a.status != 200 || a.header.Get("RateLimit") != fmt.Sprintf(`"login";r=%d;t=900`, 4-i) && i == 0 || a.header.Get("RateLimit-Policy") != `"login";q=5;w=900` ||
-			a.header.Get("X-RateLimit-Limit") != "5" || a.header.Get("X-RateLimit-Remaining") != fmt.Sprint(4-i) {
+			a.header.Get("X-RateLimit-Limit") != "5" || a.header.Get("X-RateLimit-Remaining") != strconv.Itoa(4-i) {
 			t.Errorf("login %d = %d %v", i+1, a.status, a.header)
 		}
 	}

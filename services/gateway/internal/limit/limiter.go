@@ -42,9 +42,9 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateOpen:
-				log.Warn("rate limits are counted in memory: redis is away") //nolint:sloglint // No request is at hand.
+				log.Warn("rate limits are counted in memory: redis is away")
 			case gobreaker.StateClosed:
-				log.Info("rate limits are counted in redis again") //nolint:sloglint // No request is at hand.
+				log.Info("rate limits are counted in redis again")
 			case gobreaker.StateHalfOpen:
 			}
 		},

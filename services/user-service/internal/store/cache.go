@@ -129,7 +129,7 @@ func (c *Cache) Put(ctx context.Context, p profile.Profile) {
 	if err != nil {
 		return // A profile that cannot be encoded cannot be answered with, either.
 	}
-	ttl := lifetime - jitter + rand.N(2*jitter)
+	ttl := lifetime - jitter + rand.N(2*jitter) //nolint:gosec // It spreads the load and keeps no secret.
 	_, err = c.breaker.Execute(func() (any, error) {
 		return fill.Run(ctx, c.client, []string{keyPrefix + p.UserID}, p.Version, data, ttl.Milliseconds()).Result()
 	})

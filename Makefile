@@ -1,0 +1,63 @@
+# Headgate: everything a developer does begins here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export GOFLAGS := -buildvcs=false
+
+SERVICES := audit-service auth-service email-service gateway user-service
+MODULES  := pkg deploy/local tests $(addprefix services/,$(SERVICES))
+LAUNCHER := .local/bin/headgate-local
+LINT     := .bin/golangci-lint
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(LAUNCHER) ## start everything on this machine: Postgres, Redis, five services, a mailbox
+	@exec $(LAUNCHER) up
+
+.PHONY: test
+test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race detector
+	@$(LAUNCHER) servers -- go test -race $(TESTFLAGS) work
+
+.PHONY: check
+check: ## everything CI checks besides the tests: format, lint, modules, generated text
+	@tools/check.sh
+
+.PHONY: lint
+lint: $(LINT) ## run the linters alone
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(CURDIR)/$(LINT) run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: generate
+generate: ## rewrite the environment tables in the services' READMEs
+	@tools/readme.sh write
+
+.PHONY: fuzz
+fuzz: ## fuzz every parser of outside bytes for FUZZTIME each (20s)
+	@tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: build
+build: ## build static binaries of the services into .bin/
+	@mkdir -p .bin
+	@for s in $(SERVICES); do (cd services/$$s && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/.bin/$$s .) || exit 1; done
+	@ls -lh $(addprefix .bin/,$(SERVICES))
+
+.PHONY: env
+env: ## write a .env with fresh secrets for docker compose
+	@tools/env.sh
+
+.PHONY: reset
+reset: $(LAUNCHER) ## delete the data that make run keeps in .local/
+	@$(LAUNCHER) reset
+
+# Built each time, for the build cache knows best whether it is up to date. It is
+# not started with go run, which would keep SIGTERM to itself.
+.PHONY: $(LAUNCHER)
+$(LAUNCHER):
+	@go build -o $(LAUNCHER) ./deploy/local
+
+# The version is that of tools/go.mod.
+$(LINT): tools/go.mod
+	@echo "building golangci-lint, once"
+	@mkdir -p .bin && cd tools && GOWORK=off go build -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch $(CURDIR)/$(LINT)

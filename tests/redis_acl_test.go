@@ -1,0 +1,131 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+)
+
+// TestRedisUsers is SEC-73: a service that was taken over can reach its own
+// streams and keys and no others. It runs the script of the deployment.
+func TestRedisUsers(t *testing.T) {
+	t.Parallel()
+	port, err := localserver.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir)
+	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(dir, "users.acl"))
+	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
+		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
+	}
+	var output bytes.Buffer
+	server.Stdout, server.Stderr = &output, &output
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = server.Wait() // It was killed.
+		if t.Failed() {
+			t.Logf("redis-server said:\n%s", &output)
+		}
+	})
+	connect := func(user, password string) *redis.Client {
+		address := url.URL{Scheme: "redis", Host: fmt.Sprintf("127.0.0.1:%d", port), User: url.UserPassword(user, password)}
+		client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		return client
+	}
+	operator := connect("operator", "password-of-OPERATOR")
+	testkit.Eventually(t, 10*time.Second, func() error { return operator.Ping(t.Context()).Err() })
+	for _, c := range []*redis.Client{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
+		if err := c.Ping(t.Context()).Err(); err == nil {
+			t.Error("somebody without the password got in")
+		}
+	}
+
+	consume := func(topic, group string) [][]any {
+		return [][]any{
+			{"XGROUP", "CREATE", topic, group, "0", "MKSTREAM"},
+			{"XREADGROUP", "GROUP", group, "c", "COUNT", 1, "STREAMS", topic, ">"},
+			{"XACK", topic, group, "0-1"},
+			{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
+			{"XAUTOCLAIM", topic, group, "c", 1, "0"},
+		}
+	}
+	add := func(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
+	script := func(key, body string) []any { return []any{"EVAL", body, 1, key} }
+	forbidden := [][]any{
+		{"FLUSHALL"},
+		{"KEYS", "*"},
+		{"CONFIG", "GET", "*"},
+		{"ACL", "LIST"},
+		{"DEBUG", "SLEEP", 0},
+		{"XTRIM", "audit-events", "MAXLEN", 0},
+		{"DEL", "audit-events"},
+		{"XRANGE", "email-events", "-", "+"},
+		{"GET", "other"},
+		{"SHUTDOWN"},
+		script("other", "return redis.call('GET', KEYS[1])"),
+	}
+	for user, tc := range map[string]struct{ may, mayNot [][]any }{
+		"auth-service": {
+			may:    [][]any{{"PING"}, add("email-events"), add("audit-events"), add("user-events")},
+			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y")),
+		},
+		"user-service": {
+			may: append(consume("user-events", "user-service"), add("audit-events"), add("user-events"),
+				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}),
+			mayNot: append(consume("email-events", "email-service"), add("email-events")),
+		},
+		"email-service": {
+			may:    append(consume("email-events", "email-service"), add("audit-events")),
+			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events")),
+		},
+		"audit-service": {
+			may:    consume("audit-events", "audit-service"),
+			mayNot: append(consume("email-events", "email-service"), add("audit-events")),
+		},
+		"gateway": {
+			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])")},
+			mayNot: [][]any{add("audit-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "user-events", "0"}},
+		},
+	} {
+		client := connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))
+		for _, command := range tc.may {
+			if err := client.Do(context.Background(), command...).Err(); refused(err) {
+				t.Errorf("%s: %v = %v", user, command, err)
+			}
+		}
+		for _, command := range append(tc.mayNot, forbidden...) {
+			if err := client.Do(context.Background(), command...).Err(); !refused(err) {
+				t.Errorf("%s may do %v (%v)", user, command, err)
+			}
+		}
+	}
+}
+
+func refused(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "NOPERM") || strings.Contains(err.Error(), "can't access"))
+}

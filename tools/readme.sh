@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Keeps the environment tables of the services' READMEs what `<service> config`
+# prints: `write` replaces them, `check` fails when one is old.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mode=${1:?write or check}
+old=0
+for dir in services/*; do
+	table=$(mktemp)
+	(cd "$dir" && GOWORK=off go run -buildvcs=false . config) >"$table"
+	fresh=$(sed -e '/<!-- config -->/,/<!-- \/config -->/{ /<!-- config -->/r '"$table" -e '/<!-- config -->/!{/<!-- \/config -->/!d} }' "$dir/README.md")
+	rm -f "$table"
+	[ "$fresh" = "$(cat "$dir/README.md")" ] && continue
+	if [ "$mode" = write ]; then
+		printf '%s\n' "$fresh" >"$dir/README.md"
+		echo "wrote $dir/README.md"
+	else
+		echo "$dir/README.md: the environment table is old: run make generate"
+		old=1
+	fi
+done
+exit $old
