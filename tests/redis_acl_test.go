@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestRedisUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir)
+	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)
 	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(dir, "users.acl"))
 	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
 		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
