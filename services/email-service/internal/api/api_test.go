@@ -400,7 +400,7 @@ func TestRejectedMail(t *testing.T) {
 	bad, good := newAddress(), newAddress()
 	s.smtp.script(func(to string) error {
 		if to == bad {
-			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
+			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + to}
 		}
 		return nil
 	})
@@ -408,6 +408,10 @@ func TestRejectedMail(t *testing.T) {
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
 	s.wantLetter(e, "permanent", 1)
+	letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 1)
+	if err != nil || strings.Contains(letters[0].Reason, bad) || !strings.Contains(letters[0].Reason, "550") {
+		t.Errorf("SEC-65: the reason shows the address: %+v, %v", letters, err)
+	}
 	if status, attempts := s.status(e); status != mail.Failed || attempts != 1 || s.outboxed(e, "email.failed.v1") != 1 {
 		t.Errorf("message is %s after %d attempts", status, attempts)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/mail"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
@@ -136,10 +137,15 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 		case kept && ok && fault.Reason == gomail.ErrConnCheck:
 			continue // The server hung up on an idle connection; nothing was sent.
 		case ok && fault.ErrorCode() >= 500:
-			return &domain.Rejected{Err: fmt.Errorf("send: %w", err)}
+			return &domain.Rejected{Err: masked(err, letter.To)}
 		}
-		return fmt.Errorf("send: %w", err)
+		return masked(err, letter.To)
 	}
+}
+
+// masked hides the recipient in what the server said: errors get into logs.
+func masked(err error, to string) error {
+	return errors.New("send: " + strings.ReplaceAll(err.Error(), to, domain.Mask(to)))
 }
 
 func (s *Sender) compose(letter domain.Letter) (*gomail.Msg, error) {
