@@ -88,16 +88,36 @@ func Load(cfg any) error {
 	if err := secretFiles(reflect.TypeOf(cfg).Elem()); err != nil {
 		return err
 	}
+	if err := errors.Join(missing(reflect.TypeOf(cfg).Elem())...); err != nil {
+		return err
+	}
 	if err := envconfig.Process("", cfg); err != nil {
 		return readable(err)
 	}
 	return validate(reflect.ValueOf(cfg).Elem())
 }
 
-// readable says in one line which variable is missing or malformed.
+// missing names every required variable that is not set: envconfig stops at the
+// first, and takes an empty one for set.
+func missing(t reflect.Type) []error {
+	var faults []error
+	for field := range t.Fields() {
+		if field.Anonymous && field.Type.Kind() == reflect.Struct {
+			faults = append(faults, missing(field.Type)...)
+			continue
+		}
+		name := field.Tag.Get("envconfig")
+		if field.Tag.Get("required") == "true" && os.Getenv(name) == "" {
+			faults = append(faults, fmt.Errorf("%s: missing", name))
+		}
+	}
+	return faults
+}
+
+// readable names the variable that is malformed. No secret can be: each is text.
 func readable(err error) error {
 	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
-		return fmt.Errorf("%s: want a %s", parse.KeyName, parse.TypeName)
+		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err)
 	}
 	return fmt.Errorf("environment: %w", err)
 }

@@ -29,18 +29,21 @@ type config struct {
 
 // Part is exported, as the parts in pkg are.
 type Part struct {
-	Must string `envconfig:"TESTCFG_MUST" required:"true" desc:"Something."`
+	Must  string        `envconfig:"TESTCFG_MUST" required:"true" desc:"Something."`
+	Other string        `envconfig:"TESTCFG_OTHER" required:"true" desc:"Something else."`
+	Span  time.Duration `envconfig:"TESTCFG_SPAN" default:"1s" desc:"How long."`
 }
 
 func load(t *testing.T, environment map[string]string) (config, error) {
 	t.Helper()
 	// The process's environment is what Load reads: no t.Parallel here.
-	for _, name := range []string{"ENV", "TESTCFG_KEY", "TESTCFG_KEY_FILE", "TESTCFG_MUST", "LOCAL_DIR", "LOG_LEVEL"} {
+	for _, name := range []string{"ENV", "TESTCFG_KEY", "TESTCFG_KEY_FILE", "TESTCFG_MUST", "TESTCFG_OTHER", "TESTCFG_SPAN", "LOCAL_DIR", "LOG_LEVEL"} {
 		t.Setenv(name, "")
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
 		}
 	}
+	t.Setenv("TESTCFG_OTHER", "x")
 	for name, value := range environment {
 		t.Setenv(name, value)
 	}
@@ -51,10 +54,16 @@ func load(t *testing.T, environment map[string]string) (config, error) {
 }
 
 func TestLoadNamesWhatIsWrong(t *testing.T) {
-	if _, err := load(t, nil); err == nil || !strings.Contains(err.Error(), "TESTCFG_MUST") {
-		t.Errorf("Load = %v, want TESTCFG_MUST named", err)
+	_, err := load(t, map[string]string{"TESTCFG_OTHER": ""})
+	for _, name := range []string{"TESTCFG_MUST", "TESTCFG_OTHER"} {
+		if err == nil || !strings.Contains(err.Error(), name+": missing") {
+			t.Errorf("Load = %v, want %s named", err, name)
+		}
 	}
-	_, err := load(t, map[string]string{"TESTCFG_MUST": "x", "ENV": "staging", "LOG_LEVEL": "loud"})
+	if _, err = load(t, map[string]string{"TESTCFG_MUST": "x", "TESTCFG_SPAN": "long"}); err == nil || !strings.HasPrefix(err.Error(), "TESTCFG_SPAN: ") {
+		t.Errorf("Load = %v, want TESTCFG_SPAN named", err)
+	}
+	_, err = load(t, map[string]string{"TESTCFG_MUST": "x", "ENV": "staging", "LOG_LEVEL": "loud"})
 	for _, name := range []string{"ENV", "LOG_LEVEL"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("Load = %v, want %s named", err, name)
