@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export GOFLAGS := -buildvcs=false
 
 SERVICES := audit-service auth-service email-service gateway user-service
-MODULES  := pkg deploy/local tests $(addprefix services/,$(SERVICES))
+MODULES  := pkg deploy/local tests tools $(addprefix services/,$(SERVICES))
 LAUNCHER := .local/bin/headgate-local
 LINT     := .bin/golangci-lint
 FUZZTIME ?= 20s
@@ -27,7 +27,7 @@ check: ## everything CI checks besides the tests: format, lint, modules, generat
 
 .PHONY: lint
 lint: $(LINT) ## run the linters alone
-	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && $(CURDIR)/$(LINT) run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off "$(CURDIR)/$(LINT)" run --config "$(CURDIR)/.golangci.yml" ./...) || exit 1; done
 
 .PHONY: generate
 generate: ## rewrite the environment tables in the services' READMEs
@@ -40,7 +40,7 @@ fuzz: ## fuzz every parser of outside bytes for FUZZTIME each (20s)
 .PHONY: build
 build: ## build static binaries of the services into .bin/
 	@mkdir -p .bin
-	@for s in $(SERVICES); do (cd services/$$s && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CURDIR)/.bin/$$s .) || exit 1; done
+	@for s in $(SERVICES); do (cd services/$$s && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$(CURDIR)/.bin/$$s" .) || exit 1; done
 	@ls -lh $(addprefix .bin/,$(SERVICES))
 
 .PHONY: env
@@ -51,6 +51,10 @@ env: ## write a .env with fresh secrets for docker compose
 reset: $(LAUNCHER) ## delete the data that make run keeps in .local/
 	@$(LAUNCHER) reset
 
+.PHONY: clean
+clean: ## delete what was built: .bin/ and the stack's binaries, but no data
+	@rm -rf .bin .local/bin
+
 # Built each time, for the build cache knows best whether it is up to date. It is
 # not started with go run, which would keep SIGTERM to itself.
 .PHONY: $(LAUNCHER)
@@ -60,4 +64,4 @@ $(LAUNCHER):
 # The version is that of tools/go.mod.
 $(LINT): tools/go.mod
 	@echo "building golangci-lint, once"
-	@mkdir -p .bin && cd tools && GOWORK=off go build -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch $(CURDIR)/$(LINT)
+	@mkdir -p .bin && cd tools && GOWORK=off go build -o "$(CURDIR)/$(LINT)" github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch "$(CURDIR)/$(LINT)"

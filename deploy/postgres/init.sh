@@ -2,12 +2,17 @@
 # Runs once, when the database server's volume is new: a role and a database for
 # each service, and nobody in another's.
 set -eu
+run() { psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres "$@"; }
+
 for service in auth user email audit; do
 	variable=$(printf '%s' "$service" | tr '[:lower:]' '[:upper:]')_DB_PASSWORD
-	eval "password=\${$variable:?}"
-	psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres -v role="headgate_$service" -v password="$password" <<-'SQL'
+	eval ": \${$variable:?}"
+	# psql reads the password itself: arguments can be seen in the list of processes.
+	run -v role="headgate_$service" <<-SQL
+		\\getenv password $variable
 		CREATE ROLE :"role" LOGIN PASSWORD :'password';
 		CREATE DATABASE :"role" OWNER :"role";
 		REVOKE CONNECT, TEMPORARY ON DATABASE :"role" FROM PUBLIC;
 	SQL
 done
+run -c 'REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC'

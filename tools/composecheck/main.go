@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/cli"
@@ -25,87 +27,122 @@ func run(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: composecheck COMPOSE-FILE ENV-EXAMPLE")
 	}
-	environment, err := example(args[1])
+	variables, secrets, err := example(args[1])
 	if err != nil {
 		return err
 	}
-	// Nothing that is asked for may be missing from the example.
-	if _, err := load(ctx, args[0], nil); err == nil {
+	if _, err := load(ctx, args[0], ""); err == nil {
 		return errors.New("the file loads without secrets: a deployment could start with empty ones")
 	}
-	project, err := load(ctx, args[0], environment)
+	// Nothing that is asked for may be missing from the example.
+	project, err := load(ctx, args[0], variables)
 	if err != nil {
 		return fmt.Errorf("load %s: %w", args[0], err)
 	}
-	return check(project)
+	return check(project, secrets)
 }
 
-func load(ctx context.Context, file string, environment []string) (*types.Project, error) {
-	directory, err := filepath.Abs(filepath.Dir(file))
+// load reads the file as if it stood in a folder with this .env.
+func load(ctx context.Context, file, variables string) (*types.Project, error) {
+	folder, err := os.MkdirTemp("", "composecheck-")
 	if err != nil {
 		return nil, err
 	}
-	options, err := cli.NewProjectOptions([]string{file}, cli.WithWorkingDirectory(directory), cli.WithEnv(environment))
+	defer os.RemoveAll(folder)
+	if err := os.WriteFile(filepath.Join(folder, ".env"), []byte(variables), 0o600); err != nil { //nolint:gosec // The folder is new.
+		return nil, err
+	}
+	options, err := cli.NewProjectOptions([]string{file}, cli.WithWorkingDirectory(folder), cli.WithEnvFiles(), cli.WithDotEnv)
 	if err != nil {
 		return nil, err
 	}
 	return options.LoadProject(ctx)
 }
 
-// example returns the variables of the example with a value for each secret.
-func example(file string) ([]string, error) {
+// example returns the example with a value for each secret, and those values by
+// name. What is commented out there counts as set.
+func example(file string) (variables string, secrets map[string]string, err error) {
 	text, err := os.ReadFile(file) //nolint:gosec // The caller names it.
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	var environment []string
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		name, value, ok := strings.Cut(line, "=")
-		if !ok || strings.HasPrefix(line, "#") {
-			continue
+	secrets = map[string]string{}
+	var b strings.Builder
+	for _, setting := range settings.FindAllStringSubmatch(string(text), -1) {
+		name, value := setting[1], setting[2]
+		if value == "" || name == "SMTP_URL" {
+			value = "example-of-" + name + "-"
+			secrets[name] = value
 		}
-		if value == "" {
-			value = "example-of-" + strings.ToLower(name)
-		}
-		environment = append(environment, name+"="+strings.Trim(value, `"`))
+		fmt.Fprintf(&b, "%s=%s\n", name, value)
 	}
-	return environment, nil
+	return b.String(), secrets, nil
 }
 
-func check(project *types.Project) error {
+var settings = regexp.MustCompile(`(?m)^(?:# )?([A-Z_]+)=(.*)$`)
+
+// mayKnow says whose secrets are whose.
+var mayKnow = map[string][]string{
+	"gateway":       {"REDIS_GATEWAY_PASSWORD"},
+	"auth-service":  {"AUTH_DB_PASSWORD", "REDIS_AUTH_PASSWORD", "REFRESH_TOKEN_SECRET", "ENCRYPTION_KEY", "EVENT_SEAL_KEY", "ADMIN_PASSWORD"},
+	"user-service":  {"USER_DB_PASSWORD", "REDIS_USER_PASSWORD"},
+	"email-service": {"EMAIL_DB_PASSWORD", "REDIS_EMAIL_PASSWORD", "EVENT_SEAL_KEY", "SMTP_URL"},
+	"audit-service": {"AUDIT_DB_PASSWORD", "REDIS_AUDIT_PASSWORD"},
+}
+
+func check(project *types.Project, secrets map[string]string) error {
 	var faults []error
-	fault := func(service, text string) { faults = append(faults, fmt.Errorf("%s: %s", service, text)) }
 	for name, s := range project.Services {
-		if s.ContainerName != "" {
-			fault(name, "container_name keeps it from being scaled")
+		fault := func(format string, args ...any) {
+			faults = append(faults, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
 		}
-		if len(s.Ports) > 0 && name != "gateway" {
-			fault(name, "only the gateway publishes a port")
+		if s.ContainerName != "" {
+			fault("container_name keeps it from being scaled")
+		}
+		if published := len(s.Ports) > 0; published != (name == "gateway") {
+			fault("the gateway, and nobody else, publishes a port")
 		}
 		if s.HealthCheck == nil || len(s.HealthCheck.Test) == 0 {
-			fault(name, "no healthcheck")
+			fault("no healthcheck")
 		}
 		for on, d := range s.DependsOn {
 			if d.Condition != types.ServiceConditionHealthy {
-				fault(name, "does not wait until "+on+" is healthy")
+				fault("does not wait until %s is healthy", on)
 			}
 		}
-		if s.Build == nil {
-			continue
+		if s.Build != nil {
+			checkOwn(name, s, secrets, fault)
 		}
-		if !s.ReadOnly || len(s.CapDrop) == 0 || len(s.SecurityOpt) == 0 {
-			fault(name, "is not confined")
-		}
-		if len(s.DependsOn) == 0 {
-			fault(name, "waits for nothing")
-		}
-		if service := s.Build.Args["SERVICE"]; service == nil || *service != name {
-			fault(name, "builds another service")
-		}
-	}
-	if len(project.Services["gateway"].Ports) != 1 {
-		fault("gateway", "publishes no port")
 	}
 	return errors.Join(faults...)
+}
+
+// checkOwn checks a service that is built here.
+func checkOwn(name string, s types.ServiceConfig, secrets map[string]string, fault func(string, ...any)) {
+	if !s.ReadOnly || len(s.CapDrop) == 0 || len(s.SecurityOpt) == 0 {
+		fault("is not confined")
+	}
+	if len(s.DependsOn) == 0 {
+		fault("waits for nothing")
+	}
+	if service := s.Build.Args["SERVICE"]; service == nil || *service != name {
+		fault("builds another service")
+	}
+	if rate := s.Environment["LOGIN_RATE_LIMIT"]; rate == nil {
+		fault("does not read .env")
+	}
+	if env := s.Environment["ENV"]; env == nil || *env != "production" {
+		fault("is not in production")
+	}
+	for secret, value := range secrets {
+		knows := false
+		for _, v := range s.Environment {
+			knows = knows || v != nil && strings.Contains(*v, value)
+		}
+		if may := slices.Contains(mayKnow[name], secret); knows && !may {
+			fault("is told %s, which is not its own", secret)
+		} else if may && !knows {
+			fault("is not told %s", secret)
+		}
+	}
 }
