@@ -22,8 +22,8 @@ test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race de
 	@$(LAUNCHER) servers -- go test -race $(TESTFLAGS) work
 
 .PHONY: check
-check: ## everything CI checks besides the tests: format, lint, modules, generated text
-	@tools/check.sh
+check: $(LAUNCHER) ## what CI checks besides the tests: format, lint, modules on their own, generated text
+	@$(LAUNCHER) servers -- tools/check.sh
 
 .PHONY: lint
 lint: $(LINT) ## run the linters alone
