@@ -450,12 +450,15 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 		})
 	}
 	project()
+	testkit.Eventually(t, 10*time.Second, func() error {
+		var letters []deadletter.Letter
+		if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &letters); err != nil || len(letters) != 1 {
+			return errors.Join(fmt.Errorf("dead letters = %+v", letters), err)
+		}
+		return nil
+	})
 	if err := s.redis.FlushDB(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
 	project()
-	var letters []deadletter.Letter
-	if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &letters); err != nil || len(letters) != 1 {
-		t.Errorf("dead letters = %+v, %v", letters, err)
-	}
 }
