@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/mail"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -48,8 +49,32 @@ func (c Config) ValidateAll() error {
 	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
 		faults = append(faults, errors.New("MAIL_FROM: want Name <name@example.com>"))
 	}
-	if u, err := url.Parse(c.PublicBaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" {
-		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
+	if !origin(c.PublicBaseURL) {
+		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host[:port] and nothing more"))
 	}
 	return errors.Join(faults...)
+}
+
+// origin says whether text is a scheme and a host: links in mails are this and a
+// path, so anything else in it would make them lead elsewhere.
+func origin(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return false
+	}
+	return strings.TrimSuffix(text, "/") == u.Scheme+"://"+u.Host
+}
+
+// queuedPerConnection is how many events wait, for each mail being sent.
+const queuedPerConnection = 4
+
+// window is how many events are in flight.
+func (c Config) window() int { return queuedPerConnection * c.SMTPConcurrency }
+
+// attemptTimeout lets the last of a full window have its turn even if the mail
+// server is as slow with each as is allowed: waiting must not count as failing.
+// The window counts twice, for entries taken over come on top of it.
+func (c Config) attemptTimeout() time.Duration {
+	const rounds = 2*queuedPerConnection + 1
+	return rounds * 2 * c.SMTPTimeout // to connect, and to send
 }

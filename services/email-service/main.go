@@ -22,9 +22,6 @@ import (
 
 const name = "email-service"
 
-// attemptTimeout leaves time for a free connection and for a slow mail server.
-const attemptTimeout = 45 * time.Second
-
 func main() { service.Main(name, run) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
@@ -76,11 +73,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic: event.Email,
 			Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
-				Client: redis, Group: name, Consumer: cfg.Instance(), Log: s.Log,
+				Client: redis, Group: name, Consumer: cfg.Instance(), Window: cfg.window(), Log: s.Log,
 			}),
 			Handlers:    api.Handlers(mailer),
 			DeadLetters: letters,
-			Timeout:     attemptTimeout,
+			Timeout:     cfg.attemptTimeout(),
 			Log:         s.Log,
 			Metrics:     s.Metrics,
 		}),

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -56,12 +59,13 @@ type Store interface {
 	// Queue stores m unless its event has made one already, and returns the one
 	// that is stored.
 	Queue(ctx context.Context, m Message) (Message, error)
-	// Send locks the message and, unless it was sent or has failed for good,
-	// calls send and stores that it was sent, with the event. Whoever comes
-	// while it is locked waits. The lock ends with the process, so nobody has
-	// to wait for a lease of the dead.
+	// Send locks the message and, unless it was sent, calls send and stores that
+	// it was sent, with the event. Whoever comes while it is locked waits. The
+	// lock ends with the process, so nobody has to wait for a lease of the dead.
+	// A message that failed may be sent after all: an operator can replay its event.
 	Send(ctx context.Context, id string, send func(context.Context) error, sent func(m Message) event.Event) error
-	// Fail stores that an attempt failed: for good if status is Failed.
+	// Fail stores that an attempt failed, for good if status is Failed, with the
+	// events. It does nothing if the message was sent or has that status already.
 	Fail(ctx context.Context, id, status, reason string, events ...event.Event) error
 }
 
@@ -130,12 +134,10 @@ func (m *Mailer) Verification(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return fmt.Errorf("open the token: %w", err)
 	}
-	if !m.now().Before(p.ExpiresAt) {
-		return ErrExpired
-	}
 	return m.send(ctx, e, p.Email, verification, content{
-		Link:  m.baseURL + "/api/v1/auth/verify-email?token=" + token,
-		Until: p.ExpiresAt.UTC().Format("2 January 2006, 15:04") + " UTC",
+		Link:    m.baseURL + "/api/v1/auth/verify-email?token=" + url.QueryEscape(token),
+		Until:   p.ExpiresAt.UTC().Format("2 January 2006, 15:04") + " UTC",
+		expires: p.ExpiresAt,
 	})
 }
 
@@ -150,14 +152,13 @@ func (m *Mailer) Reuse(ctx context.Context, e event.Event) error {
 		return err
 	}
 	return m.send(ctx, e, p.Email, reuse, content{
-		At: e.OccurredAt.UTC().Format("2 January 2006, 15:04") + " UTC", IP: e.IP, Device: e.UserAgent,
+		At: e.OccurredAt.UTC().Format("2 January 2006, 15:04") + " UTC", IP: e.IP,
 	})
 }
 
 // send sends the mail that e calls for, once.
 func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *templates, c content) error {
-	address, err := mail.ParseAddress(to)
-	if err != nil || address.Address != to {
+	if !plain(to) {
 		return fmt.Errorf("%w: recipient is no plain address", event.ErrMalformed)
 	}
 	id, err := uuid.NewV7()
@@ -173,18 +174,21 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 	if err != nil || queued.Status == Sent {
 		return err
 	}
-	letter, err := t.render(queued, c)
-	if err != nil {
-		return err
-	}
-	letter.Date = now
-
 	select {
 	case m.slots <- struct{}{}:
 		defer func() { <-m.slots }()
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a free connection: %w", ctx.Err())
 	}
+	now = m.now().UTC()
+	if !c.expires.IsZero() && !now.Before(c.expires) {
+		return m.failed(ctx, queued, ErrExpired)
+	}
+	letter, err := t.render(queued, c)
+	if err != nil {
+		return err
+	}
+	letter.Date = now
 	err = m.store.Send(ctx, queued.ID,
 		func(ctx context.Context) error { return m.sender.Send(ctx, letter) },
 		func(sent Message) event.Event {
@@ -196,13 +200,21 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 	return nil
 }
 
+// plain says whether address is one address and nothing else, so that it cannot
+// add a line to the header or a command to the dialogue.
+func plain(address string) bool {
+	parsed, err := mail.ParseAddress(address)
+	return err == nil && parsed.Address == address &&
+		!strings.ContainsFunc(address, func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) })
+}
+
 // failed notes why an attempt failed and returns that reason.
 func (m *Mailer) failed(ctx context.Context, message Message, reason error) error {
 	// The attempt's own context may have run out; the note is worth a moment more.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
 	status, events := Deferred, []event.Event(nil)
-	if _, rejected := errors.AsType[*Rejected](reason); rejected {
+	if _, rejected := errors.AsType[*Rejected](reason); rejected || errors.Is(reason, ErrExpired) {
 		status = Failed
 		events = append(events, event.New(ctx, m.now(), message.UserID, event.EmailFailed{
 			MessageID: message.MessageID, Template: message.Template, To: Mask(message.To), Reason: reason.Error(),
@@ -222,5 +234,6 @@ func Mask(address string) string {
 	if !ok || local == "" {
 		return "***"
 	}
-	return local[:1] + "***@" + domain
+	_, first := utf8.DecodeRuneInString(local)
+	return local[:first] + "***@" + domain
 }

@@ -6,20 +6,23 @@ import (
 	"fmt"
 	htmltemplate "html/template"
 	texttemplate "text/template"
+	"time"
 )
 
 //go:embed templates
 var files embed.FS
 
-// content is what templates may show. No name is in it: whoever signs up chooses
-// the name, and could make us send an advertisement to a stranger.
+// content is what templates may show. Nothing that a stranger wrote is in it:
+// whoever signs up chooses the name, whoever stole a token chooses the user agent,
+// and either could make us send an advertisement or a trap to somebody else.
 type content struct {
 	Subject string
 	Link    string
 	Until   string
 	At      string
 	IP      string
-	Device  string
+
+	expires time.Time // after which the mail is of no use; never if zero
 }
 
 // templates are the two forms of one kind of mail.

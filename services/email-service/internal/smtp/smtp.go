@@ -9,8 +9,8 @@ import (
 	"net"
 	"net/mail"
 	"net/url"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
@@ -136,7 +136,8 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 		switch {
 		case kept && ok && fault.Reason == gomail.ErrConnCheck:
 			continue // The server hung up on an idle connection; nothing was sent.
-		case ok && fault.ErrorCode() >= 500:
+		case ok && fault.ErrorCode() >= 500 && fault.Reason != gomail.ErrSMTPMailFrom:
+			// A refused sender is our configuration's fault, not the letter's.
 			return &domain.Rejected{Err: masked(err, letter.To)}
 		}
 		return masked(err, letter.To)
@@ -145,7 +146,9 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 
 // masked hides the recipient in what the server said: errors get into logs.
 func masked(err error, to string) error {
-	return errors.New("send: " + strings.ReplaceAll(err.Error(), to, domain.Mask(to)))
+	// Servers may answer in another case than they were asked.
+	address := regexp.MustCompile("(?i)" + regexp.QuoteMeta(to))
+	return errors.New("send: " + address.ReplaceAllLiteralString(err.Error(), domain.Mask(to)))
 }
 
 func (s *Sender) compose(letter domain.Letter) (*gomail.Msg, error) {

@@ -95,7 +95,9 @@ func (s *Store) Queue(ctx context.Context, m mail.Message) (mail.Message, error)
 // Between the mail server's answer and the commit, the death of this process
 // makes the message be sent again: no protocol can close that gap, so it is kept
 // short. The commit does not wait for the disk, which outlives this process's
-// death and costs a second mail only if Postgres itself crashes just then.
+// death and costs a second mail only if Postgres itself crashes just then. A
+// connection to Postgres that breaks during the dialogue costs one, too: the
+// answer cannot be noted and the attempt counts as failed.
 func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Message) event.Event) error {
 	const begin = `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2 WHERE id = $1 AND status <> 'sent'`
 	const lock = `SELECT ` + columns + ` FROM messages WHERE id = $1 FOR UPDATE`
@@ -135,13 +137,17 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 
 // Fail implements mail.Store.
 func (s *Store) Fail(ctx context.Context, id, status, reason string, events ...event.Event) error {
-	const query = `UPDATE messages SET status = $2, last_error = $3, updated_at = $4 WHERE id = $1 AND status <> 'sent'`
-	batch := &pgx.Batch{}
-	batch.Queue(query, id, status, strings.ToValidUTF8(strings.ReplaceAll(reason, "\x00", ""), ""), s.now())
-	if err := s.box.Queue(batch, events...); err != nil {
-		return err
-	}
-	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
+	const query = `
+		UPDATE messages SET status = $2, last_error = $3, updated_at = $4
+		WHERE id = $1 AND status <> 'sent' AND status <> $2`
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, query, id, status, strings.ToValidUTF8(strings.ReplaceAll(reason, "\x00", ""), ""), s.now())
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return s.box.Add(ctx, tx, events...)
+	})
+	if err != nil {
 		return fmt.Errorf("note that the message failed: %w", err)
 	}
 	return nil

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/service"
+)
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	const key = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
+	good := func() Config {
+		c := Config{
+			SMTPURL: service.Secret("smtp://127.0.0.1:1025"), SMTPTimeout: 10 * time.Second, SMTPConcurrency: 8,
+			MailFrom: "Example <no-reply@example.com>", PublicBaseURL: "https://id.example.com", EventSealKey: service.Secret(key),
+		}
+		c.DatabaseMaxConns = 20
+		return c
+	}
+	if err := good().ValidateAll(); err != nil {
+		t.Fatalf("ValidateAll(good) = %v", err)
+	}
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		want   string // the variable that the fault names; none if empty
+	}{
+		"base URL with a port":       {func(c *Config) { c.PublicBaseURL = "http://localhost:8080" }, ""},
+		"base URL ends with a slash": {func(c *Config) { c.PublicBaseURL = "https://id.example.com/" }, ""},
+		"base URL with a path":       {func(c *Config) { c.PublicBaseURL = "https://id.example.com/app" }, "PUBLIC_BASE_URL"},
+		"base URL with a query":      {func(c *Config) { c.PublicBaseURL = "https://id.example.com?a=b" }, "PUBLIC_BASE_URL"},
+		"base URL with an empty one": {func(c *Config) { c.PublicBaseURL = "https://id.example.com?" }, "PUBLIC_BASE_URL"},
+		"base URL with a fragment":   {func(c *Config) { c.PublicBaseURL = "https://id.example.com#a" }, "PUBLIC_BASE_URL"},
+		"base URL with a user":       {func(c *Config) { c.PublicBaseURL = "https://id.example.com@evil.example" }, "PUBLIC_BASE_URL"},
+		"base URL is a script":       {func(c *Config) { c.PublicBaseURL = "javascript:alert(1)" }, "PUBLIC_BASE_URL"},
+		"base URL without a host":    {func(c *Config) { c.PublicBaseURL = "https://" }, "PUBLIC_BASE_URL"},
+		"weak key":                   {func(c *Config) { c.EventSealKey = service.Secret("changeme") }, "EVENT_SEAL_KEY"},
+		"plain password":             {func(c *Config) { c.SMTPURL = service.Secret("smtp://u:geheim@mail.example.com?starttls=off") }, "SMTP_URL"},
+		"no time":                    {func(c *Config) { c.SMTPTimeout = 0 }, "SMTP_TIMEOUT"},
+		"more mails than pool":       {func(c *Config) { c.SMTPConcurrency = 19 }, "SMTP_CONCURRENCY"},
+		"sender with a line break":   {func(c *Config) { c.MailFrom = "A\r\nBcc: b@example.com <a@example.com>" }, "MAIL_FROM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := good()
+			tc.change(&c)
+			err := c.ValidateAll()
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("ValidateAll() = %v", err)
+			case tc.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tc.want+": ") || strings.Contains(err.Error(), "geheim")):
+				t.Errorf("ValidateAll() = %v, want a fault of %s", err, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,297 @@
+package api_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gosmtp "github.com/emersion/go-smtp"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/email-service/internal/api"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+)
+
+func TestRejectedMail(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	bad, good := newAddress(), newAddress()
+	s.smtp.script(func(to string) error {
+		if to == bad {
+			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + to}
+		}
+		return nil
+	})
+	e := s.requested(bad, nil)
+	s.publish(e, s.requested(good, nil))
+	s.wantMails(good, 1)
+	s.wantLetter(e, "permanent", 1)
+	letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 1)
+	if err != nil || strings.Contains(letters[0].Reason, bad) || !strings.Contains(letters[0].Reason, "550") {
+		t.Errorf("SEC-65: the reason shows the address: %+v, %v", letters, err)
+	}
+	if status, attempts := s.status(e); status != mail.Failed || attempts != 1 || s.outboxed(e, "email.failed.v1") != 1 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+}
+
+func TestBusyServerIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	to := newAddress()
+	left := 2
+	s.smtp.script(func(string) error {
+		if left--; left >= 0 {
+			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
+		}
+		return nil
+	})
+	e := s.requested(to, nil)
+	s.publish(e)
+	s.wantMails(to, 1)
+	s.wantSettled()
+	if status, attempts := s.status(e); status != mail.Sent || attempts != 3 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+}
+
+func TestServerThatStaysBusy(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.smtp.script(func(string) error {
+		return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
+	})
+	e := s.requested(newAddress(), nil)
+	s.publish(e)
+	var letter struct {
+		Data struct {
+			Errors []struct{ Error string }
+		}
+	}
+	if status := s.get(api.Prefix+"/dead-letters/"+s.wantLetter(e, "message", 3), "admin", &letter); status != http.StatusOK {
+		t.Fatalf("dead letter = %d", status)
+	}
+	if len(letter.Data.Errors) != 3 {
+		t.Fatalf("errors = %+v, want 3", letter.Data.Errors)
+	}
+	for _, attempt := range letter.Data.Errors {
+		if !strings.Contains(attempt.Error, "451") {
+			t.Errorf("error = %q, want the server's 451", attempt.Error)
+		}
+	}
+	if status, attempts := s.status(e); status != mail.Deferred || attempts != 3 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+}
+
+// TestSenderThatIsRefused: a fault of the configuration is no fault of the letter.
+func TestSenderThatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	refused := false
+	s.smtp.onSender(func() error {
+		if refused {
+			return nil
+		}
+		refused = true
+		return &gosmtp.SMTPError{Code: 530, EnhancedCode: gosmtp.EnhancedCode{5, 7, 0}, Message: "authentication required"}
+	})
+	to := newAddress()
+	e := s.requested(to, nil)
+	s.publish(e)
+	s.wantMails(to, 1)
+	s.wantSettled()
+	if status, attempts := s.status(e); status != mail.Sent || attempts != 2 || s.outboxed(e, "email.failed.v1") != 0 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+}
+
+// TestConnectionThatBreaks: the server hangs up after the whole letter, once.
+func TestConnectionThatBreaks(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	var broken atomic.Bool
+	s.smtp.onArrival(func(conn *gosmtp.Conn, _ []string) error {
+		if broken.CompareAndSwap(false, true) {
+			conn.Close()
+			return errors.New("hung up")
+		}
+		return nil
+	})
+	to := newAddress()
+	e := s.requested(to, nil)
+	s.publish(e)
+	s.wantMails(to, 1)
+	s.wantSettled()
+	if status, attempts := s.status(e); status != mail.Sent || attempts != 2 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+}
+
+// TestStopWhileTheServerThinks: who stops waits for the answer and notes it, and
+// the next instance finds nothing to do.
+func TestStopWhileTheServerThinks(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithout(t)
+	a := s.consume("a")
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	s.smtp.onArrival(func(*gosmtp.Conn, []string) error {
+		arrived <- struct{}{}
+		<-answer
+		return nil
+	})
+	to := newAddress()
+	e := s.requested(to, nil)
+	s.publish(e)
+	<-arrived
+	if status, _ := s.status(e); status != mail.Sending {
+		t.Errorf("message is %s, want sending", status)
+	}
+	a.cancel()
+	close(answer)
+	a.stop()
+	if status, _ := s.status(e); status != mail.Sent {
+		t.Errorf("message is %s, want sent", status)
+	}
+	s.consume("b")
+	s.publish(e)
+	s.wantSettled()
+	s.wantMails(to, 1)
+}
+
+// TestExpiredLink: no mail, and both operator and auditor see why; unless it was
+// sent in time and only its event comes again.
+func TestExpiredLink(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	to := newAddress()
+	late := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Minute) })
+	s.publish(late)
+	s.wantLetter(late, "permanent", 1)
+	if status, attempts := s.status(late); status != mail.Failed || attempts != 0 || s.outboxed(late, "email.failed.v1") != 1 {
+		t.Errorf("message is %s after %d attempts", status, attempts)
+	}
+
+	sent := s.requested(to, nil)
+	s.publish(sent)
+	s.wantMails(to, 1)
+	s.wantSettled()
+	again := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Minute) })
+	again.ID = sent.ID
+	s.publish(again)
+	s.wantSettled()
+	letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10)
+	if err != nil || len(letters) != 1 {
+		t.Errorf("%d dead letters, %v, want that of the late one alone", len(letters), err)
+	}
+	s.wantMails(to, 1)
+}
+
+// TestLogsTellNoSecret is SEC-65.
+func TestLogsTellNoSecret(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithout(t)
+	var lines syncBuffer
+	s.log = slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	a := s.consume("a")
+	good, bad := newAddress(), newAddress()
+	s.smtp.script(func(to string) error {
+		if to == bad {
+			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + strings.ToUpper(to)}
+		}
+		return nil
+	})
+	e := s.requested(bad, nil)
+	s.publish(e, s.requested(good, nil))
+	s.wantMails(good, 1)
+	s.wantLetter(e, "permanent", 1)
+	s.wantSettled()
+	a.stop()
+	text := strings.ToLower(lines.String())
+	if !strings.Contains(text, e.ID) || !strings.Contains(text, "550") {
+		t.Errorf("the log does not tell of the failure:\n%s", text)
+	}
+	for _, secret := range []string{good, bad, token1, "verify-email"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the log shows %s:\n%s", secret, text)
+		}
+	}
+}
+
+// syncBuffer is a buffer for several writers.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestWhatNoAttemptWouldMend(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	other, err := event.NewSealer(strings.Repeat("another key ", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*event.UserVerificationRequested){
+		"sealed with another key": func(p *event.UserVerificationRequested) { p.Token = other.Seal("x", "") },
+		"sealed for another account": func(p *event.UserVerificationRequested) {
+			p.Token = s.sealer.Seal("x", event.VerificationContext("other"))
+		},
+		"SEC-62 header injection": func(p *event.UserVerificationRequested) { p.Email = "a@example.org\r\nBcc: b@example.org" },
+		"several recipients":      func(p *event.UserVerificationRequested) { p.Email = "a@example.org, b@example.org" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := s.requested("a@example.org", change)
+			s.publish(e)
+			s.wantLetter(e, "permanent", 1)
+		})
+	}
+	if n := len(s.smtp.to("a@example.org")); n != 0 {
+		t.Errorf("%d mails", n)
+	}
+}
+
+// TestMalformedEntryAndFlush are traps T1 and T2 in this service.
+func TestMalformedEntryAndFlush(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	if err := s.redis.XAdd(t.Context(), &redis.XAddArgs{Stream: string(event.Email), Values: []string{"junk", "1"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	first, second := newAddress(), newAddress()
+	s.publish(s.requested(first, nil))
+	s.wantMails(first, 1)
+	testkit.Eventually(t, 10*time.Second, func() error {
+		letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10)
+		if err == nil && len(letters) != 1 {
+			err = fmt.Errorf("%d dead letters", len(letters))
+		}
+		return err
+	})
+	if err := s.redis.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	s.publish(s.requested(second, nil))
+	s.wantMails(second, 1)
+}

@@ -1,0 +1,239 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/email-service/internal/api"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+	"github.com/headgate/headgate/services/email-service/internal/smtp"
+	"github.com/headgate/headgate/services/email-service/internal/store"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// service is email-service: its routes over HTTP and its consumers.
+type service struct {
+	*httptest.Server
+	t       *testing.T
+	smtp    *mailServer
+	issuer  *testkit.Issuer
+	redis   *redis.Client
+	db      *pgxpool.Pool
+	sealer  *event.Sealer
+	letters *deadletter.Store
+	log     *slog.Logger
+}
+
+const baseURL = "https://id.example.com"
+
+// newService starts everything with one instance of the consumer.
+func newService(t *testing.T) *service {
+	t.Helper()
+	s := newServiceWithout(t)
+	s.consume("a")
+	return s
+}
+
+// newServiceWithout starts everything but a consumer.
+func newServiceWithout(t *testing.T) *service {
+	t.Helper()
+	s := &service{
+		t: t, smtp: newMailServer(t), issuer: testkit.NewIssuer(t), redis: testkit.Redis(t),
+		db:  testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
+		log: testkit.Log(t),
+	}
+	var err error
+	if s.sealer, err = event.NewSealer(strings.Repeat("0123456789", 4)); err != nil {
+		t.Fatal(err)
+	}
+	s.letters = deadletter.New(s.db, time.Now)
+	messages := store.New(s.db, outbox.New("email-service"), time.Now)
+	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.letters.Routes(api.Prefix)...), web.Options{
+		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// instance is a running consumer.
+type instance struct {
+	cancel context.CancelFunc // begins to stop it
+	stop   func()             // and waits until it has stopped
+}
+
+// consume adds an instance of the consumer, which stops with the test at the latest.
+func (s *service) consume(name string) instance {
+	s.t.Helper()
+	server, err := smtp.ParseURL(s.smtp.url)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	const from = "Headgate <no-reply@example.com>"
+	sender, err := smtp.New(server, from, 5*time.Second, 4)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	mailer, err := mail.NewMailer(mail.Config{
+		Store: store.New(s.db, outbox.New("email-service"), time.Now), Sender: sender, Sealer: s.sealer,
+		BaseURL: baseURL, From: from, Concurrency: 4, Now: time.Now,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	consumer := bus.NewConsumer(bus.ConsumerConfig{
+		Topic:      event.Email,
+		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "email-service", Consumer: name, Log: s.log}),
+		Handlers:   api.Handlers(mailer), DeadLetters: s.letters, Log: s.log, Metrics: prometheus.NewRegistry(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- consumer.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Errorf("consumer: %v", err)
+		}
+		sender.Close()
+	})
+	s.t.Cleanup(stop)
+	return instance{cancel: cancel, stop: stop}
+}
+
+// get asks as somebody with the role, or as nobody, and decodes the answer.
+func (s *service) get(path, role string, answer any) int {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.URL+path, http.NoBody)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if role != "" {
+		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(token.Identity{Role: role}))
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(answer); err != nil {
+		s.t.Fatal(err)
+	}
+	return res.StatusCode
+}
+
+const token1 = "the-token-of-the-link"
+
+// requested returns the event that asks for a verification mail.
+func (s *service) requested(to string, change func(*event.UserVerificationRequested)) event.Event {
+	userID := uuid.NewString()
+	p := event.UserVerificationRequested{
+		Email: to, Name: "Ann", Token: s.sealer.Seal(token1, event.VerificationContext(userID)), ExpiresAt: time.Now().Add(time.Hour),
+	}
+	if change != nil {
+		change(&p)
+	}
+	ctx := event.WithOrigin(context.Background(), event.Origin{RequestID: "request-1", CorrelationID: "request-1"})
+	e := event.New(ctx, time.Now(), userID, p)
+	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "auth-service"
+	return e
+}
+
+func (s *service) publish(events ...event.Event) {
+	s.t.Helper()
+	for _, e := range events {
+		data, err := json.Marshal(e)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if err := bus.NewPublisher(s.redis).Publish(string(event.Email), message.NewMessage(e.ID, data)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func newAddress() string { return uuid.NewString() + "@example.org" }
+
+func (s *service) wantMails(to string, n int) []received {
+	s.t.Helper()
+	testkit.Eventually(s.t, 20*time.Second, func() error {
+		if got := len(s.smtp.to(to)); got != n {
+			return fmt.Errorf("%d mails to %s, want %d", got, to, n)
+		}
+		return nil
+	})
+	return s.smtp.to(to)
+}
+
+// wantSettled waits until every entry of the stream has been answered.
+func (s *service) wantSettled() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 20*time.Second, func() error {
+		groups, err := s.redis.XInfoGroups(s.t.Context(), string(event.Email)).Result()
+		if err == nil && (len(groups) != 1 || groups[0].Pending > 0 || groups[0].Lag != 0) {
+			err = fmt.Errorf("groups = %+v", groups)
+		}
+		return err
+	})
+}
+
+// wantLetter waits for the dead letter of e and returns its id.
+func (s *service) wantLetter(e event.Event, class string, attempts int) (id string) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 20*time.Second, func() error {
+		letters, err := s.letters.List(s.t.Context(), deadletter.Filter{}, "", 100)
+		if err != nil {
+			return err
+		}
+		for _, l := range letters {
+			if l.EventID != nil && *l.EventID == e.ID {
+				if l.Class != class || l.Attempts != attempts {
+					return fmt.Errorf("letter = %+v, want %s after %d attempts", l, class, attempts)
+				}
+				id = l.ID
+				return nil
+			}
+		}
+		return fmt.Errorf("no dead letter of %s among %d", e.ID, len(letters))
+	})
+	return id
+}
+
+func (s *service) status(e event.Event) (status string, attempts int) {
+	s.t.Helper()
+	err := s.db.QueryRow(s.t.Context(), `SELECT status, attempts FROM messages WHERE event_id = $1`, e.ID).Scan(&status, &attempts)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return status, attempts
+}
+
+func (s *service) outboxed(e event.Event, name string) int {
+	s.t.Helper()
+	var n int
+	err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM outbox WHERE name = $1 AND payload ->> 'causationId' = $2`, name, e.ID).Scan(&n)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}

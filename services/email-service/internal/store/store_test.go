@@ -1,0 +1,153 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+	"github.com/headgate/headgate/services/email-service/internal/store"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+func queued(t *testing.T, s *store.Store) mail.Message {
+	t.Helper()
+	now := time.Now().UTC()
+	eventID := uuid.Must(uuid.NewV7()).String()
+	m, err := s.Queue(t.Context(), mail.Message{
+		ID: uuid.Must(uuid.NewV7()).String(), EventID: eventID, Template: "verification", UserID: "u", To: "a@example.org",
+		MessageID: eventID + "@example.com", Status: mail.Queued, CreatedAt: now, UpdatedAt: now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func sent(ctx context.Context) func(mail.Message) event.Event {
+	return func(m mail.Message) event.Event {
+		return event.New(ctx, time.Now(), m.UserID, event.EmailSent{MessageID: m.MessageID})
+	}
+}
+
+// TestLockEndsWithItsHolder: while one sends, another waits, and goes on as soon
+// as the connection of the first is gone, as it is when its process dies.
+func TestLockEndsWithItsHolder(t *testing.T) {
+	t.Parallel()
+	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
+	first, second := open(t, url), open(t, url)
+	s := store.New(first, outbox.New("email-service"), time.Now)
+	m := queued(t, s)
+
+	begun, end := make(chan struct{}), make(chan struct{})
+	died := make(chan error, 1)
+	go func() {
+		died <- s.Send(context.WithoutCancel(t.Context()), m.ID, func(context.Context) error {
+			close(begun)
+			<-end
+			return nil
+		}, sent(t.Context()))
+	}()
+	<-begun
+	other := make(chan error, 1)
+	var mails int
+	go func() {
+		other <- store.New(second, outbox.New("email-service"), time.Now).Send(context.WithoutCancel(t.Context()), m.ID,
+			func(context.Context) error {
+				mails++
+				return nil
+			}, sent(t.Context()))
+	}()
+	// The second waits for the lock of the first, whose connection then ends.
+	testkit.Eventually(t, 10*time.Second, func() error {
+		var waiting int
+		const query = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+		if err := first.QueryRow(t.Context(), query).Scan(&waiting); err != nil {
+			return err
+		}
+		if waiting != 1 {
+			return fmt.Errorf("%d wait, want 1", waiting)
+		}
+		return nil
+	})
+	const kill = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'`
+	if _, err := first.Exec(t.Context(), kill); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-other; err != nil || mails != 1 {
+		t.Errorf("Send = %v and %d mails, want one", err, mails)
+	}
+	close(end)
+	if err := <-died; err == nil {
+		t.Error("Send noted a mail without its lock")
+	}
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Sent {
+		t.Errorf("message = %+v, %v", got, err)
+	}
+	wantEvents(t, first, 1)
+}
+
+// TestFailNotesOnce: a fact is told once, and nothing fails that was sent.
+func TestFailNotesOnce(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t, outbox.Schema(), store.Schema())
+	s := store.New(db, outbox.New("email-service"), time.Now)
+	m := queued(t, s)
+	failed := event.New(t.Context(), time.Now(), "u", event.EmailFailed{MessageID: m.MessageID})
+	fail := func() {
+		t.Helper()
+		if err := s.Fail(t.Context(), m.ID, mail.Failed, "no\x00 such\xff user", failed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail()
+	fail()
+	wantEvents(t, db, 1)
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Failed || got.LastError != "no such user" {
+		t.Errorf("message = %+v, %v", got, err)
+	}
+	// An operator replays the event when the address has been mended.
+	if err := s.Send(t.Context(), m.ID, func(context.Context) error { return nil }, sent(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	fail()
+	wantEvents(t, db, 2)
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Sent || got.LastError != "" || got.SentAt.IsZero() {
+		t.Errorf("message = %+v, %v", got, err)
+	}
+}
+
+func TestGetOfNothing(t *testing.T) {
+	t.Parallel()
+	s := store.New(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("email-service"), time.Now)
+	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get = %v, want %v", err, store.ErrNotFound)
+	}
+}
+
+func open(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	db, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
+}
+
+func wantEvents(t *testing.T, db *pgxpool.Pool, want int) {
+	t.Helper()
+	var n int
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox`).Scan(&n); err != nil || n != want {
+		t.Errorf("%d events in the outbox, %v, want %d", n, err, want)
+	}
+}
