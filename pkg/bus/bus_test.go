@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/testkit/localserver"
@@ -46,7 +47,7 @@ func newMessage(t *testing.T, p event.Payload) *message.Message {
 // world is a stream with one consumer and its dead letters.
 type world struct {
 	t       *testing.T
-	client  *redis.Client
+	client  redis.UniversalClient
 	db      *pgxpool.Pool
 	letters *deadletter.Store
 
@@ -54,10 +55,10 @@ type world struct {
 	seen map[string]int
 }
 
-func newWorld(t *testing.T, client *redis.Client) *world {
+func newWorld(t *testing.T, client redis.UniversalClient) *world {
 	t.Helper()
-	db := testkit.Database(t, deadletter.Schema())
-	return &world{t: t, client: client, db: db, letters: deadletter.New(db, time.Now), seen: map[string]int{}}
+	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
+	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}}
 }
 
 // consume runs a consumer until the test ends or stop is called.

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,12 +30,22 @@ func Permanent(err error) error { return backoff.Permanent(err) }
 type ConsumerConfig struct {
 	Topic       event.Topic
 	Subscriber  message.Subscriber
-	Handlers    map[string]Handler // by event name
-	Rest        Handler            // for all other names; they are acknowledged and counted if it is nil
-	DeadLetters message.Publisher  // must not need Redis
-	Timeout     time.Duration      // for one attempt; 10 s if zero
-	Log         *slog.Logger
-	Metrics     prometheus.Registerer
+	Due         []message.Subscriber // of messages that come from elsewhere than the stream, such as dead letters to be replayed
+	Handlers    map[string]Handler   // by event name
+	Rest        Handler              // for all other names; they are acknowledged and counted if it is nil
+	DeadLetters message.Publisher    // must not need Redis
+
+	// Unavailable tells a dependency that is away from a fault of the message. The
+	// message then waits for the dependency, however long, and consumes no attempt.
+	Unavailable func(error) bool
+	// Settled notes that the event needs nothing more from this consumer: it was
+	// handled, is none of its business, or is a dead letter. It may be called again
+	// for the same event. Nothing is noted if it is nil.
+	Settled func(ctx context.Context, e event.Event) error
+
+	Timeout time.Duration // for one attempt; 10 s if zero
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Consumer runs handlers for a stream: three attempts, one and two seconds
@@ -44,6 +53,8 @@ type ConsumerConfig struct {
 // not hold up the others.
 type Consumer struct {
 	cfg     ConsumerConfig
+	types   map[string]bool // of the events that Handlers know in some version
+	gate    *gate
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
@@ -53,38 +64,37 @@ const (
 	firstRetry       = time.Second
 	longestRetry     = 10 * time.Second
 	attemptTimeout   = 10 * time.Second
-	routerPatience   = 25 * time.Second
+	routerPatience   = 40 * time.Second // more than a subscriber takes to drain
 	deadLettersTopic = "dead_letters"
 )
-
-// Metadata of a message that failed, for the dead letters.
-const (
-	AttemptsKey = "headgate_attempts" // JSON list of Attempt
-	ClassKey    = "headgate_class"    // permanent or message
-)
-
-// Attempt is one failed attempt.
-type Attempt struct {
-	At    time.Time `json:"at"`
-	Error string    `json:"error"`
-}
 
 // NewConsumer returns a consumer of one topic.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = attemptTimeout
 	}
+	if cfg.Unavailable == nil {
+		cfg.Unavailable = func(error) bool { return false }
+	}
 	c := &Consumer{
-		cfg: cfg,
+		cfg:   cfg,
+		types: map[string]bool{},
+		gate:  newGate(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_events_total", Help: "Deliveries of events by their end: handled, ignored, failed (one attempt) or dead.",
+			Name: "headgate_events_total", Help: "Deliveries of events by their end: handled, ignored, failed (one attempt), held (a dependency was away) or dead.",
 		}, []string{"topic", "name", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_event_duration_seconds", Help: "Time of one attempt to handle an event.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"topic", "name"}),
 	}
-	cfg.Metrics.MustRegister(c.handled, c.seconds)
+	for name := range cfg.Handlers {
+		c.types[event.Event{Name: name}.Type()] = true
+	}
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headgate_events_held", Help: "Messages that wait for a dependency to come back.",
+	}, func() float64 { return float64(c.gate.waiting()) })
+	cfg.Metrics.MustRegister(c.handled, c.seconds, held)
 	return c
 }
 
@@ -98,14 +108,20 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make router: %w", err)
 	}
-	poison, err := middleware.PoisonQueue(c.cfg.DeadLetters, deadLettersTopic)
+	// What a stop interrupts is nobody's fault: it goes back to the stream.
+	poison, err := middleware.PoisonQueueWithFilter(c.cfg.DeadLetters, deadLettersTopic, func(err error) bool {
+		return !errors.Is(err, errStopped)
+	})
 	if err != nil {
 		return fmt.Errorf("make router: %w", err)
 	}
 	// Outermost first. Both intervals and the multiplier must be set, else the
 	// pauses are constant; two retries are three attempts.
 	router.AddMiddleware(
+		c.open,
+		c.settle,
 		poison,
+		c.hold(ctx),
 		middleware.Retry{
 			MaxRetries:          maxRetries,
 			InitialInterval:     firstRetry,
@@ -117,6 +133,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 		middleware.Recoverer,
 	)
 	router.AddConsumerHandler(string(c.cfg.Topic), string(c.cfg.Topic), c.cfg.Subscriber, c.handle)
+	for i, due := range c.cfg.Due {
+		router.AddConsumerHandler(fmt.Sprintf("due %d", i), string(c.cfg.Topic), due, c.handle)
+	}
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- router.Run(context.WithoutCancel(ctx)) }()
@@ -129,66 +148,82 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return errors.Join(err, <-stopped)
 }
 
-// attempt notes how one attempt went, for the dead letter that may come.
-func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
+// opened is the event that a message carries, or why it carries none.
+type opened struct {
+	event event.Event
+	fault error
+}
+
+type openedKey struct{}
+
+// open decodes the message once for all attempts.
+func (c *Consumer) open(next message.HandlerFunc) message.HandlerFunc {
+	return func(m *message.Message) ([]*message.Message, error) {
+		var o opened
+		o.event, o.fault = parse(m)
+		m.SetContext(context.WithValue(m.Context(), openedKey{}, &o))
+		return next(m)
+	}
+}
+
+func openedOf(m *message.Message) *opened {
+	o, ok := m.Context().Value(openedKey{}).(*opened)
+	if !ok {
+		panic("bus: message was not opened") // The middleware is ours.
+	}
+	return o
+}
+
+func parse(m *message.Message) (event.Event, error) {
+	if fault := m.Metadata.Get(MalformedKey); fault != "" {
+		return event.Event{}, fmt.Errorf("%w: %s", event.ErrMalformed, fault)
+	}
+	e, err := event.Parse(m.Payload)
+	if err != nil {
+		return event.Event{}, err
+	}
+	if e.ID != m.UUID {
+		return event.Event{}, fmt.Errorf("%w: message %s carries event %s", event.ErrMalformed, m.UUID, e.ID)
+	}
+	return e, nil
+}
+
+// settle notes what the others have acknowledged.
+func (c *Consumer) settle(next message.HandlerFunc) message.HandlerFunc {
+	if c.cfg.Settled == nil {
+		return next
+	}
 	return func(m *message.Message) ([]*message.Message, error) {
 		out, err := next(m)
-		if err == nil {
-			return out, nil
+		if o := openedOf(m); err == nil && o.fault == nil {
+			if err := c.cfg.Settled(m.Context(), o.event); err != nil {
+				return nil, fmt.Errorf("note that the event is settled: %w", err)
+			}
 		}
-		class := "message"
-		if _, permanent := errors.AsType[*backoff.PermanentError](err); permanent {
-			class = "permanent"
-		}
-		attempts := append(Attempts(m), Attempt{At: time.Now().UTC(), Error: err.Error()})
-		encoded, _ := json.Marshal(attempts) // Times and texts always encode.
-		m.Metadata.Set(AttemptsKey, string(encoded))
-		m.Metadata.Set(ClassKey, class)
-		result := "failed"
-		if class == "permanent" || len(attempts) > maxRetries {
-			result = "dead"
-		}
-		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(m.Metadata.Get("name")), result).Inc()
-		c.cfg.Log.WarnContext(m.Context(), "event not handled", "event", m.Metadata.Get("name"), "event_id", m.UUID,
-			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
 		return out, err
 	}
 }
 
-// Attempts returns the failed attempts that m carries.
-func Attempts(m *message.Message) []Attempt {
-	var attempts []Attempt
-	if text := m.Metadata.Get(AttemptsKey); text != "" {
-		if err := json.Unmarshal([]byte(text), &attempts); err != nil {
-			return nil // A publisher's own metadata of that name is none of ours.
-		}
-	}
-	return attempts
-}
-
 // handle is one attempt at one message.
 func (c *Consumer) handle(m *message.Message) error {
-	if fault := m.Metadata.Get(MalformedKey); fault != "" {
-		return Permanent(fmt.Errorf("%w: %s", event.ErrMalformed, fault))
+	o := openedOf(m)
+	if o.fault != nil {
+		return Permanent(o.fault)
 	}
-	e, err := event.Parse(m.Payload)
+	if times := m.Metadata.Get(CrashLoopKey); times != "" {
+		return Permanent(fmt.Errorf("crash loop: delivered %s times without an answer", times))
+	}
+	e := o.event
+	handler, err := c.handlerFor(e)
 	if err != nil {
 		return Permanent(err)
-	}
-	if e.ID != m.UUID {
-		return Permanent(fmt.Errorf("%w: message %s carries event %s", event.ErrMalformed, m.UUID, e.ID))
-	}
-	ctx, cancel := context.WithTimeout(withCause(m.Context(), e), c.cfg.Timeout)
-	defer cancel()
-
-	handler, ok := c.cfg.Handlers[e.Name]
-	if !ok {
-		handler = c.cfg.Rest
 	}
 	if handler == nil {
 		c.handled.WithLabelValues(string(c.cfg.Topic), "other", "ignored").Inc()
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(withCause(m.Context(), e), c.cfg.Timeout)
+	defer cancel()
 	start := time.Now()
 	if err := handler(ctx, e); err != nil {
 		if errors.Is(err, event.ErrMalformed) {
@@ -200,10 +235,26 @@ func (c *Consumer) handle(m *message.Message) error {
 	label := c.label(e.Name)
 	c.handled.WithLabelValues(string(c.cfg.Topic), label, "handled").Inc()
 	c.seconds.WithLabelValues(string(c.cfg.Topic), label).Observe(took.Seconds())
-	c.cfg.Log.InfoContext(ctx, "event handled", "event", e.Name, "event_id", e.ID, "topic", string(c.cfg.Topic),
-		"duration_ms", float64(took.Microseconds())/1000,
-		"lag_ms", time.Since(e.OccurredAt).Milliseconds())
+	if c.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		c.cfg.Log.DebugContext(ctx, "event handled", "event", e.Name, "event_id", e.ID, "topic", string(c.cfg.Topic),
+			"duration_ms", float64(took.Microseconds())/1000, "lag_ms", time.Since(e.OccurredAt).Milliseconds())
+	}
 	return nil
+}
+
+// ErrUnknownVersion says that this release does not know the version of an event
+// whose type it knows. A newer release can take the dead letter.
+var ErrUnknownVersion = errors.New("unknown version of a known event")
+
+// handlerFor returns nil for events that are none of this consumer's business.
+func (c *Consumer) handlerFor(e event.Event) (Handler, error) {
+	if handler, ok := c.cfg.Handlers[e.Name]; ok {
+		return handler, nil
+	}
+	if c.types[e.Type()] {
+		return nil, fmt.Errorf("%w: %s", ErrUnknownVersion, e.Name)
+	}
+	return c.cfg.Rest, nil
 }
 
 // label keeps names that a stranger could make up out of the metrics.
@@ -224,7 +275,9 @@ var known = func() map[string]bool {
 
 // withCause returns a context in which new events follow from e.
 func withCause(ctx context.Context, e event.Event) context.Context {
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": e.TraceParent})
+	if e.TraceParent != "" {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": e.TraceParent})
+	}
 	correlation := e.CorrelationID
 	if correlation == "" {
 		correlation = e.ID

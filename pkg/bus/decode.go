@@ -13,9 +13,13 @@ import (
 // Metadata that a subscriber adds to what was published.
 const (
 	TopicKey     = "headgate_topic"
-	EntryKey     = "headgate_entry"     // id of the stream entry
-	MalformedKey = "headgate_malformed" // why the entry is no message; its fields are the payload, as JSON
+	EntryKey     = "headgate_entry"      // id of the stream entry
+	MalformedKey = "headgate_malformed"  // why the entry is no message; its fields are the payload, as JSON
+	CrashLoopKey = "headgate_crash_loop" // how often it was delivered without an answer, when that is too often
 )
+
+// own are the keys that only this package sets.
+var own = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey}
 
 // decode never fails: what is no message becomes one that says so.
 func decode(topic string, entry redis.XMessage) *message.Message {
@@ -24,6 +28,11 @@ func decode(topic string, entry redis.XMessage) *message.Message {
 		fields, _ := json.Marshal(entry.Values) // A map of texts always encodes.
 		id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+topic+":"+entry.ID))
 		m = message.NewMessage(id.String(), fields)
+	}
+	for _, key := range own {
+		delete(m.Metadata, key) // What a publisher writes there is none of ours.
+	}
+	if err != nil {
 		m.Metadata.Set(MalformedKey, err.Error())
 	}
 	m.Metadata.Set(TopicKey, topic)

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -10,8 +9,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Publisher adds messages to streams, all messages of a call in one pipeline.
-// It is safe for concurrent use and leaves the client open.
+// Publisher adds messages to streams. It is safe for concurrent use and leaves
+// the client open.
 type Publisher struct {
 	client     redis.UniversalClient
 	marshaller redisstream.Marshaller
@@ -24,22 +23,25 @@ func NewPublisher(client redis.UniversalClient) *Publisher {
 	return &Publisher{client: client, marshaller: redisstream.DefaultMarshallerUnmarshaller{}}
 }
 
-// Publish implements message.Publisher. It returns nil only after Redis has
-// taken every message. After an error some of them may have been taken, so a
-// repeat can make duplicates; consumers know them by their UUID.
+// Publish implements message.Publisher. Redis takes all messages of a call or
+// none, in their order and in one round trip; so a retry after Redis was full
+// cannot bring an older message behind a newer one. After an error that is not
+// Redis's own answer, such as a timeout, they may have been taken all the same,
+// and a repeat makes duplicates; consumers know them by their UUID.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	pipe := p.client.Pipeline()
+	ctx := messages[0].Context()
+	pipe := p.client.TxPipeline()
 	for _, m := range messages {
 		values, err := p.marshaller.Marshal(topic, m)
 		if err != nil {
 			return fmt.Errorf("encode message %s: %w", m.UUID, err)
 		}
-		pipe.XAdd(context.Background(), &redis.XAddArgs{Stream: topic, Values: values})
+		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values})
 	}
-	commands, err := pipe.Exec(messages[0].Context())
+	commands, err := pipe.Exec(ctx)
 	var faults []error
 	for _, c := range commands {
 		if c.Err() != nil {

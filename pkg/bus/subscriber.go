@@ -5,22 +5,57 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 )
 
-// SubscriberConfig says which group of consumers a subscriber belongs to.
+// SubscriberConfig says which group of consumers a subscriber belongs to. Zero
+// members get their defaults.
 type SubscriberConfig struct {
 	Client   redis.UniversalClient // stays open
 	Group    string
-	Consumer string        // stable name of this instance, unique in the group
-	Window   int           // messages in flight; 64 if zero
-	MaxIdle  time.Duration // after which another consumer takes an entry over; 15 s if zero
-	Log      *slog.Logger
+	Consumer string   // stable name of this instance, unique in the group
+	Groups   []string // every group that must have seen an entry before it is trimmed; Group is one of them
+
+	Window        int           // messages in flight; 64
+	MaxIdle       time.Duration // after which another consumer takes an entry over; 15 s
+	MaxDeliveries int64         // without an answer, after which an entry counts as a crash loop; 8
+	NackPause     time.Duration // before the first redelivery, then doubled; 1 s
+	DrainTimeout  time.Duration // how long Close waits for answers; 30 s
+	Retain        time.Duration // how long a settled entry stays in the stream; 10 minutes
+	ConsumerTTL   time.Duration // after which a consumer that holds nothing is removed; 1 hour
+	TidyEvery     time.Duration // how often the stream is surveyed and trimmed; 15 s
+
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // none if nil
+}
+
+func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
+	defaults := []struct{ member, value *time.Duration }{
+		{&cfg.MaxIdle, new(15 * time.Second)},
+		{&cfg.NackPause, new(time.Second)},
+		{&cfg.DrainTimeout, new(30 * time.Second)},
+		{&cfg.Retain, new(10 * time.Minute)},
+		{&cfg.ConsumerTTL, new(time.Hour)},
+		{&cfg.TidyEvery, new(15 * time.Second)},
+	}
+	for _, d := range defaults {
+		if *d.member == 0 {
+			*d.member = *d.value
+		}
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 64
+	}
+	if cfg.MaxDeliveries == 0 {
+		cfg.MaxDeliveries = 8
+	}
+	return cfg
 }
 
 // Subscriber reads streams as a member of a consumer group, with a window of
@@ -30,36 +65,40 @@ type SubscriberConfig struct {
 //
 // Each message is delivered at least once, in no particular order. A negatively
 // acknowledged one comes again after a pause. An entry that cannot be decoded
-// comes as a message with the metadata MalformedKey.
+// comes as a message with the metadata MalformedKey, one whose consumers keep
+// dying with CrashLoopKey.
 type Subscriber struct {
 	cfg     SubscriberConfig
+	metrics *streamMetrics
 	closing chan struct{}
 	once    sync.Once
 	running sync.WaitGroup
+
+	failing atomic.Pointer[failure]
+}
+
+// failure says since when a stream cannot be read, and why.
+type failure struct {
+	since time.Time
+	err   error
 }
 
 var _ message.Subscriber = (*Subscriber)(nil)
 
 const (
-	defaultWindow  = 64
-	defaultMaxIdle = 15 * time.Second
-	readBlock      = time.Second
-	firstPause     = 100 * time.Millisecond
-	longestPause   = 5 * time.Second
-	nackPause      = time.Second
-	longestNack    = 30 * time.Second
-	farewell       = 5 * time.Second // for the last words to Redis when closing
+	readBlock    = time.Second
+	firstPause   = 100 * time.Millisecond
+	longestPause = 5 * time.Second
+	longestNack  = 30 * time.Second
+	claimEvery   = time.Second
+	farewell     = 5 * time.Second  // for the last words to Redis when closing
+	unhealthy    = 15 * time.Second // of reads that fail
 )
 
 // NewSubscriber returns a subscriber.
 func NewSubscriber(cfg SubscriberConfig) *Subscriber {
-	if cfg.Window == 0 {
-		cfg.Window = defaultWindow
-	}
-	if cfg.MaxIdle == 0 {
-		cfg.MaxIdle = defaultMaxIdle
-	}
-	return &Subscriber{cfg: cfg, closing: make(chan struct{})}
+	cfg = cfg.withDefaults()
+	return &Subscriber{cfg: cfg, metrics: newStreamMetrics(cfg.Metrics), closing: make(chan struct{})}
 }
 
 // ErrClosed says that the subscriber has been closed.
@@ -68,14 +107,15 @@ var ErrClosed = errors.New("subscriber is closed")
 // Subscribe implements message.Subscriber. It returns at once, even while Redis
 // is away; the group is made at the stream's beginning when it is missing, now
 // or after Redis lost its data. The channel is closed after ctx has ended or
-// Close was called and every message in flight was answered.
+// Close was called and every message in flight was answered, or DrainTimeout
+// has passed, at which the contexts of those still in flight are cancelled.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	select {
 	case <-s.closing:
 		return nil, ErrClosed
 	default:
 	}
-	sub := newSubscription(s.cfg, topic)
+	sub := newSubscription(s, topic)
 	stop, cancel := context.WithCancel(ctx)
 	s.running.Go(func() {
 		defer cancel()
@@ -100,69 +140,91 @@ func (s *Subscriber) Close() error {
 	return nil
 }
 
+// Healthy is a readiness check: it says since when the stream cannot be read,
+// once that is longer than a reconnect takes.
+func (s *Subscriber) Healthy(context.Context) error {
+	if f := s.failing.Load(); f != nil && time.Since(f.since) > unhealthy {
+		return fmt.Errorf("stream not readable for %s: %w", time.Since(f.since).Round(time.Second), f.err)
+	}
+	return nil
+}
+
 // subscription is one stream read by one consumer.
 type subscription struct {
-	cfg   SubscriberConfig
-	topic string
-	out   chan *message.Message
-	fresh slots // for entries that nobody had before
-	taken slots // for entries of consumers that died; apart, lest an idle reader hold them all
-	acks  chan string
+	*Subscriber
+	topic  string
+	out    chan *message.Message
+	fresh  slots // for entries that nobody had before
+	taken  slots // for entries of consumers that died; apart, lest an idle reader hold them all
+	alone  slots // for the one entry under suspicion of killing its consumers
+	acks   chan string
+	lookup prometheus.Labels
 
 	mu       sync.Mutex
 	inFlight map[string]struct{}
 }
 
-func newSubscription(cfg SubscriberConfig, topic string) *subscription {
+func newSubscription(s *Subscriber, topic string) *subscription {
 	return &subscription{
-		cfg:      cfg,
-		topic:    topic,
-		out:      make(chan *message.Message),
-		fresh:    newSlots(cfg.Window - cfg.Window/4),
-		taken:    newSlots(max(1, cfg.Window/4)),
-		acks:     make(chan string, cfg.Window),
-		inFlight: map[string]struct{}{},
+		Subscriber: s,
+		topic:      topic,
+		out:        make(chan *message.Message),
+		fresh:      newSlots(s.cfg.Window - s.cfg.Window/4),
+		taken:      newSlots(max(1, s.cfg.Window/4)),
+		alone:      newSlots(1),
+		acks:       make(chan string, s.cfg.Window),
+		lookup:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
+		inFlight:   map[string]struct{}{},
 	}
 }
 
-// run reads until ctx ends, then drains. Work in flight goes on under a context
-// that does not end with ctx.
-func (s *subscription) run(ctx context.Context) {
-	work := context.WithoutCancel(ctx)
-	var acker, deliveries sync.WaitGroup
-	acker.Go(func() { s.acknowledge(work, ctx) })
+// run reads until stop ends, then drains. Work in flight goes on under a context
+// that ends only with the time for that.
+func (s *subscription) run(stop context.Context) {
+	work, giveUp := context.WithCancel(context.WithoutCancel(stop))
+	defer giveUp()
+	last := context.WithoutCancel(stop)
+	var acker, deliveries, upkeep, renewer sync.WaitGroup
+	acker.Go(func() { s.acknowledge(last, stop) })
 
-	take := func(from slots, entries []redis.XMessage) {
-		for _, entry := range entries {
+	take := func(from slots, entries []redis.XMessage, times map[string]int64) {
+		for _, entry := range s.present(last, entries) {
 			if !s.track(entry.ID) {
 				from.release(1)
 				continue
 			}
 			deliveries.Go(func() {
 				defer from.release(1)
-				s.deliver(ctx, work, entry)
+				s.deliver(stop, work, entry, times[entry.ID])
 			})
 		}
+		from.release(s.absent(entries))
 	}
-	var claimer, renewer sync.WaitGroup
-	renewing, stopRenewing := context.WithCancel(work)
-	claimer.Go(func() { s.every(ctx, func() { s.claim(ctx, take) }) })
-	renewer.Go(func() { s.every(renewing, func() { s.renew(renewing) }) })
-	s.read(ctx, take)
+	renewing, stopRenewing := context.WithCancel(last)
+	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, take) }) })
+	upkeep.Go(func() { every(stop, s.cfg.TidyEvery, func() { s.tidy(stop) }) })
+	renewer.Go(func() { every(renewing, s.cfg.MaxIdle/3, func() { s.renew(renewing) }) })
+	s.read(stop, take)
 
-	claimer.Wait()
+	upkeep.Wait()
+	drained := time.AfterFunc(s.cfg.DrainTimeout, giveUp)
 	deliveries.Wait()
+	drained.Stop()
 	stopRenewing()
 	renewer.Wait()
 	close(s.acks)
 	acker.Wait()
-	s.handBack(work)
+	s.handBack(last)
 	close(s.out)
 }
 
+// takeFunc hands entries to handlers. times says how often each was delivered;
+// it is nil for entries that nobody had before.
+type takeFunc func(from slots, entries []redis.XMessage, times map[string]int64)
+
 // read takes what this consumer had when it died, then new entries, never more
 // than it has free slots: nothing is hoarded.
-func (s *subscription) read(ctx context.Context, take func(slots, []redis.XMessage)) {
+func (s *subscription) read(ctx context.Context, take takeFunc) {
 	from := "0"
 	var pause time.Duration
 	for {
@@ -177,22 +239,30 @@ func (s *subscription) read(ctx context.Context, take func(slots, []redis.XMessa
 		}
 		if err != nil {
 			pause = min(max(2*pause, firstPause), longestPause)
+			s.failing.CompareAndSwap(nil, &failure{time.Now(), err})
 			s.recover(ctx, err, pause)
 			continue
 		}
 		pause = 0
-		if from != ">" {
-			if len(entries) == 0 {
-				from = ">"
-			} else {
-				from = entries[len(entries)-1].ID
-			}
+		s.failing.Store(nil)
+		if from == ">" {
+			take(s.fresh, entries, nil)
+			continue
 		}
-		take(s.fresh, entries)
+		if len(entries) == 0 {
+			from = ">"
+			continue
+		}
+		from = entries[len(entries)-1].ID
+		take(s.fresh, entries, s.deliveries(ctx, entries))
 	}
 }
 
 func (s *subscription) fetch(ctx context.Context, from string, count int) ([]redis.XMessage, error) {
+	// The deadline tells of a connection that went silent; go-redis alone would
+	// wait ten seconds more than the server is asked to.
+	ctx, cancel := context.WithTimeout(ctx, readBlock+EventPatience)
+	defer cancel()
 	streams, err := s.cfg.Client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group:    s.cfg.Group,
 		Consumer: s.cfg.Consumer,
@@ -216,63 +286,28 @@ func (s *subscription) fetch(ctx context.Context, from string, count int) ([]red
 // recover waits, and makes the group anew if Redis does not know it.
 func (s *subscription) recover(ctx context.Context, err error, pause time.Duration) {
 	// Redis says NOGROUP, or UNBLOCKED when the stream vanishes during a read.
-	if strings.Contains(err.Error(), "NOGROUP") || strings.Contains(err.Error(), "UNBLOCKED") {
-		err := s.cfg.Client.XGroupCreateMkStream(ctx, s.topic, s.cfg.Group, "0").Err()
+	if lostGroup(err) || redis.HasErrorPrefix(err, "UNBLOCKED") {
+		err = s.cfg.Client.XGroupCreateMkStream(ctx, s.topic, s.cfg.Group, "0").Err()
 		if err == nil {
 			s.cfg.Log.InfoContext(ctx, "consumer group created", "topic", s.topic, "group", s.cfg.Group)
 			return
 		}
-		if strings.Contains(err.Error(), "BUSYGROUP") {
+		if redis.HasErrorPrefix(err, "BUSYGROUP") {
 			return
 		}
 	}
 	s.cfg.Log.WarnContext(ctx, "stream not readable", "topic", s.topic, "error", err.Error(), "retry_in_ms", pause.Milliseconds())
+	wait(ctx, pause)
+}
+
+// wait reports whether pause has passed before ctx ended.
+func wait(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-time.After(pause):
-	}
-}
-
-// track reports whether entry id was not in flight before.
-func (s *subscription) track(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.inFlight[id]; ok {
 		return false
-	}
-	s.inFlight[id] = struct{}{}
-	return true
-}
-
-func (s *subscription) untrack(ids ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, id := range ids {
-		delete(s.inFlight, id)
-	}
-}
-
-// deliver hands one entry to the handler until it is acknowledged. When ctx
-// ends before a handler has it, the entry is left pending for handBack.
-func (s *subscription) deliver(ctx, work context.Context, entry redis.XMessage) {
-	for pause := nackPause; ; pause = min(2*pause, longestNack) {
-		m := decode(s.topic, entry)
-		m.SetContext(work)
-		select {
-		case <-ctx.Done():
-			return
-		case s.out <- m:
-		}
-		select {
-		case <-m.Acked():
-			s.acks <- entry.ID
-			return
-		case <-m.Nacked():
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
+	case <-timer.C:
+		return true
 	}
 }

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,7 +17,7 @@ const (
 // acknowledge sends acknowledgements in batches until the channel is closed and
 // every one has been sent, or, once stop has ended, Redis stays away too long.
 func (s *subscription) acknowledge(ctx, stop context.Context) {
-	var batch []string
+	batch := make([]string, 0, ackBatch)
 	for id := range s.acks {
 		batch = append(batch[:0], id)
 		open := true
@@ -51,33 +52,13 @@ func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 			return
 		}
 		s.cfg.Log.WarnContext(ctx, "acknowledgements wait", "topic", s.topic, "count", len(ids), "error", err.Error())
-		if lostGroup(err) {
+		if lostGroup(err) || !wait(ctx, pause) {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
 		}
 	}
 }
 
 func lostGroup(err error) bool { return redis.HasErrorPrefix(err, "NOGROUP") }
-
-// every calls f three times in the span after which an entry counts as
-// abandoned, until ctx ends.
-func (s *subscription) every(ctx context.Context, f func()) {
-	tick := time.NewTicker(s.cfg.MaxIdle / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			f()
-		}
-	}
-}
 
 // renew keeps the entries in flight from looking abandoned.
 func (s *subscription) renew(ctx context.Context) {
@@ -93,24 +74,14 @@ func (s *subscription) renew(ctx context.Context) {
 	}
 }
 
-func (s *subscription) pending() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := make([]string, 0, len(s.inFlight))
-	for id := range s.inFlight {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
 // claim takes over the entries that were abandoned, as fast as they are handled.
-func (s *subscription) claim(ctx context.Context, take func(slots, []redis.XMessage)) {
+func (s *subscription) claim(ctx context.Context, take takeFunc) {
 	for cursor := "0-0"; ; {
 		free := s.taken.reserve(ctx)
 		if free == 0 {
 			return
 		}
-		entries, next, err := s.cfg.Client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
+		entries, next, gone, err := s.cfg.Client.XAutoClaimWithDeleted(ctx, &redis.XAutoClaimArgs{
 			Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer,
 			MinIdle: s.cfg.MaxIdle, Start: cursor, Count: int64(free),
 		}).Result()
@@ -121,9 +92,15 @@ func (s *subscription) claim(ctx context.Context, take func(slots, []redis.XMess
 			}
 			return
 		}
+		s.lost(ctx, gone)
 		if len(entries) > 0 {
+			s.metrics.claimed.With(s.lookup).Add(float64(len(entries)))
 			s.cfg.Log.InfoContext(ctx, "abandoned entries claimed", "topic", s.topic, "count", len(entries))
-			take(s.taken, entries)
+			times := s.deliveries(ctx, entries)
+			// Of the entries that a crash left behind one may be its cause. In another
+			// order each time, the innocent get ahead of it sooner or later.
+			rand.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
+			take(s.taken, entries, times)
 		}
 		if next == "0-0" || next == "" {
 			return
@@ -133,7 +110,8 @@ func (s *subscription) claim(ctx context.Context, take func(slots, []redis.XMess
 }
 
 // handBack makes the entries that no handler has finished look long abandoned,
-// so that another consumer claims them at its next look.
+// so that another consumer claims them at its next look. They do not count as
+// deliveries without an answer: nobody died of them.
 func (s *subscription) handBack(ctx context.Context) {
 	ids := s.pending()
 	if len(ids) == 0 {
@@ -145,7 +123,7 @@ func (s *subscription) handBack(ctx context.Context) {
 	for _, id := range ids {
 		args = append(args, id)
 	}
-	args = append(args, "IDLE", (10 * s.cfg.MaxIdle).Milliseconds(), "JUSTID")
+	args = append(args, "IDLE", (10 * s.cfg.MaxIdle).Milliseconds(), "RETRYCOUNT", 0, "JUSTID")
 	if err := s.cfg.Client.Do(ctx, args...).Err(); err != nil {
 		s.cfg.Log.WarnContext(ctx, "entries not handed back", "topic", s.topic, "count", len(ids), "error", err.Error())
 	}

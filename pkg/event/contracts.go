@@ -5,6 +5,9 @@ package event
 // follow it.
 func Contracts() []Payload {
 	return []Payload{
+		DeadLetterDiscarded{},
+		DeadLetterReplayed{},
+		EmailDeferred{},
 		EmailFailed{},
 		EmailSent{},
 		SessionRefreshReused{},

@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // EmailSent says that the mail server took a message. To is masked.
 type EmailSent struct {
 	MessageID string `json:"messageId"`
@@ -29,3 +31,21 @@ func (EmailFailed) EventTopics() []Topic { return []Topic{Audit} }
 
 // EventOutcome says that this is a failure.
 func (EmailFailed) EventOutcome() Outcome { return Failure }
+
+// EmailDeferred says that the mail server put a mail off.
+type EmailDeferred struct {
+	MessageID     string    `json:"messageId"`
+	Template      string    `json:"template"`
+	To            string    `json:"to"` // masked
+	Reason        string    `json:"reason"`
+	NextAttemptAt time.Time `json:"nextAttemptAt"`
+}
+
+// EventName implements Payload.
+func (EmailDeferred) EventName() string { return "email.deferred.v1" }
+
+// EventTopics implements Payload.
+func (EmailDeferred) EventTopics() []Topic { return []Topic{Audit} }
+
+// EventOutcome says that this is a failure.
+func (EmailDeferred) EventOutcome() Outcome { return Failure }

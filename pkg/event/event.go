@@ -47,7 +47,12 @@ type Actor struct {
 // Event is a fact on the wire. ID is a UUIDv7, the Watermill UUID and the
 // deduplication key; the outbox assigns it once, in the transaction of the
 // state change, and every copy of the event on every stream carries it.
+//
+// ProducerSeq numbers what a producer puts on one stream: 1, 2, 3 and so on,
+// without a gap, so that a loss can be proved. The relay assigns it, so an event
+// has another number on each stream; 0 is none.
 type Event struct {
+	ProducerSeq   int64           `json:"producerSeq,omitempty"`
 	ID            string          `json:"id"`
 	Name          string          `json:"name"`
 	OccurredAt    time.Time       `json:"occurredAt"`
@@ -142,8 +147,8 @@ func Parse(data []byte) (Event, error) {
 		return Event{}, fmt.Errorf("%w: name is not like subject.happened.v1", ErrMalformed)
 	case e.OccurredAt.IsZero():
 		return Event{}, fmt.Errorf("%w: occurredAt is missing", ErrMalformed)
-	case e.Producer == "":
-		return Event{}, fmt.Errorf("%w: producer is missing", ErrMalformed)
+	case e.Producer == "" || e.ProducerSeq < 0:
+		return Event{}, fmt.Errorf("%w: producer or its number is missing", ErrMalformed)
 	case len(e.Data) == 0 || e.Data[0] != '{':
 		return Event{}, fmt.Errorf("%w: data is not an object", ErrMalformed)
 	}

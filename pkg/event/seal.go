@@ -1,11 +1,13 @@
 package event
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -94,4 +96,21 @@ func Mask(v any) any {
 		}
 	}
 	return v
+}
+
+// MaskJSON is Mask for a JSON text. What holds no sealed value comes back as it
+// is.
+func MaskJSON(data json.RawMessage) (json.RawMessage, error) {
+	if !bytes.Contains(data, []byte(sealVersion)) && !bytes.ContainsRune(data, '\\') {
+		return data, nil
+	}
+	var v any
+	if err := json.Unmarshal(data, &v); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	masked, err := json.Marshal(Mask(v))
+	if err != nil {
+		return nil, fmt.Errorf("encode masked data: %w", err)
+	}
+	return masked, nil
 }

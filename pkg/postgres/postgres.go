@@ -27,6 +27,9 @@ type Database struct {
 	DatabaseMaxConns int32          `envconfig:"DATABASE_MAX_CONNS" default:"20" desc:"Connections that one instance may hold."`
 }
 
+// DatabaseConfig lets commands find this part in a service's configuration.
+func (d Database) DatabaseConfig() Database { return d }
+
 // Validate implements service.Validator.
 func (d Database) Validate() error {
 	u, err := url.Parse(d.DatabaseURL.Reveal())
@@ -119,12 +122,6 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
 		return fmt.Errorf("migrate %s: %w", schema.Name, err)
 	}
 	return nil
-}
-
-// Violates reports whether err is a violation of the named constraint.
-func Violates(err error, constraint string) bool {
-	fault, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && fault.ConstraintName == constraint
 }
 
 // Querier is a pool or a transaction.

@@ -131,5 +131,9 @@ func openRedis(t testing.TB, address string) *redis.Client {
 		t.Fatalf("open Redis: %v", err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return client
+	single, ok := client.(*redis.Client)
+	if !ok {
+		t.Fatalf("%s is not one server", redisVariable)
+	}
+	return single
 }

@@ -1,0 +1,74 @@
+package bus
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Metadata of a message that failed, for the dead letters.
+const (
+	AttemptsKey = "headgate_attempts" // JSON list of Attempt
+	ClassKey    = "headgate_class"    // permanent or message
+)
+
+// Attempt is one failed attempt.
+type Attempt struct {
+	At    time.Time `json:"at"`
+	Error string    `json:"error"`
+}
+
+// attempt notes how one attempt went, for the dead letter that may come. A
+// dependency that is away ends the retries at once: hold takes over.
+func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
+	return func(m *message.Message) ([]*message.Message, error) {
+		out, err := next(m)
+		if err == nil {
+			return out, nil
+		}
+		if m.Context().Err() != nil {
+			return out, backoff.Permanent(fmt.Errorf("%w: %w", errStopped, err))
+		}
+		_, permanent := errors.AsType[*backoff.PermanentError](err)
+		if !permanent && c.cfg.Unavailable(err) {
+			return out, backoff.Permanent(err)
+		}
+		class := "message"
+		if permanent {
+			class = "permanent"
+		}
+		attempts := c.note(m, class, err)
+		result := "failed"
+		if permanent || len(attempts) > maxRetries {
+			result = "dead"
+		}
+		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(m.Metadata.Get("name")), result).Inc()
+		c.cfg.Log.WarnContext(m.Context(), "event not handled", "event", m.Metadata.Get("name"), "event_id", m.UUID,
+			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
+		return out, err
+	}
+}
+
+// note adds a failed attempt to the message.
+func (c *Consumer) note(m *message.Message, class string, err error) []Attempt {
+	attempts := append(Attempts(m), Attempt{At: time.Now().UTC(), Error: err.Error()})
+	encoded, _ := json.Marshal(attempts) // Times and texts always encode.
+	m.Metadata.Set(AttemptsKey, string(encoded))
+	m.Metadata.Set(ClassKey, class)
+	return attempts
+}
+
+// Attempts returns the failed attempts that m carries.
+func Attempts(m *message.Message) []Attempt {
+	var attempts []Attempt
+	if text := m.Metadata.Get(AttemptsKey); text != "" {
+		if err := json.Unmarshal([]byte(text), &attempts); err != nil {
+			return nil // A publisher's own metadata of that name is none of ours.
+		}
+	}
+	return attempts
+}

@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Violates reports whether err is a violation of the named constraint.
+func Violates(err error, constraint string) bool {
+	fault, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && fault.ConstraintName == constraint
+}
+
+// Unavailable reports whether err says that the database cannot work at present:
+// it is away, starting, stopping, full, read-only, or too slow. The same
+// statement may well succeed later.
+func Unavailable(err error) bool {
+	if err == nil {
+		return false
+	}
+	if fault, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return unavailable(fault.Code)
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return pgconn.SafeToRetry(err) || pgconn.Timeout(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// unavailable knows the SQLSTATEs of https://www.postgresql.org/docs/current/errcodes-appendix.html.
+func unavailable(code string) bool {
+	switch {
+	case strings.HasPrefix(code, "08"), // connection exception
+		strings.HasPrefix(code, "53"),  // insufficient resources
+		strings.HasPrefix(code, "57P"), // shutdown, crash, starting up
+		strings.HasPrefix(code, "58"):  // system error, such as a failing disk
+		return true
+	}
+	return code == "57014" || // statement timeout
+		code == "25006" || // read-only: a standby
+		code == "25P03" // idle in transaction for too long
+}
+
+// HourOfUUID returns the SQL for the hour, counted from 1970 in UTC, in which a
+// UUIDv7 was made. RFC 9562: its first 48 bits are the time in milliseconds.
+func HourOfUUID(column string) string {
+	return `(('x' || translate(left(` + column + `::text, 13), '-', ''))::bit(48)::bigint / 3600000)`
+}
+
+// HashOfUUID returns the SQL for a hash of a UUID of 56 bits, so that a numeric
+// sum of them tells whether two sets are the same.
+func HashOfUUID(column string) string {
+	return `('x' || encode(substr(sha256(uuid_send(` + column + `)), 1, 7), 'hex'))::bit(56)::bigint`
+}
