@@ -49,7 +49,7 @@ func TestRedisUsers(t *testing.T) {
 			t.Logf("redis-server said:\n%s", &output)
 		}
 	})
-	connect := func(user, password string) *redis.Client {
+	connect := func(user, password string) redis.UniversalClient {
 		address := url.URL{Scheme: "redis", Host: fmt.Sprintf("127.0.0.1:%d", port), User: url.UserPassword(user, password)}
 		client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
 		if err != nil {
@@ -60,12 +60,13 @@ func TestRedisUsers(t *testing.T) {
 	}
 	operator := connect("operator", "password-of-OPERATOR")
 	testkit.Eventually(t, 10*time.Second, func() error { return operator.Ping(t.Context()).Err() })
-	for _, c := range []*redis.Client{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
+	for _, c := range []redis.UniversalClient{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
 		if err := c.Ping(t.Context()).Err(); err == nil {
 			t.Error("somebody without the password got in")
 		}
 	}
 
+	script := func(key, body string) []any { return []any{"EVAL", body, 1, key} }
 	consume := func(topic, group string) [][]any {
 		return [][]any{
 			{"XGROUP", "CREATE", topic, group, "0", "MKSTREAM"},
@@ -73,17 +74,24 @@ func TestRedisUsers(t *testing.T) {
 			{"XACK", topic, group, "0-1"},
 			{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
 			{"XAUTOCLAIM", topic, group, "c", 1, "0"},
+			{"XINFO", "GROUPS", topic},
+			{"XTRIM", topic, "MINID", "~", "0-1"},
+			script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
+			{"HGETALL", "ledger:sent:" + topic},
+			{"HSET", "ledger:missing:" + topic + ":auth-service", group, "{}"},
+			{"HDEL", "ledger:missing:" + topic + ":auth-service", group},
 		}
 	}
 	add := func(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
-	script := func(key, body string) []any { return []any{"EVAL", body, 1, key} }
+	account := func(topic string) []any { return []any{"HSET", "ledger:sent:" + topic, "producer", "{}"} }
+	heed := func(topic string) []any { return []any{"HGETALL", "ledger:missing:" + topic + ":producer"} }
 	forbidden := [][]any{
 		{"FLUSHALL"},
 		{"KEYS", "*"},
 		{"CONFIG", "GET", "*"},
 		{"ACL", "LIST"},
 		{"CLIENT", "KILL", "TYPE", "normal"},
-		{"XTRIM", "audit-events", "MAXLEN", 0},
+		{"XTRIM", "someone-elses", "MAXLEN", 0},
 		{"DEL", "audit-events"},
 		{"XRANGE", "email-events", "-", "+"},
 		{"GET", "other"},
@@ -92,8 +100,10 @@ func TestRedisUsers(t *testing.T) {
 	}
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
-			may:    [][]any{{"PING"}, add("email-events"), add("audit-events"), add("user-events")},
-			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y")),
+			may: [][]any{
+				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), account("email-events"), heed("user-events"),
+			},
+			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
 		},
 		"user-service": {
 			may: append(consume("user-events", "user-service"), add("audit-events"), add("user-events"),
@@ -101,12 +111,12 @@ func TestRedisUsers(t *testing.T) {
 			mayNot: append(consume("email-events", "email-service"), add("email-events")),
 		},
 		"email-service": {
-			may:    append(consume("email-events", "email-service"), add("audit-events")),
-			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events")),
+			may:    append(consume("email-events", "email-service"), add("audit-events"), account("audit-events"), heed("audit-events")),
+			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events"), account("email-events")),
 		},
 		"audit-service": {
-			may:    consume("audit-events", "audit-service"),
-			mayNot: append(consume("email-events", "email-service"), add("audit-events")),
+			may:    append(consume("audit-events", "audit-service"), add("audit-events"), account("audit-events"), heed("audit-events")),
+			mayNot: append(consume("email-events", "email-service"), add("email-events"), heed("email-events")),
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])")},

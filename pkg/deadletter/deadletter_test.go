@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 func poisoned(t *testing.T, payload, reason string) *message.Message {
 	t.Helper()
 	m := message.NewMessage(uuid.NewString(), []byte(payload))
+	if e, err := event.Parse(m.Payload); err == nil {
+		m.UUID = e.ID
+	}
 	m.Metadata = message.Metadata{
 		bus.TopicKey: "email-events", bus.EntryKey: "1-1", bus.ClassKey: "message",
 		middleware.ReasonForPoisonedKey: reason, "name": "x.y.v1",
@@ -52,7 +56,7 @@ func sealedEvent(t *testing.T) (id, payload string) {
 
 func TestLettersAreReadable(t *testing.T) {
 	t.Parallel()
-	store := deadletter.New(testkit.Database(t, deadletter.Schema()), time.Now)
+	store := deadletter.New(testkit.Database(t, outbox.Schema(), deadletter.Schema()), outbox.New("test"), time.Now)
 	issuer := testkit.NewIssuer(t)
 	server := httptest.NewServer(web.NewRouter(store.Routes("/api/v1/email"), web.Options{
 		Auth: issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
@@ -99,7 +103,7 @@ func TestLettersAreReadable(t *testing.T) {
 	if len(seen) != 3 {
 		t.Fatalf("%d letters, want 3: a message that fails again has one letter", len(seen))
 	}
-	if first := seen[2]; *first.EventID != eventID || first.Reason != "smtp: 550 no" || first.Attempts != 1 {
+	if first := seen[2]; *first.EventID != eventID || first.Reason != "smtp: 550 no" || first.Attempts != 2 {
 		t.Errorf("letter = %+v", first)
 	}
 	if seen[0].EventID != nil {

@@ -18,9 +18,11 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
@@ -38,25 +40,39 @@ func Schema() postgres.Schema {
 
 // Store keeps dead letters. It is the Publisher of Watermill's PoisonQueue.
 type Store struct {
-	db  postgres.Querier
+	db  *pgxpool.Pool
+	box *outbox.Box
 	now func() time.Time
 }
 
 var _ message.Publisher = (*Store)(nil)
 
-// New returns the dead letters in db.
-func New(db postgres.Querier, now func() time.Time) *Store { return &Store{db: db, now: now} }
+// New returns the dead letters in db, which must have Schema and the outbox's.
+// What operators do with them goes to box.
+func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
+	return &Store{db: db, box: box, now: now}
+}
 
 const writeTimeout = 5 * time.Second
 
 const insert = `
-	INSERT INTO dead_letters (id, message_id, event_id, type, stream, entry_id, reason, class,
+	INSERT INTO dead_letters (id, message_id, event_id, type, producer, producer_seq, stream, entry_id, reason, class,
 		attempts, payload, metadata, first_failed_at, last_failed_at)
-	VALUES (@id, @message_id, @event_id, @type, @stream, @entry_id, @reason, @class,
+	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @stream, @entry_id, @reason, @class,
 		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
 	ON CONFLICT (stream, message_id) WHERE status = 'open' DO UPDATE
-	SET reason = excluded.reason, class = excluded.class, attempts = excluded.attempts,
+	SET reason = excluded.reason, class = excluded.class, attempts = dead_letters.attempts || excluded.attempts,
 		last_failed_at = excluded.last_failed_at`
+
+// reopen opens a letter again whose replay failed, unless the same message has
+// got another open letter meanwhile.
+const reopen = `
+	UPDATE dead_letters d
+	SET status = 'open', replay_due = NULL, closed_at = NULL, closed_by = '',
+		reason = @reason, class = @class, attempts = attempts || @attempts, last_failed_at = @last_failed_at
+	WHERE id = @letter AND NOT EXISTS (
+		SELECT FROM dead_letters other
+		WHERE other.stream = d.stream AND other.message_id = d.message_id AND other.status = 'open' AND other.id <> d.id)`
 
 // Publish implements message.Publisher. The topic is the poison queue's and of
 // no interest; the stream that the message came from is in its metadata.
@@ -84,26 +100,42 @@ func (s *Store) keep(m *message.Message) error {
 	if len(attempts) == 0 {
 		attempts = []bus.Attempt{{At: s.now().UTC(), Error: m.Metadata.Get(middleware.ReasonForPoisonedKey)}}
 	}
-	var eventID, name *string
-	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" {
-		eventID, name = &e.ID, &e.Name
+	args := pgx.StrictNamedArgs{
+		"reason":         text(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey))),
+		"class":          m.Metadata.Get(bus.ClassKey),
+		"attempts":       encode(attempts),
+		"last_failed_at": attempts[len(attempts)-1].At,
 	}
-	_, err = s.db.Exec(ctx, insert, pgx.StrictNamedArgs{
+	if letter := m.Metadata.Get(letterKey); letter != "" {
+		again := maps.Clone(args)
+		again["letter"] = letter
+		tag, err := s.db.Exec(ctx, reopen, again)
+		if err != nil {
+			return fmt.Errorf("open the dead letter again: %w", err)
+		}
+		if tag.RowsAffected() == 1 {
+			return nil
+		}
+	}
+	var eventID, name, producer *string
+	var seq *int64
+	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" && e.ID == m.UUID {
+		eventID, name, producer, seq = &e.ID, &e.Name, &e.Producer, &e.ProducerSeq
+	}
+	maps.Copy(args, pgx.StrictNamedArgs{
 		"id":              id,
 		"message_id":      text(m.UUID),
 		"event_id":        eventID,
 		"type":            name,
+		"producer":        producer,
+		"producer_seq":    seq,
 		"stream":          m.Metadata.Get(bus.TopicKey),
 		"entry_id":        m.Metadata.Get(bus.EntryKey),
-		"reason":          text(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey))),
-		"class":           m.Metadata.Get(bus.ClassKey),
-		"attempts":        encode(attempts),
 		"payload":         []byte(m.Payload),
 		"metadata":        encode(foreign(m.Metadata)),
 		"first_failed_at": attempts[0].At,
-		"last_failed_at":  attempts[len(attempts)-1].At,
 	})
-	if err != nil {
+	if _, err := s.db.Exec(ctx, insert, args); err != nil {
 		return fmt.Errorf("insert dead letter: %w", err)
 	}
 	return nil
@@ -113,7 +145,7 @@ func (s *Store) keep(m *message.Message) error {
 func foreign(m message.Metadata) map[string]string {
 	own := maps.Clone(map[string]string(m))
 	for _, key := range []string{
-		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey,
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, letterKey,
 		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
 	} {
 		delete(own, key)

@@ -5,18 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
-	"github.com/gorilla/mux"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/web"
 )
 
 // Letter is a dead letter in a list.
@@ -33,13 +29,23 @@ type Letter struct {
 	Status        string    `json:"status"`
 }
 
+// The states of a letter.
+const (
+	Open      = "open"
+	Replayed  = "replayed"
+	Discarded = "discarded"
+)
+
 // Detail is a dead letter with what it holds. Payload is the event with its
 // sealed values masked, or the raw fields of an entry that is none.
 type Detail struct {
 	Letter
-	EntryID string        `json:"entryId"`
-	Errors  []bus.Attempt `json:"errors"`
-	Payload any           `json:"payload"`
+	EntryID  string        `json:"entryId"`
+	ClosedAt *time.Time    `json:"closedAt,omitempty"`
+	ClosedBy string        `json:"closedBy,omitempty"`
+	Note     string        `json:"note,omitempty"` // why it was discarded
+	Errors   []bus.Attempt `json:"errors"`
+	Payload  any           `json:"payload"`
 }
 
 // Filter chooses dead letters; empty members choose all.
@@ -88,13 +94,13 @@ func (s *Store) List(ctx context.Context, filter Filter, after string, limit int
 func (s *Store) Get(ctx context.Context, id string) (Detail, error) {
 	const query = `
 		SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),
-			first_failed_at, last_failed_at, status, entry_id, attempts, payload
+			first_failed_at, last_failed_at, status, entry_id, closed_at, closed_by, note, attempts, payload
 		FROM dead_letters
 		WHERE id = $1`
 	var d Detail
 	var payload []byte
 	err := s.db.QueryRow(ctx, query, id).Scan(&d.ID, &d.EventID, &d.Type, &d.Stream, &d.Reason, &d.Class, &d.Attempts,
-		&d.FirstFailedAt, &d.LastFailedAt, &d.Status, &d.EntryID, &d.Errors, &payload)
+		&d.FirstFailedAt, &d.LastFailedAt, &d.Status, &d.EntryID, &d.ClosedAt, &d.ClosedBy, &d.Note, &d.Errors, &payload)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Detail{}, ErrNotFound
 	}
@@ -115,42 +121,4 @@ func readable(payload []byte) any {
 		return string(payload)
 	}
 	return payload // base64 in JSON
-}
-
-// Routes returns the operator's view of the dead letters under prefix.
-func (s *Store) Routes(prefix string) []web.Route {
-	return []web.Route{
-		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
-		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
-	}
-}
-
-func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
-	if err != nil {
-		return err
-	}
-	if _, err := uuid.Parse(page.After); page.After != "" && err != nil {
-		return web.ErrCursor
-	}
-	query := r.URL.Query()
-	letters, err := s.List(r.Context(), Filter{
-		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
-	}, page.After, page.Limit+1)
-	if err != nil {
-		return err
-	}
-	return web.SendPage(w, page, letters, func(l Letter) string { return l.ID })
-}
-
-func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {
-	id, err := uuid.Parse(mux.Vars(r)["id"])
-	if err != nil {
-		return ErrNotFound
-	}
-	detail, err := s.Get(r.Context(), id.String())
-	if err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, detail)
 }

@@ -3,6 +3,10 @@
 // committed, and marks it only after Redis has answered. So an event can be
 // published twice, never lost, and never published for a change that was
 // rolled back.
+//
+// On each topic a producer's events are numbered without a gap, and events of
+// one subject are published in the order in which they were committed. What a
+// consumer never got, because the broker lost it, is published again.
 package outbox
 
 import (
@@ -35,8 +39,8 @@ func Schema() postgres.Schema {
 const channel = "outbox"
 
 const insert = `
-	INSERT INTO outbox (event_id, topic, name, payload)
-	VALUES ($1, $2, $3, $4)`
+	INSERT INTO outbox (event_id, topic, name, subject, payload)
+	VALUES ($1, $2, $3, $4, $5)`
 
 // Box writes a producer's events.
 type Box struct{ producer string }
@@ -75,7 +79,7 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 			return fmt.Errorf("encode event %s: %w", e.Name, err)
 		}
 		for _, topic := range e.Topics {
-			batch.Queue(insert, e.ID, string(topic), e.Name, payload)
+			batch.Queue(insert, e.ID, string(topic), e.Name, e.Subject, payload)
 		}
 	}
 	if len(events) > 0 {

@@ -212,6 +212,7 @@ func TestBytesArePublishedAsTheyWereStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	events[0].ProducerSeq = 1
 	want, err := json.Marshal(events[0])
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -24,12 +25,15 @@ type Relay struct {
 }
 
 const (
-	batchSize    = 200
+	batchSize    = 500
 	pollInterval = time.Second // a safety net: NOTIFY is the way it learns of rows
+	behindPause  = 5 * time.Millisecond
 	stepTimeout  = 10 * time.Second
 	longestPause = 5 * time.Second
-	retention    = "7 days"
 	sweepEvery   = 10 * time.Minute
+	sweepBatch   = 10_000
+	// retention is how long published rows are kept, for consumers that missed them.
+	retention = "7 days"
 )
 
 // NewRelay returns a relay that publishes through publisher, which must
@@ -66,7 +70,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer poll.Stop()
 	var pause time.Duration
 	for {
-		n, err := r.step(ctx)
+		done, err := r.step(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -74,14 +78,14 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = min(max(2*pause, 100*time.Millisecond), longestPause)
 			r.log.WarnContext(ctx, "events wait in the outbox", "error", err.Error(), "retry_in_ms", pause.Milliseconds())
 			r.count(ctx)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(pause):
-			}
+			r.sleep(ctx, pause)
 			continue
-		case n == batchSize:
+		case done.claimed == batchSize && done.published > 0:
 			pause = 0
+			continue
+		case done.behind > 0:
+			// Another relay has earlier rows of the same subjects in hand.
+			r.sleep(ctx, behindPause)
 			continue
 		}
 		pause = 0
@@ -96,78 +100,125 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
+func (r *Relay) sleep(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
 // claim takes rows by their state, not by a cursor over ids: ids are given out
 // in another order than transactions commit, and a cursor would skip the late.
+// A row is behind if an earlier one of its subject is in another relay's hands:
+// published now, it could overtake that.
 const claim = `
-	SELECT id, event_id::text, topic, name, payload
-	FROM outbox
-	WHERE published_at IS NULL
-	ORDER BY id
-	LIMIT $1
-	FOR UPDATE SKIP LOCKED`
+	WITH claimed AS (
+		SELECT id, event_id, topic, name, subject, seq, payload
+		FROM outbox
+		WHERE published_at IS NULL AND seq IS NOT NULL
+		ORDER BY id
+		LIMIT $1
+		FOR UPDATE SKIP LOCKED)
+	SELECT id, event_id::text, topic, name, seq, payload,
+		subject <> '' AND EXISTS (
+			SELECT FROM outbox earlier
+			WHERE earlier.published_at IS NULL AND earlier.subject <> ''
+				AND earlier.topic = claimed.topic AND earlier.subject = claimed.subject
+				AND earlier.id < claimed.id AND earlier.id NOT IN (SELECT id FROM claimed)) AS behind
+	FROM claimed
+	ORDER BY id`
 
 type row struct {
 	id      int64
 	eventID string
 	topic   string
 	name    string
+	seq     int64
 	payload []byte
+	behind  bool
 }
 
-// step publishes one batch and returns its size. The rows stay locked while
-// the broker is asked and are marked only after it has answered.
-func (r *Relay) step(ctx context.Context) (n int, err error) {
+// progress is what a step has done, in rows.
+type progress struct{ claimed, published, behind int }
+
+// step publishes one batch. The rows stay locked while the broker is asked and
+// are marked only after it has answered.
+func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	if err := r.numberRows(ctx); err != nil {
+		return progress{}, err
+	}
 	err = pgx.BeginFunc(ctx, r.db, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, claim, batchSize)
-		if err != nil {
-			return fmt.Errorf("claim outbox rows: %w", err)
+		batch, err := claimRows(ctx, tx)
+		if err != nil || len(batch) == 0 {
+			return err
 		}
-		batch, err := pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
-			var b row
-			err := found.Scan(&b.id, &b.eventID, &b.topic, &b.name, &b.payload)
-			return b, err
-		})
-		if err != nil {
-			return fmt.Errorf("claim outbox rows: %w", err)
+		done.claimed = len(batch)
+		ready := make(map[string][]row)
+		for _, b := range batch {
+			if b.behind {
+				done.behind++
+				continue
+			}
+			ready[b.topic] = append(ready[b.topic], b)
 		}
-		if len(batch) == 0 {
-			return nil
-		}
-		done, publishErr := r.publish(ctx, batch)
-		if len(done) == 0 {
+		ids, publishErr := r.publish(ctx, ready)
+		done.published = len(ids)
+		if len(ids) == 0 {
 			return publishErr
 		}
-		if _, err := tx.Exec(ctx, `UPDATE outbox SET published_at = now() WHERE id = ANY($1)`, done); err != nil {
-			return fmt.Errorf("mark outbox rows: %w", err)
-		}
-		n = len(done)
 		if publishErr != nil {
 			r.log.WarnContext(ctx, "some events wait in the outbox", "error", publishErr.Error())
-			n = 0 // Wait for the poll instead of trying again at once.
+			done = progress{} // Wait for the poll instead of trying again at once.
 		}
-		return nil
+		return mark(ctx, tx, ids)
 	})
 	if err != nil {
-		return 0, err
+		return progress{}, err
 	}
-	r.published.Add(float64(n))
-	return n, nil
+	r.published.Add(float64(done.published))
+	return done, nil
+}
+
+func claimRows(ctx context.Context, tx pgx.Tx) ([]row, error) {
+	rows, err := tx.Query(ctx, claim, batchSize)
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox rows: %w", err)
+	}
+	batch, err := pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
+		var b row
+		err := found.Scan(&b.id, &b.eventID, &b.topic, &b.name, &b.seq, &b.payload, &b.behind)
+		return b, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim outbox rows: %w", err)
+	}
+	return batch, nil
+}
+
+// mark does not wait for the disk: a mark that a crash of Postgres takes back
+// costs a second delivery, which consumers know how to take.
+func mark(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	batch := &pgx.Batch{}
+	batch.Queue(`SET LOCAL synchronous_commit = off`)
+	batch.Queue(`UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`, ids)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("mark outbox rows: %w", err)
+	}
+	return nil
 }
 
 // publish returns the ids of the rows that the broker has taken. One topic that
 // fails does not hold up the others.
-func (r *Relay) publish(ctx context.Context, batch []row) (done []int64, err error) {
-	byTopic := map[string][]row{}
-	for _, b := range batch {
-		byTopic[b.topic] = append(byTopic[b.topic], b)
-	}
+func (r *Relay) publish(ctx context.Context, topics map[string][]row) (done []int64, err error) {
 	var faults []error
-	for topic, rows := range byTopic {
+	for topic, rows := range topics {
 		messages := make([]*message.Message, len(rows))
 		for i, b := range rows {
-			messages[i] = message.NewMessageWithContext(ctx, b.eventID, b.payload)
+			messages[i] = message.NewMessageWithContext(ctx, b.eventID, numbered(b))
 			messages[i].Metadata.Set("name", b.name)
 		}
 		if err := r.publisher.Publish(topic, messages...); err != nil {
@@ -181,39 +232,13 @@ func (r *Relay) publish(ctx context.Context, batch []row) (done []int64, err err
 	return done, errors.Join(faults...)
 }
 
-// listen turns NOTIFYs into wake-ups on a connection of its own until ctx ends.
-func (r *Relay) listen(ctx context.Context, wake chan<- struct{}) {
-	for ctx.Err() == nil {
-		err := r.listenOnce(ctx, wake)
-		if ctx.Err() != nil {
-			return
-		}
-		r.log.DebugContext(ctx, "listening to the outbox again", "error", err.Error())
-		select {
-		case <-ctx.Done():
-		case <-time.After(pollInterval):
-		}
-	}
-}
-
-func (r *Relay) listenOnce(ctx context.Context, wake chan<- struct{}) error {
-	conn, err := pgx.ConnectConfig(ctx, r.db.Config().ConnConfig)
-	if err != nil {
-		return fmt.Errorf("connect to listen: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	for {
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return fmt.Errorf("wait for a notification: %w", err)
-		}
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-	}
+// numbered returns the payload, a JSON object that is never empty, with the
+// event's number as its first member.
+func numbered(b row) []byte {
+	const member = `{"producerSeq":`
+	out := make([]byte, 0, len(member)+20+len(b.payload))
+	out = strconv.AppendInt(append(out, member...), b.seq, 10)
+	return append(append(out, ','), b.payload[1:]...)
 }
 
 // sweep deletes rows that were published so long ago that no consumer can need
@@ -225,9 +250,20 @@ func (r *Relay) sweep(ctx context.Context) {
 			SELECT id FROM outbox
 			WHERE published_at < now() - $1::interval
 			ORDER BY published_at
-			LIMIT 10000)`
-	if _, err := r.db.Exec(ctx, query, retention); err != nil {
-		r.log.WarnContext(ctx, "old outbox rows not deleted", "error", err.Error())
+			LIMIT $2)`
+	for {
+		tag, err := r.db.Exec(ctx, query, retention, sweepBatch)
+		if err != nil {
+			r.log.WarnContext(ctx, "old outbox rows not deleted", "error", err.Error())
+			break
+		}
+		if tag.RowsAffected() < sweepBatch {
+			break
+		}
+	}
+	const tallies = `DELETE FROM outbox_tallies WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
+	if _, err := r.db.Exec(ctx, tallies, retention); err != nil {
+		r.log.WarnContext(ctx, "old tallies not deleted", "error", err.Error())
 	}
 	r.count(ctx)
 }

@@ -6,10 +6,14 @@ import (
 	"context"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/receipt"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -19,10 +23,15 @@ import (
 
 const name = "audit-service"
 
-func main() { service.Main(name, run) }
+// window is how many events are in flight: they share inserts.
+const window = 1000
+
+func main() {
+	service.Main(name, run, append(deadletter.Commands[Config](name), gapsCommand)...)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, deadletter.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -33,7 +42,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer redis.Close()
 
-	log, letters := store.New(db), deadletter.New(db, time.Now)
+	log, letters := store.New(db), deadletter.New(db, outbox.New(name), time.Now)
 	router := web.NewRouter(append(api.Routes(log), letters.Routes(api.Prefix)...), web.Options{
 		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
@@ -43,19 +52,31 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: redis, Group: name, Consumer: cfg.Instance(), Window: window, Retain: cfg.StreamRetention,
+		Log: s.Log, Metrics: s.Metrics,
+	})
 	s.Check("postgres", db.Ping)
+	s.Check("stream", stream.Healthy)
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
+		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
+		outbox.NewReconciler(outbox.ReconcilerConfig{
+			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		}),
 		bus.NewConsumer(bus.ConsumerConfig{
-			Topic: event.Audit,
-			Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
-				Client: redis, Group: name, Consumer: cfg.Instance(), Log: s.Log,
-			}),
+			Topic:       event.Audit,
+			Subscriber:  stream,
 			Rest:        log.Add, // The log keeps facts that this release has not heard of.
 			DeadLetters: letters,
+			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
+			Unavailable: postgres.Unavailable,
 			Log:         s.Log,
 			Metrics:     s.Metrics,
+		}),
+		receipt.NewReconciler(receipt.ReconcilerConfig{
+			Database: db, Redis: redis, Topic: event.Audit, Group: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)
 }

@@ -66,6 +66,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
+		outbox.NewReconciler(outbox.ReconcilerConfig{
+			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		}),
 	)
 }
 

@@ -23,12 +23,14 @@ type Config struct {
 	web.Behind
 	postgres.Database
 	bus.Redis
+	bus.Upkeep
 	token.Expected
 	token.Remote
 
 	SMTPURL         service.Secret `envconfig:"SMTP_URL" required:"true" desc:"The mail server: smtp://user:password@host:587, smtps://… for TLS from the start; ?starttls=required (the rule for other machines), opportunistic or off."`
 	SMTPTimeout     time.Duration  `envconfig:"SMTP_TIMEOUT" default:"10s" desc:"How long connecting may take, and again each mail; at most 20s."`
 	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails handed over at a time, each on a connection of its own; less than DATABASE_MAX_CONNS."`
+	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"The pause before the second attempt of a mail that the server put off; then 5, 15, 60 and 240 times that, for 48 hours."`
 	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"The sender, such as Example <no-reply@example.com>. Its domain is also that of the Message-IDs."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway; links in mails begin with it."`
 	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Opens the links that auth-service seals; the same as auth-service's. At least 32 random characters."`
@@ -45,6 +47,9 @@ func (c Config) ValidateAll() error {
 	}
 	if c.SMTPConcurrency < 1 || c.SMTPConcurrency > int(c.DatabaseMaxConns)-2 {
 		faults = append(faults, errors.New("SMTP_CONCURRENCY: want 1 or more, and at least 2 less than DATABASE_MAX_CONNS"))
+	}
+	if c.MailRetryFirst < time.Second || c.MailRetryFirst > time.Hour {
+		faults = append(faults, errors.New("MAIL_RETRY_FIRST: want 1s to 1h"))
 	}
 	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
 		faults = append(faults, errors.New("MAIL_FROM: want Name <name@example.com>"))

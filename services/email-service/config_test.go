@@ -13,7 +13,7 @@ func TestConfig(t *testing.T) {
 	const key = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
 	good := func() Config {
 		c := Config{
-			SMTPURL: service.Secret("smtp://127.0.0.1:1025"), SMTPTimeout: 10 * time.Second, SMTPConcurrency: 8,
+			SMTPURL: service.Secret("smtp://127.0.0.1:1025"), SMTPTimeout: 10 * time.Second, SMTPConcurrency: 8, MailRetryFirst: time.Minute,
 			MailFrom: "Example <no-reply@example.com>", PublicBaseURL: "https://id.example.com", EventSealKey: service.Secret(key),
 		}
 		c.DatabaseMaxConns = 20

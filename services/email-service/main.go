@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/receipt"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -22,10 +25,10 @@ import (
 
 const name = "email-service"
 
-func main() { service.Main(name, run) }
+func main() { service.Main(name, run, deadletter.Commands[Config](name)...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), receipt.Schema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -48,10 +51,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	messages, letters := store.New(db, outbox.New(name), time.Now), deadletter.New(db, time.Now)
+	messages, letters := store.New(db, outbox.New(name), time.Now), deadletter.New(db, outbox.New(name), time.Now)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
-		Concurrency: cfg.SMTPConcurrency, Now: time.Now,
+		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: time.Now,
 	})
 	if err != nil {
 		return err
@@ -65,21 +68,36 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: redis, Group: name, Consumer: cfg.Instance(), Window: cfg.window(), Retain: cfg.StreamRetention,
+		Log: s.Log, Metrics: s.Metrics,
+	})
 	s.Check("postgres", db.Ping)
+	s.Check("stream", stream.Healthy)
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
+		outbox.NewReconciler(outbox.ReconcilerConfig{
+			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		}),
 		bus.NewConsumer(bus.ConsumerConfig{
-			Topic: event.Email,
-			Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
-				Client: redis, Group: name, Consumer: cfg.Instance(), Window: cfg.window(), Log: s.Log,
-			}),
+			Topic:       event.Email,
+			Subscriber:  stream,
 			Handlers:    api.Handlers(mailer),
 			DeadLetters: letters,
+			Due: []message.Subscriber{
+				deadletter.NewReplays(letters, s.Log),
+				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Done: messages.DoneDue, Log: s.Log}),
+			},
+			Unavailable: api.Unavailable,
+			Settled:     receipt.NewBook(db, event.Email).Settled,
 			Timeout:     cfg.attemptTimeout(),
 			Log:         s.Log,
 			Metrics:     s.Metrics,
+		}),
+		receipt.NewReconciler(receipt.ReconcilerConfig{
+			Database: db, Redis: redis, Topic: event.Email, Group: name, Interval: cfg.ReconcileInterval, Keep: receipt.Retention, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)
 }

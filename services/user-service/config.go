@@ -15,6 +15,7 @@ type Config struct {
 	web.Behind
 	postgres.Database
 	bus.Redis
+	bus.Upkeep
 	token.Expected
 	token.Remote
 }

@@ -5,11 +5,14 @@ import (
 	"context"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/receipt"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -24,10 +27,10 @@ const name = "user-service"
 // without.
 const cachePatience = 50 * time.Millisecond
 
-func main() { service.Main(name, run) }
+func main() { service.Main(name, run, deadletter.Commands[Config](name)...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), receipt.Schema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -44,7 +47,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer cacheClient.Close()
 
 	profiles := profile.New(store.New(db, outbox.New(name)), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
-	letters := deadletter.New(db, time.Now)
+	letters := deadletter.New(db, outbox.New(name), time.Now)
 	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
@@ -54,20 +57,32 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: redis, Group: name, Consumer: cfg.Instance(), Retain: cfg.StreamRetention,
+		Log: s.Log, Metrics: s.Metrics,
+	})
 	s.Check("postgres", db.Ping)
+	s.Check("stream", stream.Healthy)
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
+		outbox.NewReconciler(outbox.ReconcilerConfig{
+			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		}),
 		bus.NewConsumer(bus.ConsumerConfig{
-			Topic: event.User,
-			Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
-				Client: redis, Group: name, Consumer: cfg.Instance(), Log: s.Log,
-			}),
+			Topic:       event.User,
+			Subscriber:  stream,
 			Handlers:    api.Handlers(profiles),
 			DeadLetters: letters,
+			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
+			Unavailable: postgres.Unavailable,
+			Settled:     receipt.NewBook(db, event.User).Settled,
 			Log:         s.Log,
 			Metrics:     s.Metrics,
+		}),
+		receipt.NewReconciler(receipt.ReconcilerConfig{
+			Database: db, Redis: redis, Topic: event.User, Group: name, Interval: cfg.ReconcileInterval, Keep: receipt.Retention, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -62,43 +61,19 @@ type Filter struct {
 var ErrNotFound = problem.New(problem.NotFound, "audit_event_not_found", "There is no such record.")
 
 // Store is the log. It is safe for concurrent use.
-type Store struct{ db *pgxpool.Pool }
+type Store struct {
+	db    *pgxpool.Pool
+	group *bus.GroupCommit[event.Event]
+}
 
-// New returns the log in db, which must have Schema.
-func New(db *pgxpool.Pool) *Store { return &Store{db: db} }
-
-const insert = `
-	INSERT INTO events (id, type, version, occurred_at, producer, actor_type, actor_id, subject_id, outcome,
-		ip, user_agent, request_id, correlation_id, causation_id, data)
-	VALUES (@id, @type, @version, @occurred_at, @producer, @actor_type, @actor_id, @subject_id, @outcome,
-		@ip, @user_agent, @request_id, @correlation_id, @causation_id, @data)
-	ON CONFLICT (id) DO NOTHING`
-
-// Add records an event, once however often it is called. What Postgres can
-// never hold is a permanent error. Sealed values are masked: the log is read by
-// more people than the mail.
-func (s *Store) Add(ctx context.Context, e event.Event) error {
-	var data any
-	if err := json.Unmarshal(e.Data, &data); err != nil {
-		return bus.Permanent(fmt.Errorf("decode data: %w", err))
-	}
-	masked, err := json.Marshal(event.Mask(data))
-	if err != nil {
-		return bus.Permanent(fmt.Errorf("encode data: %w", err))
-	}
-	_, err = s.db.Exec(ctx, insert, pgx.StrictNamedArgs{
-		"id": e.ID, "type": e.Type(), "version": e.Version(), "occurred_at": e.OccurredAt, "producer": e.Producer,
-		"actor_type": e.Actor.Type, "actor_id": e.Actor.ID, "subject_id": e.Subject, "outcome": string(e.Outcome),
-		"ip": e.IP, "user_agent": e.UserAgent, "request_id": e.RequestID,
-		"correlation_id": e.CorrelationID, "causation_id": e.CausationID, "data": masked,
+// New returns the log in db, which must have Schema, and before it
+// deadletter.Schema.
+func New(db *pgxpool.Pool) *Store {
+	s := &Store{db: db}
+	s.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
+		Write: s.insert, Unavailable: postgres.Unavailable, Limit: insertLimit, Writers: insertWriters, Timeout: insertTimeout,
 	})
-	if err != nil {
-		err = fmt.Errorf("insert audit record: %w", err)
-	}
-	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(fault.Code, "22") {
-		return bus.Permanent(err) // Class 22, data exception: no retry mends it.
-	}
-	return err
+	return s
 }
 
 const columns = `id::text, type, version, occurred_at, recorded_at, actor_type, actor_id, subject_id, outcome,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
@@ -39,6 +40,10 @@ func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
 		event.SessionRefreshReused{}.EventName():      classified(mailer.Reuse),
 	}
 }
+
+// Unavailable tells Postgres or the mail server being away from a fault of the
+// mail.
+func Unavailable(err error) bool { return errors.Is(err, mail.ErrAway) || postgres.Unavailable(err) }
 
 // classified marks the faults that no other attempt would mend.
 func classified(handle bus.Handler) bus.Handler {
@@ -68,6 +73,8 @@ type message struct {
 	CreatedAt time.Time  `json:"createdAt"`
 	UpdatedAt time.Time  `json:"updatedAt"`
 	SentAt    *time.Time `json:"sentAt,omitempty"`
+
+	NextAttemptAt *time.Time `json:"nextAttemptAt,omitempty"`
 }
 
 func messageOf(m mail.Message) message {
@@ -78,6 +85,9 @@ func messageOf(m mail.Message) message {
 	}
 	if !m.SentAt.IsZero() {
 		out.SentAt = &m.SentAt
+	}
+	if m.Status == mail.Deferred && !m.NextAttemptAt.IsZero() {
+		out.NextAttemptAt = &m.NextAttemptAt
 	}
 	return out
 }

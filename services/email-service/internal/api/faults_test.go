@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +17,6 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/services/email-service/internal/api"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
@@ -65,32 +63,75 @@ func TestBusyServerIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestServerThatStaysBusy: REL-13, a mail that is put off is no dead letter and
+// does not hold up the others, and each attempt is told.
 func TestServerThatStaysBusy(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.smtp.script(func(string) error {
-		return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
+	busy, good := newAddress(), newAddress()
+	var later atomic.Bool
+	s.smtp.script(func(to string) error {
+		if to == busy && !later.Load() {
+			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
+		}
+		return nil
 	})
-	e := s.requested(newAddress(), nil)
-	s.publish(e)
-	var letter struct {
-		Data struct {
-			Errors []struct{ Error string }
+	e := s.requested(busy, nil)
+	s.publish(e, s.requested(good, nil))
+	s.wantMails(good, 1)
+	s.wantSettled() // The event is acknowledged: the schedule has the mail.
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if status, attempts := s.status(e); status != mail.Deferred || attempts < 2 {
+			return fmt.Errorf("message is %s after %d attempts", status, attempts)
 		}
-	}
-	if status := s.get(api.Prefix+"/dead-letters/"+s.wantLetter(e, "message", 3), "admin", &letter); status != http.StatusOK {
-		t.Fatalf("dead letter = %d", status)
-	}
-	if len(letter.Data.Errors) != 3 {
-		t.Fatalf("errors = %+v, want 3", letter.Data.Errors)
-	}
-	for _, attempt := range letter.Data.Errors {
-		if !strings.Contains(attempt.Error, "451") {
-			t.Errorf("error = %q, want the server's 451", attempt.Error)
+		return nil
+	})
+	s.publish(e) // Its event coming again changes nothing.
+	s.wantSettled()
+	later.Store(true)
+	s.wantMails(busy, 1)
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if status, attempts := s.status(e); status != mail.Sent || s.outboxed(e, "email.deferred.v1") != attempts-1 || s.outboxed(e, "email.sent.v1") != 1 {
+			return fmt.Errorf("message is %s after %d attempts, %d events", status, attempts, s.outboxed(e, "email.deferred.v1"))
 		}
+		return nil
+	})
+	if letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(letters) != 0 {
+		t.Errorf("%d dead letters, %v", len(letters), err)
 	}
-	if status, attempts := s.status(e); status != mail.Deferred || attempts != 3 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
+}
+
+// TestServerThatIsAway: an outage longer than three attempts take is no fault of
+// the mails, and consumes none.
+func TestServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	var refuse atomic.Bool
+	refuse.Store(true)
+	s.smtp.onSender(func() error {
+		if refuse.Load() {
+			return &gosmtp.SMTPError{Code: 421, EnhancedCode: gosmtp.EnhancedCode{4, 3, 2}, Message: "closing down"}
+		}
+		return nil
+	})
+	var events []event.Event
+	to := newAddress()
+	for range 20 {
+		events = append(events, s.requested(to, nil))
+	}
+	s.publish(events...)
+	outage := time.NewTimer(5 * time.Second)
+	<-outage.C
+	if letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(letters) != 0 {
+		t.Errorf("%d dead letters, %v", len(letters), err)
+	}
+	refuse.Store(false)
+	s.wantMails(to, len(events))
+	s.wantSettled()
+	for _, e := range events {
+		if status, attempts := s.status(e); status != mail.Sent || attempts != 1 {
+			t.Errorf("message is %s after %d attempts", status, attempts)
+		}
 	}
 }
 
@@ -111,7 +152,7 @@ func TestSenderThatIsRefused(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	if status, attempts := s.status(e); status != mail.Sent || attempts != 2 || s.outboxed(e, "email.failed.v1") != 0 {
+	if status, attempts := s.status(e); status != mail.Sent || attempts != 1 || s.outboxed(e, "email.failed.v1") != 0 {
 		t.Errorf("message is %s after %d attempts", status, attempts)
 	}
 }

@@ -68,7 +68,7 @@ func newServiceWithout(t *testing.T) *service {
 	if s.sealer, err = event.NewSealer(strings.Repeat("0123456789", 4)); err != nil {
 		t.Fatal(err)
 	}
-	s.letters = deadletter.New(s.db, time.Now)
+	s.letters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
 	messages := store.New(s.db, outbox.New("email-service"), time.Now)
 	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.letters.Routes(api.Prefix)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
@@ -95,9 +95,10 @@ func (s *service) consume(name string) instance {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	messages := store.New(s.db, outbox.New("email-service"), time.Now)
 	mailer, err := mail.NewMailer(mail.Config{
-		Store: store.New(s.db, outbox.New("email-service"), time.Now), Sender: sender, Sealer: s.sealer,
-		BaseURL: baseURL, From: from, Concurrency: 4, Now: time.Now,
+		Store: messages, Sender: sender, Sealer: s.sealer,
+		BaseURL: baseURL, From: from, Concurrency: 4, RetryFirst: 200 * time.Millisecond, Now: time.Now,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -105,7 +106,11 @@ func (s *service) consume(name string) instance {
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Email,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "email-service", Consumer: name, Log: s.log}),
-		Handlers:   api.Handlers(mailer), DeadLetters: s.letters, Log: s.log, Metrics: prometheus.NewRegistry(),
+		Due: []message.Subscriber{
+			deadletter.NewReplays(s.letters, s.log),
+			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Done: messages.DoneDue, Every: 50 * time.Millisecond, Log: s.log}),
+		},
+		Handlers: api.Handlers(mailer), DeadLetters: s.letters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

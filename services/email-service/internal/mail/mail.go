@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/mail"
 	"net/url"
 	"strings"
@@ -23,7 +24,7 @@ const (
 	Queued     = "queued"
 	Sending    = "sending"
 	Sent       = "sent"
-	Deferred   = "deferred" // an attempt failed, another may follow
+	Deferred   = "deferred" // the mail server put it off; another attempt is scheduled
 	Failed     = "failed"
 	Suppressed = "suppressed"
 )
@@ -39,11 +40,13 @@ type Message struct {
 	MessageID string // of RFC 5322, without angle brackets
 	RequestID string
 	Status    string
-	Attempts  int
+	Attempts  int // that the mail server answered
 	LastError string
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	SentAt    time.Time // zero until it is sent
+
+	NextAttemptAt time.Time // zero unless one is scheduled
 }
 
 // Letter is a message as it goes to the mail server.
@@ -64,16 +67,37 @@ type Store interface {
 	// lock ends with the process, so nobody has to wait for a lease of the dead.
 	// A message that failed may be sent after all: an operator can replay its event.
 	Send(ctx context.Context, id string, send func(context.Context) error, sent func(m Message) event.Event) error
-	// Fail stores that an attempt failed, for good if status is Failed, with the
-	// events. It does nothing if the message was sent or has that status already.
-	Fail(ctx context.Context, id, status, reason string, events ...event.Event) error
+	// Fail stores that the message will not be sent, with the event. It does
+	// nothing if it was sent or has failed already.
+	Fail(ctx context.Context, id, reason string, e event.Event) error
+	// Defer schedules the next attempt and keeps what is needed for it, with the
+	// event. It does nothing if the message was sent.
+	Defer(ctx context.Context, id, reason string, next time.Time, source, e event.Event) error
+	// Release stores that the attempt did not reach the mail server and does not
+	// count.
+	Release(ctx context.Context, id, reason string) error
 }
 
 // Sender hands letters to a mail server. It returns a Rejected for a letter that
-// the server will never take.
+// the server will never take, a PutOff for one that it may take later, and an
+// ErrAway if the fault is not the letter's.
 type Sender interface {
 	Send(ctx context.Context, letter Letter) error
 }
+
+// ErrAway says that the mail server cannot be used at all: it is down, shutting
+// down, refuses our name or our sender.
+var ErrAway = errors.New("mail server cannot be used")
+
+// PutOff says that the mail server did not take a letter now.
+//
+//nolint:errname // It reads as mail.PutOff.
+type PutOff struct{ Err error }
+
+func (p *PutOff) Error() string { return "put off: " + p.Err.Error() }
+
+// Unwrap returns what the server said.
+func (p *PutOff) Unwrap() error { return p.Err }
 
 // Rejected says that the mail server will not take a letter, ever.
 //
@@ -93,6 +117,7 @@ type Mailer struct {
 	baseURL string
 	domain  string // of Message-IDs
 	slots   chan struct{}
+	retry   time.Duration
 	now     func() time.Time
 }
 
@@ -101,9 +126,10 @@ type Config struct {
 	Store       Store
 	Sender      Sender
 	Sealer      *event.Sealer
-	BaseURL     string // of links, without a slash at the end
-	From        string // whose domain Message-IDs get
-	Concurrency int    // mails being sent at a time
+	BaseURL     string        // of links, without a slash at the end
+	From        string        // whose domain Message-IDs get
+	Concurrency int           // mails being sent at a time
+	RetryFirst  time.Duration // before the second attempt of a mail that was put off; the pauses grow from there
 	Now         func() time.Time
 }
 
@@ -118,6 +144,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 		baseURL: strings.TrimRight(cfg.BaseURL, "/"),
 		domain:  from.Address[strings.LastIndex(from.Address, "@")+1:],
 		slots:   make(chan struct{}, cfg.Concurrency),
+		retry:   cfg.RetryFirst,
 		now:     cfg.Now,
 	}, nil
 }
@@ -171,8 +198,8 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 		MessageID: e.ID + "@" + m.domain, RequestID: e.RequestID,
 		Status: Queued, CreatedAt: now, UpdatedAt: now,
 	})
-	if err != nil || queued.Status == Sent {
-		return err
+	if err != nil || queued.Status == Sent || queued.Status == Deferred {
+		return err // What is deferred is sent when its time comes.
 	}
 	select {
 	case m.slots <- struct{}{}:
@@ -182,7 +209,7 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 	}
 	now = m.now().UTC()
 	if !c.expires.IsZero() && !now.Before(c.expires) {
-		return m.failed(ctx, queued, ErrExpired)
+		return m.failed(ctx, e, queued, ErrExpired)
 	}
 	letter, err := t.render(queued, c)
 	if err != nil {
@@ -195,7 +222,7 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 			return event.New(ctx, m.now(), e.Subject, event.EmailSent{MessageID: sent.MessageID, Template: t.name, To: Mask(to)})
 		})
 	if err != nil {
-		return m.failed(ctx, queued, err)
+		return m.failed(ctx, e, queued, err)
 	}
 	return nil
 }
@@ -208,22 +235,47 @@ func plain(address string) bool {
 		!strings.ContainsFunc(address, func(c rune) bool { return c == ' ' || !unicode.IsPrint(c) })
 }
 
-// failed notes why an attempt failed and returns that reason.
-func (m *Mailer) failed(ctx context.Context, message Message, reason error) error {
+// failed notes why an attempt failed. It returns nil if another is scheduled, and
+// else the reason.
+func (m *Mailer) failed(ctx context.Context, e event.Event, message Message, reason error) error {
 	// The attempt's own context may have run out; the note is worth a moment more.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancel()
-	status, events := Deferred, []event.Event(nil)
-	if _, rejected := errors.AsType[*Rejected](reason); rejected || errors.Is(reason, ErrExpired) {
-		status = Failed
-		events = append(events, event.New(ctx, m.now(), message.UserID, event.EmailFailed{
+	_, putOff := errors.AsType[*PutOff](reason)
+	if putOff && m.now().Sub(message.CreatedAt) > patience {
+		putOff, reason = false, &Rejected{Err: fmt.Errorf("no success in %s: %w", patience, reason)}
+	}
+	_, rejected := errors.AsType[*Rejected](reason)
+	var err error
+	switch {
+	case putOff:
+		next := m.next(message.Attempts)
+		err = m.store.Defer(ctx, message.ID, reason.Error(), next, e, event.New(ctx, m.now(), message.UserID, event.EmailDeferred{
+			MessageID: message.MessageID, Template: message.Template, To: Mask(message.To), Reason: reason.Error(), NextAttemptAt: next,
+		}))
+		if err == nil {
+			return nil
+		}
+	case rejected, errors.Is(reason, ErrExpired):
+		err = m.store.Fail(ctx, message.ID, reason.Error(), event.New(ctx, m.now(), message.UserID, event.EmailFailed{
 			MessageID: message.MessageID, Template: message.Template, To: Mask(message.To), Reason: reason.Error(),
 		}))
+	default:
+		err = m.store.Release(ctx, message.ID, reason.Error())
 	}
-	if err := m.store.Fail(ctx, message.ID, status, reason.Error(), events...); err != nil {
-		return errors.Join(reason, err)
-	}
-	return reason
+	return errors.Join(reason, err)
+}
+
+// patience is how long a mail that is put off again and again is tried.
+const patience = 48 * time.Hour
+
+// next returns when to try again after a number of earlier attempts: in 1, 5, 15
+// minutes, 1 hour, and then every 4 hours, if the first pause is a minute. A bit
+// of chance keeps mails that were put off together from coming back together.
+func (m *Mailer) next(attempts int) time.Time {
+	pauses := [...]time.Duration{1, 5, 15, 60, 240}
+	pause := m.retry * pauses[min(attempts, len(pauses)-1)]
+	return m.now().UTC().Add(pause + rand.N(pause/10+1)) //nolint:gosec // Chance, not secrecy.
 }
 
 const noteTimeout = 5 * time.Second

@@ -26,7 +26,13 @@ func (p *page) Send(ctx context.Context, _ string, send func(context.Context) er
 	return send(ctx)
 }
 
-func (p *page) Fail(context.Context, string, string, string, ...event.Event) error { return nil }
+func (p *page) Fail(context.Context, string, string, event.Event) error { return nil }
+
+func (p *page) Defer(context.Context, string, string, time.Time, event.Event, event.Event) error {
+	return nil
+}
+
+func (p *page) Release(context.Context, string, string) error { return nil }
 
 type pen struct{ *page }
 

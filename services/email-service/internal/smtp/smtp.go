@@ -133,15 +133,31 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 		}
 		_ = connection.Close() // It is of no use any more.
 		fault, ok := errors.AsType[*gomail.SendError](err)
-		switch {
-		case kept && ok && fault.Reason == gomail.ErrConnCheck:
+		if kept && ok && fault.Reason == gomail.ErrConnCheck {
 			continue // The server hung up on an idle connection; nothing was sent.
-		case ok && fault.ErrorCode() >= 500 && fault.Reason != gomail.ErrSMTPMailFrom:
-			// A refused sender is our configuration's fault, not the letter's.
-			return &domain.Rejected{Err: masked(err, letter.To)}
 		}
-		return masked(err, letter.To)
+		return classify(err, fault, letter.To)
 	}
+}
+
+// serviceNotAvailable is the reply of a server that is shutting down, RFC 5321
+// section 4.2.3.
+const serviceNotAvailable = 421
+
+// classify says whose fault it is that a letter was not taken. A refused sender
+// is our configuration's, not the letter's. A connection that broke while the
+// letter was on its way may be the letter's, so it must not hold up the others.
+func classify(err error, fault *gomail.SendError, to string) error {
+	err = masked(err, to)
+	switch {
+	case fault == nil:
+		return &domain.PutOff{Err: err}
+	case fault.Reason == gomail.ErrSMTPMailFrom, fault.Reason == gomail.ErrConnCheck, fault.ErrorCode() == serviceNotAvailable:
+		return fmt.Errorf("%w: %w", domain.ErrAway, err)
+	case fault.ErrorCode() >= 500:
+		return &domain.Rejected{Err: err}
+	}
+	return &domain.PutOff{Err: err}
 }
 
 // masked hides the recipient in what the server said: errors get into logs.
@@ -175,7 +191,7 @@ func (s *Sender) connection(ctx context.Context) (connection *smtp.Client, kept 
 	}
 	connection, err = s.client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("connect to the mail server: %w", err)
+		return nil, false, fmt.Errorf("%w: connect: %w", domain.ErrAway, err)
 	}
 	return connection, false, nil
 }

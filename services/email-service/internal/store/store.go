@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,15 +47,18 @@ func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 }
 
 const columns = `id::text, event_id::text, template, user_id, recipient, message_id, request_id, status, attempts,
-	last_error, created_at, updated_at, sent_at`
+	last_error, created_at, updated_at, sent_at, next_attempt_at`
 
 func scan(row pgx.CollectableRow) (mail.Message, error) {
 	var m mail.Message
-	var sentAt *time.Time
+	var sentAt, next *time.Time
 	err := row.Scan(&m.ID, &m.EventID, &m.Template, &m.UserID, &m.To, &m.MessageID, &m.RequestID, &m.Status, &m.Attempts,
-		&m.LastError, &m.CreatedAt, &m.UpdatedAt, &sentAt)
+		&m.LastError, &m.CreatedAt, &m.UpdatedAt, &sentAt, &next)
 	if sentAt != nil {
 		m.SentAt = *sentAt
+	}
+	if next != nil {
+		m.NextAttemptAt = *next
 	}
 	return m, err
 }
@@ -101,7 +103,8 @@ func (s *Store) Queue(ctx context.Context, m mail.Message) (mail.Message, error)
 func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Message) event.Event) error {
 	const begin = `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2 WHERE id = $1 AND status <> 'sent'`
 	const lock = `SELECT ` + columns + ` FROM messages WHERE id = $1 FOR UPDATE`
-	const finish = `UPDATE messages SET status = 'sent', last_error = '', sent_at = $2, updated_at = $2 WHERE id = $1`
+	const finish = `UPDATE messages SET status = 'sent', last_error = '', sent_at = $2, updated_at = $2,
+		event = NULL, next_attempt_at = NULL WHERE id = $1`
 	if _, err := s.db.Exec(ctx, begin, id, s.now()); err != nil {
 		return fmt.Errorf("begin to send: %w", err)
 	}
@@ -131,24 +134,6 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	}
 	if err := errors.Join(tx.SendBatch(ctx, batch).Close(), tx.Commit(ctx)); err != nil {
 		return fmt.Errorf("note that the message was sent: %w", err)
-	}
-	return nil
-}
-
-// Fail implements mail.Store.
-func (s *Store) Fail(ctx context.Context, id, status, reason string, events ...event.Event) error {
-	const query = `
-		UPDATE messages SET status = $2, last_error = $3, updated_at = $4
-		WHERE id = $1 AND status <> 'sent' AND status <> $2`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, query, id, status, strings.ToValidUTF8(strings.ReplaceAll(reason, "\x00", ""), ""), s.now())
-		if err != nil || tag.RowsAffected() == 0 {
-			return err
-		}
-		return s.box.Add(ctx, tx, events...)
-	})
-	if err != nil {
-		return fmt.Errorf("note that the message failed: %w", err)
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ func TestFailNotesOnce(t *testing.T) {
 	failed := event.New(t.Context(), time.Now(), "u", event.EmailFailed{MessageID: m.MessageID})
 	fail := func() {
 		t.Helper()
-		if err := s.Fail(t.Context(), m.ID, mail.Failed, "no\x00 such\xff user", failed); err != nil {
+		if err := s.Fail(t.Context(), m.ID, "no\x00 such\xff user", failed); err != nil {
 			t.Fatal(err)
 		}
 	}

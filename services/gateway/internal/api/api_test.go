@@ -89,7 +89,7 @@ type gateway struct {
 	upstream *upstream
 }
 
-func newRedis(t *testing.T, address string) *redis.Client {
+func newRedis(t *testing.T, address string) redis.UniversalClient {
 	t.Helper()
 	client, err := bus.Redis{RedisURL: service.Secret(address)}.Open(200 * time.Millisecond)
 	if err != nil {
@@ -99,7 +99,7 @@ func newRedis(t *testing.T, address string) *redis.Client {
 	return client
 }
 
-func newGateway(t *testing.T, client *redis.Client, limits api.Limits) *gateway {
+func newGateway(t *testing.T, client redis.UniversalClient, limits api.Limits) *gateway {
 	t.Helper()
 	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
 	g.Server = httptest.NewServer(handlerFor(t, g, client, limits, nil))
@@ -107,7 +107,7 @@ func newGateway(t *testing.T, client *redis.Client, limits api.Limits) *gateway 
 	return g
 }
 
-func handlerFor(t *testing.T, g *gateway, client *redis.Client, limits api.Limits, change func(map[string]*url.URL)) http.Handler {
+func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(map[string]*url.URL)) http.Handler {
 	t.Helper()
 	target, err := url.Parse(g.upstream.URL)
 	if err != nil {

@@ -45,7 +45,7 @@ type service struct {
 	*httptest.Server
 	t      *testing.T
 	issuer *testkit.Issuer
-	redis  *redis.Client
+	redis  redis.UniversalClient
 	db     *pgxpool.Pool
 }
 
@@ -69,7 +69,7 @@ func newService(t *testing.T, redisURL string) *service {
 	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
 	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, metrics, time.Now), time.Now)
-	letters := deadletter.New(s.db, time.Now)
+	letters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.Server = httptest.NewServer(web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
 	}))

@@ -1,0 +1,166 @@
+package deadletter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+)
+
+// Config is the configuration of a service that has dead letters.
+type Config interface {
+	service.Config
+	DatabaseConfig() postgres.Database
+}
+
+// Commands returns what an operator can do from the command line of a service:
+// the same as over HTTP. What was replayed is handled by the running service.
+func Commands[C Config](producer string) []service.Command[C] {
+	run := func(action func(context.Context, *Store, []string) error) func(context.Context, C, []string) error {
+		return func(ctx context.Context, cfg C, args []string) error {
+			log := service.NewLogger(os.Stderr, producer, cfg.CommonConfig())
+			db, err := postgres.Open(ctx, cfg.DatabaseConfig(), log, outbox.Schema(), Schema())
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			return action(asOperator(ctx), operator(db, producer), args)
+		}
+	}
+	return []service.Command[C]{
+		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replayed|discarded] [-max N]", Run: run(listCommand)},
+		{Name: "dead-letters show", Usage: "show a dead letter ID with its attempts and payload", Run: run(showCommand)},
+		{Name: "dead-letters replay", Usage: "replay ID, or [-type T] [-reason R] -max N [-dry-run]", Run: run(replayCommand)},
+		{Name: "dead-letters discard", Usage: "discard ID -reason R", Run: run(discardCommand)},
+	}
+}
+
+func operator(db *pgxpool.Pool, producer string) *Store {
+	return New(db, outbox.New(producer), time.Now)
+}
+
+// asOperator says in the audit log that it was somebody with a shell.
+func asOperator(ctx context.Context) context.Context {
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return event.WithActor(ctx, event.Actor{Type: "admin", ID: "shell:" + name})
+}
+
+// parse reads flags that may stand before or after one id.
+func parse(flags *flag.FlagSet, args []string) (id string, err error) {
+	flags.SetOutput(io.Discard)
+	if err := flags.Parse(args); err != nil {
+		return "", fmt.Errorf("read arguments: %w", err)
+	}
+	if flags.NArg() > 0 {
+		id = flags.Arg(0)
+		if err := flags.Parse(flags.Args()[1:]); err != nil {
+			return "", fmt.Errorf("read arguments: %w", err)
+		}
+	}
+	if flags.NArg() > 0 {
+		return "", fmt.Errorf("read arguments: %q is too much", flags.Arg(0))
+	}
+	if id != "" {
+		if _, err := uuid.Parse(id); err != nil {
+			return "", fmt.Errorf("read arguments: %q is no id of a dead letter", id)
+		}
+	}
+	return id, nil
+}
+
+func listCommand(ctx context.Context, s *Store, args []string) error {
+	flags := flag.NewFlagSet("list", flag.ContinueOnError)
+	var filter Filter
+	flags.StringVar(&filter.Type, "type", "", "")
+	flags.StringVar(&filter.Reason, "reason", "", "")
+	flags.StringVar(&filter.Status, "status", Open, "")
+	limit := flags.Int("max", 100, "")
+	if id, err := parse(flags, args); err != nil || id != "" {
+		return errors.Join(err, errors.New("usage: dead-letters list [-type T] [-reason R] [-status S] [-max N]"))
+	}
+	letters, err := s.List(ctx, filter, "", *limit)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tTYPE\tCLASS\tATTEMPTS\tLAST FAILED\tSTATUS\tREASON")
+	for _, l := range letters {
+		name := value(l.Type)
+		if name == "" {
+			name = "(no event)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, name, l.Class, l.Attempts, l.LastFailedAt.UTC().Format(time.DateTime), l.Status, l.Reason)
+	}
+	return w.Flush()
+}
+
+func showCommand(ctx context.Context, s *Store, args []string) error {
+	id, err := parse(flag.NewFlagSet("show", flag.ContinueOnError), args)
+	if err != nil || id == "" {
+		return errors.Join(err, errors.New("usage: dead-letters show ID"))
+	}
+	detail, err := s.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", "  ")
+	return out.Encode(detail)
+}
+
+func replayCommand(ctx context.Context, s *Store, args []string) error {
+	flags := flag.NewFlagSet("replay", flag.ContinueOnError)
+	var filter Filter
+	flags.StringVar(&filter.Type, "type", "", "")
+	flags.StringVar(&filter.Reason, "reason", "", "")
+	limit := flags.Int("max", 0, "")
+	dryRun := flags.Bool("dry-run", false, "")
+	id, err := parse(flags, args)
+	if err != nil || id == "" && *limit == 0 {
+		return errors.Join(err, errors.New("usage: dead-letters replay ID, or replay [-type T] [-reason R] -max N [-dry-run]"))
+	}
+	if id != "" {
+		if err := s.Replay(ctx, id); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(os.Stdout, "replayed", id)
+		return err
+	}
+	done, err := s.ReplayMany(ctx, filter, *limit, *dryRun)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replayed\n", done.Matched, done.Replayed)
+	return err
+}
+
+func discardCommand(ctx context.Context, s *Store, args []string) error {
+	flags := flag.NewFlagSet("discard", flag.ContinueOnError)
+	reason := flags.String("reason", "", "")
+	id, err := parse(flags, args)
+	if err != nil || id == "" {
+		return errors.Join(err, errors.New("usage: dead-letters discard ID -reason R"))
+	}
+	if err := s.Discard(ctx, id, *reason); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(os.Stdout, "discarded", id)
+	return err
+}

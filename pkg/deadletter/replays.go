@@ -1,0 +1,78 @@
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/bus"
+)
+
+// letterKey is the metadata of a replayed message that names its letter.
+const letterKey = "headgate_letter"
+
+const (
+	// lease is how long an instance may take over a replay before another tries.
+	lease       = 5 * time.Minute
+	replayBatch = 32
+)
+
+// NewReplays returns the subscriber that delivers the letters to be replayed to
+// the consumer of this service alone; on the stream, the other services would
+// get the event again as well. Several instances share the work.
+func NewReplays(store *Store, log *slog.Logger) message.Subscriber {
+	return bus.NewPoller(bus.PollerConfig{Take: store.take, Done: store.replayed, Log: log})
+}
+
+// take leases letters that are due, oldest first.
+func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, error) {
+	const query = `
+		UPDATE dead_letters SET replay_due = @until
+		WHERE id IN (
+			SELECT id FROM dead_letters
+			WHERE replay_due <= @now AND stream = @stream
+			ORDER BY replay_due, id
+			LIMIT @limit
+			FOR UPDATE SKIP LOCKED)
+		RETURNING id::text, message_id, stream, entry_id, payload, metadata`
+	now := s.now()
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "stream": topic, "limit": replayBatch})
+	if err != nil {
+		return nil, fmt.Errorf("take dead letters: %w", err)
+	}
+	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
+		var id, messageID, stream, entry string
+		var payload []byte
+		var metadata map[string]string
+		if err := row.Scan(&id, &messageID, &stream, &entry, &payload, &metadata); err != nil {
+			return nil, err
+		}
+		m := message.NewMessage(messageID, payload)
+		m.Metadata = metadata
+		m.Metadata.Set(letterKey, id)
+		m.Metadata.Set(bus.TopicKey, stream)
+		m.Metadata.Set(bus.EntryKey, entry)
+		return m, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take dead letters: %w", err)
+	}
+	return letters, nil
+}
+
+// replayed notes that the letter was settled, that is handled or open again, or
+// else that it is due at once.
+func (s *Store) replayed(ctx context.Context, m *message.Message, settled bool) error {
+	const query = `UPDATE dead_letters SET replay_due = CASE WHEN $2 THEN NULL ELSE $3 END WHERE id = $1 AND replay_due IS NOT NULL`
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	letter := m.Metadata.Get(letterKey)
+	if _, err := s.db.Exec(ctx, query, letter, settled, s.now()); err != nil {
+		return fmt.Errorf("note the replay of dead letter %s: %w", letter, err)
+	}
+	return nil
+}

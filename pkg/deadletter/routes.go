@@ -1,0 +1,97 @@
+package deadletter
+
+import (
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// Routes returns the operator's view of the dead letters under prefix.
+func (s *Store) Routes(prefix string) []web.Route {
+	return []web.Route{
+		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
+		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly, Handler: s.handleReplayMany},
+		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
+		{Method: http.MethodPost, Path: prefix + "/dead-letters/{id}/replay", Access: web.AdminOnly, Handler: s.handleReplay},
+		{Method: http.MethodDelete, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleDiscard},
+	}
+}
+
+func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
+	page, err := web.ReadPage(r)
+	if err != nil {
+		return err
+	}
+	if _, err := uuid.Parse(page.After); page.After != "" && err != nil {
+		return web.ErrCursor
+	}
+	query := r.URL.Query()
+	letters, err := s.List(r.Context(), Filter{
+		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
+	}, page.After, page.Limit+1)
+	if err != nil {
+		return err
+	}
+	return web.SendPage(w, page, letters, func(l Letter) string { return l.ID })
+}
+
+func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {
+	return s.sendLetter(w, r, idOf(r))
+}
+
+// idOf returns the id in the path; one that is none names no letter.
+func idOf(r *http.Request) string {
+	id, err := uuid.Parse(mux.Vars(r)["id"])
+	if err != nil {
+		return uuid.Nil.String()
+	}
+	return id.String()
+}
+
+func (s *Store) sendLetter(w http.ResponseWriter, r *http.Request, id string) error {
+	detail, err := s.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, detail)
+}
+
+func (s *Store) handleReplay(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Replay(r.Context(), idOf(r)); err != nil {
+		return err
+	}
+	return s.sendLetter(w, r, idOf(r))
+}
+
+func (s *Store) handleReplayMany(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Type   string `json:"type"`
+		Reason string `json:"reason"`
+		Max    int    `json:"max"`
+		DryRun bool   `json:"dryRun"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	done, err := s.ReplayMany(r.Context(), Filter{Type: text(in.Type), Reason: text(in.Reason)}, in.Max, in.DryRun)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, done)
+}
+
+func (s *Store) handleDiscard(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Reason string `json:"reason"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := s.Discard(r.Context(), idOf(r), in.Reason); err != nil {
+		return err
+	}
+	return s.sendLetter(w, r, idOf(r))
+}

@@ -1,0 +1,117 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// Fail implements mail.Store.
+func (s *Store) Fail(ctx context.Context, id, reason string, e event.Event) error {
+	const query = `
+		UPDATE messages SET status = 'failed', last_error = $2, updated_at = $3, event = NULL, next_attempt_at = NULL
+		WHERE id = $1 AND status NOT IN ('sent', 'failed')`
+	if err := s.change(ctx, e, query, id, text(reason), s.now()); err != nil {
+		return fmt.Errorf("note that the message failed: %w", err)
+	}
+	return nil
+}
+
+// Defer implements mail.Store.
+func (s *Store) Defer(ctx context.Context, id, reason string, next time.Time, source, e event.Event) error {
+	const query = `
+		UPDATE messages SET status = 'deferred', last_error = $2, updated_at = $3, event = $4, next_attempt_at = $5
+		WHERE id = $1 AND status <> 'sent'`
+	kept, err := json.Marshal(source)
+	if err != nil {
+		return fmt.Errorf("defer message: %w", err)
+	}
+	if err := s.change(ctx, e, query, id, text(reason), s.now(), kept, next); err != nil {
+		return fmt.Errorf("defer message: %w", err)
+	}
+	return nil
+}
+
+// change runs an update with its event, which is left out if nothing changed.
+func (s *Store) change(ctx context.Context, e event.Event, query string, args ...any) error {
+	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, query, args...)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return s.box.Add(ctx, tx, e)
+	})
+}
+
+// Release implements mail.Store.
+func (s *Store) Release(ctx context.Context, id, reason string) error {
+	const query = `
+		UPDATE messages SET status = 'queued', attempts = greatest(attempts - 1, 0), last_error = $2, updated_at = $3
+		WHERE id = $1 AND status = 'sending'`
+	if _, err := s.db.Exec(ctx, query, id, text(reason), s.now()); err != nil {
+		return fmt.Errorf("release message: %w", err)
+	}
+	return nil
+}
+
+const (
+	// lease is longer than an attempt takes, the wait for a free connection included.
+	lease    = 10 * time.Minute
+	dueBatch = 32
+)
+
+// TakeDue leases the messages whose next attempt is due, as the events that
+// called for them. It is a bus.PollerConfig.Take.
+func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, error) {
+	const query = `
+		UPDATE messages SET status = 'queued', next_attempt_at = @until
+		WHERE id IN (
+			SELECT id FROM messages
+			WHERE next_attempt_at <= @now
+			ORDER BY next_attempt_at
+			LIMIT @limit
+			FOR UPDATE SKIP LOCKED)
+		RETURNING event_id::text, event`
+	now := s.now()
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "limit": dueBatch})
+	if err != nil {
+		return nil, fmt.Errorf("take messages that are due: %w", err)
+	}
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
+		var id string
+		var source []byte
+		if err := row.Scan(&id, &source); err != nil {
+			return nil, err
+		}
+		return message.NewMessage(id, source), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take messages that are due: %w", err)
+	}
+	return due, nil
+}
+
+// DoneDue ends a lease. It is a bus.PollerConfig.Done.
+func (s *Store) DoneDue(ctx context.Context, m *message.Message, settled bool) error {
+	// What was settled is sent, failed, or deferred with a time of its own; only a
+	// message whose handler found it in none of these states still has the lease.
+	const query = `
+		UPDATE messages SET next_attempt_at = CASE WHEN $2 THEN NULL ELSE $3 END
+		WHERE event_id = $1 AND status IN ('queued', 'sending') AND next_attempt_at IS NOT NULL`
+	if _, err := s.db.Exec(ctx, query, m.UUID, settled, s.now()); err != nil {
+		return fmt.Errorf("end the lease of a message: %w", err)
+	}
+	return nil
+}
+
+// text is what Postgres takes as text.
+func text(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
+}
