@@ -75,6 +75,7 @@ func TestRedisUsers(t *testing.T) {
 			{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
 			{"XAUTOCLAIM", topic, group, "c", 1, "0"},
 			{"XINFO", "GROUPS", topic},
+			{"XINFO", "STREAM", topic},
 			{"XTRIM", topic, "MINID", "~", "0-1"},
 			script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
 			{"HGETALL", "ledger:sent:" + topic},

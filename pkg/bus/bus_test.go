@@ -51,30 +51,44 @@ type world struct {
 	db      *pgxpool.Pool
 	letters *deadletter.Store
 
-	mu   sync.Mutex
-	seen map[string]int
+	mu      sync.Mutex
+	seen    map[string]int
+	settled map[string]int
+}
+
+var errAway = errors.New("the dependency is away")
+
+func (w *world) settle(_ context.Context, e event.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settled[e.ID]++
+	return nil
 }
 
 func newWorld(t *testing.T, client redis.UniversalClient) *world {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
-	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}}
+	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, settled: map[string]int{}}
 }
 
 // consume runs a consumer until the test ends or stop is called.
-func (w *world) consume(name string, handler bus.Handler) (stop func()) {
+func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.SubscriberConfig)) (stop func()) {
 	w.t.Helper()
 	if handler == nil {
 		handler = w.count
 	}
 	log := testkit.Log(w.t)
+	stream := bus.SubscriberConfig{Client: w.client, Group: "test", Consumer: name, MaxIdle: 600 * time.Millisecond, Log: log}
+	for _, change := range changes {
+		change(&stream)
+	}
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
-		Topic: event.Audit,
-		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{
-			Client: w.client, Group: "test", Consumer: name, MaxIdle: 600 * time.Millisecond, Log: log,
-		}),
+		Topic:       event.Audit,
+		Subscriber:  bus.NewSubscriber(stream),
 		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
 		DeadLetters: w.letters,
+		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
+		Settled:     w.settle,
 		Log:         log,
 		Metrics:     prometheus.NewRegistry(),
 	})

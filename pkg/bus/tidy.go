@@ -92,11 +92,18 @@ func CaughtUp(ctx context.Context, client redis.UniversalClient, topic, group st
 		return time.Time{}, err
 	}
 	g, ok := groups[group]
-	switch {
-	case !ok:
+	if !ok {
 		return time.Time{}, nil
-	case g.pending == 0 && g.lag == 0:
-		return now, nil
+	}
+	if g.pending == 0 {
+		// Redis cannot tell the lag once entries were deleted, so look at the last.
+		info, err := client.XInfoStream(ctx, topic).Result()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("survey %s: %w", topic, err)
+		}
+		if info.Length == 0 || parseEntryID(info.LastEntry.ID).compare(g.settled) <= 0 {
+			return now, nil
+		}
 	}
 	return time.UnixMilli(g.settled.ms), nil
 }
@@ -109,7 +116,7 @@ type group struct {
 
 func groupsOf(ctx context.Context, client redis.UniversalClient, topic string) (map[string]group, error) {
 	infos, err := client.XInfoGroups(ctx, topic).Result()
-	if redis.HasErrorPrefix(err, "ERR no such key") {
+	if err != nil && strings.Contains(err.Error(), "no such key") {
 		return nil, nil
 	}
 	if err != nil {

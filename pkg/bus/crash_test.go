@@ -1,0 +1,277 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// readAs reads for a consumer that never answers, as one does that crashes.
+func (w *world) readAs(consumer, from string) int {
+	w.t.Helper()
+	streams, err := w.client.XReadGroup(w.t.Context(), &redis.XReadGroupArgs{
+		Group: "test", Consumer: consumer, Streams: []string{string(event.Audit), from}, Block: -1,
+	}).Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return len(streams[0].Messages)
+}
+
+// TestCrashLoop: what was delivered too often without an answer becomes a dead
+// letter; what was delivered with it a few times is handled.
+func TestCrashLoop(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	killer := newMessage(t, event.UserLoggedIn{})
+	w.publish(killer)
+	if err := w.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.readAs("dead", ">")
+	for range 6 {
+		w.readAs("dead", "0")
+	}
+	innocent := newMessage(t, event.UserLoggedIn{})
+	w.publish(innocent)
+	w.readAs("dead", ">")
+	w.readAs("dead", "0") // the killer for the eighth time
+	w.consume("b", nil)
+	w.wantSeen(innocent)
+	letter := w.wantLetters(1)[0]
+	if *letter.EventID != killer.UUID || letter.Class != "permanent" || !strings.Contains(letter.Reason, "9 times") {
+		t.Errorf("letter = %+v", letter)
+	}
+	if w.seen[killer.UUID] != 0 {
+		t.Error("the killer was handled once more")
+	}
+	w.wantNothingPending()
+}
+
+// TestSuspectsAreAlone: after some deliveries without an answer, entries are
+// handled one at a time, so that one of them cannot take the others with it.
+func TestSuspectsAreAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	var messages []*message.Message
+	for range 10 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages...)
+	if err := w.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.readAs("dead", ">")
+	for range 3 {
+		w.readAs("dead", "0")
+	}
+	busy := make(chan struct{}, 1)
+	w.consume("b", func(ctx context.Context, e event.Event) error {
+		select {
+		case busy <- struct{}{}:
+		default:
+			t.Error("two suspects at a time")
+		}
+		defer func() { <-busy }()
+		return w.count(ctx, e)
+	})
+	w.wantSeen(messages...)
+	w.wantNothingPending()
+}
+
+// TestConsumersThatAreGone are removed when they hold nothing, and only then.
+func TestConsumersThatAreGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	topic := string(event.Audit)
+	if err := w.client.XGroupCreateMkStream(t.Context(), topic, "test", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	held := newMessage(t, event.UserLoggedIn{})
+	w.publish(held)
+	w.readAs("holds", ">")
+	if err := w.client.XGroupCreateConsumer(t.Context(), topic, "test", "idle").Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.consume("live", nil, func(cfg *bus.SubscriberConfig) {
+		cfg.ConsumerTTL, cfg.TidyEvery, cfg.MaxIdle = 1500*time.Millisecond, 100*time.Millisecond, time.Minute
+	})
+	names := func() string {
+		consumers, err := w.client.XInfoConsumers(t.Context(), topic, "test").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, c := range consumers {
+			all = append(all, c.Name)
+		}
+		return strings.Join(all, " ")
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if got := names(); got != "holds live" {
+			return fmt.Errorf("consumers are %s", got)
+		}
+		return nil
+	})
+}
+
+// TestTrim: only what every group has settled goes, and the lag stays true.
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	topic := string(event.Audit)
+	if err := w.client.XGroupCreateMkStream(t.Context(), topic, "slow", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	trimming := func(cfg *bus.SubscriberConfig) {
+		cfg.Retain, cfg.TidyEvery, cfg.Groups = time.Millisecond, 50*time.Millisecond, []string{"slow"}
+	}
+	w.consume("a", nil, trimming)
+	var messages []*message.Message
+	for range 500 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages...)
+	w.wantSeen(messages...)
+	read, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "slow", Consumer: "s", Count: 400, Streams: []string{topic, ">"}}).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, entry := range read[0].Messages[:350] {
+		ids = append(ids, entry.ID)
+	}
+	if err := w.client.XAck(t.Context(), topic, "slow", ids...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 5*time.Second, func() error {
+		// Redis trims whole nodes of 100 entries: at most what is settled.
+		if n := w.client.XLen(t.Context(), topic).Val(); n > 250 || n < 150 {
+			return fmt.Errorf("%d entries are left of 500, of which 350 are settled", n)
+		}
+		return nil
+	})
+	groups, err := w.client.XInfoGroups(t.Context(), topic).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range groups {
+		if want := map[string]int64{"slow": 100, "test": 0}[g.Name]; g.Lag != want {
+			t.Errorf("lag of %s = %d, want %d", g.Name, g.Lag, want)
+		}
+	}
+	if n, err := w.client.XPending(t.Context(), topic, "slow").Result(); err != nil || n.Count != 50 {
+		t.Errorf("pending of slow = %+v, %v", n, err)
+	}
+}
+
+// TestTrimWaitsForEveryGroup that is expected, whether it exists or not.
+func TestTrimWaitsForEveryGroup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	var messages []*message.Message
+	for range 300 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages...)
+	w.consume("a", nil, func(cfg *bus.SubscriberConfig) {
+		cfg.Retain, cfg.TidyEvery, cfg.Groups = time.Millisecond, 20*time.Millisecond, []string{"to-come"}
+	})
+	w.wantSeen(messages...)
+	w.wantNothingPending()
+	rounds := time.NewTimer(300 * time.Millisecond)
+	<-rounds.C
+	if n := w.client.XLen(t.Context(), string(event.Audit)).Val(); n != 300 {
+		t.Errorf("%d entries are left of 300", n)
+	}
+}
+
+// TestDeletedWhilePending: an entry that vanished is no message, holds up nothing
+// and is not kept for ever.
+func TestDeletedWhilePending(t *testing.T) {
+	t.Parallel()
+	for name, reader := range map[string]string{"its own": "a", "another's": "dead"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, testkit.Redis(t))
+			w.publish(newMessage(t, event.UserLoggedIn{}))
+			topic := string(event.Audit)
+			if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+				t.Fatal(err)
+			}
+			w.readAs(reader, ">")
+			if err := w.client.XTrimMaxLen(t.Context(), topic, 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			m := newMessage(t, event.UserLoggedIn{})
+			w.publish(m)
+			w.consume("a", nil)
+			w.wantSeen(m)
+			w.wantNothingPending()
+			w.wantLetters(0)
+		})
+	}
+}
+
+// TestCaughtUp is what the reconciler goes by.
+func TestCaughtUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	topic := string(event.Audit)
+	caughtUp := func() time.Time {
+		at, err := bus.CaughtUp(t.Context(), w.client, topic, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	if at := caughtUp(); !at.IsZero() {
+		t.Errorf("without a stream = %s", at)
+	}
+	before := time.Now().Add(-time.Second)
+	w.publish(newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{}))
+	added := time.Now()
+	if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if at := caughtUp(); at.After(before) {
+		t.Errorf("before anything was read = %s", at)
+	}
+	w.readAs("c", ">")
+	if at := caughtUp(); at.Before(before) || at.After(added) {
+		t.Errorf("with two pending = %s, want the time of the first", at)
+	}
+	entries, err := w.client.XRange(t.Context(), topic, "-", "+").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.client.XAck(t.Context(), topic, "test", entries[0].ID, entries[1].ID).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if at := caughtUp(); at.Before(added.Add(-time.Second)) {
+		t.Errorf("with all settled = %s, want now", at)
+	}
+}
+
+// TestUnknownVersion is REL-29: parked, not dropped.
+func TestUnknownVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	m := newMessage(t, event.UserLoggedIn{})
+	m.Payload = []byte(strings.Replace(string(m.Payload), "user.logged_in.v1", "user.logged_in.v2", 1))
+	w.publish(m)
+	w.consume("a", nil)
+	letter := w.wantLetters(1)[0]
+	if *letter.Type != "user.logged_in.v2" || letter.Class != "permanent" || !strings.Contains(letter.Reason, "unknown version") {
+		t.Errorf("letter = %+v", letter)
+	}
+}

@@ -1,0 +1,124 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/bus"
+)
+
+// sink is a table for GroupCommit.
+type sink struct {
+	mu     sync.Mutex
+	rows   []int
+	writes int
+	away   bool
+	gate   chan struct{}
+}
+
+var errBadRow = errors.New("bad row")
+
+func (s *sink) write(_ context.Context, items []int) error {
+	if s.gate != nil {
+		<-s.gate
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+	if s.away {
+		return errAway
+	}
+	if slices.Contains(items, 13) {
+		return errBadRow
+	}
+	s.rows = append(s.rows, items...)
+	return nil
+}
+
+func (s *sink) group(limit int) *bus.GroupCommit[int] {
+	return bus.NewGroupCommit(bus.GroupCommitConfig[int]{
+		Write: s.write, Unavailable: func(err error) bool { return errors.Is(err, errAway) }, Limit: limit, Writers: 1, Timeout: time.Second,
+	})
+}
+
+func doAll(t *testing.T, g *bus.GroupCommit[int], n int) []error {
+	t.Helper()
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = g.Do(t.Context(), i) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// TestGroupCommit: what comes together is written together, and one bad row
+// hurts only itself.
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	s := &sink{}
+	for i, err := range doAll(t, s.group(64), 100) {
+		if (i == 13) != errors.Is(err, errBadRow) {
+			t.Errorf("Do(%d) = %v", i, err)
+		}
+	}
+	slices.Sort(s.rows)
+	if len(s.rows) != 99 || len(slices.Compact(s.rows)) != 99 {
+		t.Errorf("%d rows: %v", len(s.rows), s.rows)
+	}
+}
+
+// TestGroupCommitShares: while a write is under way, the others gather.
+func TestGroupCommitShares(t *testing.T) {
+	t.Parallel()
+	s := &sink{gate: make(chan struct{})}
+	g := s.group(1000)
+	var wg sync.WaitGroup
+	started := make(chan struct{}, 100)
+	for range 100 {
+		wg.Go(func() {
+			started <- struct{}{}
+			if err := g.Do(t.Context(), 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 100 {
+		<-started
+	}
+	close(s.gate)
+	wg.Wait()
+	if s.writes > 50 || len(s.rows) != 100 {
+		t.Errorf("%d writes for %d rows", s.writes, len(s.rows))
+	}
+}
+
+// TestGroupCommitAway: an outage is not looked for row by row.
+func TestGroupCommitAway(t *testing.T) {
+	t.Parallel()
+	s := &sink{away: true}
+	for i, err := range doAll(t, s.group(1000), 100) {
+		if !errors.Is(err, errAway) {
+			t.Errorf("Do(%d) = %v", i, err)
+		}
+	}
+	if s.writes > 100 {
+		t.Errorf("%d writes", s.writes)
+	}
+}
+
+func TestGroupCommitGivesUpWithItsCaller(t *testing.T) {
+	t.Parallel()
+	s := &sink{gate: make(chan struct{})}
+	g := s.group(10)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := g.Do(ctx, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("Do = %v", err)
+	}
+	close(s.gate)
+}

@@ -1,0 +1,128 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestOutage is REL-12 in small: while a dependency is away for longer than all
+// attempts would take, nothing is given up and no attempt consumed, one message
+// probes, and afterwards all go on.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	var away atomic.Bool
+	var tries atomic.Int64
+	away.Store(true)
+	w.consume("a", func(ctx context.Context, e event.Event) error {
+		tries.Add(1)
+		if away.Load() {
+			return fmt.Errorf("insert: %w", errAway)
+		}
+		return w.count(ctx, e)
+	})
+	var messages []*message.Message
+	for range 200 { // more than the window
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	w.publish(messages...)
+	outage := time.NewTimer(6 * time.Second)
+	<-outage.C
+	// The first ones find out at the same time, then one at a time probes.
+	if n := tries.Load(); n > 64+8 {
+		t.Errorf("%d tries during the outage", n)
+	}
+	w.wantLetters(0)
+	away.Store(false)
+	w.wantSeen(messages...)
+	w.wantNothingPending()
+	w.wantLetters(0)
+}
+
+// TestAloneWithAnOutage: what the others do not suffer from is no outage.
+func TestAloneWithAnOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	bad := newMessage(t, event.UserLoggedIn{})
+	w.consume("a", func(ctx context.Context, e event.Event) error {
+		if e.ID == bad.UUID {
+			return errAway
+		}
+		return w.count(ctx, e)
+	})
+	w.publish(bad)
+	traffic := time.NewTicker(20 * time.Millisecond)
+	defer traffic.Stop()
+	testkit.Eventually(t, 60*time.Second, func() error {
+		<-traffic.C
+		w.publish(newMessage(t, event.UserLoggedIn{}))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.settled[bad.UUID] == 0 {
+			return errors.New("the bad message is still held")
+		}
+		return nil
+	})
+	if letter := w.wantLetters(1)[0]; *letter.EventID != bad.UUID || letter.Class != "message" {
+		t.Errorf("letter = %+v", letter)
+	}
+}
+
+// TestStopDuringAnOutage hands held messages back at once, as if never delivered.
+func TestStopDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	var away atomic.Bool
+	away.Store(true)
+	m := newMessage(t, event.UserLoggedIn{})
+	w.publish(m)
+	for i := range 10 { // more often than a crash loop may be
+		tried := make(chan struct{}, 100)
+		stop := w.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
+			tried <- struct{}{}
+			return errAway
+		})
+		<-tried
+		stop()
+	}
+	w.wantLetters(0)
+	w.consume("last", nil)
+	w.wantSeen(m)
+	w.wantLetters(0)
+	w.wantNothingPending()
+}
+
+// TestSettled: everything that was acknowledged is noted, whatever became of it.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	bad := newMessage(t, event.UserLoggedIn{})
+	w.consume("a", func(_ context.Context, e event.Event) error {
+		if e.ID == bad.UUID {
+			return event.ErrMalformed
+		}
+		return nil
+	})
+	messages := []*message.Message{bad, newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedOut{})}
+	w.publish(messages...)
+	w.wantNothingPending()
+	testkit.Eventually(t, 5*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, m := range messages {
+			if w.settled[m.UUID] != 1 {
+				return fmt.Errorf("message %s was noted %d times", m.UUID, w.settled[m.UUID])
+			}
+		}
+		return nil
+	})
+}
