@@ -37,9 +37,9 @@ func (c *Consumer) hold(stop context.Context) message.HandlerMiddleware {
 					c.gate.leave(pass, true)
 					return out, err
 				}
-				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(m.Metadata.Get("name")), "held").Inc()
+				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(openedOf(m).event.Name), "held").Inc()
 				others := c.gate.leave(pass, false)
-				c.cfg.Log.WarnContext(m.Context(), "event waits for a dependency", "event", m.Metadata.Get("name"), "event_id", m.UUID,
+				c.cfg.Log.WarnContext(m.Context(), "event waits for a dependency", "event", openedOf(m).event.Name, "event_id", m.UUID,
 					"topic", string(c.cfg.Topic), "error", err.Error())
 				if !others {
 					continue

@@ -145,7 +145,7 @@ func (s *Store) keep(m *message.Message) error {
 func foreign(m message.Metadata) map[string]string {
 	own := maps.Clone(map[string]string(m))
 	for _, key := range []string{
-		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, letterKey,
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, letterKey, leaseKey,
 		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
 	} {
 		delete(own, key)

@@ -12,8 +12,11 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 )
 
-// letterKey is the metadata of a replayed message that names its letter.
-const letterKey = "headgate_letter"
+// Metadata of a replayed message.
+const (
+	letterKey = "headgate_letter"
+	leaseKey  = "headgate_lease" // until when this instance has it
+)
 
 const (
 	// lease is how long an instance may take over a replay before another tries.
@@ -40,7 +43,8 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 			FOR UPDATE SKIP LOCKED)
 		RETURNING id::text, message_id, stream, entry_id, payload, metadata`
 	now := s.now()
-	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "stream": topic, "limit": replayBatch})
+	until := now.Add(lease).Truncate(time.Microsecond) // as Postgres keeps it
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": until, "stream": topic, "limit": replayBatch})
 	if err != nil {
 		return nil, fmt.Errorf("take dead letters: %w", err)
 	}
@@ -54,6 +58,7 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 		m := message.NewMessage(messageID, payload)
 		m.Metadata = metadata
 		m.Metadata.Set(letterKey, id)
+		m.Metadata.Set(leaseKey, until.Format(time.RFC3339Nano))
 		m.Metadata.Set(bus.TopicKey, stream)
 		m.Metadata.Set(bus.EntryKey, entry)
 		return m, nil
@@ -67,11 +72,12 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 // replayed notes that the letter was settled, that is handled or open again, or
 // else that it is due at once.
 func (s *Store) replayed(ctx context.Context, m *message.Message, settled bool) error {
-	const query = `UPDATE dead_letters SET replay_due = CASE WHEN $2 THEN NULL ELSE $3 END WHERE id = $1 AND replay_due IS NOT NULL`
+	// The lease tells this replay from one that was asked for since.
+	const query = `UPDATE dead_letters SET replay_due = CASE WHEN $3 THEN NULL ELSE $4::timestamptz END WHERE id = $1 AND replay_due = $2::timestamptz`
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	letter := m.Metadata.Get(letterKey)
-	if _, err := s.db.Exec(ctx, query, letter, settled, s.now()); err != nil {
+	if _, err := s.db.Exec(ctx, query, letter, m.Metadata.Get(leaseKey), settled, s.now()); err != nil {
 		return fmt.Errorf("note the replay of dead letter %s: %w", letter, err)
 	}
 	return nil

@@ -103,7 +103,7 @@ func (s *Store) DoneDue(ctx context.Context, m *message.Message, settled bool) e
 	// What was settled is sent, failed, or deferred with a time of its own; only a
 	// message whose handler found it in none of these states still has the lease.
 	const query = `
-		UPDATE messages SET next_attempt_at = CASE WHEN $2 THEN NULL ELSE $3 END
+		UPDATE messages SET next_attempt_at = CASE WHEN $2 THEN NULL ELSE $3::timestamptz END
 		WHERE event_id = $1 AND status IN ('queued', 'sending') AND next_attempt_at IS NOT NULL`
 	if _, err := s.db.Exec(ctx, query, m.UUID, settled, s.now()); err != nil {
 		return fmt.Errorf("end the lease of a message: %w", err)

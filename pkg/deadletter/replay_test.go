@@ -1,0 +1,297 @@
+package deadletter_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// consumer is a service with dead letters, seen by an administrator.
+type consumer struct {
+	*httptest.Server
+	t      *testing.T
+	db     *pgxpool.Pool
+	issuer *testkit.Issuer
+	stream *bus.Publisher
+
+	mu      sync.Mutex
+	fault   error
+	handled map[string]int
+}
+
+func newConsumer(t *testing.T) *consumer {
+	t.Helper()
+	c := &consumer{
+		t: t, db: testkit.Database(t, outbox.Schema(), deadletter.Schema()), issuer: testkit.NewIssuer(t),
+		fault: event.ErrMalformed, handled: map[string]int{},
+	}
+	client, log := testkit.Redis(t), testkit.Log(t)
+	c.stream = bus.NewPublisher(client)
+	letters := deadletter.New(c.db, outbox.New("test"), time.Now)
+	c.Server = httptest.NewServer(web.NewRouter(letters.Routes("/api/v1/email"), web.Options{
+		Auth: c.issuer.Verifier(), Log: log, Metrics: prometheus.NewRegistry(),
+	}))
+	t.Cleanup(c.Close)
+	runner := bus.NewConsumer(bus.ConsumerConfig{
+		Topic:       event.Email,
+		Subscriber:  bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "email-service", Consumer: "a", Log: log}),
+		Due:         []message.Subscriber{deadletter.NewReplays(letters, log), deadletter.NewReplays(letters, log)},
+		Handlers:    map[string]bus.Handler{event.UserVerificationRequested{}.EventName(): c.handle},
+		DeadLetters: letters, Log: log, Metrics: prometheus.NewRegistry(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("consumer: %v", err)
+		}
+	})
+	return c
+}
+
+func (c *consumer) handle(_ context.Context, e event.Event) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fault == nil {
+		c.handled[e.ID]++
+	}
+	return c.fault
+}
+
+func (c *consumer) repair(fault error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = fault
+}
+
+func (c *consumer) publish(n int) (ids []string) {
+	c.t.Helper()
+	for range n {
+		id, payload := sealedEvent(c.t)
+		ids = append(ids, id)
+		if err := c.stream.Publish(string(event.Email), message.NewMessage(id, []byte(payload))); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return ids
+}
+
+type reply struct {
+	status int
+	Code   string
+	Data   json.RawMessage
+}
+
+func (c *consumer) do(method, path, body string) reply {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), method, c.URL+"/api/v1/email/dead-letters"+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.issuer.Token(token.Identity{UserID: "admin-1", Role: token.RoleAdmin}))
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r := reply{status: res.StatusCode}
+	if err := json.NewDecoder(res.Body).Decode(&r); err != nil {
+		c.t.Fatal(err)
+	}
+	return r
+}
+
+func (c *consumer) letters(status string, n int) []deadletter.Letter {
+	c.t.Helper()
+	var letters []deadletter.Letter
+	testkit.Eventually(c.t, 20*time.Second, func() error {
+		letters = nil
+		if err := json.Unmarshal(c.do(http.MethodGet, "?status="+status, "").Data, &letters); err != nil {
+			return err
+		}
+		if len(letters) != n {
+			return fmt.Errorf("%d letters are %s, want %d", len(letters), status, n)
+		}
+		return nil
+	})
+	return letters
+}
+
+func (c *consumer) wantHandled(ids ...string) {
+	c.t.Helper()
+	testkit.Eventually(c.t, 20*time.Second, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, id := range ids {
+			if c.handled[id] != 1 {
+				return fmt.Errorf("event %s was handled %d times", id, c.handled[id])
+			}
+		}
+		return nil
+	})
+}
+
+func (c *consumer) audited(name string) int {
+	c.t.Helper()
+	var n int
+	err := c.db.QueryRow(c.t.Context(), `SELECT count(*) FROM outbox WHERE name = $1 AND payload ->> 'subject' <> ''
+		AND payload -> 'actor' ->> 'id' = 'admin-1'`, name).Scan(&n)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	c := newConsumer(t)
+	ids := c.publish(1)
+	letter := c.letters(deadletter.Open, 1)[0]
+
+	// Not mended: it is open again, with one attempt more.
+	if got := c.do(http.MethodPost, "/"+letter.ID+"/replay", ""); got.status != http.StatusOK {
+		t.Fatalf("replay = %d %s", got.status, got.Code)
+	}
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if again := c.letters(deadletter.Open, 1)[0]; again.ID != letter.ID || again.Attempts != 2 {
+			return fmt.Errorf("letter = %+v", again)
+		}
+		return nil
+	})
+
+	// Mended: it is handled once, with its own id, however often it is asked for.
+	c.repair(nil)
+	var wg sync.WaitGroup
+	statuses := make([]int, 10)
+	for i := range statuses {
+		wg.Go(func() { statuses[i] = c.do(http.MethodPost, "/"+letter.ID+"/replay", "").status })
+	}
+	wg.Wait()
+	good := 0
+	for _, status := range statuses {
+		switch status {
+		case http.StatusOK:
+			good++
+		case http.StatusConflict:
+		default:
+			t.Errorf("replay = %d", status)
+		}
+	}
+	if good != 1 {
+		t.Errorf("%d of 10 replays at the same time were taken", good)
+	}
+	c.wantHandled(ids...)
+	c.letters(deadletter.Replayed, 1)
+	if n := c.audited("dead_letter.replayed.v1"); n != 2 {
+		t.Errorf("%d replays are audited, want 2", n)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		var due int
+		err := c.db.QueryRow(t.Context(), `SELECT count(*) FROM dead_letters WHERE replay_due IS NOT NULL`).Scan(&due)
+		if err == nil && due > 0 {
+			err = errors.New("the replay is still due")
+		}
+		return err
+	})
+}
+
+func TestReplayByFilter(t *testing.T) {
+	t.Parallel()
+	c := newConsumer(t)
+	ids := c.publish(7)
+	if err := c.stream.Publish(string(event.Email), message.NewMessage(uuid.NewString(), []byte("junk"))); err != nil {
+		t.Fatal(err)
+	}
+	c.letters(deadletter.Open, 8)
+	for body, want := range map[string]int{
+		`{}`: http.StatusBadRequest, `{"max":0}`: http.StatusBadRequest, `{"max":1001}`: http.StatusBadRequest, `{"max":"5"}`: http.StatusBadRequest,
+		`{"max":5,"all":true}`: http.StatusBadRequest, ``: http.StatusUnsupportedMediaType,
+	} {
+		if got := c.do(http.MethodPost, "/replay", body); got.status != want {
+			t.Errorf("replay %s = %d %s, want %d", body, got.status, got.Code, want)
+		}
+	}
+	replay := func(body string, want deadletter.Outcome) {
+		t.Helper()
+		var got deadletter.Outcome
+		if err := json.Unmarshal(c.do(http.MethodPost, "/replay", body).Data, &got); err != nil || got != want {
+			t.Errorf("replay %s = %+v, %v, want %+v", body, got, err, want)
+		}
+	}
+	replay(`{"max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7})
+	replay(`{"type":"other.event.v1","max":100}`, deadletter.Outcome{})
+	replay(`{"reason":"no such reason","max":100}`, deadletter.Outcome{})
+	c.letters(deadletter.Open, 8)
+	c.repair(nil)
+	replay(`{"type":"user.verification_requested.v1","reason":"malformed","max":3}`, deadletter.Outcome{Matched: 7, Replayed: 3})
+	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Replayed: 4})
+	c.wantHandled(ids...)
+	c.letters(deadletter.Open, 1) // the junk
+	if n := c.audited("dead_letter.replayed.v1"); n != 7 {
+		t.Errorf("%d replays are audited, want 7", n)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	t.Parallel()
+	c := newConsumer(t)
+	if err := c.stream.Publish(string(event.Email), message.NewMessage(uuid.NewString(), []byte("junk"))); err != nil {
+		t.Fatal(err)
+	}
+	letter := c.letters(deadletter.Open, 1)[0]
+	for _, tc := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{http.MethodPost, "/" + letter.ID + "/replay", "", http.StatusConflict, "dead_letter_not_replayable"},
+		{http.MethodDelete, "/" + letter.ID, `{"reason":" "}`, http.StatusBadRequest, "validation_failed"},
+		{http.MethodDelete, "/" + letter.ID, `{"reason":"` + strings.Repeat("x", 501) + `"}`, http.StatusBadRequest, "validation_failed"},
+		{http.MethodDelete, "/" + uuid.NewString(), `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
+		{http.MethodDelete, "/junk", `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
+		{http.MethodPost, "/" + uuid.NewString() + "/replay", "", http.StatusNotFound, "dead_letter_not_found"},
+		{http.MethodDelete, "/" + letter.ID, `{"reason":"a test\u0000 entry"}`, http.StatusOK, ""},
+		{http.MethodDelete, "/" + letter.ID, `{"reason":"x"}`, http.StatusConflict, "dead_letter_closed"},
+		{http.MethodPost, "/" + letter.ID + "/replay", "", http.StatusConflict, "dead_letter_closed"},
+	} {
+		if got := c.do(tc.method, tc.path, tc.body); got.status != tc.status || got.Code != tc.code {
+			t.Errorf("%s %s %s = %d %s, want %d %s", tc.method, tc.path, tc.body, got.status, got.Code, tc.status, tc.code)
+		}
+	}
+	var detail deadletter.Detail
+	if err := json.Unmarshal(c.do(http.MethodGet, "/"+letter.ID, "").Data, &detail); err != nil {
+		t.Fatal(err)
+	}
+	if detail.Status != deadletter.Discarded || detail.ClosedBy != "admin:admin-1" || detail.ClosedAt == nil || !strings.HasPrefix(detail.Note, "a test") {
+		t.Errorf("detail = %+v", detail)
+	}
+	if n := c.audited("dead_letter.discarded.v1"); n != 1 {
+		t.Errorf("%d discards are audited, want 1", n)
+	}
+}
