@@ -19,7 +19,17 @@ run: $(LAUNCHER) ## start everything on this machine: Postgres, Redis, five serv
 
 .PHONY: test
 test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race detector
-	@$(LAUNCHER) servers -- go test -race $(TESTFLAGS) work
+	@$(LAUNCHER) servers -- go test -race -parallel 8 $(TESTFLAGS) work
+
+.PHONY: chaos
+chaos: ## break every part under load and check that nothing is lost or done twice (5 minutes)
+	@go build -o .local/bin/chaos ./tests/chaos
+	@exec .local/bin/chaos $(CHAOSFLAGS)
+
+.PHONY: bench
+bench: ## measure the event path against the raw limit and the stock parts (6 minutes)
+	@go build -o .local/bin/bench ./tests/bench
+	@exec .local/bin/bench $(BENCHFLAGS)
 
 .PHONY: check
 check: $(LAUNCHER) ## what CI checks besides the tests: format, lint, modules on their own, generated text

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+)
+
+const (
+	group       = "bench"
+	manyEntries = 50_000
+	fewEntries  = 5_000 // for what is slow
+	wideWindow  = 256
+)
+
+// fill puts n messages of 256 bytes with three metadata keys on a new stream,
+// with a group at its beginning.
+func (b *bench) fill(ctx context.Context, n int) (topic string, err error) {
+	topic = b.stream()
+	publisher := bus.NewPublisher(b.redis)
+	payload := []byte(strings.Repeat("x", 256))
+	for done := 0; done < n; {
+		batch := make([]*message.Message, min(500, n-done))
+		for i := range batch {
+			batch[i] = message.NewMessageWithContext(ctx, uuid.NewString(), payload)
+			batch[i].Metadata = message.Metadata{"name": "user.signed_up.v1", "correlation_id": "0123456789abcdef", "traceparent": "00-0123456789abcdef"}
+		}
+		if err := publisher.Publish(topic, batch...); err != nil {
+			return "", err
+		}
+		done += len(batch)
+	}
+	if err := b.redis.XGroupCreate(ctx, topic, group, "0").Err(); err != nil {
+		return "", fmt.Errorf("make group: %w", err)
+	}
+	return topic, nil
+}
+
+// settled waits until n messages were handled and nothing is pending.
+func (b *bench) settled(ctx context.Context, topic string, handled *atomic.Int64, n int) error {
+	for {
+		if handled.Load() >= int64(n) {
+			p, err := b.redis.XPending(ctx, topic, group).Result()
+			if err != nil {
+				return fmt.Errorf("look at what is pending: %w", err)
+			}
+			if p.Count == 0 {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (b *bench) consume(ctx context.Context) error {
+	medians, err := b.alternate(ctx,
+		variant{"raw", b.consumeRaw},
+		variant{"stock", b.consumeStock},
+		variant{"ours", func(ctx context.Context) (float64, error) { return b.consumeOurs(ctx, wideWindow, nil) }},
+		variant{"router", func(ctx context.Context) (float64, error) { return b.consumeRouter(ctx, wideWindow, manyEntries, 0) }},
+	)
+	if err != nil {
+		return err
+	}
+	b.report.add("consume", "go-redis XREADGROUP COUNT 100, XACK of 100", perSecond(medians["raw"]), "", "", "")
+	b.report.add("consume", "watermill-redisstream, one subscription", perSecond(medians["stock"]), "", "", "")
+	b.report.ratio("consume", "bus.Subscriber / stock", perSecond(medians["ours"]), medians["ours"]/medians["stock"], 10)
+	b.report.ratio("consume", "bus.Subscriber / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
+	b.report.ratio("consume", "bus.Subscriber and Router / stock", perSecond(medians["router"]), medians["router"]/medians["stock"], 10)
+	return nil
+}
+
+func (b *bench) consumeRaw(ctx context.Context) (float64, error) {
+	topic, err := b.fill(ctx, manyEntries)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	for done := 0; done < manyEntries; {
+		streams, err := b.redis.XReadGroup(ctx, &redis.XReadGroupArgs{Group: group, Consumer: "c", Streams: []string{topic, ">"}, Count: 100}).Result()
+		if err != nil {
+			return 0, fmt.Errorf("read: %w", err)
+		}
+		ids := make([]string, len(streams[0].Messages))
+		for i, m := range streams[0].Messages {
+			ids[i] = m.ID
+		}
+		if err := b.redis.XAck(ctx, topic, group, ids...).Err(); err != nil {
+			return 0, fmt.Errorf("acknowledge: %w", err)
+		}
+		done += len(ids)
+	}
+	return manyEntries / time.Since(start).Seconds(), nil
+}
+
+func (b *bench) consumeStock(ctx context.Context) (float64, error) {
+	topic, err := b.fill(ctx, fewEntries)
+	if err != nil {
+		return 0, err
+	}
+	client, err := b.client() // Close closes it.
+	if err != nil {
+		return 0, err
+	}
+	subscriber, err := redisstream.NewSubscriber(redisstream.SubscriberConfig{Client: client, ConsumerGroup: group}, watermill.NopLogger{})
+	if err != nil {
+		return 0, fmt.Errorf("make subscriber: %w", err)
+	}
+	rate, err := b.drain(ctx, subscriber, topic, fewEntries, nil)
+	return rate, errors.Join(err, subscriber.Close())
+}
+
+// consumeOurs calls watch now and then, if it is not nil.
+func (b *bench) consumeOurs(ctx context.Context, window int, watch func(handled int64)) (float64, error) {
+	topic, err := b.fill(ctx, manyEntries)
+	if err != nil {
+		return 0, err
+	}
+	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: b.redis, Group: group, Consumer: "c", Window: window, Log: b.log})
+	rate, err := b.drain(ctx, subscriber, topic, manyEntries, watch)
+	return rate, errors.Join(err, subscriber.Close())
+}
+
+func (b *bench) drain(ctx context.Context, subscriber message.Subscriber, topic string, n int, watch func(int64)) (float64, error) {
+	start := time.Now()
+	messages, err := subscriber.Subscribe(ctx, topic)
+	if err != nil {
+		return 0, fmt.Errorf("subscribe: %w", err)
+	}
+	var handled atomic.Int64
+	for m := range messages {
+		m.Ack()
+		done := handled.Add(1)
+		if watch != nil && done%1000 == 0 {
+			watch(done)
+		}
+		if done == int64(n) {
+			break
+		}
+	}
+	go func() {
+		for m := range messages {
+			m.Nack() // Nothing more is expected; Close must not wait for it.
+		}
+	}()
+	if err := b.settled(ctx, topic, &handled, n); err != nil {
+		return 0, err
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
+}
+
+// consumeRouter has a handler that takes pause, in Watermill's router.
+func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Duration) (float64, error) {
+	topic, err := b.fill(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		return 0, fmt.Errorf("make router: %w", err)
+	}
+	var handled atomic.Int64
+	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: b.redis, Group: group, Consumer: "c", Window: window, Log: b.log})
+	router.AddConsumerHandler("bench", topic, subscriber, func(*message.Message) error {
+		if pause > 0 {
+			<-time.After(pause)
+		}
+		handled.Add(1)
+		return nil
+	})
+	ended := make(chan error, 1)
+	start := time.Now()
+	go func() { ended <- router.Run(ctx) }()
+	err = b.settled(ctx, topic, &handled, n)
+	took := time.Since(start)
+	return float64(n) / took.Seconds(), errors.Join(err, router.Close(), <-ended)
+}
+
+// slowHandler: what counts for handlers that wait is how many wait at a time.
+func (b *bench) slowHandler(ctx context.Context) error {
+	const pause = 5 * time.Millisecond
+	at := func(window, n int) variant {
+		return variant{fmt.Sprint(window), func(ctx context.Context) (float64, error) { return b.consumeRouter(ctx, window, n, pause) }}
+	}
+	medians, err := b.alternate(ctx, at(64, 10_000), at(256, 20_000),
+		variant{"limit", func(ctx context.Context) (float64, error) { return b.consumeRouter(ctx, wideWindow, manyEntries, 0) }})
+	if err != nil {
+		return err
+	}
+	b.report.add("slow-handler", "CPU limit: the same with a handler of 0 ms", perSecond(medians["limit"]), "", "", "")
+	for _, window := range []int{64, 256} {
+		fresh := window - window/4 // a quarter is kept for entries of consumers that died
+		ideal := min(float64(fresh)/pause.Seconds(), medians["limit"])
+		figure := medians[fmt.Sprint(window)]
+		b.report.ratio("slow-handler", fmt.Sprintf("5 ms, window %d / min(%d per 5 ms, limit)", window, fresh), perSecond(figure), figure/ideal, 0.8)
+	}
+	return nil
+}

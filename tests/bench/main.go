@@ -1,0 +1,172 @@
+// Bench measures the event path against the raw limit and against Watermill's
+// stock parts. Every figure is the median of rounds that alternate between the
+// variants, so a noisy machine disturbs all of them alike; trust the ratios, not
+// the absolute figures. It is no test: it only fails if it cannot measure.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is what all benchmarks share.
+type bench struct {
+	dir      string
+	redisURL string
+	redis    redis.UniversalClient
+	postgres string // URL of the server
+	rounds   int
+	full     bool
+	report   *report
+	log      *slog.Logger
+	streams  int
+}
+
+var benchmarks = []struct {
+	name string
+	run  func(*bench, context.Context) error
+}{
+	{"consume", (*bench).consume},
+	{"slow-handler", (*bench).slowHandler},
+	{"publish", (*bench).publish},
+	{"relay", (*bench).relay},
+	{"audit", (*bench).audit},
+	{"audit-backlog", (*bench).auditBacklog},
+	{"latency", (*bench).latency},
+	{"memory", (*bench).memory},
+}
+
+func run(ctx context.Context) (err error) {
+	chosen := flag.String("run", "", "run only the benchmarks whose name matches this regular expression")
+	rounds := flag.Int("rounds", 5, "rounds of each")
+	full := flag.Bool("full", false, "go up to a million entries")
+	flag.Parse()
+	pattern, err := regexp.Compile(*chosen)
+	if err != nil {
+		return fmt.Errorf("read -run: %w", err)
+	}
+	b := &bench{rounds: *rounds, full: *full, report: newReport(os.Stdout), log: slog.New(slog.DiscardHandler)}
+	stop, err := b.start(ctx)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	for _, one := range benchmarks {
+		if !pattern.MatchString(one.name) {
+			continue
+		}
+		if err := one.run(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", one.name, err)
+		}
+		if err := b.redis.FlushAll(ctx).Err(); err != nil {
+			return fmt.Errorf("empty Redis: %w", err)
+		}
+	}
+	return b.report.print()
+}
+
+// start starts Redis and Postgres. stop is to be called in any case.
+func (b *bench) start(ctx context.Context) (stop func(), err error) {
+	dir, err := os.MkdirTemp("", "headgate-bench-")
+	if err != nil {
+		return func() {}, fmt.Errorf("make folder: %w", err)
+	}
+	// Postgres runs as another user when we are root, and must reach its folder.
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // It holds nothing secret.
+		return func() {}, fmt.Errorf("make folder: %w", err)
+	}
+	b.dir = dir
+	var servers []*localserver.Server
+	stop = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		for _, s := range servers {
+			if err := s.Stop(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+			}
+		}
+		_ = os.RemoveAll(dir) // What is left is in the temporary folder.
+	}
+	// Durable, as in production: AOF every second, and Postgres with fsync.
+	server, err := localserver.StartRedis(ctx, localserver.Options{Dir: filepath.Join(dir, "redis"), Durable: true, Log: io.Discard})
+	if err != nil {
+		return stop, fmt.Errorf("start Redis: %w", err)
+	}
+	servers = append(servers, server)
+	b.redisURL = server.URL
+	if b.redis, err = b.client(); err != nil {
+		return stop, err
+	}
+	server, err = localserver.StartPostgres(ctx, localserver.Options{Dir: filepath.Join(dir, "postgres"), Durable: true, Log: io.Discard})
+	if err != nil {
+		return stop, fmt.Errorf("start Postgres: %w", err)
+	}
+	servers = append(servers, server)
+	b.postgres = server.URL
+	return stop, nil
+}
+
+// client returns a client of its own, as each process has.
+func (b *bench) client() (redis.UniversalClient, error) {
+	client, err := bus.Redis{RedisURL: service.Secret(b.redisURL)}.Open(bus.EventPatience)
+	if err != nil {
+		return nil, fmt.Errorf("open Redis: %w", err)
+	}
+	return client, nil
+}
+
+// database makes a database with the schemas and returns its pool and URL.
+func (b *bench) database(ctx context.Context, name string, schemas ...postgres.Schema) (*pgxpool.Pool, string, error) {
+	admin, err := pgxpool.New(ctx, b.postgres)
+	if err != nil {
+		return nil, "", fmt.Errorf("open Postgres: %w", err)
+	}
+	defer admin.Close()
+	for _, query := range []string{`DROP DATABASE IF EXISTS ` + name + ` WITH (FORCE)`, `CREATE DATABASE ` + name} {
+		if _, err := admin.Exec(ctx, query); err != nil {
+			return nil, "", fmt.Errorf("make database %s: %w", name, err)
+		}
+	}
+	url, err := withDatabase(b.postgres, name)
+	if err != nil {
+		return nil, "", err
+	}
+	pool, err := postgres.Open(ctx, postgres.Database{DatabaseURL: service.Secret(url), DatabaseMaxConns: 10}, b.log, schemas...)
+	if err != nil {
+		return nil, "", fmt.Errorf("open database %s: %w", name, err)
+	}
+	return pool, url, nil
+}
+
+// stream returns the name of a stream that nobody used before.
+func (b *bench) stream() string {
+	b.streams++
+	return fmt.Sprintf("bench-%d", b.streams)
+}

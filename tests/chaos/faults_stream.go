@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+)
+
+const poison = 1000 // malformed entries on each stream
+
+func streamFaults() []fault {
+	return []fault{
+		{
+			name: "every entry twice and out of order", quick: true, lasts: 4 * time.Second,
+			inject: echo, heal: func(_ context.Context, p *phase) error { return p.undo() },
+			bit: func(_ context.Context, p *phase) (int64, error) { return atomic.LoadInt64(&p.struck), nil },
+		},
+		{
+			name: "malformed entries among good ones", lasts: 3 * time.Second,
+			inject: spoil, heal: func(_ context.Context, p *phase) error { return p.undo() }, bit: buried,
+		},
+		{
+			name: "audit-service cut off from Redis", lasts: 5 * time.Second, bit: unread(auditService),
+			inject: func(_ context.Context, p *phase) error { return p.stack.links[auditService].cut() },
+			heal:   func(_ context.Context, p *phase) error { return p.stack.links[auditService].heal() },
+		},
+	}
+}
+
+// echo adds every entry that comes again, later and in another order.
+func echo(ctx context.Context, p *phase) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var copying sync.WaitGroup
+	faults := make(chan error, len(streams))
+	for stream := range streams {
+		copying.Go(func() { faults <- p.copy(ctx, stream) })
+	}
+	p.undo = func() error {
+		cancel()
+		copying.Wait()
+		close(faults)
+		var all []error
+		for err := range faults {
+			all = append(all, err)
+		}
+		return errors.Join(all...)
+	}
+	return nil
+}
+
+// copy adds entries again until ctx ends. One goroutine reads and writes, so it
+// knows every copy before it can meet it.
+func (p *phase) copy(ctx context.Context, stream string) error {
+	random := rand.New(rand.NewPCG(p.opts.seed, uint64(len(stream)))) //nolint:gosec // It must be repeatable.
+	info, err := p.observer.redis.XInfoStream(ctx, stream).Result()
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", stream, err)
+	}
+	from, own := info.LastGeneratedID, map[string]bool{}
+	var batch []redis.XMessage
+	for last := time.Now(); ; {
+		found, err := p.observer.redis.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, from}, Count: 200, Block: look}).Result()
+		if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
+			return fmt.Errorf("copy %s: %w", stream, err)
+		}
+		for _, s := range found {
+			for _, entry := range s.Messages {
+				if from = entry.ID; !own[entry.ID] {
+					batch = append(batch, entry)
+				}
+			}
+		}
+		ended := ctx.Err() != nil
+		if !ended && time.Since(last) < 3*look {
+			continue
+		}
+		last = time.Now()
+		random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
+		for _, entry := range batch {
+			id, err := p.observer.redis.XAdd(context.WithoutCancel(ctx), &redis.XAddArgs{Stream: stream, Values: entry.Values}).Result()
+			if err != nil {
+				return fmt.Errorf("copy %s: %w", stream, err)
+			}
+			own[id] = true
+			p.injected.add(stream, id)
+			atomic.AddInt64(&p.struck, 1)
+		}
+		if batch = batch[:0]; ended {
+			return nil
+		}
+	}
+}
+
+// spoil adds malformed entries over the time that the fault lasts.
+func spoil(ctx context.Context, p *phase) error {
+	var adding sync.WaitGroup
+	faults := make(chan error, len(streams))
+	for stream := range streams {
+		adding.Go(func() { faults <- p.addMalformed(ctx, stream) })
+	}
+	p.undo = func() error {
+		adding.Wait()
+		close(faults)
+		var all []error
+		for err := range faults {
+			all = append(all, err)
+		}
+		return errors.Join(all...)
+	}
+	return nil
+}
+
+func (p *phase) addMalformed(ctx context.Context, stream string) error {
+	const batch = 50
+	for n := 0; n < poison; n += batch {
+		pipe := p.observer.redis.Pipeline()
+		for i := range batch {
+			pipe.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: malformed(n + i)})
+		}
+		commands, err := pipe.Exec(ctx)
+		if err != nil {
+			return fmt.Errorf("add malformed entries to %s: %w", stream, err)
+		}
+		for _, c := range commands {
+			if added, ok := c.(*redis.StringCmd); ok {
+				p.injected.add(stream, added.Val())
+				p.malformed.add(stream, added.Val())
+			}
+		}
+		if err := pause(ctx, 3*time.Second*batch/poison); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// malformed returns the fields of an entry that is none, of a kind that depends on n.
+func malformed(n int) []any {
+	const id, payload, metadata = "_watermill_message_uuid", "payload", "metadata"
+	empty := "\x80" // an empty map in msgpack
+	mine := uuid.NewString()
+	switch n % 6 {
+	case 0:
+		return []any{"junk", "1"}
+	case 1:
+		return []any{id, mine, metadata, "\xc1\xff\x00", payload, "{}"}
+	case 2:
+		return []any{id, mine, metadata, empty, payload, "not JSON \x00\xff"}
+	case 3:
+		return []any{id, mine, metadata, empty, payload, `{"id":7}`}
+	case 4:
+		return []any{id, mine, metadata, empty, payload, fmt.Sprintf(
+			`{"id":%q,"name":"user.signed_up.v1","occurredAt":"2026-01-01T00:00:00Z","producer":"chaos","data":{}}`, uuid.NewString())}
+	default:
+		return []any{id, mine}
+	}
+}
+
+// buried returns how many dead letters the malformed entries have become, once
+// it is exactly all of them.
+func buried(ctx context.Context, p *phase) (int64, error) {
+	letters, err := p.observer.deadLetters(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for _, l := range letters {
+		if p.malformed.has(l.Stream, l.Entry) {
+			n++
+		}
+	}
+	if n != int64(poison*len(streams)) {
+		return 0, nil
+	}
+	return n, nil
+}
+
+// entrySet is a set of stream entries. It is safe for concurrent use.
+type entrySet struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func newEntrySet() *entrySet { return &entrySet{ids: map[string]bool{}} }
+
+func (s *entrySet) add(stream, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids[stream+" "+id] = true
+}
+
+func (s *entrySet) has(stream, id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ids[stream+" "+id]
+}

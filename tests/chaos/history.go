@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// outcome is what the client knows of an operation.
+type outcome string
+
+const (
+	ok      outcome = "ok"
+	fail    outcome = "fail"    // It has had no effect.
+	unknown outcome = "unknown" // It may have had its effect.
+)
+
+// The operations.
+const (
+	signup  = "signup"
+	login   = "login"
+	refresh = "refresh"
+	patch   = "patch"
+	read    = "read"
+)
+
+// operation is an entry of the history. Its ID is the request's.
+type operation struct {
+	ID       string    `json:"id"`
+	Kind     string    `json:"op"`
+	Email    string    `json:"email"`
+	Start    time.Time `json:"start"`
+	End      time.Time `json:"end"`
+	Phase    string    `json:"phase"`
+	Outcome  outcome   `json:"outcome"`
+	Status   int       `json:"status,omitempty"`
+	Detail   string    `json:"detail,omitempty"`
+	Spent    string    `json:"spent,omitempty"`  // digest of the refresh token that was handed in
+	Gained   string    `json:"gained,omitempty"` // digest of the one that came back
+	Injected bool      `json:"injected,omitempty"`
+}
+
+// history is what the clients did and saw. It is safe for concurrent use.
+type history struct {
+	mu         sync.Mutex
+	file       *os.File
+	encoder    *json.Encoder
+	phase      string
+	operations []operation
+	err        error
+}
+
+func newHistory(dir string) (*history, error) {
+	file, err := os.Create(filepath.Join(dir, "history.jsonl")) //nolint:gosec // The run's own folder.
+	if err != nil {
+		return nil, fmt.Errorf("make history: %w", err)
+	}
+	return &history{file: file, encoder: json.NewEncoder(file)}, nil
+}
+
+func (h *history) enter(phase string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.phase = phase
+}
+
+func (h *history) current() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.phase
+}
+
+func (h *history) add(o operation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.operations = append(h.operations, o)
+	h.err = errors.Join(h.err, h.encoder.Encode(o))
+}
+
+// all returns what has ended so far.
+func (h *history) all() []operation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]operation(nil), h.operations...)
+}
+
+// count returns how many operations of a phase ended in that way.
+func (h *history) count(phase string, end outcome) int64 {
+	var n int64
+	for _, o := range h.all() {
+		if o.Phase == phase && o.Outcome == end {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *history) close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return errors.Join(h.err, h.file.Close())
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// verdict is what a run has come to.
+type verdict struct {
+	evidence   evidence
+	violations []violation
+	window     []letter
+	faults     []string // of the run: what did not bite, or was not recovered from
+	took       time.Duration
+}
+
+const examples = 5 // of each invariant
+
+// report prints the table and keeps the violations; its error says that the
+// system or the run is not sound.
+func (r *run) report(v *verdict) error {
+	out := r.opts.out
+	r.table(v)
+	r.totals(v)
+	for _, fault := range v.faults {
+		fmt.Fprintln(out, "FAULT ", fault)
+	}
+	shown := map[string]int{}
+	for _, one := range v.violations {
+		if shown[one.Invariant]++; shown[one.Invariant] <= examples {
+			fmt.Fprintf(out, "VIOLATION  %s, %s, in %q: %s\n", one.Invariant, one.Effect, one.Phase, one.Detail)
+		}
+	}
+	for _, invariant := range slices.Sorted(maps.Keys(shown)) {
+		fmt.Fprintf(out, "%5d × %s\n", shown[invariant], invariant)
+	}
+	if err := r.keep(v); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "seed %d, %s, history and logs in %s\n", r.opts.seed, v.took.Round(time.Second), r.dir)
+	if len(v.violations)+len(v.faults) > 0 {
+		return fmt.Errorf("%w: %d violations, %d faults; again with -seed %d", errUnsound, len(v.violations), len(v.faults), r.opts.seed)
+	}
+	return nil
+}
+
+// row is a line of the table.
+type row struct{ acknowledged, lost, duplicated, window int }
+
+func (r *run) table(v *verdict) {
+	rows := map[string]*row{}
+	at := func(phase string) *row {
+		if rows[phase] == nil {
+			rows[phase] = &row{}
+		}
+		return rows[phase]
+	}
+	for _, o := range v.evidence.History {
+		if o.Outcome == ok {
+			at(o.Phase).acknowledged++
+		}
+	}
+	for _, one := range v.violations {
+		switch one.Effect {
+		case lost:
+			at(one.Phase).lost++
+		case duplicated:
+			at(one.Phase).duplicated++
+		}
+	}
+	for _, l := range v.window {
+		at(l.Phase).window++
+	}
+	table := tabwriter.NewWriter(r.opts.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "fault\tacknowledged\tlost\tduplicated\tmail window\tbite\trecovered in\t")
+	var sum row
+	for _, res := range r.results {
+		cell := at(res.name)
+		sum.acknowledged += cell.acknowledged
+		sum.lost += cell.lost
+		sum.duplicated += cell.duplicated
+		sum.window += cell.window
+		line(table, res, *cell)
+	}
+	fmt.Fprintf(table, "total\t%d\t%d\t%d\t%d\t\t\t\n", sum.acknowledged, sum.lost, sum.duplicated, sum.window)
+	_ = table.Flush() // The table is for people; its losses are seen.
+}
+
+func line(w io.Writer, res result, cell row) {
+	recovered := "never"
+	if res.recovered > 0 {
+		recovered = fmt.Sprintf("%.1fs", res.recovered.Seconds())
+	}
+	bite := fmt.Sprint(res.bit)
+	if res.name == calm {
+		bite, recovered = "", ""
+	}
+	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t\n", res.name, cell.acknowledged, cell.lost, cell.duplicated, cell.window, bite, recovered)
+}
+
+func (r *run) totals(v *verdict) {
+	ends, refusals := map[outcome]int{}, map[string]int{}
+	for _, o := range v.evidence.History {
+		ends[o.Outcome]++
+		if o.Outcome == fail {
+			refusals[fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Detail)]++
+		}
+	}
+	numbered := 0
+	for _, d := range v.evidence.Deliveries {
+		if d.Seq > 0 && !d.Injected && !d.Restored {
+			numbered++
+		}
+	}
+	fmt.Fprintf(r.opts.out, "%d operations: %d ok, %d failed, %d unknown; %d audit records, %d mails, %d dead letters, %d of %d first deliveries checked for order\n",
+		len(v.evidence.History), ends[ok], ends[fail], ends[unknown],
+		len(v.evidence.Audit), len(v.evidence.Mails), len(v.evidence.DeadLetters), numbered, len(v.evidence.Deliveries))
+	for _, text := range slices.Sorted(maps.Keys(refusals)) {
+		fmt.Fprintf(r.opts.out, "%5d × %s\n", refusals[text], text)
+	}
+}
+
+// keep writes the violations beside the history.
+func (r *run) keep(v *verdict) error {
+	file, err := os.Create(filepath.Join(r.dir, "violations.jsonl")) //nolint:gosec // The run's own folder.
+	if err != nil {
+		return fmt.Errorf("keep violations: %w", err)
+	}
+	encoder := json.NewEncoder(file)
+	faults := make([]error, 0, len(v.violations)+1)
+	for _, one := range v.violations {
+		faults = append(faults, encoder.Encode(one))
+	}
+	return errors.Join(append(faults, file.Close())...)
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestShortChaos is a short run on real processes with a fixed seed.
+func TestShortChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes more than a minute")
+	}
+	root, err := workspace()
+	if errors.Is(err, errNoWorkspace) {
+		t.Skip("this tree does not hold the whole product, so there is nothing to break")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // The build may be cold.
+	defer cancel()
+	if err := runAll(ctx, options{seed: 7, short: true, recovery: 30 * time.Second, root: root, out: t.Output()}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEveryShortRunHasTheImportantFaults whatever the seed.
+func TestEveryShortRunHasTheImportantFaults(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		chosen, err := schedule(options{seed: seed, short: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		important := 0
+		for _, f := range chosen {
+			if f.always {
+				important++
+			}
+		}
+		if important != 3 || len(chosen) != 3+shortExtras {
+			t.Errorf("seed %d: %d faults, %d of them important, want %d and 3", seed, len(chosen), important, 3+shortExtras)
+		}
+	}
+}

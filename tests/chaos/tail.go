@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// delivery is the first appearance of an event on a stream.
+type delivery struct {
+	Stream, Entry     string
+	Event             string
+	Producer, Subject string
+	Seq               int64 // the producer's number, 0 if it gave none
+	// Restored says that the event is older than a loss of the stream after
+	// which it was first seen: it may have been published again, in any order.
+	Restored bool
+	Injected bool // by us
+}
+
+// tail follows the streams from their beginning.
+type tail struct {
+	redis   *redis.Client
+	running sync.WaitGroup
+	stop    context.CancelFunc
+
+	mu         sync.Mutex
+	from       map[string]string
+	seen       map[string]bool // stream and event
+	deliveries []delivery
+	lostAt     time.Time
+}
+
+func newTail(client *redis.Client) *tail {
+	return &tail{redis: client, from: map[string]string{}, seen: map[string]bool{}, stop: func() {}}
+}
+
+func (t *tail) start(ctx context.Context) {
+	ctx, t.stop = context.WithCancel(ctx)
+	for stream := range streams {
+		t.running.Go(func() { t.follow(ctx, stream) })
+	}
+}
+
+func (t *tail) end() {
+	t.stop()
+	t.running.Wait()
+}
+
+// lost says that Redis has just lost everything; reading begins anew.
+func (t *tail) lost(at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lostAt = at
+	t.from = map[string]string{}
+}
+
+// first returns the first deliveries, those of a stream in the stream's order.
+func (t *tail) first() []delivery {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]delivery(nil), t.deliveries...)
+}
+
+func (t *tail) follow(ctx context.Context, stream string) {
+	for ctx.Err() == nil {
+		from, lostAt := t.position(stream)
+		found, err := t.redis.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, from}, Count: 500, Block: 500 * time.Millisecond}).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			_ = pause(ctx, 100*time.Millisecond) // Redis is away; that is what this is about.
+		}
+		for _, s := range found {
+			t.note(stream, lostAt, s.Messages)
+		}
+	}
+}
+
+func (t *tail) position(stream string) (from string, lostAt time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if from = t.from[stream]; from == "" {
+		from = "0"
+	}
+	return from, t.lostAt
+}
+
+// note keeps what was read, unless everything was lost meanwhile: then it is
+// read again, or gone.
+func (t *tail) note(stream string, lostAt time.Time, entries []redis.XMessage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.lostAt.Equal(lostAt) {
+		return
+	}
+	for _, entry := range entries {
+		t.from[stream] = entry.ID
+		var e struct {
+			ID          string    `json:"id"`
+			Producer    string    `json:"producer"`
+			Subject     string    `json:"subject"`
+			OccurredAt  time.Time `json:"occurredAt"`
+			ProducerSeq int64     `json:"producerSeq"`
+		}
+		text, _ := entry.Values["payload"].(string)
+		if json.Unmarshal([]byte(text), &e) != nil || e.ID == "" || t.seen[stream+e.ID] {
+			continue
+		}
+		t.seen[stream+e.ID] = true
+		t.deliveries = append(t.deliveries, delivery{
+			Stream: stream, Entry: entry.ID, Event: e.ID, Producer: e.Producer, Subject: e.Subject, Seq: e.ProducerSeq,
+			Restored: e.OccurredAt.Before(lostAt),
+		})
+	}
+}
