@@ -203,7 +203,7 @@ func claimRows(ctx context.Context, tx pgx.Tx) ([]row, error) {
 // costs a second delivery, which consumers know how to take.
 func mark(ctx context.Context, tx pgx.Tx, ids []int64) error {
 	batch := &pgx.Batch{}
-	batch.Queue(`SET LOCAL synchronous_commit = off`)
+	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(`UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`, ids)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("mark outbox rows: %w", err)

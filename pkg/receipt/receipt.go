@@ -80,7 +80,7 @@ func (b *Book) write(ctx context.Context, events []event.Event) error {
 		producers[i], seqs[i], ids[i] = e.Producer, e.ProducerSeq, e.ID
 	}
 	batch := &pgx.Batch{} // one implicit transaction
-	batch.Queue(`SET LOCAL synchronous_commit = off`)
+	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(query, b.topic, producers, seqs, ids)
 	if err := b.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert receipts: %w", err)

@@ -32,7 +32,8 @@ type options struct {
 var errUnsound = errors.New("the run is not sound")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // Whoever reads the output may stop; what runs must be ended all the same.
 	code := program(ctx)
 	stop()
 	os.Exit(code) //nolint:forbidigo // This is a program of its own, not a service.
