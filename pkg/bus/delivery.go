@@ -3,8 +3,10 @@ package bus
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -13,15 +15,18 @@ import (
 // with it.
 const suspicious = 3
 
-// track reports whether entry id was not in flight before.
-func (s *subscription) track(id string) bool {
+// track returns the entries that were not in flight before.
+func (s *subscription) track(entries []redis.XMessage) []redis.XMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.inFlight[id]; ok {
-		return false
+	fresh := entries[:0]
+	for _, entry := range entries {
+		if _, ok := s.inFlight[entry.ID]; !ok {
+			s.inFlight[entry.ID] = struct{}{}
+			fresh = append(fresh, entry)
+		}
 	}
-	s.inFlight[id] = struct{}{}
-	return true
+	return fresh
 }
 
 func (s *subscription) untrack(ids ...string) {
@@ -42,19 +47,65 @@ func (s *subscription) pending() []string {
 	return ids
 }
 
-// deliver hands one entry to the handler until it is acknowledged. When stop
-// ends before a handler has it, or work before it is answered, the entry is left
+// sent is an entry in the hands of a handler.
+type sent struct {
+	entry  redis.XMessage
+	m      *message.Message
+	cancel context.CancelFunc
+}
+
+// deliver hands entries that nobody had before to handlers. Handlers that are
+// fast have answered the first ones when the last one is sent; only what they
+// have not gets a goroutine to wait for the answer.
+func (s *subscription) deliver(stop, work context.Context, entries []redis.XMessage, from slots, running *sync.WaitGroup) {
+	all := make([]sent, 0, len(entries))
+	for _, entry := range entries {
+		one, ok := s.send(stop, work, entry, 0)
+		if !ok {
+			from.release(1)
+			continue
+		}
+		all = append(all, one)
+	}
+	acked := make([]string, 0, len(all))
+	for _, one := range all {
+		select {
+		case <-one.m.Acked():
+			one.cancel()
+			acked = append(acked, one.entry.ID)
+		default:
+			running.Go(func() {
+				defer from.release(1)
+				if s.await(work, one) {
+					s.acks <- []string{one.entry.ID}
+					return
+				}
+				if work.Err() == nil && wait(stop, s.cfg.NackPause) {
+					s.insist(stop, work, one.entry, 0)
+				}
+			})
+		}
+	}
+	if len(acked) > 0 {
+		s.acks <- acked
+		from.release(len(acked))
+	}
+}
+
+// insist hands one entry to the handler until it is acknowledged. When stop ends
+// before a handler has it, or work before it is answered, the entry is left
 // pending for handBack.
-func (s *subscription) deliver(stop, work context.Context, entry redis.XMessage, times int64) {
+func (s *subscription) insist(stop, work context.Context, entry redis.XMessage, times int64) {
 	if times > suspicious {
-		if s.alone.reserve(stop) == 0 {
+		if s.alone.reserve(stop, 1) == 0 {
 			return
 		}
 		defer s.alone.release(1)
 	}
 	for pause := s.cfg.NackPause; ; pause = min(2*pause, longestNack) {
-		if acked := s.attempt(stop, work, entry, times); acked {
-			s.acks <- entry.ID
+		one, ok := s.send(stop, work, entry, times)
+		if ok && s.await(work, one) {
+			s.acks <- []string{entry.ID}
 			return
 		}
 		if work.Err() != nil || !wait(stop, pause) {
@@ -63,24 +114,30 @@ func (s *subscription) deliver(stop, work context.Context, entry redis.XMessage,
 	}
 }
 
-// attempt delivers the entry once and reports whether it was acknowledged.
-func (s *subscription) attempt(stop, work context.Context, entry redis.XMessage, times int64) (acked bool) {
+// send reports whether a handler has taken the entry before stop ended.
+func (s *subscription) send(stop, work context.Context, entry redis.XMessage, times int64) (sent, bool) {
 	m := decode(s.topic, entry)
 	if times > s.cfg.MaxDeliveries {
 		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(times, 10))
 	}
 	ctx, cancel := context.WithCancel(work)
-	defer cancel()
 	m.SetContext(ctx)
 	select {
 	case <-stop.Done():
-		return false
+		cancel()
+		return sent{}, false
 	case s.out <- m:
+		return sent{entry, m, cancel}, true
 	}
+}
+
+// await reports whether the entry was acknowledged.
+func (s *subscription) await(work context.Context, one sent) bool {
+	defer one.cancel()
 	select {
-	case <-m.Acked():
+	case <-one.m.Acked():
 		return true
-	case <-m.Nacked():
+	case <-one.m.Nacked():
 		return false
 	case <-work.Done():
 		return false
@@ -109,8 +166,8 @@ func (s *subscription) deliveries(ctx context.Context, entries []redis.XMessage)
 // from the stream while they were pending; they are acknowledged, for nobody can
 // ever handle them.
 func (s *subscription) present(ctx context.Context, entries []redis.XMessage) []redis.XMessage {
-	there := entries[:0:0]
 	var gone []string
+	there := entries[:0]
 	for _, entry := range entries {
 		if entry.Values == nil {
 			gone = append(gone, entry.ID)
@@ -125,15 +182,6 @@ func (s *subscription) present(ctx context.Context, entries []redis.XMessage) []
 		}
 	}
 	return there
-}
-
-func (s *subscription) absent(entries []redis.XMessage) (n int) {
-	for _, entry := range entries {
-		if entry.Values == nil {
-			n++
-		}
-	}
-	return n
 }
 
 // lost tells of entries that were deleted before this group had handled them.

@@ -11,21 +11,22 @@ func newSlots(n int) slots {
 	return s
 }
 
-// reserve takes at least one slot, and every other that is free. It returns 0
-// when ctx has ended.
-func (s slots) reserve(ctx context.Context) int {
+// reserve takes at least one slot, and others that are free, at most limit of
+// them. It returns 0 when ctx has ended.
+func (s slots) reserve(ctx context.Context, limit int) int {
 	select {
 	case <-ctx.Done():
 		return 0
 	case <-s:
 	}
-	for n := 1; ; n++ {
+	for n := 1; n < limit; n++ {
 		select {
 		case <-s:
 		default:
 			return n
 		}
 	}
+	return limit
 }
 
 func (s slots) release(n int) {

@@ -87,6 +87,7 @@ var _ message.Subscriber = (*Subscriber)(nil)
 
 const (
 	readBlock    = time.Second
+	readBatch    = 256 // entries in one read: the next is on its way while these are handled
 	firstPause   = 100 * time.Millisecond
 	longestPause = 5 * time.Second
 	longestNack  = 30 * time.Second
@@ -157,7 +158,7 @@ type subscription struct {
 	fresh  slots // for entries that nobody had before
 	taken  slots // for entries of consumers that died; apart, lest an idle reader hold them all
 	alone  slots // for the one entry under suspicion of killing its consumers
-	acks   chan string
+	acks   chan []string
 	lookup prometheus.Labels
 
 	mu       sync.Mutex
@@ -165,14 +166,15 @@ type subscription struct {
 }
 
 func newSubscription(s *Subscriber, topic string) *subscription {
+	taken := min(max(1, s.cfg.Window/16), 32)
 	return &subscription{
 		Subscriber: s,
 		topic:      topic,
 		out:        make(chan *message.Message),
-		fresh:      newSlots(s.cfg.Window - s.cfg.Window/4),
-		taken:      newSlots(max(1, s.cfg.Window/4)),
+		fresh:      newSlots(max(1, s.cfg.Window-taken)),
+		taken:      newSlots(taken),
 		alone:      newSlots(1),
-		acks:       make(chan string, s.cfg.Window),
+		acks:       make(chan []string, s.cfg.Window),
 		lookup:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
 		inFlight:   map[string]struct{}{},
 	}
@@ -188,17 +190,18 @@ func (s *subscription) run(stop context.Context) {
 	acker.Go(func() { s.acknowledge(last, stop) })
 
 	take := func(from slots, entries []redis.XMessage, times map[string]int64) {
-		for _, entry := range s.present(last, entries) {
-			if !s.track(entry.ID) {
-				from.release(1)
-				continue
+		fresh := s.track(s.present(last, entries))
+		from.release(len(entries) - len(fresh))
+		if times != nil {
+			for _, entry := range fresh {
+				deliveries.Go(func() {
+					defer from.release(1)
+					s.insist(stop, work, entry, times[entry.ID])
+				})
 			}
-			deliveries.Go(func() {
-				defer from.release(1)
-				s.deliver(stop, work, entry, times[entry.ID])
-			})
+			return
 		}
-		from.release(s.absent(entries))
+		deliveries.Go(func() { s.deliver(stop, work, fresh, from, &deliveries) })
 	}
 	renewing, stopRenewing := context.WithCancel(last)
 	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, take) }) })
@@ -228,7 +231,7 @@ func (s *subscription) read(ctx context.Context, take takeFunc) {
 	from := "0"
 	var pause time.Duration
 	for {
-		free := s.fresh.reserve(ctx)
+		free := s.fresh.reserve(ctx, readBatch)
 		if free == 0 {
 			return
 		}

@@ -18,15 +18,15 @@ const (
 // every one has been sent, or, once stop has ended, Redis stays away too long.
 func (s *subscription) acknowledge(ctx, stop context.Context) {
 	batch := make([]string, 0, ackBatch)
-	for id := range s.acks {
-		batch = append(batch[:0], id)
+	for ids := range s.acks {
+		batch = append(batch[:0], ids...)
 		open := true
 		linger := time.NewTimer(ackLinger)
 		for open && len(batch) < ackBatch {
 			select {
 			case next, ok := <-s.acks:
 				if open = ok; ok {
-					batch = append(batch, next)
+					batch = append(batch, next...)
 				}
 				continue
 			case <-linger.C:
@@ -77,7 +77,7 @@ func (s *subscription) renew(ctx context.Context) {
 // claim takes over the entries that were abandoned, as fast as they are handled.
 func (s *subscription) claim(ctx context.Context, take takeFunc) {
 	for cursor := "0-0"; ; {
-		free := s.taken.reserve(ctx)
+		free := s.taken.reserve(ctx, readBatch)
 		if free == 0 {
 			return
 		}

@@ -1,10 +1,12 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -109,26 +111,25 @@ func (r *Relay) sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// claim takes rows by their state, not by a cursor over ids: ids are given out
-// in another order than transactions commit, and a cursor would skip the late.
-// A row is behind if an earlier one of its subject is in another relay's hands:
-// published now, it could overtake that.
+// claim takes the prepared rows that no other relay took meanwhile. A row is
+// behind if an earlier one of its subject is in another relay's hands: published
+// now, it could overtake that. While the rows are all that there is up to the
+// last of them, which a count tells, none can be.
 const claim = `
 	WITH claimed AS (
 		SELECT id, event_id, topic, name, subject, seq, payload
 		FROM outbox
-		WHERE published_at IS NULL AND seq IS NOT NULL
-		ORDER BY id
-		LIMIT $1
+		WHERE id = ANY($1) AND published_at IS NULL
 		FOR UPDATE SKIP LOCKED)
 	SELECT id, event_id::text, topic, name, seq, payload,
-		subject <> '' AND EXISTS (
+		subject <> '' AND (SELECT count(*) FROM claimed)
+			< (SELECT count(*) FROM outbox WHERE published_at IS NULL AND id + 0 <= (SELECT max(id) FROM claimed))
+		AND EXISTS (
 			SELECT FROM outbox earlier
 			WHERE earlier.published_at IS NULL AND earlier.subject <> ''
 				AND earlier.topic = claimed.topic AND earlier.subject = claimed.subject
 				AND earlier.id < claimed.id AND earlier.id NOT IN (SELECT id FROM claimed)) AS behind
-	FROM claimed
-	ORDER BY id`
+	FROM claimed`
 
 type row struct {
 	id      int64
@@ -148,11 +149,12 @@ type progress struct{ claimed, published, behind int }
 func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	if err := r.numberRows(ctx); err != nil {
+	ids, err := r.prepare(ctx)
+	if err != nil || len(ids) == 0 {
 		return progress{}, err
 	}
 	err = pgx.BeginFunc(ctx, r.db, func(tx pgx.Tx) error {
-		batch, err := claimRows(ctx, tx)
+		batch, err := claimRows(ctx, tx, ids)
 		if err != nil || len(batch) == 0 {
 			return err
 		}
@@ -165,16 +167,16 @@ func (r *Relay) step(ctx context.Context) (done progress, err error) {
 			}
 			ready[b.topic] = append(ready[b.topic], b)
 		}
-		ids, publishErr := r.publish(ctx, ready)
-		done.published = len(ids)
-		if len(ids) == 0 {
+		sent, publishErr := r.publish(ctx, ready)
+		done.published = len(sent)
+		if len(sent) == 0 {
 			return publishErr
 		}
 		if publishErr != nil {
 			r.log.WarnContext(ctx, "some events wait in the outbox", "error", publishErr.Error())
 			done = progress{} // Wait for the poll instead of trying again at once.
 		}
-		return mark(ctx, tx, ids)
+		return mark(ctx, tx, sent)
 	})
 	if err != nil {
 		return progress{}, err
@@ -183,20 +185,22 @@ func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	return done, nil
 }
 
-func claimRows(ctx context.Context, tx pgx.Tx) ([]row, error) {
-	rows, err := tx.Query(ctx, claim, batchSize)
-	if err != nil {
-		return nil, fmt.Errorf("claim outbox rows: %w", err)
-	}
-	batch, err := pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
-		var b row
-		err := found.Scan(&b.id, &b.eventID, &b.topic, &b.name, &b.seq, &b.payload, &b.behind)
-		return b, err
+func claimRows(ctx context.Context, tx pgx.Tx, ids []int64) (claimed []row, err error) {
+	batch := &pgx.Batch{}
+	batch.Queue(plan)
+	batch.Queue(claim, ids).Query(func(rows pgx.Rows) error {
+		claimed, err = pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
+			var b row
+			err := found.Scan(&b.id, &b.eventID, &b.topic, &b.name, &b.seq, &b.payload, &b.behind)
+			return b, err
+		})
+		return err
 	})
-	if err != nil {
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("claim outbox rows: %w", err)
 	}
-	return batch, nil
+	slices.SortFunc(claimed, func(a, b row) int { return cmp.Compare(a.id, b.id) })
+	return claimed, nil
 }
 
 // mark does not wait for the disk: a mark that a crash of Postgres takes back

@@ -37,7 +37,9 @@ func (b *bench) audit(ctx context.Context) error {
 		return err
 	}
 	instances := func(n int) func(context.Context) (float64, error) {
-		return func(ctx context.Context) (float64, error) { return b.auditRound(ctx, recorded, b.auditService(binary, n)) }
+		return func(ctx context.Context) (float64, error) {
+			return b.auditRound(ctx, recorded, b.auditService(binary, n))
+		}
 	}
 	medians, err := b.alternate(ctx,
 		variant{"loop", func(ctx context.Context) (float64, error) { return b.auditRound(ctx, recorded, b.auditLoop) }},
