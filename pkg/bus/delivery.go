@@ -54,21 +54,50 @@ type sent struct {
 	cancel context.CancelFunc
 }
 
+// patience is how long a batch waits for a handler to take the next entry before
+// it looks after those that it has sent.
+const patience = time.Millisecond
+
 // deliver hands entries that nobody had before to handlers. Handlers that are
 // fast have answered the first ones when the last one is sent; only what they
 // have not gets a goroutine to wait for the answer.
 func (s *subscription) deliver(stop, work context.Context, entries []redis.XMessage, from slots, running *sync.WaitGroup) {
-	all := make([]sent, 0, len(entries))
+	out := make([]sent, 0, len(entries))
+	look := time.NewTimer(patience)
+	defer look.Stop()
 	for _, entry := range entries {
-		one, ok := s.send(stop, work, entry, 0)
-		if !ok {
-			from.release(1)
+		one := s.open(work, entry, 0)
+		select {
+		case s.out <- one.m:
+			out = append(out, one)
 			continue
+		default:
 		}
-		all = append(all, one)
+		look.Reset(patience)
+		select {
+		case s.out <- one.m:
+			out = append(out, one)
+			continue
+		case <-stop.Done():
+		case <-look.C:
+			s.look(stop, work, out, from, running)
+			out = out[:0]
+			if s.send(stop, one) {
+				out = append(out, one)
+				continue
+			}
+		}
+		one.cancel()
+		from.release(1)
 	}
-	acked := make([]string, 0, len(all))
-	for _, one := range all {
+	s.look(stop, work, out, from, running)
+}
+
+// look acknowledges the entries that were answered, and leaves each other to a
+// goroutine.
+func (s *subscription) look(stop, work context.Context, out []sent, from slots, running *sync.WaitGroup) {
+	acked := make([]string, 0, len(out))
+	for _, one := range out {
 		select {
 		case <-one.m.Acked():
 			one.cancel()
@@ -103,31 +132,35 @@ func (s *subscription) insist(stop, work context.Context, entry redis.XMessage, 
 		defer s.alone.release(1)
 	}
 	for pause := s.cfg.NackPause; ; pause = min(2*pause, longestNack) {
-		one, ok := s.send(stop, work, entry, times)
-		if ok && s.await(work, one) {
+		one := s.open(work, entry, times)
+		if s.send(stop, one) && s.await(work, one) {
 			s.acks <- []string{entry.ID}
 			return
 		}
+		one.cancel()
 		if work.Err() != nil || !wait(stop, pause) {
 			return
 		}
 	}
 }
 
-// send reports whether a handler has taken the entry before stop ended.
-func (s *subscription) send(stop, work context.Context, entry redis.XMessage, times int64) (sent, bool) {
+func (s *subscription) open(work context.Context, entry redis.XMessage, times int64) sent {
 	m := decode(s.topic, entry)
 	if times > s.cfg.MaxDeliveries {
 		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(times, 10))
 	}
 	ctx, cancel := context.WithCancel(work)
 	m.SetContext(ctx)
+	return sent{entry, m, cancel}
+}
+
+// send reports whether a handler has taken the entry before stop ended.
+func (s *subscription) send(stop context.Context, one sent) bool {
 	select {
 	case <-stop.Done():
-		cancel()
-		return sent{}, false
-	case s.out <- m:
-		return sent{entry, m, cancel}, true
+		return false
+	case s.out <- one.m:
+		return true
 	}
 }
 

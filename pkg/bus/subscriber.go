@@ -22,7 +22,7 @@ type SubscriberConfig struct {
 	Consumer string   // stable name of this instance, unique in the group
 	Groups   []string // every group that must have seen an entry before it is trimmed; Group is one of them
 
-	Window        int           // messages in flight; 64
+	Window        int           // messages in flight; 64. Up to a sixteenth more are entries of consumers that died
 	MaxIdle       time.Duration // after which another consumer takes an entry over; 15 s
 	MaxDeliveries int64         // without an answer, after which an entry counts as a crash loop; 8
 	NackPause     time.Duration // before the first redelivery, then doubled; 1 s
@@ -171,7 +171,7 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		Subscriber: s,
 		topic:      topic,
 		out:        make(chan *message.Message),
-		fresh:      newSlots(max(1, s.cfg.Window-taken)),
+		fresh:      newSlots(s.cfg.Window),
 		taken:      newSlots(taken),
 		alone:      newSlots(1),
 		acks:       make(chan []string, s.cfg.Window),

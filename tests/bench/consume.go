@@ -72,7 +72,9 @@ func (b *bench) consume(ctx context.Context) error {
 		variant{"raw", b.consumeRaw},
 		variant{"stock", b.consumeStock},
 		variant{"ours", func(ctx context.Context) (float64, error) { return b.consumeOurs(ctx, wideWindow, nil) }},
-		variant{"router", func(ctx context.Context) (float64, error) { return b.consumeRouter(ctx, wideWindow, manyEntries, 0) }},
+		variant{"router", func(ctx context.Context) (float64, error) {
+			return b.consumeRouter(ctx, wideWindow, manyEntries, 0, nil)
+		}},
 	)
 	if err != nil {
 		return err
@@ -81,7 +83,7 @@ func (b *bench) consume(ctx context.Context) error {
 	b.report.add("consume", "watermill-redisstream, one subscription", perSecond(medians["stock"]), "", "", "")
 	b.report.ratio("consume", "bus.Subscriber / stock", perSecond(medians["ours"]), medians["ours"]/medians["stock"], 10)
 	b.report.ratio("consume", "bus.Subscriber / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
-	b.report.ratio("consume", "bus.Subscriber and Router / stock", perSecond(medians["router"]), medians["router"]/medians["stock"], 10)
+	b.report.add("consume", "bus.Subscriber in a Router / stock without one", perSecond(medians["router"]), fmt.Sprintf("%.2f", medians["router"]/medians["stock"]), "", "")
 	return nil
 }
 
@@ -165,7 +167,7 @@ func (b *bench) drain(ctx context.Context, subscriber message.Subscriber, topic 
 }
 
 // consumeRouter has a handler that takes pause, in Watermill's router.
-func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Duration) (float64, error) {
+func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Duration, spent *atomic.Int64) (float64, error) {
 	topic, err := b.fill(ctx, n)
 	if err != nil {
 		return 0, err
@@ -178,7 +180,9 @@ func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Dur
 	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: b.redis, Group: group, Consumer: "c", Window: window, Log: b.log})
 	router.AddConsumerHandler("bench", topic, subscriber, func(*message.Message) error {
 		if pause > 0 {
+			start := time.Now()
 			<-time.After(pause)
+			spent.Add(int64(time.Since(start)))
 		}
 		handled.Add(1)
 		return nil
@@ -195,20 +199,30 @@ func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Dur
 // until the CPU cannot start more of them.
 func (b *bench) slowHandler(ctx context.Context) error {
 	const pause = 5 * time.Millisecond
-	at := func(window, n int) variant {
-		return variant{fmt.Sprint(window), func(ctx context.Context) (float64, error) { return b.consumeRouter(ctx, window, n, pause) }}
-	}
 	const endless = 4096
-	medians, err := b.alternate(ctx, at(64, 10_000), at(256, 20_000), at(endless, manyEntries))
+	spent, count := map[int]*atomic.Int64{}, map[int]int{64: 10_000, 256: 20_000, endless: manyEntries}
+	var variants []variant
+	for window, n := range count {
+		spent[window] = &atomic.Int64{}
+		variants = append(variants, variant{fmt.Sprint(window), func(ctx context.Context) (float64, error) {
+			return b.consumeRouter(ctx, window, n, pause, spent[window])
+		}})
+	}
+	medians, err := b.alternate(ctx, variants...)
 	if err != nil {
 		return err
 	}
 	limit := medians[fmt.Sprint(endless)]
 	b.report.add("slow-handler", fmt.Sprintf("5 ms, window %d: the CPU limit", endless), perSecond(limit), "", "", "")
 	for _, window := range []int{64, 256} {
-		ideal := min(float64(window)/pause.Seconds(), limit)
 		figure := medians[fmt.Sprint(window)]
-		b.report.ratio("slow-handler", fmt.Sprintf("5 ms, window %d / min(%[1]d per 5 ms, limit)", window), perSecond(figure), figure/ideal, 0.8)
+		nominal := float64(window) / pause.Seconds()
+		b.report.ratio("slow-handler", fmt.Sprintf("5 ms, window %d / min(%[1]d per 5 ms, limit)", window), perSecond(figure), figure/min(nominal, limit), 0.8)
+		// A timer of 5 ms takes longer on a busy machine, which is not the subscriber's doing.
+		took := time.Duration(spent[window].Load() / int64(b.rounds*count[window]))
+		real := float64(window) / took.Seconds()
+		b.report.add("slow-handler", fmt.Sprintf("the same / min(%d per %s that it really took, limit)", window, took.Round(10*time.Microsecond)), "",
+			fmt.Sprintf("%.2f", figure/min(real, limit)), "", "")
 	}
 	return nil
 }
