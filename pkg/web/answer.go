@@ -82,6 +82,9 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	info := infoFrom(ctx)
 	p := problem.From(err)
+	if p.Kind == problem.Internal && info.unavailable != nil && info.unavailable(err) {
+		p = problem.ErrUnavailable
+	}
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.log.DebugContext(ctx, "client went away", "error", err.Error())
@@ -168,6 +171,7 @@ type info struct {
 	userID      string
 	code        string
 	development bool
+	unavailable func(error) bool
 	started     time.Time
 	log         *slog.Logger
 }

@@ -20,7 +20,7 @@ func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = withOrigin(r, o.TrustedProxies)
-		about := &info{route: "unmatched", development: o.Development, started: time.Now(), log: o.Log}
+		about := &info{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), log: o.Log}
 		r = r.WithContext(context.WithValue(r.Context(), infoKey{}, about))
 		rec := &recorder{ResponseWriter: w}
 

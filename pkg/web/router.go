@@ -54,6 +54,10 @@ type Options struct {
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 
+	// Unavailable tells a dependency that is away from a fault of ours: the answer
+	// is 503 in place of 500. Nothing is if it is nil.
+	Unavailable func(error) bool
+
 	// Live and Ready answer /livez and /readyz, outside the access log: probes
 	// would drown it. Those paths are not routed if they are nil.
 	Live, Ready http.HandlerFunc

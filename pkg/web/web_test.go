@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -53,11 +54,14 @@ func routes() []web.Route {
 		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: who},
 		{Method: http.MethodGet, Path: "/nobody", Handler: who},
 		{Method: http.MethodGet, Path: "/conflict", Access: web.Anyone, Handler: fail(problem.New(problem.Conflict, "taken", "Taken."))},
+		{Method: http.MethodGet, Path: "/away", Access: web.Anyone, Handler: fail(fmt.Errorf("select: %w", errAway))},
 		{Method: http.MethodGet, Path: "/wait", Access: web.Anyone, Handler: fail(problem.ErrUnavailable.WithRetryAfter(1500 * time.Millisecond))},
 		{Method: http.MethodGet, Path: "/broken", Access: web.Anyone, Handler: fail(errors.New("password=hunter2 at db-7"))},
 		{Method: http.MethodGet, Path: "/panic", Access: web.Anyone, Handler: func(http.ResponseWriter, *http.Request) error { panic("secret state") }},
 	}
 }
+
+var errAway = errors.New("connection refused by db-7")
 
 type edge struct {
 	*httptest.Server
@@ -75,7 +79,7 @@ func newEdge(t *testing.T) *edge {
 	e.Server = httptest.NewServer(web.NewRouter(routes(), web.Options{
 		Auth: e.issuer.Verifier(), TrustedProxies: trusted,
 		Log: service.NewLogger(e.logs, "test", service.Common{LogFormat: "json"}), Metrics: prometheus.NewRegistry(),
-		Live: service.Livez,
+		Live: service.Livez, Unavailable: func(err error) bool { return errors.Is(err, errAway) },
 	}))
 	t.Cleanup(e.Close)
 	return e
@@ -223,6 +227,16 @@ func TestErrorsHaveTheEnvelope(t *testing.T) {
 		if res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("SEC-54: %s: headers %v", tc.path, res.Header)
 		}
+	}
+}
+
+// TestDependencyAway is REL-08: 503 and when to come back, and no word of what is
+// behind.
+func TestDependencyAway(t *testing.T) {
+	t.Parallel()
+	res, body := newEdge(t).do(t, http.MethodGet, "/away", "")
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || strings.Contains(fmt.Sprint(body), "db-7") {
+		t.Errorf("answer = %d %v %+v", res.StatusCode, res.Header, body)
 	}
 }
 

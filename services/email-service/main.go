@@ -65,6 +65,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Development:    cfg.Development(),
 		Log:            s.Log,
 		Metrics:        s.Metrics,
+		Unavailable:    postgres.Unavailable,
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

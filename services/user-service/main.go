@@ -54,6 +54,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Development:    cfg.Development(),
 		Log:            s.Log,
 		Metrics:        s.Metrics,
+		Unavailable:    postgres.Unavailable,
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})
@@ -76,7 +77,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Handlers:    api.Handlers(profiles),
 			DeadLetters: letters,
 			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
-			Unavailable: postgres.Unavailable,
+			Unavailable: api.Unavailable,
 			Settled:     receipt.NewBook(db, event.User).Settled,
 			Log:         s.Log,
 			Metrics:     s.Metrics,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -46,6 +47,11 @@ func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
 		event.UserLoggedOut{}.EventName():      profiles.SessionEnded,
 		event.SessionRevoked{}.EventName():     profiles.SessionEnded,
 	}
+}
+
+// Unavailable tells Postgres or the cache being away from a fault of the event.
+func Unavailable(err error) bool {
+	return errors.Is(err, profile.ErrCacheAway) || postgres.Unavailable(err)
 }
 
 type api struct{ profiles *profile.Profiles }

@@ -31,6 +31,10 @@ type Store interface {
 	List(ctx context.Context, q, after string, limit int) ([]Profile, error)
 }
 
+// ErrCacheAway says that the cache could not be told of a change. Readers are
+// safe; telling it is worth another try.
+var ErrCacheAway = errors.New("cache cannot be reached")
+
 // Cache keeps profiles for a while. It may forget, and it may fail, but after
 // Invalidate it never gives a version older than the one given: not from this
 // instance, even when Invalidate failed. Version 0 drops whatever there is.

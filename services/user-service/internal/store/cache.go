@@ -162,7 +162,7 @@ func (c *Cache) Invalidate(ctx context.Context, userID string, version int64) er
 	})
 	if err != nil {
 		c.floors.raise(userID, version)
-		return fmt.Errorf("invalidate cached profile: %w", err)
+		return fmt.Errorf("invalidate cached profile: %w: %w", profile.ErrCacheAway, err)
 	}
 	c.floors.settle(userID, version)
 	return nil
