@@ -17,6 +17,7 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
 	build := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
+		t.Helper()
 		return bus.NewPublisher(client), bus.NewSubscriber(bus.SubscriberConfig{
 			Client: client, Group: group, Consumer: uuid.NewString(), Log: testkit.Log(t),
 			Window: 32, MaxIdle: 3 * time.Second, NackPause: 5 * time.Millisecond, DrainTimeout: time.Second,
@@ -24,7 +25,10 @@ func TestConformance(t *testing.T) {
 	}
 	tests.TestPubSub(t,
 		tests.Features{ConsumerGroups: true, Persistent: true, ForceShort: true},
-		func(t *testing.T) (message.Publisher, message.Subscriber) { return build(t, "test") },
+		func(t *testing.T) (message.Publisher, message.Subscriber) {
+			t.Helper()
+			return build(t, "test")
+		},
 		build,
 	)
 }

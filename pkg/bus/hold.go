@@ -39,6 +39,7 @@ func (c *Consumer) hold(stop context.Context) message.HandlerMiddleware {
 				}
 				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(openedOf(m).event.Name), "held").Inc()
 				others := c.gate.leave(pass, false)
+				//nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
 				c.cfg.Log.WarnContext(m.Context(), "event waits for a dependency", "event", openedOf(m).event.Name, "event_id", m.UUID,
 					"topic", string(c.cfg.Topic), "error", err.Error())
 				if !others {

@@ -188,6 +188,7 @@ func newHole(t *testing.T, target string) *hole {
 }
 
 func (h *hole) serve(t *testing.T, client net.Conn) {
+	t.Helper()
 	defer client.Close()
 	h.mu.Lock()
 	silent := h.silent

@@ -99,6 +99,7 @@ func (s *subscription) claim(ctx context.Context, take takeFunc) {
 			times := s.deliveries(ctx, entries)
 			// Of the entries that a crash left behind one may be its cause. In another
 			// order each time, the innocent get ahead of it sooner or later.
+			//nolint:gosec // Chance, not secrecy.
 			rand.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
 			take(s.taken, entries, times)
 		}

@@ -30,7 +30,7 @@ type recorder struct {
 
 func newRecorder(seed uint64) *recorder {
 	return &recorder{
-		faults: rand.New(rand.NewPCG(seed, seed)), //nolint:gosec // A seed makes the test repeatable.
+		faults: rand.New(rand.NewPCG(seed, seed)), // A seed makes the test repeatable.
 		seen:   map[string]bool{}, numbers: map[string][]int64{}, seqs: map[string]map[int64]string{},
 	}
 }
@@ -117,6 +117,7 @@ func TestOrderAndNumbers(t *testing.T) {
 }
 
 func commit(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, rollBack bool) {
+	t.Helper()
 	boom := errors.New("rolled back")
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		e := event.New(context.Background(), time.Now(), subject, event.UserSignedUp{Email: "a@example.com"})
@@ -144,6 +145,7 @@ func wantTallies(t *testing.T, db *pgxpool.Pool, want int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer rows.Close()
 	var topic string
 	var count, last, head, numbers int64
 	topics := 0
@@ -154,7 +156,7 @@ func wantTallies(t *testing.T, db *pgxpool.Pool, want int64) {
 		}
 		return nil
 	})
-	if err != nil || topics != 2 {
+	if err := errors.Join(err, rows.Err()); err != nil || topics != 2 {
 		t.Errorf("%d topics, %v", topics, err)
 	}
 }

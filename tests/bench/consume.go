@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -204,7 +205,7 @@ func (b *bench) slowHandler(ctx context.Context) error {
 	var variants []variant
 	for window, n := range count {
 		spent[window] = &atomic.Int64{}
-		variants = append(variants, variant{fmt.Sprint(window), func(ctx context.Context) (float64, error) {
+		variants = append(variants, variant{strconv.Itoa(window), func(ctx context.Context) (float64, error) {
 			return b.consumeRouter(ctx, window, n, pause, spent[window])
 		}})
 	}
@@ -212,17 +213,17 @@ func (b *bench) slowHandler(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	limit := medians[fmt.Sprint(endless)]
+	limit := medians[strconv.Itoa(endless)]
 	b.report.add("slow-handler", fmt.Sprintf("5 ms, window %d: the CPU limit", endless), perSecond(limit), "", "", "")
 	for _, window := range []int{64, 256} {
-		figure := medians[fmt.Sprint(window)]
+		figure := medians[strconv.Itoa(window)]
 		nominal := float64(window) / pause.Seconds()
 		b.report.ratio("slow-handler", fmt.Sprintf("5 ms, window %d / min(%[1]d per 5 ms, limit)", window), perSecond(figure), figure/min(nominal, limit), 0.8)
 		// A timer of 5 ms takes longer on a busy machine, which is not the subscriber's doing.
 		took := time.Duration(spent[window].Load() / int64(b.rounds*count[window]))
-		real := float64(window) / took.Seconds()
+		possible := float64(window) / took.Seconds()
 		b.report.add("slow-handler", fmt.Sprintf("the same / min(%d per %s that it really took, limit)", window, took.Round(10*time.Microsecond)), "",
-			fmt.Sprintf("%.2f", figure/min(real, limit)), "", "")
+			fmt.Sprintf("%.2f", figure/min(possible, limit)), "", "")
 	}
 	return nil
 }

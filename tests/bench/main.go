@@ -115,7 +115,7 @@ func (b *bench) start(ctx context.Context) (stop func(), err error) {
 		return func() {}, fmt.Errorf("make folder: %w", err)
 	}
 	// Postgres runs as another user when we are root, and must reach its folder.
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // It holds nothing secret.
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return func() {}, fmt.Errorf("make folder: %w", err)
 	}
 	b.dir = dir

@@ -157,12 +157,16 @@ func (b *bench) relayLoop(ctx context.Context, db *pgxpool.Pool) error {
 			if err != nil {
 				return err
 			}
+			defer rows.Close()
 			var ids []int64
 			pipe := b.redis.Pipeline()
-			var id int64
-			var eventID, topic, name string
-			var payload []byte
-			_, err = pgx.ForEachRow(rows, []any{&id, &eventID, &topic, &name, &payload}, func() error {
+			for rows.Next() {
+				var id int64
+				var eventID, topic, name string
+				var payload []byte
+				if err := rows.Scan(&id, &eventID, &topic, &name, &payload); err != nil {
+					return err
+				}
 				m := message.NewMessage(eventID, payload)
 				m.Metadata.Set("name", name)
 				values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(topic, m)
@@ -171,9 +175,8 @@ func (b *bench) relayLoop(ctx context.Context, db *pgxpool.Pool) error {
 				}
 				pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values})
 				ids = append(ids, id)
-				return nil
-			})
-			if err != nil {
+			}
+			if err := rows.Err(); err != nil {
 				return err
 			}
 			if _, err := pipe.Exec(ctx); err != nil {

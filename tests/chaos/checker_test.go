@@ -22,8 +22,13 @@ func good() evidence {
 			{ID: "op-9", Kind: read, Email: "a@example.com", Outcome: ok, Phase: phase},
 		},
 		Audit: []record{
-			{"user.signed_up", "op-1"}, {"user.signed_up", "op-2"}, {"user.signed_up", "op-4"}, {"user.logged_in", "op-5"},
-			{"session.refreshed", "op-6"}, {"session.refreshed", "op-7"}, {"user.profile_updated", "op-8"},
+			{"user.signed_up", "op-1"},
+			{"user.signed_up", "op-2"},
+			{"user.signed_up", "op-4"},
+			{"user.logged_in", "op-5"},
+			{"session.refreshed", "op-6"},
+			{"session.refreshed", "op-7"},
+			{"user.profile_updated", "op-8"},
 			{"email.sent", "op-1"},
 		},
 		Mails: []letter{

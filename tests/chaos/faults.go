@@ -62,7 +62,7 @@ func schedule(opts options) ([]fault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read -only: %w", err)
 	}
-	random := rand.New(rand.NewPCG(opts.seed, 0xfa17)) //nolint:gosec // It must be repeatable.
+	random := rand.New(rand.NewPCG(opts.seed, 0xfa17))
 	all := faults()
 	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	var chosen []fault

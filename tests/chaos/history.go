@@ -55,7 +55,7 @@ type history struct {
 }
 
 func newHistory(dir string) (*history, error) {
-	file, err := os.Create(filepath.Join(dir, "history.jsonl")) //nolint:gosec // The run's own folder.
+	file, err := os.Create(filepath.Join(dir, "history.jsonl"))
 	if err != nil {
 		return nil, fmt.Errorf("make history: %w", err)
 	}

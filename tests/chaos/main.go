@@ -36,7 +36,7 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // Whoever reads the output may stop; what runs must be ended all the same.
 	code := program(ctx)
 	stop()
-	os.Exit(code) //nolint:forbidigo // This is a program of its own, not a service.
+	os.Exit(code)
 }
 
 func program(ctx context.Context) int {
@@ -93,7 +93,7 @@ func runAll(ctx context.Context, opts options) (err error) {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	// Postgres runs as another user when we are root, and must reach its folder.
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // It may be passed through, not listed.
+	if err := os.Chmod(dir, 0o711); err != nil {
 		return fmt.Errorf("open folder: %w", err)
 	}
 	fmt.Fprintf(opts.out, "seed %d, %d faults, folder %s\n", opts.seed, len(chosen), dir)

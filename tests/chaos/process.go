@@ -33,7 +33,7 @@ const readyTimeout = 60 * time.Second
 
 // start starts the process and returns without waiting until it is ready.
 func (p *process) start() error {
-	cmd := exec.Command(p.binary) //nolint:gosec,noctx // We have built it; its end is kill's.
+	cmd := exec.Command(p.binary)
 	cmd.Dir, cmd.Env = p.dir, p.env
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	started, err := child.Start(cmd, child.Signals{})
@@ -152,7 +152,7 @@ type server struct {
 }
 
 func newServer(dir, name string, launch func(context.Context, localserver.Options) (*localserver.Server, error)) (*server, error) {
-	log, err := os.Create(filepath.Join(dir, name+".log")) //nolint:gosec // The run's own folder.
+	log, err := os.Create(filepath.Join(dir, name+".log"))
 	if err != nil {
 		return nil, fmt.Errorf("make log of %s: %w", name, err)
 	}

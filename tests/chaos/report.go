@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 )
@@ -99,7 +100,7 @@ func line(w io.Writer, res result, cell row) {
 	if res.recovered > 0 {
 		recovered = fmt.Sprintf("%.1fs", res.recovered.Seconds())
 	}
-	bite := fmt.Sprint(res.bit)
+	bite := strconv.FormatInt(res.bit, 10)
 	if res.name == calm {
 		bite, recovered = "", ""
 	}
@@ -130,7 +131,7 @@ func (r *run) totals(v *verdict) {
 
 // keep writes the violations beside the history.
 func (r *run) keep(v *verdict) error {
-	file, err := os.Create(filepath.Join(r.dir, "violations.jsonl")) //nolint:gosec // The run's own folder.
+	file, err := os.Create(filepath.Join(r.dir, "violations.jsonl"))
 	if err != nil {
 		return fmt.Errorf("keep violations: %w", err)
 	}

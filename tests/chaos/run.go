@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -95,10 +96,7 @@ func (r result) String() string {
 	} else {
 		text += fmt.Sprintf(", NOT recovered: %d sign-ups have no record or no mail", r.missing)
 	}
-	for _, t := range r.trouble {
-		text += "; " + t
-	}
-	return text
+	return strings.Join(append([]string{text}, r.trouble...), "; ")
 }
 
 const quietTimeout = time.Minute

@@ -114,7 +114,7 @@ func (s *stack) build(ctx context.Context) error {
 	for _, i := range instances {
 		args = append(args, "./services/"+i.service)
 	}
-	cmd := exec.Command("go", args...) //nolint:gosec,noctx // The folders are constants; the process group ends with ctx.
+	cmd := exec.Command("go", args...)
 	cmd.Dir = s.root
 	cmd.Env = append(os.Environ(), "GOWORK="+filepath.Join(s.root, "go.work"))
 	var output strings.Builder
@@ -179,7 +179,7 @@ func (s *stack) planServices(ctx context.Context) error {
 				first[i.service] = public
 			}
 			name := i.service + "-" + strconv.Itoa(n)
-			log, err := os.Create(filepath.Join(s.dir, name+".log")) //nolint:gosec // The run's own folder.
+			log, err := os.Create(filepath.Join(s.dir, name+".log"))
 			if err != nil {
 				return fmt.Errorf("make log of %s: %w", name, err)
 			}

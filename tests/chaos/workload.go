@@ -36,7 +36,7 @@ func newWorkload(c *client, h *history, seed uint64) *workload {
 func (w *workload) start(ctx context.Context, seed uint64) {
 	ctx, w.stop = context.WithCancel(ctx)
 	for n := range uint64(workers) {
-		one := &worker{workload: w, random: rand.New(rand.NewPCG(seed, n))} //nolint:gosec // It must be repeatable.
+		one := &worker{workload: w, random: rand.New(rand.NewPCG(seed, n))}
 		w.running.Go(func() { one.run(ctx) })
 	}
 }

@@ -273,8 +273,8 @@ const patience = 48 * time.Hour
 // minutes, 1 hour, and then every 4 hours, if the first pause is a minute. A bit
 // of chance keeps mails that were put off together from coming back together.
 func (m *Mailer) next(attempts int) time.Time {
-	pauses := [...]time.Duration{1, 5, 15, 60, 240}
-	pause := m.retry * pauses[min(attempts, len(pauses)-1)]
+	factors := [...]int64{1, 5, 15, 60, 240}
+	pause := time.Duration(int64(m.retry) * factors[min(attempts, len(factors)-1)])
 	return m.now().UTC().Add(pause + rand.N(pause/10+1)) //nolint:gosec // Chance, not secrecy.
 }
 
