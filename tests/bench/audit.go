@@ -61,11 +61,7 @@ func (b *bench) auditBacklog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sizes := []int{1_000, 10_000, 100_000}
-	if b.full {
-		sizes = append(sizes, 1_000_000)
-	}
-	for _, n := range sizes {
+	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000} {
 		rate, err := b.auditRound(ctx, n, b.auditService(binary, 1))
 		if err != nil {
 			return err

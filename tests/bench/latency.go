@@ -80,10 +80,7 @@ func (b *bench) latency(ctx context.Context) error {
 
 // memory is that of a consumer with a long backlog: it must not grow with it.
 func (b *bench) memory(ctx context.Context) error {
-	n := 100_000
-	if b.full {
-		n = 1_000_000
-	}
+	const n = 1_000_000
 	topic, err := b.fill(ctx, n)
 	if err != nil {
 		return err
@@ -94,7 +91,7 @@ func (b *bench) memory(ctx context.Context) error {
 	first, most := stats.HeapInuse, stats.HeapInuse
 	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: b.redis, Group: group, Consumer: "c", Window: wideWindow, Log: b.log})
 	_, err = b.drain(ctx, subscriber, topic, n, func(handled int64) {
-		if handled%int64(n/20) == 0 {
+		if handled%(n/20) == 0 {
 			runtime.ReadMemStats(&stats)
 			most = max(most, stats.HeapInuse)
 		}

@@ -45,7 +45,6 @@ type bench struct {
 	redis    redis.UniversalClient
 	postgres string // URL of the server
 	rounds   int
-	full     bool
 	report   *report
 	log      *slog.Logger
 	streams  int
@@ -69,7 +68,6 @@ func run(ctx context.Context) (err error) {
 	chosen := flag.String("run", "", "run only the benchmarks whose name matches this regular expression")
 	rounds := flag.Int("rounds", 5, "rounds of each")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
-	full := flag.Bool("full", false, "go up to a million entries")
 	flag.Parse()
 	pattern, err := regexp.Compile(*chosen)
 	if err != nil {
@@ -88,7 +86,7 @@ func run(ctx context.Context) (err error) {
 			return fmt.Errorf("make profile: %w", err)
 		}
 	}
-	b := &bench{rounds: *rounds, full: *full, report: newReport(os.Stdout), log: slog.New(slog.DiscardHandler)}
+	b := &bench{rounds: *rounds, report: newReport(os.Stdout), log: slog.New(slog.DiscardHandler)}
 	stop, err := b.start(ctx)
 	defer stop()
 	if err != nil {

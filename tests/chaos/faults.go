@@ -77,6 +77,9 @@ func schedule(opts options) ([]fault, error) {
 			}
 			extras++
 		}
+		if opts.lasts > 0 {
+			f.lasts = opts.lasts
+		}
 		chosen = append(chosen, f)
 	}
 	if len(chosen) == 0 {

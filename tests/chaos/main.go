@@ -22,6 +22,7 @@ import (
 type options struct {
 	seed     uint64
 	short    bool
+	lasts    time.Duration // of each fault, in place of its own time
 	only     string        // a regular expression over the faults' names
 	recovery time.Duration // the longest that a fault may take to be recovered from
 	root     string        // the workspace
@@ -44,6 +45,7 @@ func program(ctx context.Context) int {
 	flag.Uint64Var(&opts.seed, "seed", rand.Uint64N(1_000_000), "decides the order of the faults and what the clients do")
 	flag.BoolVar(&opts.short, "short", false, "a few faults only, for a test")
 	flag.StringVar(&opts.only, "only", "", "only the faults whose name matches this regular expression")
+	flag.DurationVar(&opts.lasts, "lasts", 0, "how long each fault lasts, in place of its own time: -only 'mail server down' -lasts 10m")
 	flag.DurationVar(&opts.recovery, "recovery", time.Minute, "how long recovering from a fault may take")
 	flag.Parse()
 	root, err := workspace()
