@@ -12,6 +12,6 @@ for m in "$@"; do
 	mkdir -p "$tree/$(dirname "$m")"
 	cp -R pkg "$tree/"
 	[ "$m" = pkg ] || cp -R "$m" "$tree/$m"
-	(cd "$tree/$m" && go build -o /dev/null ./... && go vet ./... && go test ./...) || { echo "$m does not stand alone"; exit 1; }
+	(cd "$tree/$m" && go build -o /dev/null ./... && go vet ./... && go test -parallel 8 ./...) || { echo "$m does not stand alone"; exit 1; }
 	echo "$m"
 done

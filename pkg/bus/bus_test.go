@@ -89,6 +89,7 @@ func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.S
 		DeadLetters: w.letters,
 		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
 		Settled:     w.settle,
+		HoldLimit:   2 * time.Second,
 		Log:         log,
 		Metrics:     prometheus.NewRegistry(),
 	})

@@ -43,9 +43,10 @@ type ConsumerConfig struct {
 	// for the same event. Nothing is noted if it is nil.
 	Settled func(ctx context.Context, e event.Event) error
 
-	Timeout time.Duration // for one attempt; 10 s if zero
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	Timeout   time.Duration // for one attempt; 10 s if zero
+	HoldLimit time.Duration // for a message that alone finds a dependency away; 1 hour if zero
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
 }
 
 // Consumer runs handlers for a stream: three attempts, one and two seconds
@@ -72,6 +73,9 @@ const (
 func NewConsumer(cfg ConsumerConfig) *Consumer {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = attemptTimeout
+	}
+	if cfg.HoldLimit == 0 {
+		cfg.HoldLimit = time.Hour
 	}
 	if cfg.Unavailable == nil {
 		cfg.Unavailable = func(error) bool { return false }

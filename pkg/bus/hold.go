@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -15,46 +16,65 @@ var errStopped = errors.New("consumer stopped")
 const (
 	firstProbe   = 500 * time.Millisecond
 	longestProbe = 10 * time.Second
-	// aloneLimit is how often a message may find a dependency away which the others
-	// find there, until that counts as the message's own fault.
-	aloneLimit = 5
 )
 
 // hold lets messages wait while a dependency is away, for as long as it is. One
 // of them probes at growing intervals; when it gets through, all go on. They
 // keep their place in the window, so reading stops by itself, and what is not
 // read yet waits in Redis. Attempts are not consumed.
+//
+// A message that finds a dependency away while others succeed, at every try for
+// HoldLimit, has failed by itself. The limit is long because a success proves
+// little: the message may have been one that needs no dependency.
 func (c *Consumer) hold(stop context.Context) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(m *message.Message) ([]*message.Message, error) {
-			for alone := 0; ; {
+			var alone time.Time // since when the others succeed
+			seen := int64(-1)   // successes of all, when this one failed last
+			for pause := firstProbe; ; {
 				pass, ok := c.gate.enter(stop)
 				if !ok {
 					return nil, errStopped
 				}
 				out, err := next(m)
 				if err == nil || !c.cfg.Unavailable(err) {
-					c.gate.leave(pass, true)
+					if held := c.gate.succeed(pass); held > 0 {
+						c.cfg.Log.InfoContext(stop, "dependency is back", "topic", string(c.cfg.Topic), "held_ms", held.Milliseconds())
+					}
 					return out, err
 				}
 				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(openedOf(m).event.Name), "held").Inc()
-				others := c.gate.leave(pass, false)
-				//nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
-				c.cfg.Log.WarnContext(m.Context(), "event waits for a dependency", "event", openedOf(m).event.Name, "event_id", m.UUID,
-					"topic", string(c.cfg.Topic), "error", err.Error())
+				others, told, successes := c.gate.fail(pass, seen)
+				seen = successes
+				c.sayHeld(m, err, told) //nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
 				if !others {
+					alone, pause = time.Time{}, firstProbe
 					continue
 				}
-				if alone++; alone >= aloneLimit {
+				if alone.IsZero() {
+					alone = time.Now()
+				}
+				if time.Since(alone) > c.cfg.HoldLimit {
 					c.note(m, "message", err)
 					return out, err
 				}
-				if !wait(stop, min(firstProbe<<alone, longestProbe)) {
+				if !wait(stop, pause) {
 					return nil, errStopped
 				}
+				pause = min(2*pause, longestProbe)
 			}
 		}
 	}
+}
+
+// sayHeld warns once of an outage, not once for each message in flight.
+func (c *Consumer) sayHeld(m *message.Message, err error, told bool) {
+	level := slog.LevelWarn
+	if told {
+		level = slog.LevelDebug
+	}
+	c.cfg.Log.Log(m.Context(), level, "event waits for a dependency", "event", openedOf(m).event.Name, "event_id", m.UUID,
+		"topic", string(c.cfg.Topic), "error", err.Error())
 }
 
 // gate is open until a dependency is found away, and then lets one probe at a
@@ -63,6 +83,7 @@ type gate struct {
 	mu        sync.Mutex
 	opened    chan struct{} // closed when the gate opens; nil while it is open
 	pause     time.Duration
+	since     time.Time // it is closed
 	next      time.Time // of the next probe
 	probing   bool
 	successes int64
@@ -108,34 +129,48 @@ func (g *gate) enter(stop context.Context) (pass, bool) {
 	}
 }
 
-// leave reports how it went. After a failure it returns whether other messages
-// succeeded meanwhile: then the gate stays as it is.
-func (g *gate) leave(p pass, success bool) (others bool) {
+// succeed opens the gate. It returns how long that was closed, 0 if it was open.
+func (g *gate) succeed(p pass) (held time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if p.probe {
 		g.probing = false
 	}
-	if success {
-		g.successes++
-		if g.opened != nil {
-			close(g.opened)
-			g.opened = nil
-		}
-		return false
+	g.successes++
+	if g.opened == nil {
+		return 0
 	}
-	if g.successes != p.successes {
-		return true
+	close(g.opened)
+	g.opened = nil
+	return time.Since(g.since)
+}
+
+// fail closes the gate, unless others have succeeded since the message failed
+// before; seen is what fail returned as successes then, -1 at first. told says that
+// somebody else has found the same out.
+func (g *gate) fail(p pass, seen int64) (others, told bool, successes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.probe {
+		g.probing = false
+	}
+	if seen < 0 {
+		seen = p.successes
+	}
+	if g.successes > seen {
+		return true, false, g.successes
 	}
 	switch {
 	case g.opened == nil:
 		g.opened = make(chan struct{})
-		g.pause = firstProbe
+		g.pause, g.since = firstProbe, time.Now()
 	case p.probe:
 		g.pause = min(2*g.pause, longestProbe)
+	default:
+		told = true
 	}
 	g.next = time.Now().Add(g.pause)
-	return false
+	return false, told, g.successes
 }
 
 func (g *gate) waiting() int {

@@ -119,8 +119,10 @@ func (r *Reconciler) compare(ctx context.Context, ledger event.Ledger, caughtUp 
 	}
 	report := event.Missing{Group: r.cfg.Group, CaughtUp: caughtUp, Ranges: gaps, Hours: hours}
 	n := int64(0)
-	for _, gap := range gaps {
-		n += gap[1] - gap[0] + 1
+	if caughtUp.After(ledger.At) { // else they may still be on their way
+		for _, gap := range gaps {
+			n += gap[1] - gap[0] + 1
+		}
 	}
 	r.missing.WithLabelValues(string(r.cfg.Topic), ledger.Producer).Set(float64(n))
 	return r.report(ctx, ledger.Producer, report)
