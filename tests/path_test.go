@@ -217,10 +217,11 @@ func TestHealth(t *testing.T) {
 }
 
 // TestKilledEmailService kills email-service while 50 sign-ups go on: each mail
-// arrives, once.
+// arrives, once. SMTP leaves one window, between the server's answer and our note
+// of it: a mail that a kill caught there comes twice, with one Message-ID.
 func TestKilledEmailService(t *testing.T) {
 	c := newClient(t)
-	emails := make([]string, 50)
+	emails, twice := make([]string, 50), false
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, 8)
 	for i := range emails {
@@ -244,12 +245,16 @@ func TestKilledEmailService(t *testing.T) {
 			if len(mails) == 0 {
 				return fmt.Errorf("no mail to %s", email)
 			}
-			if len(mails) > 1 {
-				t.Fatalf("%d mails to %s", len(mails), email)
+			if len(mails) > 2 || len(mails) == 2 && mails[0].MessageID != mails[1].MessageID {
+				t.Fatalf("mails to %s: %+v", email, mails)
 			}
+			twice = len(mails) == 2 || twice
 		}
 		return nil
 	})
+	if twice {
+		t.Log("a kill came between the mail server's answer and our note of it")
+	}
 }
 
 // kill ends a child without warning and waits until the launcher has started
