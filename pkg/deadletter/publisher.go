@@ -9,7 +9,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"maps"
 	"strings"
 	"time"
@@ -30,13 +29,7 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of the dead letters.
-func Schema() postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: "dead_letters", Files: files}
-}
+func Schema() postgres.Schema { return postgres.NewSchema("dead_letters", migrations, "migrations") }
 
 // Store keeps dead letters. It is the Publisher of Watermill's PoisonQueue.
 type Store struct {

@@ -14,7 +14,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -27,13 +26,7 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of the outbox table.
-func Schema() postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: "outbox", Files: files}
-}
+func Schema() postgres.Schema { return postgres.NewSchema("outbox", migrations, "migrations") }
 
 // channel is the NOTIFY channel that wakes the relays of this database.
 const channel = "outbox"

@@ -50,6 +50,16 @@ type Schema struct {
 	Files fs.FS  // *.sql as goose reads them, at the root
 }
 
+// NewSchema returns the schema whose migrations are in a folder of files. It
+// panics if there is no such folder: it is part of the program.
+func NewSchema(name string, files fs.FS, folder string) Schema {
+	migrations, err := fs.Sub(files, folder)
+	if err != nil {
+		panic(err)
+	}
+	return Schema{Name: name, Files: migrations}
+}
+
 const (
 	statementTimeout = "15s"
 	idleTimeout      = "60s" // longer than a mail server may take, see email-service

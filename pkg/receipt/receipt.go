@@ -8,7 +8,6 @@ import (
 	"context"
 	"embed"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,19 +22,15 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of the receipts.
-func Schema() postgres.Schema { return schema("receipts") }
+func Schema() postgres.Schema {
+	return postgres.NewSchema("receipts", migrations, "migrations/receipts")
+}
 
 // LedgerSchema returns the migrations of what the producers say. A service whose
 // own tables are its receipts has this and a view named receipts with the columns
 // topic, producer, seq and event_id, in place of Schema.
-func LedgerSchema() postgres.Schema { return schema("ledger") }
-
-func schema(name string) postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations/"+name)
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: name, Files: files}
+func LedgerSchema() postgres.Schema {
+	return postgres.NewSchema("ledger", migrations, "migrations/ledger")
 }
 
 const (

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"time"
 
@@ -25,13 +24,7 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of this store.
-func Schema() postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: "audit", Files: files}
-}
+func Schema() postgres.Schema { return postgres.NewSchema("audit", migrations, "migrations") }
 
 // Record is one record of the log.
 type Record struct {

@@ -7,7 +7,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,13 +23,7 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of this store.
-func Schema() postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: "email", Files: files}
-}
+func Schema() postgres.Schema { return postgres.NewSchema("email", migrations, "migrations") }
 
 // Store implements mail.Store.
 type Store struct {

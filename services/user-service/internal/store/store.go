@@ -7,7 +7,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -23,13 +22,7 @@ import (
 var migrations embed.FS
 
 // Schema returns the migrations of this store.
-func Schema() postgres.Schema {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // The folder is part of the program.
-	}
-	return postgres.Schema{Name: "user", Files: files}
-}
+func Schema() postgres.Schema { return postgres.NewSchema("user", migrations, "migrations") }
 
 // Store implements profile.Store.
 type Store struct {
