@@ -69,6 +69,7 @@ clean: ## delete what was built: .bin/ and the stack's binaries, but no data
 # not started with go run, which would keep SIGTERM to itself.
 .PHONY: $(LAUNCHER)
 $(LAUNCHER):
+	@[ -x $@ ] || echo "building the launcher; the first build on a machine takes a minute or two"
 	@go build -o $(LAUNCHER) ./deploy/local
 
 # The version is that of tools/go.mod.

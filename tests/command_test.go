@@ -23,13 +23,13 @@ func command(t *testing.T, service string, args ...string) (stdout, stderr strin
 	binary := filepath.Join(system.dir, "command-"+service)
 	if _, err := os.Stat(binary); err != nil {
 		build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./services/"+service)
-		build.Dir, build.Env = root, workspace()
+		build.Dir, build.Env = root, environment()
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", service, err, out)
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), binary, args...)
-	cmd.Env = append(workspace(), "ENV=development", "LOCAL_DIR="+t.TempDir(), "DATABASE_URL="+f.DatabaseURLs[strings.TrimSuffix(service, "-service")],
+	cmd.Env = append(environment(), "ENV=development", "LOCAL_DIR="+t.TempDir(), "DATABASE_URL="+f.DatabaseURLs[strings.TrimSuffix(service, "-service")],
 		"REDIS_URL="+f.RedisURL, "JWKS_URL=http://127.0.0.1:1/", "SMTP_URL="+f.SMTPURL, "MAIL_FROM=a@example.com", "PUBLIC_BASE_URL=http://localhost")
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs

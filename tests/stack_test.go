@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
 // stack is what .local/stack.json says of a running system.
@@ -53,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int) {
-	if _, err := os.Stat(filepath.Join(root, "deploy/local")); errors.Is(err, os.ErrNotExist) {
+	if _, err := workspace.Root(); errors.Is(err, workspace.ErrPartial) {
 		fmt.Fprintln(os.Stderr, "tests: this tree does not hold the whole product, so there is nothing to run")
 		return 0
 	}
@@ -86,7 +87,7 @@ func run(m *testing.M) (code int) {
 func launch(dir string) (*launched, error) {
 	launcher := filepath.Join(dir, "launcher")
 	build := exec.Command("go", "build", "-o", launcher, "./deploy/local")
-	build.Dir, build.Env = root, workspace()
+	build.Dir, build.Env = root, environment()
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the launcher: %w\n%s", err, out)
 	}
@@ -97,7 +98,7 @@ func launch(dir string) (*launched, error) {
 	l := &launched{dir: filepath.Join(dir, "stack"), done: make(chan struct{})}
 	l.cmd = exec.Command(launcher, "up", "--dir", l.dir)
 	l.cmd.Dir, l.cmd.Stdout, l.cmd.Stderr = root, log, log
-	l.cmd.Env = append(workspace(),
+	l.cmd.Env = append(environment(),
 		"GATEWAY_PORT=0",
 		"SIGNUP_RATE_LIMIT=10000/1m",
 		"GENERAL_RATE_LIMIT=100000/1m",
@@ -119,9 +120,9 @@ func launch(dir string) (*launched, error) {
 	return l, nil
 }
 
-// workspace is the environment with the workspace on, whatever built these
+// environment is ours with the workspace on, whatever built these
 // tests, and without servers that belong to other tests.
-func workspace() []string {
+func environment() []string {
 	absolute, err := filepath.Abs(filepath.Join(root, "go.work"))
 	if err != nil {
 		absolute = ""

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
 const (
@@ -72,7 +73,7 @@ func (b *bench) auditBacklog(ctx context.Context) error {
 }
 
 func (b *bench) buildAudit(ctx context.Context) (string, error) {
-	root, err := workspace()
+	root, err := workspace.Root()
 	if err != nil {
 		return "", err
 	}
@@ -83,20 +84,6 @@ func (b *bench) buildAudit(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("build audit-service: %w\n%s", err, out)
 	}
 	return binary, nil
-}
-
-// workspace is the folder with go.work.
-func workspace() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find go.work: %w", err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", errors.New("find go.work: none in this folder or above")
 }
 
 // auditRound times work, which must bring n events from the stream into the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 const poison = 1000 // malformed entries on each stream
@@ -37,22 +38,21 @@ func streamFaults() []fault {
 // echo adds every entry that comes again, later and in another order.
 func echo(ctx context.Context, p *phase) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var copying sync.WaitGroup
-	faults := make(chan error, len(streams))
-	for stream := range streams {
-		copying.Go(func() { faults <- p.copy(ctx, stream) })
-	}
+	ended := onEveryStream(ctx, p.copy)
 	p.undo = func() error {
 		cancel()
-		copying.Wait()
-		close(faults)
-		var all []error
-		for err := range faults {
-			all = append(all, err)
-		}
-		return errors.Join(all...)
+		return ended()
 	}
 	return nil
+}
+
+// onEveryStream starts work on each stream; ended waits for it.
+func onEveryStream(ctx context.Context, work func(ctx context.Context, stream string) error) (ended func() error) {
+	var g errgroup.Group
+	for stream := range streams {
+		g.Go(func() error { return work(ctx, stream) })
+	}
+	return g.Wait
 }
 
 // copy adds entries again until ctx ends. One goroutine reads and writes, so it
@@ -100,20 +100,7 @@ func (p *phase) copy(ctx context.Context, stream string) error {
 
 // spoil adds malformed entries over the time that the fault lasts.
 func spoil(ctx context.Context, p *phase) error {
-	var adding sync.WaitGroup
-	faults := make(chan error, len(streams))
-	for stream := range streams {
-		adding.Go(func() { faults <- p.addMalformed(ctx, stream) })
-	}
-	p.undo = func() error {
-		adding.Wait()
-		close(faults)
-		var all []error
-		for err := range faults {
-			all = append(all, err)
-		}
-		return errors.Join(all...)
-	}
+	p.undo = onEveryStream(ctx, p.addMalformed)
 	return nil
 }
 

@@ -13,9 +13,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
 // options say what a run does.
@@ -48,7 +49,7 @@ func program(ctx context.Context) int {
 	flag.DurationVar(&opts.lasts, "lasts", 0, "how long each fault lasts, in place of its own time: -only 'mail server down' -lasts 10m")
 	flag.DurationVar(&opts.recovery, "recovery", time.Minute, "how long recovering from a fault may take")
 	flag.Parse()
-	root, err := workspace()
+	root, err := workspace.Root()
 	if err == nil {
 		opts.root = root
 		err = runAll(ctx, opts)
@@ -58,29 +59,6 @@ func program(ctx context.Context) int {
 		return 1
 	}
 	return 0
-}
-
-// errNoWorkspace says that this tree does not hold the whole product.
-var errNoWorkspace = errors.New("no go.work beside the services above this folder")
-
-// workspace returns the folder with go.work, searched upwards.
-func workspace() (string, error) {
-	folder, err := os.Getwd()
-	if err != nil {
-		return "", fmt.Errorf("find the workspace: %w", err)
-	}
-	for {
-		_, work := os.Stat(filepath.Join(folder, "go.work"))
-		_, services := os.Stat(filepath.Join(folder, "services", "gateway"))
-		if work == nil && services == nil {
-			return folder, nil
-		}
-		parent := filepath.Dir(folder)
-		if parent == folder {
-			return "", errNoWorkspace
-		}
-		folder = parent
-	}
 }
 
 // runAll does one run. Nothing that it started is left when it returns.

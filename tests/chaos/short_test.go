@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
 // TestShortChaos is a short run on real processes with a fixed seed.
@@ -12,8 +14,8 @@ func TestShortChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes more than a minute")
 	}
-	root, err := workspace()
-	if errors.Is(err, errNoWorkspace) {
+	root, err := workspace.Root()
+	if errors.Is(err, workspace.ErrPartial) {
 		t.Skip("this tree does not hold the whole product, so there is nothing to break")
 	}
 	if err != nil {
