@@ -31,13 +31,17 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	binary, err := localserver.FindRedis("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	cmd := exec.Command("redis-server", append(args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "")...)
+	cmd := exec.Command(binary, append(args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "")...)
 	if len(args) > 0 && strings.HasSuffix(args[0], ".conf") {
-		cmd = exec.Command("redis-server", append(args, "--port", strconv.Itoa(port), "--dir", dir)...)
+		cmd = exec.Command(binary, append(args, "--port", strconv.Itoa(port), "--dir", dir)...)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Skipf("redis-server is not on the PATH: %v", err)
+		t.Fatal(err)
 	}
 	stop = sync.OnceFunc(func() {
 		if err := cmd.Process.Kill(); err != nil {
@@ -53,16 +57,6 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
-
-func openURL(t *testing.T, url string) redis.UniversalClient {
-	t.Helper()
-	client, err := bus.Redis{RedisURL: service.Secret(url)}.Open(time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	return client
-}
 
 // do runs a command on one server.
 func do(t *testing.T, port int, args ...any) error {
@@ -88,7 +82,7 @@ func TestCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	client := openURL(t, "redis://"+address(ports[0])+"?addr="+address(ports[1]))
+	client := testkit.OpenRedis(t, "redis://"+address(ports[0])+"?addr="+address(ports[1]), time.Second)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		for _, port := range ports {
 			admin := redis.NewClient(&redis.Options{Addr: address(port)})
@@ -125,7 +119,7 @@ func TestFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	sentinel, _ := startRedis(t, conf, "--sentinel")
-	client := openURL(t, "redis://"+address(sentinel)+"?master_name=main")
+	client := testkit.OpenRedis(t, "redis://"+address(sentinel)+"?master_name=main", time.Second)
 	w := newWorld(t, client)
 	w.consume("a", nil)
 	first := newMessage(t, event.UserLoggedIn{})
@@ -222,12 +216,8 @@ func TestSilentConnection(t *testing.T) {
 	t.Parallel()
 	port, _ := startRedis(t)
 	proxy := newHole(t, address(port))
-	direct := openURL(t, "redis://"+address(port))
-	through, err := bus.Redis{RedisURL: service.Secret("redis://" + proxy.address)}.Open(bus.EventPatience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer through.Close()
+	direct := testkit.OpenRedis(t, "redis://"+address(port), time.Second)
+	through := testkit.OpenRedis(t, "redis://"+proxy.address, bus.EventPatience)
 	w := newWorld(t, through)
 	stop := w.consume("a", nil)
 	defer stop()

@@ -53,22 +53,13 @@ func newConsumer(t *testing.T) *consumer {
 		Auth: c.issuer.Verifier(), Log: log, Metrics: prometheus.NewRegistry(),
 	}))
 	t.Cleanup(c.Close)
-	runner := bus.NewConsumer(bus.ConsumerConfig{
+	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:       event.Email,
 		Subscriber:  bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "email-service", Consumer: "a", Log: log}),
 		Due:         []message.Subscriber{deadletter.NewReplays(letters, log), deadletter.NewReplays(letters, log)},
 		Handlers:    map[string]bus.Handler{event.UserVerificationRequested{}.EventName(): c.handle},
 		DeadLetters: letters, Log: log, Metrics: prometheus.NewRegistry(),
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- runner.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("consumer: %v", err)
-		}
-	})
+	}))
 	return c
 }
 

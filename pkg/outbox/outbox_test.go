@@ -30,16 +30,7 @@ func signedUp(ctx context.Context) event.Event {
 // relay runs a relay until the test ends.
 func relay(t *testing.T, db *pgxpool.Pool, publisher message.Publisher) {
 	t.Helper()
-	r := outbox.NewRelay(db, publisher, testkit.Log(t), prometheus.NewRegistry())
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("relay: %v", err)
-		}
-	})
+	testkit.Run(t, outbox.NewRelay(db, publisher, testkit.Log(t), prometheus.NewRegistry()))
 }
 
 // published counts how often each event is on a stream.

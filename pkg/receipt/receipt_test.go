@@ -17,7 +17,6 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/receipt"
-	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -44,46 +43,26 @@ func newPath(t *testing.T) *path {
 	return p
 }
 
-func (p *path) run(runner service.Runner) (stop func()) {
-	p.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- runner.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			p.t.Errorf("%T: %v", runner, err)
-		}
-	}
-	p.t.Cleanup(stop)
-	return stop
-}
-
 func (p *path) relay() (stop func()) {
-	stopRelay := p.run(outbox.NewRelay(p.producer, bus.NewPublisher(p.client), testkit.Log(p.t), prometheus.NewRegistry()))
-	stopReconciler := p.run(outbox.NewReconciler(outbox.ReconcilerConfig{
+	relay := testkit.Run(p.t, outbox.NewRelay(p.producer, bus.NewPublisher(p.client), testkit.Log(p.t), prometheus.NewRegistry()))
+	reconciler := testkit.Run(p.t, outbox.NewReconciler(outbox.ReconcilerConfig{
 		Database: p.producer, Redis: p.client, Producer: "producer", Interval: interval, Log: testkit.Log(p.t), Metrics: prometheus.NewRegistry(),
 	}))
-	return func() { stopRelay(); stopReconciler() }
+	return func() { relay.Stop(); reconciler.Stop() }
 }
 
 func (p *path) consume(handler bus.Handler) (stop func()) {
 	log := testkit.Log(p.t)
-	stopConsumer := p.run(bus.NewConsumer(bus.ConsumerConfig{
+	consumer := testkit.Run(p.t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Audit,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: p.client, Group: "consumer", Consumer: "c", Log: log}),
 		Rest:       handler, DeadLetters: deadletter.New(p.consumer, outbox.New("consumer"), time.Now),
 		Settled: receipt.NewBook(p.consumer, event.Audit).Settled, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
-	stopReconciler := p.run(receipt.NewReconciler(receipt.ReconcilerConfig{
+	reconciler := testkit.Run(p.t, receipt.NewReconciler(receipt.ReconcilerConfig{
 		Database: p.consumer, Redis: p.client, Topic: event.Audit, Group: "consumer", Interval: interval, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
-	return func() { stopConsumer(); stopReconciler() }
+	return func() { consumer.Stop(); reconciler.Stop() }
 }
 
 func (p *path) add(n int) {

@@ -17,9 +17,7 @@ import (
 	"github.com/peterldowns/pgtestdb"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/postgres"
-	"github.com/headgate/headgate/pkg/service"
 )
 
 // DatabaseURL returns the URL of a database of the test's own that has the
@@ -126,12 +124,7 @@ func Redis(t testing.TB) *redis.Client {
 
 func openRedis(t testing.TB, address string) *redis.Client {
 	t.Helper()
-	client, err := bus.Redis{RedisURL: service.Secret(address)}.Open(5 * time.Second)
-	if err != nil {
-		t.Fatalf("open Redis: %v", err)
-	}
-	t.Cleanup(func() { client.Close() })
-	single, ok := client.(*redis.Client)
+	single, ok := OpenRedis(t, address, 5*time.Second).(*redis.Client)
 	if !ok {
 		t.Fatalf("%s is not one server", redisVariable)
 	}

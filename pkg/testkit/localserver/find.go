@@ -106,8 +106,10 @@ func postgresMajor(postgres string) (int, bool) {
 	return major, err == nil
 }
 
-// findRedis returns the path of a Redis server, or of Valkey, its compatible sibling.
-func findRedis(bin string) (string, error) {
+// FindRedis returns the path of a Redis server, or of Valkey, its compatible
+// sibling, in the folder bin, on the PATH or where packages put it. It fails with
+// ErrNotInstalled.
+func FindRedis(bin string) (string, error) {
 	folders := append([]string{}, redisFolders...)
 	if bin != "" {
 		folders = append([]string{bin}, folders...)

@@ -48,7 +48,7 @@ func Missing(bin string, servers ...string) []string {
 		if server == Postgres {
 			_, err = findPostgres(bin, 0)
 		} else {
-			_, err = findRedis(bin)
+			_, err = FindRedis(bin)
 		}
 		return err == nil
 	})

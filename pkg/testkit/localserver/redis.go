@@ -47,7 +47,7 @@ type store struct {
 }
 
 func prepareRedis(ctx context.Context, opts Options) (*store, error) {
-	binary, err := findRedis(opts.Bin)
+	binary, err := FindRedis(opts.Bin)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -49,41 +48,22 @@ func newService(t *testing.T) *service {
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
 	}))
 	t.Cleanup(s.Close)
-	consumer := bus.NewConsumer(bus.ConsumerConfig{
+	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Audit,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "audit-service", Consumer: "a", Log: log}),
 		Rest:       s.log.Add, DeadLetters: letters, Log: log, Metrics: metrics,
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- consumer.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("consumer: %v", err)
-		}
-	})
+	}))
 	return s
 }
 
-// newEvent returns an event of p as its producer's outbox makes it.
+// newEvent returns an event of p that comes from origin.
 func newEvent(subject string, origin event.Origin, p event.Payload) event.Event {
-	e := event.New(event.WithOrigin(context.Background(), origin), time.Now(), subject, p)
-	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "test"
-	return e
+	return testkit.NewEvent(event.WithOrigin(context.Background(), origin), subject, p)
 }
 
 func (s *service) publish(events ...event.Event) {
 	s.t.Helper()
-	for _, e := range events {
-		data, err := json.Marshal(e)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if err := bus.NewPublisher(s.redis).Publish(string(event.Audit), message.NewMessage(e.ID, data)); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	testkit.Publish(s.t, s.redis, event.Audit, events...)
 }
 
 type answer struct {

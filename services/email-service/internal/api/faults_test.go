@@ -198,9 +198,9 @@ func TestStopWhileTheServerThinks(t *testing.T) {
 	if status, _ := s.status(e); status != mail.Sending {
 		t.Errorf("message is %s, want sending", status)
 	}
-	a.cancel()
+	a.Cancel()
 	close(answer)
-	a.stop()
+	a.Stop()
 	if status, _ := s.status(e); status != mail.Sent {
 		t.Errorf("message is %s, want sent", status)
 	}
@@ -257,7 +257,7 @@ func TestLogsTellNoSecret(t *testing.T) {
 	s.wantMails(good, 1)
 	s.wantLetter(e, "permanent", 1)
 	s.wantSettled()
-	a.stop()
+	a.Stop()
 	text := strings.ToLower(lines.String())
 	if !strings.Contains(text, e.ID) || !strings.Contains(text, "550") {
 		t.Errorf("the log does not tell of the failure:\n%s", text)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -77,14 +76,8 @@ func newServiceWithout(t *testing.T) *service {
 	return s
 }
 
-// instance is a running consumer.
-type instance struct {
-	cancel context.CancelFunc // begins to stop it
-	stop   func()             // and waits until it has stopped
-}
-
 // consume adds an instance of the consumer, which stops with the test at the latest.
-func (s *service) consume(name string) instance {
+func (s *service) consume(name string) testkit.Running {
 	s.t.Helper()
 	server, err := smtp.ParseURL(s.smtp.url)
 	if err != nil {
@@ -112,18 +105,8 @@ func (s *service) consume(name string) instance {
 		},
 		Handlers: api.Handlers(mailer), DeadLetters: s.letters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- consumer.Run(ctx) }()
-	stop := sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			s.t.Errorf("consumer: %v", err)
-		}
-		sender.Close()
-	})
-	s.t.Cleanup(stop)
-	return instance{cancel: cancel, stop: stop}
+	s.t.Cleanup(func() { sender.Close() })
+	return testkit.Run(s.t, consumer)
 }
 
 // get asks as somebody with the role, or as nobody, and decodes the answer.
@@ -159,22 +142,12 @@ func (s *service) requested(to string, change func(*event.UserVerificationReques
 		change(&p)
 	}
 	ctx := event.WithOrigin(context.Background(), event.Origin{RequestID: "request-1", CorrelationID: "request-1"})
-	e := event.New(ctx, time.Now(), userID, p)
-	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "auth-service"
-	return e
+	return testkit.NewEvent(ctx, userID, p)
 }
 
 func (s *service) publish(events ...event.Event) {
 	s.t.Helper()
-	for _, e := range events {
-		data, err := json.Marshal(e)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if err := bus.NewPublisher(s.redis).Publish(string(event.Email), message.NewMessage(e.ID, data)); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	testkit.Publish(s.t, s.redis, event.Email, events...)
 }
 
 func newAddress() string { return uuid.NewString() + "@example.org" }
@@ -193,13 +166,7 @@ func (s *service) wantMails(to string, n int) []received {
 // wantSettled waits until every entry of the stream has been answered.
 func (s *service) wantSettled() {
 	s.t.Helper()
-	testkit.Eventually(s.t, 20*time.Second, func() error {
-		groups, err := s.redis.XInfoGroups(s.t.Context(), string(event.Email)).Result()
-		if err == nil && (len(groups) != 1 || groups[0].Pending > 0 || groups[0].Lag != 0) {
-			err = fmt.Errorf("groups = %+v", groups)
-		}
-		return err
-	})
+	testkit.WantSettled(s.t, s.redis, event.Email)
 }
 
 // wantLetter waits for the dead letter of e and returns its id.

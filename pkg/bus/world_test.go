@@ -1,0 +1,133 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// newMessage returns a message as the outbox publishes it.
+func newMessage(t *testing.T, p event.Payload) *message.Message {
+	t.Helper()
+	return testkit.Message(t, testkit.NewEvent(t.Context(), "subject", p))
+}
+
+// world is a stream with one consumer and its dead letters.
+type world struct {
+	t       *testing.T
+	client  redis.UniversalClient
+	db      *pgxpool.Pool
+	letters *deadletter.Store
+
+	mu      sync.Mutex
+	seen    map[string]int
+	settled map[string]int
+}
+
+var errAway = errors.New("the dependency is away")
+
+func (w *world) settle(_ context.Context, e event.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settled[e.ID]++
+	return nil
+}
+
+func newWorld(t *testing.T, client redis.UniversalClient) *world {
+	t.Helper()
+	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
+	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, settled: map[string]int{}}
+}
+
+// consume runs a consumer until the test ends or stop is called.
+func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.SubscriberConfig)) (stop func()) {
+	w.t.Helper()
+	if handler == nil {
+		handler = w.count
+	}
+	log := testkit.Log(w.t)
+	stream := bus.SubscriberConfig{Client: w.client, Group: "test", Consumer: name, MaxIdle: 600 * time.Millisecond, Log: log}
+	for _, change := range changes {
+		change(&stream)
+	}
+	consumer := bus.NewConsumer(bus.ConsumerConfig{
+		Topic:       event.Audit,
+		Subscriber:  bus.NewSubscriber(stream),
+		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
+		DeadLetters: w.letters,
+		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
+		Settled:     w.settle,
+		HoldLimit:   2 * time.Second,
+		Log:         log,
+		Metrics:     prometheus.NewRegistry(),
+	})
+	return testkit.Run(w.t, consumer).Stop
+}
+
+func (w *world) count(_ context.Context, e event.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[e.ID]++
+	return nil
+}
+
+func (w *world) publish(messages ...*message.Message) {
+	w.t.Helper()
+	if err := bus.NewPublisher(w.client).Publish(string(event.Audit), messages...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) wantSeen(messages ...*message.Message) {
+	w.t.Helper()
+	testkit.Eventually(w.t, 15*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, m := range messages {
+			if w.seen[m.UUID] == 0 {
+				return fmt.Errorf("message %s was not handled; %d of %d were", m.UUID, len(w.seen), len(messages))
+			}
+		}
+		return nil
+	})
+}
+
+func (w *world) wantLetters(n int) []deadletter.Letter {
+	w.t.Helper()
+	var letters []deadletter.Letter
+	testkit.Eventually(w.t, 15*time.Second, func() (err error) {
+		letters, err = w.letters.List(w.t.Context(), deadletter.Filter{}, "", 100)
+		if err == nil && len(letters) != n {
+			err = fmt.Errorf("%d dead letters, want %d", len(letters), n)
+		}
+		return err
+	})
+	return letters
+}
+
+func (w *world) wantNothingPending() {
+	w.t.Helper()
+	testkit.Eventually(w.t, 5*time.Second, func() error {
+		p, err := w.client.XPending(w.t.Context(), string(event.Audit), "test").Result()
+		if err == nil && p.Count != 0 {
+			err = fmt.Errorf("%d entries are pending", p.Count)
+		}
+		return err
+	})
+}

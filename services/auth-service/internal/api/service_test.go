@@ -1,0 +1,224 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/api"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+const (
+	goodPassword = "correct horse battery"
+	base         = "/api/v1/auth"
+	secret       = "0123456789abcdefghijklmnopqrstuv-tests"
+)
+
+// cheap are costs that let tests make many hashes.
+var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
+
+// service is auth-service over HTTP, with a clock that the test moves.
+type service struct {
+	*httptest.Server
+	t        *testing.T
+	db       *pgxpool.Pool
+	sealer   *event.Sealer
+	accounts *account.Accounts
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newService(t *testing.T) *service {
+	t.Helper()
+	s := &service{t: t, db: testkit.Database(t, outbox.Schema(), store.Schema()), now: time.Now()}
+	var err error
+	if s.sealer, err = event.NewSealer(secret); err != nil {
+		t.Fatal(err)
+	}
+	rows := store.New(s.db, outbox.New("auth-service"))
+	keys, err := rows.SigningKeys(t.Context(), s.sealer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := account.NewIssuer(testkit.Expected, keys, secret+"-refresh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.accounts = account.New(account.Config{
+		Store: rows, Hasher: password.NewHasher(cheap, 2, 1000), Issuer: issuer, Sealer: s.sealer,
+		Lifetimes: account.Lifetimes{
+			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
+			RefreshGrace: 10 * time.Second, Verification: time.Hour,
+		},
+		PasswordMinLength: 8, Now: s.time,
+	})
+	jwks, err := issuer.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, jwks), web.Options{
+		Auth: token.NewVerifier(issuer, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) time() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+func (s *service) advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = s.now.Add(d)
+}
+
+type tokens struct {
+	AccessToken, TokenType, RefreshToken, SessionID string
+	ExpiresIn                                       int
+	RefreshExpiresAt                                time.Time
+}
+
+type user struct {
+	ID, Email, Name, Role, Status string
+	EmailVerified, MFAEnabled     bool
+	CreatedAt, UpdatedAt          time.Time
+}
+
+type answer struct {
+	status  int
+	header  http.Header
+	Success bool
+	Code    string
+	Errors  []struct{ Field, Code string }
+	Data    struct {
+		User   user
+		Tokens tokens
+	}
+	List []struct {
+		ID, UserAgent, DeviceName, IP string
+		Current                       bool
+	}
+}
+
+func (s *service) do(method, path, bearer, contentType, body string) (int, http.Header, []byte) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res.StatusCode, res.Header, data
+}
+
+// call sends JSON and reads the envelope.
+func (s *service) call(method, path, bearer string, body any) answer {
+	s.t.Helper()
+	text, contentType := "", ""
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		text, contentType = string(data), "application/json"
+	}
+	status, header, data := s.do(method, base+path, bearer, contentType, text)
+	a := answer{status: status, header: header}
+	if strings.HasSuffix(path, "sessions") && status == http.StatusOK {
+		var list struct{ Data json.RawMessage }
+		if err := errors.Join(json.Unmarshal(data, &list), json.Unmarshal(list.Data, &a.List)); err != nil {
+			s.t.Fatalf("%v in %s", err, data)
+		}
+		return a
+	}
+	if err := json.Unmarshal(data, &a); err != nil {
+		s.t.Fatalf("%s %s: %v in %s", method, path, err, data)
+	}
+	return a
+}
+
+func (s *service) want(a answer, status int, code string) answer {
+	s.t.Helper()
+	if a.status != status || a.Code != code {
+		s.t.Fatalf("= %d %q %v, want %d %q", a.status, a.Code, a.Errors, status, code)
+	}
+	return a
+}
+
+type fields = map[string]any
+
+func (s *service) signup(email string) answer {
+	s.t.Helper()
+	return s.want(s.call("POST", "/signup", "", fields{"email": email, "password": goodPassword, "name": "Ann"}), http.StatusCreated, "")
+}
+
+func (s *service) refresh(refreshToken string) answer {
+	s.t.Helper()
+	return s.call("POST", "/refresh", "", fields{"refreshToken": refreshToken})
+}
+
+// events returns what the outbox holds, in order, without the rows of other topics.
+func (s *service) events(topic event.Topic) []event.Event {
+	s.t.Helper()
+	rows, err := s.db.Query(context.Background(), `SELECT payload FROM outbox WHERE topic = $1 ORDER BY id`, string(topic))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (event.Event, error) {
+		var payload []byte
+		if err := row.Scan(&payload); err != nil {
+			return event.Event{}, err
+		}
+		return event.Parse(payload)
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return events
+}
+
+func names(events []event.Event) []string {
+	var list []string
+	for _, e := range events {
+		list = append(list, e.Type())
+	}
+	return list
+}

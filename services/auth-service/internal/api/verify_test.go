@@ -1,0 +1,92 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// verificationLink opens the token that email-service would put into the mail.
+func (s *service) verificationLink(userID string) string {
+	s.t.Helper()
+	for _, e := range s.events(event.Email) {
+		if e.Subject != userID {
+			continue
+		}
+		p, err := event.Decode[event.UserVerificationRequested](e)
+		if err != nil {
+			continue
+		}
+		link, err := s.sealer.Open(p.Token, event.VerificationContext(userID))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return link
+	}
+	s.t.Fatal("no mail")
+	return ""
+}
+
+// TestVerifyEmail is SEC-29 for verification links.
+func TestVerifyEmail(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	link := s.verificationLink(s.signup("ann@example.com").Data.User.ID)
+	for range 2 { // Mail scanners follow links.
+		status, header, page := s.do("GET", base+"/verify-email?token="+url.QueryEscape(link), "", "", "")
+		if status != 200 || !strings.Contains(string(page), `action="/api/v1/auth/verify-email"`) || !strings.Contains(header.Get("Content-Security-Policy"), "form-action 'self'") {
+			t.Fatalf("page = %d %v %s", status, header, page)
+		}
+	}
+	answers := make(chan answer, 20)
+	var wg sync.WaitGroup
+	for range cap(answers) {
+		wg.Go(func() { answers <- s.call("POST", "/verify-email", "", fields{"token": link}) })
+	}
+	wg.Wait()
+	close(answers)
+	count := map[string]int{}
+	for a := range answers {
+		count[fmt.Sprintf("%d %s", a.status, a.Code)]++
+		if a.status == 200 && !a.Data.User.EmailVerified {
+			t.Error("the user is not verified")
+		}
+	}
+	if count["200 "] != 1 || count["400 token_invalid"] != 19 {
+		t.Errorf("answers = %v", count)
+	}
+	s.want(s.call("POST", "/verify-email", "", fields{"token": "unknown"}), 400, "token_invalid")
+	if got := names(s.events(event.Audit)); !slices.Equal(got, []string{"user.signed_up", "user.email_verified"}) {
+		t.Errorf("audit = %v", got)
+	}
+
+	late := s.verificationLink(s.signup("bob@example.com").Data.User.ID)
+	s.advance(61 * time.Minute)
+	s.want(s.call("POST", "/verify-email", "", fields{"token": late}), http.StatusGone, "token_expired")
+}
+
+func TestVerifyEmailWithoutScripts(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	link := s.verificationLink(s.signup("ann@example.com").Data.User.ID)
+	for _, want := range []struct {
+		token, text string
+		status      int
+	}{{link, "confirmed", 200}, {link, "does not work", 400}, {"", "does not work", 400}} {
+		status, header, page := s.do("POST", base+"/verify-email", "", "application/x-www-form-urlencoded", url.Values{"token": {want.token}}.Encode())
+		if status != want.status || !strings.Contains(string(page), want.text) || header.Get("Content-Type") != "text/html; charset=utf-8" {
+			t.Errorf("= %d %s, want %d with %q", status, page, want.status, want.text)
+		}
+	}
+	status, _, page := s.do("GET", base+`/verify-email?token="><script>alert(1)</script>`, "", "", "")
+	if status != 200 || strings.Contains(string(page), "<script>") {
+		t.Errorf("page = %d %s", status, page)
+	}
+}

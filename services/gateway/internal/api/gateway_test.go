@@ -1,0 +1,147 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/gateway/internal/api"
+	"github.com/headgate/headgate/services/gateway/internal/limit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// upstream is a service behind the gateway that remembers what it got.
+type upstream struct {
+	*httptest.Server
+	mu   sync.Mutex
+	last *http.Request
+	body string
+	hits int
+}
+
+func newUpstream(t *testing.T) *upstream {
+	t.Helper()
+	u := &upstream{}
+	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			return
+		}
+		body, err := io.ReadAll(r.Body)
+		u.mu.Lock()
+		u.last, u.body = r, string(body)
+		u.hits++
+		u.mu.Unlock()
+		switch {
+		case err != nil:
+			return
+		case r.URL.Path == "/api/v1/user/slow":
+			<-r.Context().Done()
+			return
+		case r.URL.Path == "/api/v1/user/hangup":
+			panic(http.ErrAbortHandler)
+		}
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header().Set("Content-Security-Policy", "default-src 'self'")
+		w.Header().Set("X-Request-Id", "upstream's")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("X-Powered-By", "upstream")
+		fmt.Fprint(w, "from the service")
+	}))
+	t.Cleanup(u.Close)
+	return u
+}
+
+func (u *upstream) got() (*http.Request, string, int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.last, u.body, u.hits
+}
+
+type gateway struct {
+	*httptest.Server
+	t        *testing.T
+	issuer   *testkit.Issuer
+	upstream *upstream
+}
+
+func newGateway(t *testing.T, client redis.UniversalClient, limits api.Limits) *gateway {
+	t.Helper()
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
+	g.Server = httptest.NewServer(handlerFor(t, g, client, limits, nil))
+	t.Cleanup(g.Close)
+	return g
+}
+
+func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(map[string]*url.URL)) http.Handler {
+	t.Helper()
+	target, err := url.Parse(g.upstream.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services := map[string]*url.URL{"auth": target, "user": target, "email": target, "audit": target}
+	if change != nil {
+		change(services)
+	}
+	log, metrics := testkit.Log(t), prometheus.NewRegistry()
+	health := api.NewHealth("test", services)
+	testkit.Run(t, health)
+	return api.New(api.Config{
+		Services: services, Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits,
+		Health: health, Timeout: 300 * time.Millisecond, Now: time.Now,
+		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez},
+	})
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	Code   string
+	Data   json.RawMessage
+}
+
+func (g *gateway) do(method, path, body string, header ...string) answer {
+	g.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, g.URL, strings.NewReader(body))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	// The path goes out as it is written here.
+	base, _ := url.Parse(g.URL)
+	plain, query, _ := strings.Cut(path, "?")
+	req.URL = &url.URL{Scheme: "http", Host: base.Host, Opaque: "//" + base.Host + plain, RawQuery: query}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res, err := client.Do(req)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(res.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	a := answer{status: res.StatusCode, header: res.Header, body: string(data)}
+	_ = json.Unmarshal(data, &a) // The upstream's answers are no JSON.
+	return a
+}
+
+func (g *gateway) bearer() string { return "Bearer " + g.issuer.Token(token.Identity{}) }

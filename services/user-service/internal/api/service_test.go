@@ -1,0 +1,146 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/user-service/internal/api"
+	"github.com/headgate/headgate/services/user-service/internal/profile"
+	"github.com/headgate/headgate/services/user-service/internal/store"
+)
+
+// TestMain puts the machine into another time zone: answers are in UTC anyway.
+func TestMain(m *testing.M) {
+	time.Local = time.FixedZone("elsewhere", 3600)
+	testkit.Main(m)
+}
+
+// service is user-service: its routes over HTTP and its consumer.
+type service struct {
+	*httptest.Server
+	t      *testing.T
+	issuer *testkit.Issuer
+	redis  redis.UniversalClient
+	db     *pgxpool.Pool
+}
+
+func newService(t *testing.T, redisURL string) *service {
+	t.Helper()
+	client := testkit.OpenRedis(t, redisURL, time.Second)
+	cache := testkit.OpenRedis(t, redisURL, 200*time.Millisecond)
+	s := &service{
+		t: t, issuer: testkit.NewIssuer(t), redis: client,
+		db: testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
+	}
+	log, metrics := testkit.Log(t), prometheus.NewRegistry()
+	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, metrics, time.Now), time.Now)
+	letters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
+	s.Server = httptest.NewServer(web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
+		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
+	}))
+	t.Cleanup(s.Close)
+	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
+		Topic:      event.User,
+		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "user-service", Consumer: "a", Log: log}),
+		Handlers:   api.Handlers(profiles), DeadLetters: letters, Log: log, Metrics: metrics,
+	}))
+	testkit.Run(t, outbox.NewRelay(s.db, bus.NewPublisher(client), log, metrics))
+	return s
+}
+
+func newUser() token.Identity {
+	return token.Identity{UserID: uuid.Must(uuid.NewV7()).String(), Role: token.RoleUser, Email: "ann@example.com", Name: "Ann"}
+}
+
+type answer struct {
+	status int
+	header http.Header
+	Data   json.RawMessage
+	Meta   web.Meta
+	Code   string
+	Errors []problem.Field
+}
+
+func (a answer) profile(t *testing.T) profile.Profile {
+	t.Helper()
+	var p profile.Profile
+	if err := json.Unmarshal(a.Data, &p); err != nil {
+		t.Fatalf("%v in %s", err, a.Data)
+	}
+	return p
+}
+
+func (s *service) do(who token.Identity, method, path, body string, header ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, s.URL+api.Prefix+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if who.Role != "" {
+		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(who))
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	a := answer{status: res.StatusCode, header: res.Header}
+	if res.StatusCode != http.StatusNotModified {
+		if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return a
+}
+
+func (s *service) want(a answer, status int) answer {
+	s.t.Helper()
+	if a.status != status {
+		s.t.Fatalf("= %d %s %v, want %d", a.status, a.Code, a.Errors, status)
+	}
+	return a
+}
+
+func (s *service) publish(subject string, at time.Time, p event.Payload) {
+	s.t.Helper()
+	e := testkit.NewEvent(context.Background(), subject, p)
+	e.OccurredAt = at.UTC()
+	testkit.Publish(s.t, s.redis, event.User, e)
+}
+
+// wantSettled waits until every event was published and answered.
+func (s *service) wantSettled() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 20*time.Second, func() error {
+		var left int
+		if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil || left > 0 {
+			return errors.Join(err, fmt.Errorf("%d events unpublished", left))
+		}
+		return nil
+	})
+	testkit.WantSettled(s.t, s.redis, event.User)
+}
