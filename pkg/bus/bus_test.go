@@ -94,7 +94,7 @@ func TestRedisRestart(t *testing.T) {
 	}
 	client := testkit.OpenRedis(t, server.URL, time.Second)
 	w := newWorld(t, client)
-	stop := w.consume("a", nil)
+	consumer := w.consume("a", nil)
 	first := newMessage(t, event.UserLoggedIn{})
 	w.publish(first)
 	w.wantSeen(first)
@@ -111,7 +111,7 @@ func TestRedisRestart(t *testing.T) {
 	second := newMessage(t, event.UserLoggedIn{})
 	w.publish(second)
 	w.wantSeen(second)
-	stop()
+	consumer.Stop()
 	if err := server.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -232,11 +232,13 @@ func TestDeadConsumer(t *testing.T) {
 }
 
 // TestClose finishes what is in flight and leaves nothing pending.
+// TestClose: what is in flight when the stop comes is finished in peace, and the
+// client stays open (T7).
 func TestClose(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
 	entered, release := make(chan struct{}, 10), make(chan struct{})
-	stop := w.consume("a", func(ctx context.Context, e event.Event) error {
+	consumer := w.consume("a", func(ctx context.Context, e event.Event) error {
 		entered <- struct{}{}
 		<-release
 		if ctx.Err() != nil {
@@ -252,15 +254,42 @@ func TestClose(t *testing.T) {
 	for range 10 {
 		<-entered
 	}
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); stop() }()
+	consumer.Cancel()
 	close(release)
-	<-stopped
+	consumer.Stop()
 	w.wantSeen(messages...)
 	w.wantNothingPending()
 }
 
 // TestCloseWhileRedisIsFrozen waits for no answer that does not come.
+// TestStopLeavesWorkItsContext: a message in flight keeps its context when
+// reading ends, and its answer still counts.
+func TestStopLeavesWorkItsContext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, testkit.Redis(t))
+	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: w.client, Group: "test", Consumer: "a", Log: testkit.Log(t)})
+	reading, stop := context.WithCancel(t.Context())
+	defer stop()
+	messages, err := subscriber.Subscribe(reading, string(event.Audit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.publish(newMessage(t, event.UserLoggedIn{}))
+	m := <-messages
+	stop()
+	if err := m.Context().Err(); err != nil {
+		t.Errorf("the context of a message in flight ended with the reading: %v", err)
+	}
+	m.Ack()
+	if another, open := <-messages; open {
+		t.Errorf("message %s came after the stop", another.UUID)
+	}
+	if err := m.Context().Err(); err == nil {
+		t.Error("the context of an answered message goes on")
+	}
+	w.wantNothingPending()
+}
+
 func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	t.Parallel()
 	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
@@ -275,7 +304,7 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	client := testkit.OpenRedis(t, server.URL, 500*time.Millisecond)
 	w := newWorld(t, client)
 	entered, release := make(chan struct{}), make(chan struct{})
-	stop := w.consume("a", func(ctx context.Context, e event.Event) error {
+	consumer := w.consume("a", func(ctx context.Context, e event.Event) error {
 		close(entered)
 		<-release
 		return w.count(ctx, e)
@@ -289,7 +318,7 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	close(release) // Its acknowledgement finds nobody.
 	w.wantSeen(m)
 	start := time.Now()
-	stop()
+	consumer.Stop()
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("Close took %s", took)
 	}

@@ -87,12 +87,12 @@ func TestStopDuringAnOutage(t *testing.T) {
 	w.publish(m)
 	for i := range 10 { // more often than a crash loop may be
 		tried := make(chan struct{}, 100)
-		stop := w.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
+		consumer := w.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
 			tried <- struct{}{}
 			return errAway
 		})
 		<-tried
-		stop()
+		consumer.Stop()
 	}
 	w.wantLetters(0)
 	w.consume("last", nil)

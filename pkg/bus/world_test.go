@@ -55,8 +55,8 @@ func newWorld(t *testing.T, client redis.UniversalClient) *world {
 	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, settled: map[string]int{}}
 }
 
-// consume runs a consumer until the test ends or stop is called.
-func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.SubscriberConfig)) (stop func()) {
+// consume runs a consumer until the test ends or it is stopped.
+func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.SubscriberConfig)) testkit.Running {
 	w.t.Helper()
 	if handler == nil {
 		handler = w.count
@@ -77,7 +77,7 @@ func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.S
 		Log:         log,
 		Metrics:     prometheus.NewRegistry(),
 	})
-	return testkit.Run(w.t, consumer).Stop
+	return testkit.Run(w.t, consumer)
 }
 
 func (w *world) count(_ context.Context, e event.Event) error {
