@@ -10,25 +10,31 @@ import (
 )
 
 // ErrPartial says that this tree does not hold the whole product.
-var ErrPartial = errors.New("no go.work beside the services in this folder or above")
+var ErrPartial = errors.New("no go.work beside the services above this module")
 
-// Root returns the nearest folder with go.work and the services, from the
-// working folder upwards, or ErrPartial.
+// Root returns the folder with go.work and the services: the working folder, or
+// the one above the module that the working folder is in. It looks no higher, so
+// a module that was copied out does not find another's tree. It fails with
+// ErrPartial if there is none.
 func Root() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find the workspace: %w", err)
 	}
-	for {
-		_, work := os.Stat(filepath.Join(folder, "go.work"))
-		_, services := os.Stat(filepath.Join(folder, "services", "gateway"))
-		if work == nil && services == nil {
+	for module := false; ; {
+		if exists(folder, "go.work") && exists(folder, "services") {
 			return folder, nil
 		}
 		parent := filepath.Dir(folder)
-		if parent == folder {
+		if module || parent == folder {
 			return "", ErrPartial
 		}
+		module = exists(folder, "go.mod")
 		folder = parent
 	}
+}
+
+func exists(folder, name string) bool {
+	_, err := os.Stat(filepath.Join(folder, name))
+	return err == nil
 }
