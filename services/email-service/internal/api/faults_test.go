@@ -38,8 +38,9 @@ func TestRejectedMail(t *testing.T) {
 	if err != nil || strings.Contains(letters[0].Reason, bad) || !strings.Contains(letters[0].Reason, "550") {
 		t.Errorf("SEC-65: the reason shows the address: %+v, %v", letters, err)
 	}
-	if status, attempts := s.status(e); status != mail.Failed || attempts != 1 || s.outboxed(e, "email.failed.v1") != 1 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
+	s.wantStatus(e, mail.Failed, 1)
+	if n := s.outboxed(e, "email.failed.v1"); n != 1 {
+		t.Errorf("%d events of a failure", n)
 	}
 }
 
@@ -58,9 +59,7 @@ func TestBusyServerIsTriedAgain(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	if status, attempts := s.status(e); status != mail.Sent || attempts != 3 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
-	}
+	s.wantStatus(e, mail.Sent, 3)
 }
 
 // TestServerThatStaysBusy: REL-13, a mail that is put off is no dead letter and
@@ -129,9 +128,7 @@ func TestServerThatIsAway(t *testing.T) {
 	s.wantMails(to, len(events))
 	s.wantSettled()
 	for _, e := range events {
-		if status, attempts := s.status(e); status != mail.Sent || attempts != 1 {
-			t.Errorf("message is %s after %d attempts", status, attempts)
-		}
+		s.wantStatus(e, mail.Sent, 1)
 	}
 }
 
@@ -152,8 +149,9 @@ func TestSenderThatIsRefused(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	if status, attempts := s.status(e); status != mail.Sent || attempts != 1 || s.outboxed(e, "email.failed.v1") != 0 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
+	s.wantStatus(e, mail.Sent, 1)
+	if n := s.outboxed(e, "email.failed.v1"); n != 0 {
+		t.Errorf("%d events of a failure", n)
 	}
 }
 
@@ -174,9 +172,7 @@ func TestConnectionThatBreaks(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	if status, attempts := s.status(e); status != mail.Sent || attempts != 2 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
-	}
+	s.wantStatus(e, mail.Sent, 2)
 }
 
 // TestStopWhileTheServerThinks: who stops waits for the answer and notes it, and
@@ -219,8 +215,9 @@ func TestExpiredLink(t *testing.T) {
 	late := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Minute) })
 	s.publish(late)
 	s.wantLetter(late, "permanent", 1)
-	if status, attempts := s.status(late); status != mail.Failed || attempts != 0 || s.outboxed(late, "email.failed.v1") != 1 {
-		t.Errorf("message is %s after %d attempts", status, attempts)
+	s.wantStatus(late, mail.Failed, 0)
+	if n := s.outboxed(late, "email.failed.v1"); n != 1 {
+		t.Errorf("%d events of a failure", n)
 	}
 
 	sent := s.requested(to, nil)

@@ -77,8 +77,9 @@ func TestVerificationMail(t *testing.T) {
 		}
 	}
 	s.wantSettled()
-	if status, attempts := s.status(e); status != mail.Sent || attempts != 1 || s.outboxed(e, "email.sent.v1") != 1 {
-		t.Errorf("message is %s after %d attempts, %d events", status, attempts, s.outboxed(e, "email.sent.v1"))
+	s.wantStatus(e, mail.Sent, 1)
+	if n := s.outboxed(e, "email.sent.v1"); n != 1 {
+		t.Errorf("%d events of one mail", n)
 	}
 	var dump string
 	if err := s.db.QueryRow(t.Context(), `SELECT (SELECT string_agg(m::text, '') FROM messages m) || (SELECT string_agg(payload::text, '') FROM outbox)`).Scan(&dump); err != nil {

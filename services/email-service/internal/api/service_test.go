@@ -191,6 +191,18 @@ func (s *service) wantLetter(e event.Event, class string, attempts int) (id stri
 	return id
 }
 
+// wantStatus waits for the state: a mail of the schedule is no entry of the
+// stream, so a settled stream doesn't say that its attempt is noted.
+func (s *service) wantStatus(e event.Event, status string, attempts int) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 5*time.Second, func() error {
+		if got, n := s.status(e); got != status || n != attempts {
+			return fmt.Errorf("message is %s after %d attempts, want %s after %d", got, n, status, attempts)
+		}
+		return nil
+	})
+}
+
 func (s *service) status(e event.Event) (status string, attempts int) {
 	s.t.Helper()
 	err := s.db.QueryRow(s.t.Context(), `SELECT status, attempts FROM messages WHERE event_id = $1`, e.ID).Scan(&status, &attempts)
