@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -27,10 +28,7 @@ import (
 // ends or stop is called.
 func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 	t.Helper()
-	port, err := localserver.FreePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	port = freePort(t)
 	binary, err := localserver.FindRedis("")
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +38,8 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 	if len(args) > 0 && strings.HasSuffix(args[0], ".conf") {
 		cmd = exec.Command(binary, append(args, "--port", strconv.Itoa(port), "--dir", dir)...)
 	}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -48,12 +48,24 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 			t.Error(err)
 		}
 		_ = cmd.Wait() // It was killed.
+		if t.Failed() {
+			t.Logf("redis-server on port %d said:\n%s", port, &output)
+		}
 	})
 	t.Cleanup(stop)
 	admin := redis.NewClient(&redis.Options{Addr: address(port)})
 	defer admin.Close()
 	testkit.Eventually(t, 10*time.Second, func() error { return admin.Ping(t.Context()).Err() })
 	return port, stop
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	port, err := localserver.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
@@ -69,16 +81,19 @@ func do(t *testing.T, port int, args ...any) error {
 // TestCluster publishes and consumes on three masters.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	ports := make([]int, 3)
+	ports, busPorts := make([]int, 3), make([]int, 3)
 	for i := range ports {
-		ports[i], _ = startRedis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		// By itself Redis takes port+10000, which may belong to somebody's
+		// outgoing connection.
+		busPorts[i] = freePort(t)
+		ports[i], _ = startRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]), "--cluster-node-timeout", "2000")
 	}
 	bounds := []int{0, 5461, 10923, 16384}
 	for i, port := range ports {
 		if err := do(t, port, "CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i+1]-1); err != nil {
 			t.Fatal(err)
 		}
-		if err := do(t, ports[0], "CLUSTER", "MEET", "127.0.0.1", port); err != nil {
+		if err := do(t, ports[0], "CLUSTER", "MEET", "127.0.0.1", port, busPorts[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
