@@ -26,6 +26,7 @@ func TestMainPath(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	started := time.Now()
 	me := c.signup(email)
+	first := c.tokens
 	if me.Email != email || me.Role != "user" || me.EmailVerified {
 		t.Errorf("user = %+v", me)
 	}
@@ -82,6 +83,7 @@ func TestMainPath(t *testing.T) {
 	}
 	wantAudit(t, me.ID, want)
 
+	c.tokens = first // Its session was not signed out.
 	var feed []auditEvent
 	c.do(http.StatusOK, "GET", "/api/v1/audit/me", nil, &feed)
 	if len(feed) == 0 {

@@ -99,29 +99,30 @@ func TestRedisUsers(t *testing.T) {
 		{"SHUTDOWN"},
 		script("other", "return redis.call('GET', KEYS[1])"),
 	}
+	follow := []any{"XREAD", "STREAMS", "user-events", "0"}
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
 			may: [][]any{
-				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), account("email-events"), heed("user-events"),
+				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), account("email-events"), heed("user-events"), follow,
 			},
 			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
 		},
 		"user-service": {
-			may: append(consume("user-events", "user-service"), add("audit-events"), add("user-events"),
+			may: append(consume("user-events", "user-service"), follow, add("audit-events"), add("user-events"),
 				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}),
 			mayNot: append(consume("email-events", "email-service"), add("email-events")),
 		},
 		"email-service": {
-			may:    append(consume("email-events", "email-service"), add("audit-events"), account("audit-events"), heed("audit-events")),
+			may:    append(consume("email-events", "email-service"), follow, add("audit-events"), account("audit-events"), heed("audit-events")),
 			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events"), account("email-events")),
 		},
 		"audit-service": {
-			may:    append(consume("audit-events", "audit-service"), add("audit-events"), account("audit-events"), heed("audit-events")),
+			may:    append(consume("audit-events", "audit-service"), follow, add("audit-events"), account("audit-events"), heed("audit-events")),
 			mayNot: append(consume("email-events", "email-service"), add("email-events"), heed("email-events")),
 		},
 		"gateway": {
-			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])")},
-			mayNot: [][]any{add("audit-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "user-events", "0"}},
+			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
+			mayNot: [][]any{add("audit-events"), add("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
 		client := connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))

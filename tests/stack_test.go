@@ -22,6 +22,7 @@ type stack struct {
 	GatewayURL   string            `json:"gatewayUrl"`
 	MailboxURL   string            `json:"mailboxUrl"`
 	Admin        credentials       `json:"admin"`
+	ServiceURLs  map[string]string `json:"serviceUrls"`
 	DatabaseURLs map[string]string `json:"databaseUrls"`
 	RedisURL     string            `json:"redisUrl"`
 	SMTPURL      string            `json:"smtpUrl"`

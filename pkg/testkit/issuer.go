@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
 )
 
 // Expected is what the tokens of an Issuer say they are for: the defaults.
@@ -26,6 +29,9 @@ type Issuer struct {
 	t   testing.TB
 	key *ecdsa.PrivateKey
 	kid string
+
+	mu      sync.Mutex
+	revoked []token.Revocation
 }
 
 // NewIssuer returns an issuer whose key set is served until the test ends.
@@ -40,7 +46,11 @@ func NewIssuer(t testing.TB) *Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == token.RevocationsPath {
+			_ = web.OK(w, http.StatusOK, i.snapshot()) // It always encodes.
+			return
+		}
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = w.Write(set) // The client has gone; there is nobody to tell.
 	}))
@@ -95,7 +105,23 @@ func (i *Issuer) Sign(claims token.Claims) string {
 	return raw
 }
 
+// Revoke ends a session without an event: verifiers learn of it by asking.
+func (i *Issuer) Revoke(sessionID string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.revoked = append(i.revoked, token.Revocation{SessionID: sessionID, At: time.Now()})
+}
+
+func (i *Issuer) snapshot() token.Snapshot {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return token.Snapshot{AsOf: time.Now(), Revocations: slices.Clone(i.revoked)}
+}
+
 // Verifier returns a verifier of the issuer's tokens.
 func (i *Issuer) Verifier() *token.Verifier {
-	return token.NewVerifier(token.NewJWKS(token.Remote{JWKSURL: i.JWKSURL}, Log(i.t), time.Now), Expected, time.Now)
+	remote := token.Remote{JWKSURL: i.JWKSURL}
+	revocations := token.NewRevocations(token.RemoteSnapshots(remote), Log(i.t), time.Now)
+	Run(i.t, revocations)
+	return token.NewVerifier(token.NewJWKS(remote, Log(i.t), time.Now), revocations, Expected, time.Now)
 }

@@ -66,7 +66,7 @@ func TestVerifyReturnsTheIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := token.NewVerifier(keys{"es": es.Public(), "ed": public}, testkit.Expected, time.Now)
+	v := token.NewVerifier(keys{"es": es.Public(), "ed": public}, none(t), testkit.Expected, time.Now)
 	want := token.Identity{UserID: "u1", SessionID: "s1", Role: token.RoleAdmin, Email: "a@example.com", Name: "A"}
 	for kid, key := range map[string]crypto.Signer{"es": es, "ed": ed} {
 		raw, err := token.Sign(key, kid, claims(nil))
@@ -83,7 +83,7 @@ func TestVerifyReturnsTheIdentity(t *testing.T) {
 func TestVerifyRefuses(t *testing.T) {
 	t.Parallel()
 	key, stranger := newKey(t), newKey(t)
-	v := token.NewVerifier(keys{"k": key.Public()}, testkit.Expected, time.Now)
+	v := token.NewVerifier(keys{"k": key.Public()}, none(t), testkit.Expected, time.Now)
 	good, err := token.Sign(key, "k", claims(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +271,7 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	v := token.NewVerifier(keys{"k": key.Public()}, testkit.Expected, time.Now)
+	v := token.NewVerifier(keys{"k": key.Public()}, none(f), testkit.Expected, time.Now)
 	f.Add("a.b.c")
 	f.Add("eyJhbGciOiJFUzI1NiIsImtpZCI6ImsiLCJ0eXAiOiJhdCtqd3QifQ.e30.AA")
 	f.Fuzz(func(t *testing.T, raw string) {

@@ -37,8 +37,9 @@ type Expected struct {
 
 // Verifier checks access tokens. It is safe for concurrent use.
 type Verifier struct {
-	keys   Keys
-	parser *jwt.Parser
+	keys    Keys
+	revoked *Revocations
+	parser  *jwt.Parser
 }
 
 const (
@@ -46,10 +47,12 @@ const (
 	leeway        = 5 * time.Second
 )
 
-// NewVerifier returns a verifier of tokens signed by one of keys.
-func NewVerifier(keys Keys, want Expected, now func() time.Time) *Verifier {
+// NewVerifier returns a verifier of tokens that are signed by one of keys and
+// whose session is not among those revoked, which somebody must run.
+func NewVerifier(keys Keys, revoked *Revocations, want Expected, now func() time.Time) *Verifier {
 	return &Verifier{
-		keys: keys,
+		keys:    keys,
+		revoked: revoked,
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg(), jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithIssuer(want.Issuer),
@@ -63,9 +66,9 @@ func NewVerifier(keys Keys, want Expected, now func() time.Time) *Verifier {
 	}
 }
 
-// Verify returns whom raw speaks for (RFC 8725, RFC 9068). It fails with
-// ErrExpired, with ErrNoKeys if no key could ever be fetched, and with
-// ErrInvalid for everything else.
+// Verify returns whom raw speaks for (RFC 8725, RFC 9068), and with ErrRevoked
+// whom it spoke for. It fails with ErrExpired as well, with ErrNoKeys if no key or no revocation could ever
+// be fetched, and with ErrInvalid for everything else.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if raw == "" || len(raw) > maxTokenBytes {
 		return Identity{}, ErrInvalid
@@ -84,13 +87,20 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "":
 		return Identity{}, ErrInvalid
 	}
-	return Identity{
+	identity := Identity{
 		UserID:    claims.Subject,
 		SessionID: claims.SessionID,
 		Role:      claims.Role,
 		Email:     claims.Email,
 		Name:      claims.Name,
-	}, nil
+	}
+	switch err := v.revoked.check(ctx, claims.SessionID); {
+	case errors.Is(err, ErrRevoked):
+		return identity, ErrRevoked
+	case err != nil:
+		return Identity{}, err
+	}
+	return identity, nil
 }
 
 func (v *Verifier) keyFor(ctx context.Context, t *jwt.Token) (crypto.PublicKey, error) {

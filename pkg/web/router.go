@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -21,8 +22,16 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 
 // Access says who may call a route.
 type Access struct {
-	public bool
-	roles  []string
+	public  bool
+	revoked bool
+	roles   []string
+}
+
+// OrRevoked also lets in whose session was ended already, for what must be
+// repeatable although it ends the session.
+func (a Access) OrRevoked() Access {
+	a.revoked = true
+	return a
 }
 
 // Who may call. The zero value lets nobody in, so a forgotten rule is safe.
@@ -138,7 +147,7 @@ func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, e
 		return r, err
 	}
 	identity, err := auth.Verify(r.Context(), raw)
-	if err != nil {
+	if err != nil && !(access.revoked && errors.Is(err, token.ErrRevoked)) {
 		return r, err
 	}
 	SetUser(r.Context(), identity.UserID)

@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
@@ -59,7 +61,8 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 		return err
 	}
 	defer db.Close()
-	accounts, _, err := open(ctx, db, cfg)
+	rows := store.New(db, outbox.New(name))
+	accounts, _, err := open(ctx, rows, token.NewRevocations(rows.Revocations, log, time.Now), cfg)
 	if err != nil {
 		return err
 	}

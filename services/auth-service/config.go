@@ -52,7 +52,7 @@ func (c Config) ValidateAll() error {
 	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) {
 		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET: must differ from the other secrets"))
 	}
-	if c.AccessTokenTTL <= 0 || c.AccessTokenTTL > time.Hour {
+	if c.AccessTokenTTL <= 0 || c.AccessTokenTTL > token.MaxLifetime {
 		faults = append(faults, errors.New("ACCESS_TOKEN_TTL: want more than 0 and at most 1h"))
 	}
 	if c.RefreshTokenTTL <= 0 || c.SessionTTL < c.RefreshTokenTTL {

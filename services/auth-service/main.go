@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -42,7 +40,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer redis.Close()
 
-	accounts, issuer, err := open(ctx, db, cfg)
+	rows := store.New(db, outbox.New(name))
+	revocations := token.NewRevocations(rows.Revocations, s.Log, time.Now)
+	accounts, issuer, err := open(ctx, rows, revocations, cfg)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	router := web.NewRouter(api.Routes(accounts, jwks), web.Options{
-		Auth:           token.NewVerifier(issuer, cfg.Expected, time.Now),
+		Auth:           token.NewVerifier(issuer, revocations, cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -66,6 +66,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("postgres", db.Ping)
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
+		revocations,
+		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
 		outbox.NewReconciler(outbox.ReconcilerConfig{
 			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
@@ -73,8 +75,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	)
 }
 
-// open wires the domain to an open database.
-func open(ctx context.Context, db *pgxpool.Pool, cfg Config) (*account.Accounts, *account.Issuer, error) {
+// open wires the domain to its store.
+func open(ctx context.Context, rows *store.Store, revocations *token.Revocations, cfg Config) (*account.Accounts, *account.Issuer, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
@@ -83,7 +85,6 @@ func open(ctx context.Context, db *pgxpool.Pool, cfg Config) (*account.Accounts,
 	if err != nil {
 		return nil, nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	rows := store.New(db, outbox.New(name))
 	keys, err := rows.SigningKeys(ctx, atRest)
 	if err != nil {
 		return nil, nil, err
@@ -94,6 +95,7 @@ func open(ctx context.Context, db *pgxpool.Pool, cfg Config) (*account.Accounts,
 	}
 	return account.New(account.Config{
 		Store:             rows,
+		Revocations:       revocations,
 		Hasher:            password.NewHasher(password.Standard, cfg.HashConcurrency, cfg.HashQueue),
 		Issuer:            issuer,
 		Sealer:            links,

@@ -6,6 +6,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -25,14 +27,20 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
+	events, err := cfg.Redis.Open(bus.EventPatience)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
 	services, err := cfg.services()
 	if err != nil {
 		return err
 	}
+	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
 	health := api.NewHealth(service.Version(), services)
 	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
 		Services: services,
-		Verifier: token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), cfg.Expected, time.Now),
+		Verifier: token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), revocations, cfg.Expected, time.Now),
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
 		Health:   health,
@@ -47,5 +55,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Ready:          s.PublicReadyz,
 		},
 	})
-	return s.Run(ctx, web.NewServer(cfg.Listener, handler, s.Log), health)
+	return s.Run(ctx,
+		web.NewServer(cfg.Listener, handler, s.Log),
+		health,
+		revocations,
+		bus.NewFollower(events, event.User, revocations.Observe, s.Log),
+	)
 }

@@ -48,8 +48,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 
 	profiles := profile.New(store.New(db, outbox.New(name)), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
 	letters := deadletter.New(db, outbox.New(name), time.Now)
+	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
 	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
-		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), cfg.Expected, time.Now),
+		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), revocations, cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -67,6 +68,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
+		revocations,
+		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
 		outbox.NewReconciler(outbox.ReconcilerConfig{
 			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,

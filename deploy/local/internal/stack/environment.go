@@ -54,6 +54,15 @@ type plan struct {
 	admin     Admin
 }
 
+// serviceURLs returns where the services listen, by name.
+func (p plan) serviceURLs() map[string]string {
+	urls := map[string]string{}
+	for name, at := range p.listen {
+		urls[name] = "http://" + at.http
+	}
+	return urls
+}
+
 // environmentOf returns the variables that the service is started with: the
 // caller's, with the wiring in place.
 func (s *stack) environmentOf(svc service, p plan) environment {

@@ -18,6 +18,7 @@ type Facts struct {
 	GatewayURL   string            `json:"gatewayUrl"`
 	MailboxURL   string            `json:"mailboxUrl"`
 	Admin        Admin             `json:"admin"`
+	ServiceURLs  map[string]string `json:"serviceUrls"`
 	DatabaseURLs map[string]string `json:"databaseUrls"`
 	RedisURL     string            `json:"redisUrl"`
 	SMTPURL      string            `json:"smtpUrl"`

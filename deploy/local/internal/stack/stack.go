@@ -148,7 +148,7 @@ func (s *stack) run(ctx context.Context, smtpAddr, webAddr string) error {
 	}
 	facts := Facts{
 		GatewayURL: p.public, MailboxURL: "http://" + webAddr, Admin: p.admin,
-		DatabaseURLs: p.databases, RedisURL: p.redis, SMTPURL: p.smtp,
+		ServiceURLs: p.serviceURLs(), DatabaseURLs: p.databases, RedisURL: p.redis, SMTPURL: p.smtp,
 	}
 	if err := s.facts.publish(facts); err != nil {
 		return err

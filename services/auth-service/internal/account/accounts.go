@@ -37,6 +37,8 @@ type Store interface {
 	UseToken(ctx context.Context, purpose string, hash []byte, use func(t *OneTimeToken, owner *Account) ([]event.Event, error)) error
 	// Record stores events that come with no change.
 	Record(ctx context.Context, events ...event.Event) error
+	// Revocations is a token.LoadSnapshot.
+	Revocations(ctx context.Context, since time.Time) (token.Snapshot, error)
 	// HasAdmin reports whether there is an administrator.
 	HasAdmin(ctx context.Context) (bool, error)
 }
@@ -53,6 +55,7 @@ type Lifetimes struct {
 // Accounts is the service. It is safe for concurrent use.
 type Accounts struct {
 	store     Store
+	revoked   *token.Revocations
 	hasher    *password.Hasher
 	issuer    *Issuer
 	sealer    *event.Sealer
@@ -64,6 +67,7 @@ type Accounts struct {
 // Config is what Accounts are made of.
 type Config struct {
 	Store             Store
+	Revocations       *token.Revocations // of this process, told at once of what it ends
 	Hasher            *password.Hasher
 	Issuer            *Issuer
 	Sealer            *event.Sealer
@@ -75,7 +79,7 @@ type Config struct {
 // New returns the service.
 func New(cfg Config) *Accounts {
 	return &Accounts{
-		store: cfg.Store, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer,
+		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer,
 		lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, now: cfg.Now,
 	}
 }

@@ -75,6 +75,7 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 	case err != nil:
 		return Tokens{}, "", err
 	case reused:
+		a.revoked.Revoke(claims.SessionID)
 		return Tokens{}, "", ErrRefreshReused
 	}
 	return tokens, outcome, nil
@@ -118,8 +119,15 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 		if err != nil {
 			return err
 		}
+		a.revoked.Revoke(id)
 	}
 	return nil
+}
+
+// Revocations returns the sessions that were ended since a time, for the
+// verifiers of other processes.
+func (a *Accounts) Revocations(ctx context.Context, since time.Time) (token.Snapshot, error) {
+	return a.store.Revocations(ctx, since)
 }
 
 // Sessions returns the caller's sessions that live, newest first.

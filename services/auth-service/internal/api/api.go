@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -20,10 +21,12 @@ func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
 		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
 		{Method: http.MethodPost, Path: prefix + "/refresh", Access: web.Anyone, Handler: a.refresh},
-		{Method: http.MethodPost, Path: prefix + "/logout", Access: web.SignedIn, Handler: a.logout},
+		{Method: http.MethodPost, Path: prefix + "/logout", Access: web.SignedIn.OrRevoked(), Handler: a.logout},
 		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
 		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verifyPage},
 		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verify},
+		// Not routed by the gateway.
+		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
 	}
 }
@@ -190,6 +193,23 @@ func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, struct {
 		User user `json:"user"`
 	}{userOf(owner)})
+}
+
+// revocations tells the verifiers of other processes what was ended. An id of a
+// session is no secret and lets nobody in.
+func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
+	var since time.Time
+	if text := r.URL.Query().Get("since"); text != "" {
+		var err error
+		if since, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "This is no time (RFC 3339)."})
+		}
+	}
+	snapshot, err := a.accounts.Revocations(r.Context(), since)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, snapshot)
 }
 
 // keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).

@@ -66,8 +66,10 @@ func newService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
+	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
+	testkit.Run(t, revocations)
 	s.accounts = account.New(account.Config{
-		Store: rows, Hasher: password.NewHasher(cheap, 2, 1000), Issuer: issuer, Sealer: s.sealer,
+		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, 2, 1000), Issuer: issuer, Sealer: s.sealer,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour,
@@ -79,7 +81,7 @@ func newService(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, jwks), web.Options{
-		Auth: token.NewVerifier(issuer, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+		Auth: token.NewVerifier(issuer, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 	}))
 	t.Cleanup(s.Close)
 	return s

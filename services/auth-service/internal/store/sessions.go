@@ -128,6 +128,9 @@ func (s *Store) UpdateSession(ctx context.Context, id string, update func(*accou
 				"last_used_at": session.LastUsedAt, "expires_at": session.ExpiresAt,
 				"revoked_at": optional(session.RevokedAt), "revoked_reason": session.RevokedReason,
 			})
+			if session.Revoked() && !before.Revoked() {
+				queueRevocation(batch, session)
+			}
 		}
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err

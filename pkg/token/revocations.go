@@ -1,0 +1,260 @@
+package token
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// MaxLifetime bounds the life of an access token, and so for how long it must be
+// remembered that a session was ended.
+const MaxLifetime = time.Hour
+
+// ErrRevoked says that the token is good but its session was ended.
+var ErrRevoked = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
+
+// Revocation says that a session was ended.
+type Revocation struct {
+	SessionID string    `json:"sessionId"`
+	At        time.Time `json:"at"`
+}
+
+// Snapshot holds the sessions that were ended between a time and AsOf, by the
+// clock of auth-service.
+type Snapshot struct {
+	AsOf        time.Time    `json:"asOf"`
+	Revocations []Revocation `json:"revocations"`
+}
+
+// LoadSnapshot returns what was ended since a time; the zero time is as long ago as matters.
+type LoadSnapshot func(ctx context.Context, since time.Time) (Snapshot, error)
+
+// Revocations are the sessions that were ended while access tokens of theirs may
+// still live. They are asked for every few seconds, and each that happens is
+// told at once by an event, so a check is a look into memory and needs neither
+// Redis nor auth-service. It is safe for concurrent use.
+type Revocations struct {
+	load LoadSnapshot
+	log  *slog.Logger
+	now  func() time.Time
+
+	loaded   chan struct{} // closed by the first snapshot
+	warnOnce sync.Once
+
+	mu      sync.RWMutex
+	ended   map[string]time.Time
+	since   time.Time
+	cleaned time.Time
+}
+
+const (
+	snapshotEvery = 5 * time.Second
+	firstRetry    = 250 * time.Millisecond
+	// A revocation may commit later than the time that it bears, and the clocks of
+	// auth-service's replicas differ.
+	snapshotOverlap  = time.Minute
+	snapshotTimeout  = 3 * time.Second
+	snapshotMaxBytes = 256 << 20
+	longestWait      = 2 * time.Second
+	cleanEvery       = time.Minute
+)
+
+// NewRevocations returns a set that is filled by Run and Observe.
+func NewRevocations(load LoadSnapshot, log *slog.Logger, now func() time.Time) *Revocations {
+	return &Revocations{load: load, log: log, now: now, loaded: make(chan struct{}), ended: map[string]time.Time{}}
+}
+
+// Run keeps the set up to date until ctx ends.
+func (r *Revocations) Run(ctx context.Context) error {
+	for {
+		pause := snapshotEvery
+		if err := r.refresh(ctx); err != nil && ctx.Err() == nil {
+			r.log.WarnContext(ctx, "revocations not refreshed", "error", err.Error())
+			if !r.ready() {
+				pause = firstRetry
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (r *Revocations) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	r.mu.RLock()
+	since := r.since
+	r.mu.RUnlock()
+	snapshot, err := r.load(ctx, since)
+	if errors.Is(err, errNoSnapshots) {
+		r.warnOnce.Do(func() {
+			r.log.WarnContext(ctx, "revocations come by events only: auth-service is of an older release, or JWKS_URL is not its own address", "error", err.Error())
+		})
+		snapshot, err = Snapshot{AsOf: r.now()}, nil
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, gone := range snapshot.Revocations {
+		r.add(gone)
+	}
+	r.since = snapshot.AsOf.Add(-snapshotOverlap)
+	r.clean()
+	if !r.ready() {
+		close(r.loaded)
+	}
+	return nil
+}
+
+func (r *Revocations) ready() bool {
+	select {
+	case <-r.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Revoke notes that sessions were ended just now.
+func (r *Revocations) Revoke(sessionIDs ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range sessionIDs {
+		r.add(Revocation{SessionID: id, At: r.now()})
+	}
+}
+
+// Observe takes the events that end a session and passes over all others.
+func (r *Revocations) Observe(e event.Event) {
+	id := ""
+	switch e.Name {
+	case event.SessionRevoked{}.EventName():
+		p, err := event.Decode[event.SessionRevoked](e)
+		if err != nil {
+			return // The snapshot has it.
+		}
+		id = p.SessionID
+	case event.UserLoggedOut{}.EventName():
+		p, err := event.Decode[event.UserLoggedOut](e)
+		if err != nil {
+			return
+		}
+		id = p.SessionID
+	default:
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add(Revocation{SessionID: id, At: e.OccurredAt})
+}
+
+func (r *Revocations) add(gone Revocation) {
+	if until := gone.At.Add(MaxLifetime + leeway); until.After(r.now()) {
+		r.ended[gone.SessionID] = until
+	}
+}
+
+func (r *Revocations) clean() {
+	now := r.now()
+	if now.Sub(r.cleaned) < cleanEvery {
+		return
+	}
+	r.cleaned = now
+	for id, until := range r.ended {
+		if !until.After(now) {
+			delete(r.ended, id)
+		}
+	}
+}
+
+// check returns nil, ErrRevoked, or ErrNoKeys while nothing is known yet: a
+// verifier that has just started waits for its first snapshot a moment.
+func (r *Revocations) check(ctx context.Context, sessionID string) error {
+	if !r.ready() {
+		wait := time.NewTimer(longestWait)
+		defer wait.Stop()
+		select {
+		case <-r.loaded:
+		case <-ctx.Done():
+			return ErrNoKeys
+		case <-wait.C:
+			return ErrNoKeys
+		}
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if _, gone := r.ended[sessionID]; gone {
+		return ErrRevoked
+	}
+	return nil
+}
+
+// RevocationsPath is where auth-service tells other services, and nobody
+// outside, what was ended. The query parameter since is a time (RFC 3339).
+const RevocationsPath = "/internal/v1/revocations"
+
+// RemoteSnapshots returns the loader that asks auth-service, on the host that
+// has the keys.
+func RemoteSnapshots(cfg Remote) LoadSnapshot {
+	client := &http.Client{}
+	return func(ctx context.Context, since time.Time) (Snapshot, error) {
+		snapshot, err := fetchSnapshot(ctx, client, cfg.JWKSURL, since)
+		if err != nil {
+			return Snapshot{}, fmt.Errorf("fetch revocations: %w", err)
+		}
+		return snapshot, nil
+	}
+}
+
+var errNoSnapshots = errors.New("no " + RevocationsPath)
+
+func fetchSnapshot(ctx context.Context, client *http.Client, jwksURL string, since time.Time) (Snapshot, error) {
+	u, err := url.Parse(jwksURL)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	u.Path, u.RawQuery = RevocationsPath, ""
+	if !since.IsZero() {
+		u.RawQuery = url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNotFound {
+		return Snapshot{}, errNoSnapshots
+	}
+	if res.StatusCode != http.StatusOK {
+		return Snapshot{}, fmt.Errorf("%s answered %s", u.Redacted(), res.Status)
+	}
+	var body struct {
+		Data Snapshot `json:"data"`
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, snapshotMaxBytes)).Decode(&body); err != nil {
+		return Snapshot{}, err
+	}
+	if body.Data.AsOf.IsZero() {
+		return Snapshot{}, fmt.Errorf("%s did not say as of when", u.Redacted())
+	}
+	return body.Data, nil
+}

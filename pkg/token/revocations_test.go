@@ -1,0 +1,110 @@
+package token_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// none is a set in which nothing was ended.
+func none(t testing.TB) *token.Revocations {
+	t.Helper()
+	return ended(t, func(context.Context, time.Time) (token.Snapshot, error) {
+		return token.Snapshot{AsOf: time.Now()}, nil
+	})
+}
+
+func ended(t testing.TB, load token.LoadSnapshot) *token.Revocations {
+	t.Helper()
+	set := token.NewRevocations(load, testkit.Log(t), time.Now)
+	testkit.Run(t, set)
+	return set
+}
+
+// SEC-13: a token of a session that was ended is refused although it has not
+// expired, whichever way the news came.
+func TestRevokedSessionIsRefused(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), time.Now)
+	var mu sync.Mutex
+	sessions := []token.Revocation{{SessionID: "before-the-start", At: time.Now()}}
+	set := ended(t, func(context.Context, time.Time) (token.Snapshot, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return token.Snapshot{AsOf: time.Now(), Revocations: sessions}, nil
+	})
+	v := token.NewVerifier(keys, set, testkit.Expected, time.Now)
+	verify := func(session string) error {
+		_, err := v.Verify(t.Context(), issuer.Token(token.Identity{SessionID: session}))
+		return err
+	}
+	if err := verify("living"); err != nil {
+		t.Fatalf("living session = %v", err)
+	}
+	if err := verify("before-the-start"); !errors.Is(err, token.ErrRevoked) {
+		t.Errorf("session that the first snapshot names = %v, want ErrRevoked", err)
+	}
+
+	set.Revoke("by-this-process")
+	set.Observe(event.New(t.Context(), time.Now(), "", event.SessionRevoked{SessionID: "by-event"}))
+	set.Observe(event.New(t.Context(), time.Now(), "", event.UserLoggedOut{SessionID: "by-logout"}))
+	set.Observe(event.New(t.Context(), time.Now(), "", event.SessionRefreshed{SessionID: "living"}))
+	for _, session := range []string{"by-this-process", "by-event", "by-logout"} {
+		if err := verify(session); !errors.Is(err, token.ErrRevoked) {
+			t.Errorf("%s = %v, want ErrRevoked", session, err)
+		}
+	}
+
+	mu.Lock()
+	sessions = append(sessions, token.Revocation{SessionID: "event-was-lost", At: time.Now()})
+	mu.Unlock()
+	testkit.Eventually(t, 15*time.Second, func() error {
+		if err := verify("event-was-lost"); !errors.Is(err, token.ErrRevoked) {
+			return fmt.Errorf("session that only the next snapshot names = %v, want ErrRevoked", err) //nolint:errorlint // It may be nil.
+		}
+		return nil
+	})
+	if err := verify("living"); err != nil {
+		t.Errorf("living session = %v", err)
+	}
+}
+
+// A verifier that knows nothing yet lets nobody in: a session that was ended
+// before the start would be good again.
+func TestVerifierWaitsForTheFirstSnapshot(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), time.Now)
+	var mu sync.Mutex
+	available := false
+	set := ended(t, func(context.Context, time.Time) (token.Snapshot, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !available {
+			return token.Snapshot{}, errors.New("auth-service is away")
+		}
+		return token.Snapshot{AsOf: time.Now(), Revocations: []token.Revocation{{SessionID: "ended", At: time.Now()}}}, nil
+	})
+	v := token.NewVerifier(keys, set, testkit.Expected, time.Now)
+	raw := issuer.Token(token.Identity{SessionID: "ended"})
+	if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrNoKeys) {
+		t.Fatalf("before the first snapshot = %v, want ErrNoKeys", err)
+	}
+	mu.Lock()
+	available = true
+	mu.Unlock()
+	testkit.Eventually(t, 15*time.Second, func() error {
+		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrRevoked) {
+			return fmt.Errorf("after the first snapshot = %v, want ErrRevoked", err) //nolint:errorlint // It may be nil.
+		}
+		return nil
+	})
+}

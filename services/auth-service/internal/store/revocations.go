@@ -1,0 +1,50 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+func queueRevocation(batch *pgx.Batch, s account.Session) {
+	const query = `
+		INSERT INTO revocations (session_id, revoked_at)
+		VALUES ($1, $2)
+		ON CONFLICT (session_id) DO NOTHING`
+	batch.Queue(query, s.ID, s.RevokedAt)
+}
+
+// Revocations implements account.Store and is a token.LoadSnapshot.
+func (s *Store) Revocations(ctx context.Context, since time.Time) (token.Snapshot, error) {
+	const now = `SELECT now()`
+	const query = `
+		SELECT session_id::text, revoked_at
+		FROM revocations
+		WHERE revoked_at > $1`
+	snapshot := token.Snapshot{Revocations: []token.Revocation{}}
+	// The time is taken before what it is the time of.
+	if err := s.db.QueryRow(ctx, now).Scan(&snapshot.AsOf); err != nil {
+		return token.Snapshot{}, fmt.Errorf("list revocations: %w", err)
+	}
+	if longAgo := snapshot.AsOf.Add(-token.MaxLifetime - time.Minute); since.Before(longAgo) {
+		since = longAgo
+	}
+	rows, err := s.db.Query(ctx, query, since)
+	if err != nil {
+		return token.Snapshot{}, fmt.Errorf("list revocations: %w", err)
+	}
+	snapshot.Revocations, err = pgx.AppendRows(snapshot.Revocations, rows, func(row pgx.CollectableRow) (token.Revocation, error) {
+		var r token.Revocation
+		err := row.Scan(&r.SessionID, &r.At)
+		return r, err
+	})
+	if err != nil {
+		return token.Snapshot{}, fmt.Errorf("list revocations: %w", err)
+	}
+	return snapshot, nil
+}
