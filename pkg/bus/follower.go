@@ -44,24 +44,20 @@ func (f *Follower) Run(ctx context.Context) error {
 	position, failing := "", false
 	for ctx.Err() == nil {
 		next, err := f.read(ctx, position)
-		if err == nil {
-			position = next
-			if failing {
+		position = next
+		if failed := err != nil; failed != failing && ctx.Err() == nil {
+			failing = failed
+			if failed {
+				f.log.WarnContext(ctx, "stream not followed", "topic", f.topic, "error", err.Error())
+			} else {
 				f.log.InfoContext(ctx, "stream followed again", "topic", f.topic)
 			}
-			failing = false
-			continue
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		if !failing {
-			f.log.WarnContext(ctx, "stream not followed", "topic", f.topic, "error", err.Error())
-		}
-		failing = true
-		select {
-		case <-ctx.Done():
-		case <-time.After(followerPause):
+		if err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(followerPause):
+			}
 		}
 	}
 	return nil

@@ -141,7 +141,7 @@ func (r *Revocations) Revoke(sessionIDs ...string) {
 
 // Observe takes the events that end a session and passes over all others.
 func (r *Revocations) Observe(e event.Event) {
-	id := ""
+	var id string
 	switch e.Name {
 	case event.SessionRevoked{}.EventName():
 		p, err := event.Decode[event.SessionRevoked](e)

@@ -147,7 +147,7 @@ func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, e
 		return r, err
 	}
 	identity, err := auth.Verify(r.Context(), raw)
-	if err != nil && !(access.revoked && errors.Is(err, token.ErrRevoked)) {
+	if err != nil && (!access.revoked || !errors.Is(err, token.ErrRevoked)) {
 		return r, err
 	}
 	SetUser(r.Context(), identity.UserID)
