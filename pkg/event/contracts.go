@@ -5,6 +5,7 @@ package event
 // follow it.
 func Contracts() []Payload {
 	return []Payload{
+		AccessDenied{},
 		DeadLetterDiscarded{},
 		DeadLetterReplayed{},
 		EmailDeferred{},
@@ -13,11 +14,15 @@ func Contracts() []Payload {
 		SessionRefreshReused{},
 		SessionRefreshed{},
 		SessionRevoked{},
+		UserDeleted{},
+		UserDisabled{},
 		UserEmailVerified{},
+		UserEnabled{},
 		UserLoggedIn{},
 		UserLoggedOut{},
 		UserLoginFailed{},
 		UserProfileUpdated{},
+		UserRoleChanged{},
 		UserSignedUp{},
 		UserVerificationRequested{},
 	}

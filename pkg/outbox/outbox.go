@@ -14,9 +14,12 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -80,3 +83,19 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 	}
 	return nil
 }
+
+// Denials returns a web.Options.Denied that records who was refused what.
+func (b *Box) Denials(db *pgxpool.Pool, log *slog.Logger) func(context.Context, event.AccessDenied) {
+	return func(ctx context.Context, denied event.AccessDenied) {
+		// The record outlives a client that hangs up.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
+		defer cancel()
+		e := event.New(ctx, time.Now(), event.OriginFrom(ctx).Actor.ID, denied)
+		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return b.Add(ctx, tx, e) })
+		if err != nil {
+			log.ErrorContext(ctx, "denied request not recorded", "method", denied.Method, "route", denied.Route, "error", err.Error())
+		}
+	}
+}
+
+const denialTimeout = 2 * time.Second

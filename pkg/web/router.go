@@ -67,6 +67,10 @@ type Options struct {
 	// is 503 in place of 500. Nothing is if it is nil.
 	Unavailable func(error) bool
 
+	// Denied is told of every caller who is known and was answered with 403. It
+	// may be nil.
+	Denied func(ctx context.Context, denied event.AccessDenied)
+
 	// Live and Ready answer /livez and /readyz, outside the access log: probes
 	// would drown it. Those paths are not routed if they are nil.
 	Live, Ready http.HandlerFunc
@@ -88,7 +92,7 @@ func NewRouter(routes []Route, o Options) http.Handler {
 		if route.Method == http.MethodGet {
 			m = append(m, http.MethodHead)
 		}
-		router.Handle(route.Path, serve(route, o.Auth)).Methods(m...)
+		router.Handle(route.Path, serve(route, o)).Methods(m...)
 	}
 	// In the order of the routes: the first pattern that fits a path speaks for it.
 	for _, route := range routes {
@@ -123,16 +127,20 @@ func withHealth(next http.Handler, o Options) http.Handler {
 	})
 }
 
-func serve(route Route, auth Authenticator) http.Handler {
+func serve(route Route, o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		SetRoute(r.Context(), route.Path)
-		r, err := admit(r, route.Access, auth)
+		r, err := admit(r, route.Access, o.Auth)
 		if err == nil {
 			err = route.Handler(w, r)
 		}
-		if err != nil {
-			Fail(w, r, err)
+		if err == nil {
+			return
 		}
+		if _, known := token.From(r.Context()); known && o.Denied != nil && problem.From(err).Kind == problem.Forbidden {
+			o.Denied(r.Context(), event.AccessDenied{Method: route.Method, Route: route.Path})
+		}
+		Fail(w, r, err)
 	})
 }
 

@@ -41,8 +41,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
+	box := outbox.New(name)
 
-	log, letters := store.New(db), deadletter.New(db, outbox.New(name), time.Now)
+	log, letters := store.New(db), deadletter.New(db, box, time.Now)
 	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
 	router := web.NewRouter(append(api.Routes(log), letters.Routes(api.Prefix)...), web.Options{
 		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), revocations, cfg.Expected, time.Now),
@@ -51,6 +52,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Log:            s.Log,
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
+		Denied:         box.Denials(db, s.Log),
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

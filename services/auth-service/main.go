@@ -40,7 +40,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer redis.Close()
 
-	rows := store.New(db, outbox.New(name))
+	box := outbox.New(name)
+	rows := store.New(db, box)
 	revocations := token.NewRevocations(rows.Revocations, s.Log, time.Now)
 	accounts, issuer, err := open(ctx, rows, revocations, cfg)
 	if err != nil {
@@ -60,6 +61,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Log:            s.Log,
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
+		Denied:         box.Denials(db, s.Log),
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

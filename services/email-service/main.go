@@ -38,6 +38,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
+	box := outbox.New(name)
 	server, err := smtp.ParseURL(cfg.SMTPURL.Reveal())
 	if err != nil {
 		return fmt.Errorf("SMTP_URL: %w", err)
@@ -51,7 +52,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	messages, letters := store.New(db, outbox.New(name), time.Now), deadletter.New(db, outbox.New(name), time.Now)
+	messages, letters := store.New(db, box, time.Now), deadletter.New(db, box, time.Now)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
 		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: time.Now,
@@ -67,6 +68,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Log:            s.Log,
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
+		Denied:         box.Denials(db, s.Log),
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

@@ -40,14 +40,15 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
+	box := outbox.New(name)
 	cacheClient, err := cfg.Redis.Open(cachePatience)
 	if err != nil {
 		return err
 	}
 	defer cacheClient.Close()
 
-	profiles := profile.New(store.New(db, outbox.New(name)), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
-	letters := deadletter.New(db, outbox.New(name), time.Now)
+	profiles := profile.New(store.New(db, box), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
+	letters := deadletter.New(db, box, time.Now)
 	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
 	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), revocations, cfg.Expected, time.Now),
@@ -56,6 +57,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Log:            s.Log,
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
+		Denied:         box.Denials(db, s.Log),
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

@@ -4,8 +4,11 @@
 package account
 
 import (
+	"context"
+	"errors"
 	"time"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 )
 
@@ -49,8 +52,10 @@ type Session struct {
 // Revoked reports whether the session was ended before its time.
 func (s *Session) Revoked() bool { return !s.RevokedAt.IsZero() }
 
-func (s *Session) revoke(now time.Time, reason string) {
+// end revokes the session and returns the event that says so.
+func (s *Session) end(ctx context.Context, now time.Time, reason string) event.Event {
 	s.RevokedAt, s.RevokedReason = now, reason
+	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
 }
 
 // Tokens are what a client holds of a session.
@@ -73,7 +78,6 @@ type OneTimeToken struct {
 	Email     string
 	CreatedAt time.Time
 	ExpiresAt time.Time
-	UsedAt    time.Time // zero until it is used
 }
 
 // The failures that clients can cause.
@@ -89,4 +93,11 @@ var (
 	ErrTokenInvalid       = problem.New(problem.Invalid, "token_invalid", "This link is not valid any more.")
 	ErrTokenExpired       = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
 	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
+	ErrSessionNotFound    = problem.New(problem.NotFound, "session_not_found", "There is no such session.")
+	ErrCurrentPassword    = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
+	ErrOwnRights          = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
+	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last administrator. Make another one first.")
 )
+
+// ErrChanged says that a password was replaced while it was checked.
+var ErrChanged = errors.New("password was changed meanwhile")

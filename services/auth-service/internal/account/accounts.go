@@ -2,39 +2,45 @@ package account
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"errors"
-	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
 // Store keeps accounts. Each method is one transaction, events included.
 type Store interface {
-	// CreateAccount fails with ErrEmailTaken. session and proof may be nil.
-	CreateAccount(ctx context.Context, a Account, session *Session, proof *OneTimeToken, events ...event.Event) error
+	// CreateAccount stores a new account with what else is in c. It fails with
+	// ErrEmailTaken.
+	CreateAccount(ctx context.Context, c Change) error
+	// ChangeAccount locks an account and its living sessions, lets decide change
+	// them, and stores the outcome, unless decide fails. It fails with
+	// ErrNotFound, ErrEmailTaken, and with ErrLastAdmin if no active
+	// administrator would be left.
+	ChangeAccount(ctx context.Context, id string, decide func(c *Change) error) error
+	// UseToken is ChangeAccount for the owner of a one-time token, which is gone
+	// afterwards, unless decide fails. It fails with ErrTokenInvalid if there is
+	// no such token.
+	UseToken(ctx context.Context, purpose string, hash []byte, decide func(t OneTimeToken, c *Change) error) error
+	// Account fails with ErrNotFound.
+	Account(ctx context.Context, id string) (Account, error)
 	// AccountByEmail finds an account by the key of its address, or fails with ErrNotFound.
 	AccountByEmail(ctx context.Context, key string) (Account, error)
-	// StartSession stores a session of an account that is still active, with
-	// its new hash unless that is empty. It fails with ErrAccountDisabled.
-	StartSession(ctx context.Context, s Session, newHash string, events ...event.Event) error
+	// Accounts returns up to limit accounts that fit f, newest first, after the
+	// one with the id after.
+	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
+	// StartSession stores a session of an account that is active and has the
+	// hash, and replaces the hash unless newHash is empty. It fails with
+	// ErrAccountDisabled or ErrChanged.
+	StartSession(ctx context.Context, s Session, hash, newHash string, events ...event.Event) error
 	// UpdateSession locks a session, lets update change it, and stores it with
 	// the events that update returns, unless update fails. It fails with
-	// ErrRefreshInvalid if there is no such session.
+	// ErrSessionNotFound. The owner is not locked: whatever takes rights from an
+	// account ends its sessions.
 	UpdateSession(ctx context.Context, id string, update func(s *Session, owner Account) ([]event.Event, error)) error
 	// Sessions returns the sessions of an account that live at now, newest first.
 	Sessions(ctx context.Context, accountID string, now time.Time) ([]Session, error)
-	// UseToken locks a one-time token and its account, lets use change both, and
-	// stores them. It fails with ErrTokenInvalid if there is no such token.
-	UseToken(ctx context.Context, purpose string, hash []byte, use func(t *OneTimeToken, owner *Account) ([]event.Event, error)) error
 	// Record stores events that come with no change.
 	Record(ctx context.Context, events ...event.Event) error
 	// Revocations is a token.LoadSnapshot.
@@ -88,180 +94,21 @@ func New(cfg Config) *Accounts {
 // before a row is stored equals what is signed after it was read.
 func (a *Accounts) time() time.Time { return a.now().UTC().Truncate(time.Microsecond) }
 
-// SignUp is what somebody gives to get an account.
-type SignUp struct {
-	Email, Password, Name string
-}
-
-// Register creates an account and signs it in. The account, its session and
-// its events commit together or not at all. It fails with a validation problem,
-// ErrWeakPassword, ErrEmailTaken or password.ErrBusy.
-func (a *Accounts) Register(ctx context.Context, in SignUp) (Account, Tokens, error) {
-	account, secret, err := a.prepare(in)
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	// An address that is taken needs no hash. The store decides races.
-	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
-	case err == nil:
-		return Account{}, Tokens{}, ErrEmailTaken
-	case !errors.Is(err, ErrNotFound):
-		return Account{}, Tokens{}, err
-	}
-	if account.PasswordHash, err = a.hasher.Hash(ctx, secret); err != nil {
-		return Account{}, Tokens{}, err
-	}
-	ctx = actAs(ctx, account)
-	session := a.newSession(ctx, account, "")
-	proof, requested := a.requestVerification(ctx, account)
-	tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	err = a.store.CreateAccount(ctx, account, &session, &proof, a.signedUp(ctx, account), requested)
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	return account, tokens, nil
-}
-
-// prepare checks a sign-up and returns the account without its hash, and the
-// password in the form that is hashed.
-func (a *Accounts) prepare(in SignUp) (Account, string, error) {
-	email, emailFault := ParseEmail(in.Email)
-	secret, secretFault := password.Normalize("password", in.Password)
-	name, nameFault := parseName(in.Name)
-	if secretFault == nil && len([]rune(secret)) < a.minLength {
-		secretFault = &problem.Field{
-			Field: "password", Code: "too_short",
-			Message: fmt.Sprintf("The password must have at least %d characters.", a.minLength),
+// change is Store.ChangeAccount; sessions that it ends are refused by this
+// process at once.
+func (a *Accounts) change(ctx context.Context, id string, decide func(c *Change) error) error {
+	var ended []string
+	err := a.store.ChangeAccount(ctx, id, func(c *Change) error {
+		if err := decide(c); err != nil {
+			return err
 		}
-	}
-	if err := faults(emailFault, secretFault, nameFault); err != nil {
-		return Account{}, "", err
-	}
-	if password.Weak(secret, email.Address, localPart(email), name) {
-		return Account{}, "", ErrWeakPassword
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return Account{}, "", fmt.Errorf("make account id: %w", err)
-	}
-	now := a.time()
-	return Account{
-		ID: id.String(), Email: email, Name: name, Role: token.RoleUser, Status: Active,
-		CreatedAt: now, UpdatedAt: now,
-	}, secret, nil
-}
-
-func (a *Accounts) signedUp(ctx context.Context, account Account) event.Event {
-	return event.New(ctx, account.CreatedAt, account.ID, event.UserSignedUp{
-		Email: account.Email.Address, Name: account.Name, Role: account.Role,
+		ended = c.ended()
+		return nil
 	})
-}
-
-// LogIn is what somebody gives to sign in.
-type LogIn struct {
-	Email, Password, DeviceName string
-}
-
-// Login checks a password and starts a session. It takes the same time whether
-// or not an account has the address. It fails with ErrInvalidCredentials,
-// ErrAccountDisabled, a validation problem or password.ErrBusy; the first two
-// are recorded as events.
-func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error) {
-	email, emailFault := ParseEmail(in.Email)
-	secret, secretFault := password.Normalize("password", in.Password)
-	device, deviceFault := parseLine("deviceName", in.DeviceName, maxDevice)
-	if err := faults(emailFault, secretFault, deviceFault); err != nil {
-		return Account{}, Tokens{}, err
+	if err == nil {
+		a.revoked.Revoke(ended...)
 	}
-	account, err := a.store.AccountByEmail(ctx, email.Key)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Account{}, Tokens{}, err
-	}
-	ok, stale, err := a.hasher.Verify(ctx, account.PasswordHash, secret)
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	if !ok {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
-	}
-	if account.Status != Active {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
-	}
-	newHash := ""
-	if stale {
-		if newHash, err = a.hasher.Hash(ctx, secret); err != nil {
-			return Account{}, Tokens{}, err
-		}
-	}
-	ctx = actAs(ctx, account)
-	session := a.newSession(ctx, account, device)
-	tokens, err := a.issuer.tokens(account, session, a.lifetimes, session.CreatedAt)
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	err = a.store.StartSession(ctx, session, newHash, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{
-		SessionID: session.ID, DeviceName: device,
-	}))
-	if errors.Is(err, ErrAccountDisabled) {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
-	}
-	if err != nil {
-		return Account{}, Tokens{}, err
-	}
-	return account, tokens, nil
-}
-
-// loginFailed records why a login was refused and returns the reason.
-func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *problem.Problem) error {
-	failed := event.New(ctx, a.time(), account.ID, event.UserLoginFailed{Reason: reason.Code})
-	if err := a.store.Record(ctx, failed); err != nil {
-		return err
-	}
-	return reason
-}
-
-func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
-	now := a.time()
-	origin := event.OriginFrom(ctx)
-	return Session{
-		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
-		Generation: 1, RotatedAt: now,
-		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP,
-		CreatedAt: now, LastUsedAt: now,
-		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
-		EndsAt:    now.Add(a.lifetimes.Session),
-	}
-}
-
-// requestVerification returns a proof to be stored and the event that carries
-// its secret, sealed, to email-service.
-func (a *Accounts) requestVerification(ctx context.Context, account Account) (OneTimeToken, event.Event) {
-	secret := newSecret()
-	proof := OneTimeToken{
-		Hash: hashSecret(secret), Purpose: purposeVerifyEmail,
-		AccountID: account.ID, Email: account.Email.Address,
-		CreatedAt: account.UpdatedAt, ExpiresAt: account.UpdatedAt.Add(a.lifetimes.Verification),
-	}
-	return proof, event.New(ctx, account.UpdatedAt, account.ID, event.UserVerificationRequested{
-		Email: account.Email.Address, Name: account.Name,
-		Token:     a.sealer.Seal(secret, event.VerificationContext(account.ID)),
-		ExpiresAt: proof.ExpiresAt,
-	})
-}
-
-// newSecret returns 256 random bits that fit into a link.
-func newSecret() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-func hashSecret(secret string) []byte {
-	sum := sha256.Sum256([]byte(secret))
-	return sum[:]
+	return err
 }
 
 // actAs returns a context in which events are the account's own doing.

@@ -19,7 +19,7 @@ func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) 
 		return Account{}, err
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
-	if err := a.store.CreateAccount(ctx, account, nil, nil, a.signedUp(ctx, account)); err != nil {
+	if err := a.store.CreateAccount(ctx, Change{Account: account, Events: []event.Event{a.signedUp(ctx, account)}}); err != nil {
 		return Account{}, err
 	}
 	return account, nil

@@ -2,7 +2,10 @@ package account
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
@@ -19,8 +22,14 @@ const (
 
 // The reasons for which sessions are revoked.
 const (
-	reasonLogout = "logout"
-	reasonReuse  = "refresh_token_reused"
+	reasonLogout      = "logout"
+	reasonLogoutAll   = "logout_all"
+	reasonEnded       = "ended_by_owner"
+	reasonReuse       = "refresh_token_reused"
+	reasonAdmin       = "ended_by_admin"
+	reasonRoleChanged = "role_changed"
+	reasonDisabled    = "account_disabled"
+	reasonDeleted     = "account_deleted"
 )
 
 // Refresh exchanges a refresh token, in one transaction with the session
@@ -55,12 +64,11 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 			return nil, ErrRefreshInvalid
 		default:
 			reused = true
-			s.revoke(now, reasonReuse)
 			return []event.Event{
 				event.New(ctx, now, owner.ID, event.SessionRefreshReused{
 					SessionID: s.ID, Generation: claims.Generation, Email: owner.Email.Address, Name: owner.Name,
 				}),
-				event.New(ctx, now, owner.ID, event.SessionRevoked{SessionID: s.ID, Reason: reasonReuse}),
+				s.end(ctx, now, reasonReuse),
 			}, nil
 		}
 		var err error
@@ -72,6 +80,9 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 		})}, nil
 	})
 	switch {
+	case errors.Is(err, ErrSessionNotFound):
+		// It went with its account: whoever has the token had it from us.
+		return Tokens{}, "", ErrSessionRevoked
 	case err != nil:
 		return Tokens{}, "", err
 	case reused:
@@ -108,20 +119,53 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 		}
 	}
 	for _, id := range sessions {
-		err := a.store.UpdateSession(ctx, id, func(s *Session, owner Account) ([]event.Event, error) {
-			if s.Revoked() || s.AccountID != caller.UserID {
-				return nil, nil
-			}
-			now := a.time()
-			s.revoke(now, reasonLogout)
-			return []event.Event{event.New(actAs(ctx, owner), now, owner.ID, event.UserLoggedOut{SessionID: s.ID})}, nil
+		err := a.endSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
+			s.RevokedAt, s.RevokedReason = now, reasonLogout
+			return event.New(ctx, now, s.AccountID, event.UserLoggedOut{SessionID: s.ID})
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrSessionNotFound) {
 			return err
 		}
-		a.revoked.Revoke(id)
 	}
 	return nil
+}
+
+// EndSession ends one of the caller's sessions. It fails with
+// ErrSessionNotFound, also for somebody else's and for one that has ended.
+func (a *Accounts) EndSession(ctx context.Context, caller token.Identity, id string) error {
+	if uuid.Validate(id) != nil {
+		return ErrSessionNotFound
+	}
+	return a.endSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
+		return s.end(ctx, now, reasonEnded)
+	})
+}
+
+func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id string, end func(context.Context, *Session, time.Time) event.Event) error {
+	err := a.store.UpdateSession(ctx, id, func(s *Session, owner Account) ([]event.Event, error) {
+		now := a.time()
+		if s.AccountID != caller.UserID || s.Revoked() || !now.Before(s.ExpiresAt) {
+			return nil, ErrSessionNotFound
+		}
+		return []event.Event{end(actAs(ctx, owner), s, now)}, nil
+	})
+	if err == nil {
+		a.revoked.Revoke(id)
+	}
+	return err
+}
+
+// EndSessions ends all of the caller's sessions and returns how many they were.
+func (a *Accounts) EndSessions(ctx context.Context, caller token.Identity) (int, error) {
+	return a.endAll(ctx, caller.UserID, reasonLogoutAll)
+}
+
+func (a *Accounts) endAll(ctx context.Context, accountID, reason string) (n int, err error) {
+	err = a.change(ctx, accountID, func(c *Change) error {
+		n = c.endSessions(ctx, a.time(), reason, "")
+		return nil
+	})
+	return n, err
 }
 
 // Revocations returns the sessions that were ended since a time, for the
@@ -133,4 +177,20 @@ func (a *Accounts) Revocations(ctx context.Context, since time.Time) (token.Snap
 // Sessions returns the caller's sessions that live, newest first.
 func (a *Accounts) Sessions(ctx context.Context, caller token.Identity) ([]Session, error) {
 	return a.store.Sessions(ctx, caller.UserID, a.time())
+}
+
+// Delete deletes the caller's account, for good, if password is theirs. It
+// fails with ErrCurrentPassword or ErrLastAdmin.
+func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current string) error {
+	return a.changeOwn(ctx, caller, "password", current, func(c *Change) error {
+		a.delete(ctx, c)
+		return nil
+	})
+}
+
+func (a *Accounts) delete(ctx context.Context, c *Change) {
+	now := a.time()
+	c.endSessions(ctx, now, reasonDeleted, "")
+	c.Deleted = true
+	c.record(ctx, now, event.UserDeleted{})
 }

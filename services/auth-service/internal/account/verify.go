@@ -11,18 +11,18 @@ import (
 // with ErrTokenInvalid or ErrTokenExpired.
 func (a *Accounts) VerifyEmail(ctx context.Context, secret string) (Account, error) {
 	var verified Account
-	err := a.store.UseToken(ctx, purposeVerifyEmail, hashSecret(secret), func(t *OneTimeToken, owner *Account) ([]event.Event, error) {
+	err := a.store.UseToken(ctx, purposeVerifyEmail, hashSecret(secret), func(t OneTimeToken, c *Change) error {
 		now := a.time()
 		switch {
-		case !t.UsedAt.IsZero() || t.Email != owner.Email.Address:
-			return nil, ErrTokenInvalid
+		case t.Email != c.Account.Email.Address:
+			return ErrTokenInvalid
 		case !now.Before(t.ExpiresAt):
-			return nil, ErrTokenExpired
+			return ErrTokenExpired
 		}
-		t.UsedAt = now
-		owner.EmailVerified, owner.UpdatedAt = true, now
-		verified = *owner
-		return []event.Event{event.New(actAs(ctx, *owner), now, owner.ID, event.UserEmailVerified{Email: owner.Email.Address})}, nil
+		c.Account.EmailVerified, c.Account.UpdatedAt = true, now
+		verified = c.Account
+		c.record(actAs(ctx, c.Account), now, event.UserEmailVerified{Email: t.Email})
+		return nil
 	})
 	if err != nil {
 		return Account{}, err

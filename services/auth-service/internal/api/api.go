@@ -22,9 +22,17 @@ func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
 		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
 		{Method: http.MethodPost, Path: prefix + "/refresh", Access: web.Anyone, Handler: a.refresh},
 		{Method: http.MethodPost, Path: prefix + "/logout", Access: web.SignedIn.OrRevoked(), Handler: a.logout},
+		{Method: http.MethodPost, Path: prefix + "/logout-all", Access: web.SignedIn, Handler: a.logoutAll},
 		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
+		{Method: http.MethodDelete, Path: prefix + "/sessions/{id}", Access: web.SignedIn, Handler: a.endSession},
+		{Method: http.MethodDelete, Path: prefix + "/account", Access: web.SignedIn, Handler: a.deleteAccount},
 		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verifyPage},
 		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verify},
+		{Method: http.MethodGet, Path: prefix + "/users", Access: web.AdminOnly, Handler: a.users},
+		{Method: http.MethodGet, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.user},
+		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.changeUser},
+		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.deleteUser},
+		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.endUserSessions},
 		// Not routed by the gateway.
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
@@ -126,51 +134,6 @@ func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, struct {
 		Tokens tokens `json:"tokens"`
 	}{tokensOf(t)})
-}
-
-func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
-	var in struct {
-		RefreshToken string `json:"refreshToken"`
-	}
-	if r.ContentLength != 0 {
-		var err error
-		if in, err = web.Read[struct {
-			RefreshToken string `json:"refreshToken"`
-		}](w, r); err != nil {
-			return err
-		}
-	}
-	if err := a.accounts.Logout(r.Context(), web.Caller(r), in.RefreshToken); err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, struct{}{})
-}
-
-type session struct {
-	ID         string    `json:"id"`
-	Current    bool      `json:"current"`
-	DeviceName string    `json:"deviceName"`
-	UserAgent  string    `json:"userAgent"`
-	IP         string    `json:"ip"`
-	CreatedAt  time.Time `json:"createdAt"`
-	LastUsedAt time.Time `json:"lastUsedAt"`
-	ExpiresAt  time.Time `json:"expiresAt"`
-}
-
-func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
-	caller := web.Caller(r)
-	living, err := a.accounts.Sessions(r.Context(), caller)
-	if err != nil {
-		return err
-	}
-	list := make([]session, 0, len(living))
-	for _, s := range living {
-		list = append(list, session{
-			ID: s.ID, Current: s.ID == caller.SessionID, DeviceName: s.DeviceName, UserAgent: s.UserAgent, IP: s.IP,
-			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
-		})
-	}
-	return web.List(w, list, web.Meta{Limit: max(len(list), 50)})
 }
 
 func (a *api) verify(w http.ResponseWriter, r *http.Request) error {

@@ -57,7 +57,8 @@ func newService(t *testing.T) *service {
 	if s.sealer, err = event.NewSealer(secret); err != nil {
 		t.Fatal(err)
 	}
-	rows := store.New(s.db, outbox.New("auth-service"))
+	box := outbox.New("auth-service")
+	rows := store.New(s.db, box)
 	keys, err := rows.SigningKeys(t.Context(), s.sealer)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +83,7 @@ func newService(t *testing.T) *service {
 	}
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, jwks), web.Options{
 		Auth: token.NewVerifier(issuer, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+		Denied: box.Denials(s.db, testkit.Log(t)),
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -118,10 +120,14 @@ type answer struct {
 	Code    string
 	Errors  []struct{ Field, Code string }
 	Data    struct {
-		User   user
-		Tokens tokens
+		User    user
+		Tokens  tokens
+		Revoked int
 	}
-	List []struct {
+	Meta    struct{ NextCursor string }
+	Account user   // if the data are one
+	Users   []user // if they are some
+	List    []struct {
 		ID, UserAgent, DeviceName, IP string
 		Current                       bool
 	}
@@ -164,12 +170,24 @@ func (s *service) call(method, path, bearer string, body any) answer {
 	}
 	status, header, data := s.do(method, base+path, bearer, contentType, text)
 	a := answer{status: status, header: header}
-	if strings.HasSuffix(path, "sessions") && status == http.StatusOK {
-		var list struct{ Data json.RawMessage }
-		if err := errors.Join(json.Unmarshal(data, &list), json.Unmarshal(list.Data, &a.List)); err != nil {
+	var raw struct {
+		Data json.RawMessage
+		Meta struct{ NextCursor string }
+	}
+	if err := json.Unmarshal(data, &raw); err != nil {
+		s.t.Fatalf("%s %s: %v in %s", method, path, err, data)
+	}
+	if strings.HasPrefix(string(raw.Data), "[") {
+		a.Meta = raw.Meta
+		if err := errors.Join(json.Unmarshal(raw.Data, &a.List), json.Unmarshal(raw.Data, &a.Users)); err != nil {
 			s.t.Fatalf("%v in %s", err, data)
 		}
 		return a
+	}
+	if raw.Data != nil {
+		if err := json.Unmarshal(raw.Data, &a.Account); err != nil {
+			s.t.Fatalf("%v in %s", err, data)
+		}
 	}
 	if err := json.Unmarshal(data, &a); err != nil {
 		s.t.Fatalf("%s %s: %v in %s", method, path, err, data)

@@ -54,29 +54,75 @@ func queueSession(batch *pgx.Batch, s account.Session) {
 	})
 }
 
+func scanSession(found pgx.CollectableRow) (account.Session, error) {
+	var row sessionRow
+	err := found.Scan(row.targets()...)
+	return row.session(), err
+}
+
+// queueSessionChange stores what became of a session, and lets all verifiers
+// know of its end.
+func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
+	const write = `
+		UPDATE sessions
+		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip,
+			last_used_at = @last_used_at, expires_at = @expires_at,
+			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
+		WHERE id = @id`
+	if before == after {
+		return
+	}
+	args := pgx.StrictNamedArgs{
+		"id": after.ID, "generation": after.Generation, "rotated_at": after.RotatedAt,
+		"user_agent": after.UserAgent, "ip": after.IP,
+		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
+		"revoked_at": nil, "revoked_reason": after.RevokedReason,
+	}
+	if after.Revoked() {
+		args["revoked_at"] = after.RevokedAt
+	}
+	batch.Queue(write, args)
+	if after.Revoked() && !before.Revoked() {
+		queueRevocation(batch, after)
+	}
+}
+
 // StartSession implements account.Store.
-func (s *Store) StartSession(ctx context.Context, session account.Session, newHash string, events ...event.Event) error {
-	// The lock orders this against a disabling of the account.
+func (s *Store) StartSession(ctx context.Context, session account.Session, hash, newHash string, events ...event.Event) error {
+	// The lock orders this against a change of the account. Logins don't wait
+	// for each other, unless they replace the hash.
 	const lock = `
-		SELECT id::text FROM accounts
-		WHERE id = $1 AND status = 'active'
+		SELECT status, password_hash
+		FROM accounts
+		WHERE id = $1
 		FOR SHARE`
+	const lockAlone = `
+		SELECT status, password_hash
+		FROM accounts
+		WHERE id = $1
+		FOR NO KEY UPDATE`
 	const rehash = `
 		UPDATE accounts
 		SET password_hash = $2
 		WHERE id = $1`
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
+		query := lock
 		if newHash != "" {
+			query = lockAlone
 			batch.Queue(rehash, session.AccountID, newHash)
 		}
-		var id string
-		err := tx.QueryRow(ctx, lock, session.AccountID).Scan(&id)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return account.ErrAccountDisabled
-		}
-		if err != nil {
+		var status, current string
+		err := tx.QueryRow(ctx, query, session.AccountID).Scan(&status, &current)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return account.ErrChanged // It is gone.
+		case err != nil:
 			return err
+		case current != hash:
+			return account.ErrChanged
+		case status != account.Active:
+			return account.ErrAccountDisabled
 		}
 		queueSession(batch, session)
 		if err := s.box.Queue(batch, events...); err != nil {
@@ -96,20 +142,13 @@ func (s *Store) UpdateSession(ctx context.Context, id string, update func(*accou
 		SELECT ` + sessionColumns + `, ` + accountColumns + `
 		FROM sessions s JOIN accounts a ON a.id = s.account_id
 		WHERE s.id = $1
-		FOR UPDATE OF s
-		FOR SHARE OF a`
-	const write = `
-		UPDATE sessions
-		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip,
-			last_used_at = @last_used_at, expires_at = @expires_at,
-			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
-		WHERE id = @id`
+		FOR UPDATE OF s`
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		var row sessionRow
 		var owner account.Account
 		err := tx.QueryRow(ctx, read, id).Scan(append(row.targets(), scanAccount(&owner)...)...)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return account.ErrRefreshInvalid
+			return account.ErrSessionNotFound
 		}
 		if err != nil {
 			return fmt.Errorf("get session: %w", err)
@@ -121,17 +160,7 @@ func (s *Store) UpdateSession(ctx context.Context, id string, update func(*accou
 			return err
 		}
 		batch := &pgx.Batch{}
-		if session != before {
-			batch.Queue(write, pgx.StrictNamedArgs{
-				"id": session.ID, "generation": session.Generation, "rotated_at": session.RotatedAt,
-				"user_agent": session.UserAgent, "ip": session.IP,
-				"last_used_at": session.LastUsedAt, "expires_at": session.ExpiresAt,
-				"revoked_at": optional(session.RevokedAt), "revoked_reason": session.RevokedReason,
-			})
-			if session.Revoked() && !before.Revoked() {
-				queueRevocation(batch, session)
-			}
-		}
+		queueSessionChange(batch, before, session)
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err
 		}
@@ -155,11 +184,7 @@ func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time) (
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
-	sessions, err := pgx.CollectRows(rows, func(found pgx.CollectableRow) (account.Session, error) {
-		var row sessionRow
-		err := found.Scan(row.targets()...)
-		return row.session(), err
-	})
+	sessions, err := pgx.CollectRows(rows, scanSession)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -45,31 +45,12 @@ func scanAccount(a *account.Account) []any {
 	}
 }
 
-// CreateAccount implements account.Store.
-func (s *Store) CreateAccount(ctx context.Context, a account.Account, session *account.Session, proof *account.OneTimeToken, events ...event.Event) error {
-	const query = `
-		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
-		VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
-	batch := &pgx.Batch{}
-	batch.Queue(query, pgx.StrictNamedArgs{
+func accountArgs(a account.Account) pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{
 		"id": a.ID, "email": a.Email.Address, "email_key": a.Email.Key, "email_verified": a.EmailVerified,
 		"name": a.Name, "role": a.Role, "status": a.Status, "password_hash": a.PasswordHash,
 		"created_at": a.CreatedAt, "updated_at": a.UpdatedAt,
-	})
-	if session != nil {
-		queueSession(batch, *session)
 	}
-	if proof != nil {
-		queueToken(batch, *proof)
-	}
-	err := s.send(ctx, batch, events...)
-	if postgres.Violates(err, "accounts_email_key") {
-		return account.ErrEmailTaken
-	}
-	if err != nil {
-		return fmt.Errorf("insert account: %w", err)
-	}
-	return nil
 }
 
 // send runs a batch and its events in one transaction and one round trip.
@@ -82,9 +63,17 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch, events ...event.Even
 	return s.db.SendBatch(ctx, batch).Close()
 }
 
+// Account implements account.Store.
+func (s *Store) Account(ctx context.Context, id string) (account.Account, error) {
+	return s.account(ctx, `SELECT `+accountColumns+` FROM accounts a WHERE a.id = $1`, id)
+}
+
 // AccountByEmail implements account.Store.
 func (s *Store) AccountByEmail(ctx context.Context, key string) (account.Account, error) {
-	const query = `SELECT ` + accountColumns + ` FROM accounts a WHERE a.email_key = $1`
+	return s.account(ctx, `SELECT `+accountColumns+` FROM accounts a WHERE a.email_key = $1`, key)
+}
+
+func (s *Store) account(ctx context.Context, query, key string) (account.Account, error) {
 	var a account.Account
 	err := s.db.QueryRow(ctx, query, key).Scan(scanAccount(&a)...)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -94,6 +83,35 @@ func (s *Store) AccountByEmail(ctx context.Context, key string) (account.Account
 		return account.Account{}, fmt.Errorf("get account: %w", err)
 	}
 	return a, nil
+}
+
+// escape takes the meaning from what LIKE understands.
+var escape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+
+// Accounts implements account.Store.
+func (s *Store) Accounts(ctx context.Context, f account.Filter, after string, limit int) ([]account.Account, error) {
+	const query = `
+		SELECT ` + accountColumns + `
+		FROM accounts a
+		WHERE ($1 = '' OR a.email ILIKE $2 OR a.name ILIKE $2)
+			AND ($3 = '' OR a.role = $3)
+			AND ($4 = '' OR a.status = $4)
+			AND a.id < COALESCE(NULLIF($5, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+		ORDER BY a.id DESC
+		LIMIT $6`
+	rows, err := s.db.Query(ctx, query, f.Query, "%"+escape.Replace(f.Query)+"%", f.Role, f.Status, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
+	}
+	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (account.Account, error) {
+		var a account.Account
+		err := row.Scan(scanAccount(&a)...)
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list accounts: %w", err)
+	}
+	return accounts, nil
 }
 
 // HasAdmin implements account.Store.
@@ -112,12 +130,4 @@ func (s *Store) Record(ctx context.Context, events ...event.Event) error {
 		return fmt.Errorf("record events: %w", err)
 	}
 	return nil
-}
-
-// optional stores a zero time as NULL.
-func optional(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }

@@ -1,0 +1,144 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+)
+
+// LogIn is what somebody gives to sign in.
+type LogIn struct {
+	Email, Password, DeviceName string
+}
+
+// Login checks a password and starts a session. It takes the same time whether
+// or not an account has the address. It fails with ErrInvalidCredentials,
+// ErrAccountDisabled, a validation problem or password.ErrBusy; the first two
+// are recorded as events.
+func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error) {
+	email, emailFault := ParseEmail(in.Email)
+	secret, secretFault := password.Normalize("password", in.Password)
+	device, deviceFault := parseLine("deviceName", in.DeviceName, maxDevice)
+	if err := faults(emailFault, secretFault, deviceFault); err != nil {
+		return Account{}, Tokens{}, err
+	}
+	for range maxChanges {
+		account, tokens, err := a.login(ctx, email, secret, device)
+		if !errors.Is(err, ErrChanged) {
+			return account, tokens, err
+		}
+	}
+	return Account{}, Tokens{}, fmt.Errorf("log in: %w", ErrChanged)
+}
+
+// maxChanges is how often a password is checked again because it was changed
+// while it was checked.
+const maxChanges = 3
+
+func (a *Accounts) login(ctx context.Context, email Email, secret, device string) (Account, Tokens, error) {
+	account, err := a.store.AccountByEmail(ctx, email.Key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Account{}, Tokens{}, err
+	}
+	ok, stale, err := a.hasher.Verify(ctx, account.PasswordHash, secret)
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
+	if !ok {
+		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+	}
+	if account.Status != Active {
+		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+	}
+	newHash := ""
+	if stale {
+		if newHash, err = a.hasher.Hash(ctx, secret); err != nil {
+			return Account{}, Tokens{}, err
+		}
+	}
+	ctx = actAs(ctx, account)
+	session := a.newSession(ctx, account, device)
+	tokens, err := a.issuer.tokens(account, session, a.lifetimes, session.CreatedAt)
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
+	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
+	switch err := a.store.StartSession(ctx, session, account.PasswordHash, newHash, loggedIn); {
+	case errors.Is(err, ErrAccountDisabled):
+		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+	case err != nil:
+		return Account{}, Tokens{}, err
+	}
+	return account, tokens, nil
+}
+
+// loginFailed records why a login was refused and returns the reason.
+func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *problem.Problem) error {
+	failed := event.New(ctx, a.time(), account.ID, event.UserLoginFailed{Reason: reason.Code})
+	if err := a.store.Record(ctx, failed); err != nil {
+		return err
+	}
+	return reason
+}
+
+func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
+	now := a.time()
+	origin := event.OriginFrom(ctx)
+	return Session{
+		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
+		Generation: 1, RotatedAt: now,
+		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP,
+		CreatedAt: now, LastUsedAt: now,
+		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
+		EndsAt:    now.Add(a.lifetimes.Session),
+	}
+}
+
+// changeOwn is change for the caller's own account, with the password as proof
+// that it is not somebody at an unlocked screen. It fails with
+// ErrCurrentPassword, which is recorded.
+func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, field, current string, decide func(c *Change) error) error {
+	secret, fault := password.Normalize(field, current)
+	if err := faults(fault); err != nil {
+		return err
+	}
+	for range maxChanges {
+		account, err := a.store.Account(ctx, caller.UserID)
+		if errors.Is(err, ErrNotFound) {
+			return ErrSessionRevoked
+		}
+		if err != nil {
+			return err
+		}
+		ok, _, err := a.hasher.Verify(ctx, account.PasswordHash, secret)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return a.loginFailed(ctx, account, ErrCurrentPassword)
+		}
+		err = a.change(ctx, account.ID, func(c *Change) error {
+			if c.Account.PasswordHash != account.PasswordHash {
+				return ErrChanged
+			}
+			if !c.living(caller.SessionID) {
+				return ErrSessionRevoked
+			}
+			return decide(c)
+		})
+		if errors.Is(err, ErrNotFound) {
+			return ErrSessionRevoked
+		}
+		if !errors.Is(err, ErrChanged) {
+			return err
+		}
+	}
+	return fmt.Errorf("change account: %w", ErrChanged)
+}

@@ -1,0 +1,150 @@
+package account
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// Filter narrows a list of accounts; an empty field fits all.
+type Filter struct {
+	Query  string // a part of the address or the name
+	Role   string
+	Status string
+}
+
+const maxQuery = 100
+
+var (
+	roles    = []string{token.RoleUser, token.RoleAuditor, token.RoleAdmin}
+	statuses = []string{Active, Disabled}
+)
+
+// oneOf checks a value that has a fixed set.
+func oneOf(field, value string, allowed []string) *problem.Field {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return &problem.Field{Field: field, Code: "unknown_value", Message: "There is no such " + field + "."}
+}
+
+// Users returns up to limit accounts that fit f, newest first, after the one
+// with the id after. It fails with a validation problem.
+func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int) ([]Account, error) {
+	query, queryFault := parseLine("q", f.Query, maxQuery)
+	f.Query = query
+	var roleFault, statusFault *problem.Field
+	if f.Role != "" {
+		roleFault = oneOf("role", f.Role, roles)
+	}
+	if f.Status != "" {
+		statusFault = oneOf("status", f.Status, statuses)
+	}
+	if err := faults(queryFault, roleFault, statusFault); err != nil {
+		return nil, err
+	}
+	return a.store.Accounts(ctx, f, after, limit)
+}
+
+// User returns an account, or ErrNotFound.
+func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
+	if uuid.Validate(id) != nil {
+		return Account{}, ErrNotFound
+	}
+	return a.store.Account(ctx, id)
+}
+
+// Rights are what an administrator changes of an account; an empty field stays.
+type Rights struct {
+	Role   string
+	Status string
+}
+
+// ChangeRights gives an account other rights. All its sessions end: what its
+// access tokens say is not true any more. It fails with a validation problem,
+// ErrNotFound, ErrOwnRights or ErrLastAdmin.
+func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id string, to Rights) (Account, error) {
+	if err := checkRights(to); err != nil {
+		return Account{}, err
+	}
+	if uuid.Validate(id) != nil {
+		return Account{}, ErrNotFound
+	}
+	var changed Account
+	err := a.change(ctx, id, func(c *Change) error {
+		now, before := a.time(), c.Account
+		if to.Role != "" {
+			c.Account.Role = to.Role
+		}
+		if to.Status != "" {
+			c.Account.Status = to.Status
+		}
+		changed = c.Account
+		if c.Account == before {
+			return nil
+		}
+		if id == caller.UserID {
+			return ErrOwnRights
+		}
+		c.Account.UpdatedAt = now
+		changed = c.Account
+		reason := reasonRoleChanged
+		if changed.Role != before.Role {
+			c.record(ctx, now, event.UserRoleChanged{Before: before.Role, After: changed.Role})
+		}
+		switch {
+		case changed.Status == before.Status:
+		case changed.Status == Disabled:
+			reason = reasonDisabled
+			c.record(ctx, now, event.UserDisabled{Before: before.Status, After: changed.Status})
+		default:
+			c.record(ctx, now, event.UserEnabled{Before: before.Status, After: changed.Status})
+		}
+		c.endSessions(ctx, now, reason, "")
+		return nil
+	})
+	return changed, err
+}
+
+func checkRights(to Rights) error {
+	var roleFault, statusFault *problem.Field
+	if to.Role != "" {
+		roleFault = oneOf("role", to.Role, roles)
+	}
+	if to.Status != "" {
+		statusFault = oneOf("status", to.Status, statuses)
+	}
+	if to == (Rights{}) {
+		roleFault = &problem.Field{Field: "role", Code: "required", Message: "A role or a status is needed."}
+	}
+	return faults(roleFault, statusFault)
+}
+
+// EndUserSessions ends all sessions of an account and returns how many they
+// were. It fails with ErrNotFound.
+func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) {
+	if uuid.Validate(id) != nil {
+		return 0, ErrNotFound
+	}
+	return a.endAll(ctx, id, reasonAdmin)
+}
+
+// DeleteUser deletes an account for good. It fails with ErrNotFound,
+// ErrOwnRights or ErrLastAdmin.
+func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
+	if uuid.Validate(id) != nil {
+		return ErrNotFound
+	}
+	if id == caller.UserID {
+		return ErrOwnRights
+	}
+	return a.change(ctx, id, func(c *Change) error {
+		a.delete(ctx, c)
+		return nil
+	})
+}

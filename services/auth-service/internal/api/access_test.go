@@ -1,0 +1,164 @@
+package api_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/api"
+)
+
+// who may call a route, as an outsider would write it down.
+const (
+	anyone   = "anyone"
+	signedIn = "signed in"
+	admins   = "admins"
+)
+
+var mayCall = map[string]string{
+	"POST /signup":                     anyone,
+	"POST /login":                      anyone,
+	"POST /refresh":                    anyone,
+	"GET /verify-email":                anyone,
+	"POST /verify-email":               anyone,
+	"GET " + token.RevocationsPath:     anyone,
+	"GET /.well-known/jwks.json":       anyone,
+	"POST /logout":                     signedIn,
+	"POST /logout-all":                 signedIn,
+	"GET /sessions":                    signedIn,
+	"DELETE /sessions/{id}":            signedIn,
+	"DELETE /account":                  signedIn,
+	"GET /users":                       admins,
+	"GET /users/{id}":                  admins,
+	"PATCH /users/{id}":                admins,
+	"DELETE /users/{id}":               admins,
+	"POST /users/{id}/revoke-sessions": admins,
+}
+
+// TestAccess is SEC-49: the whole table of routes, by everybody who may come.
+func TestAccess(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	routes := api.Routes(s.accounts, nil)
+	if len(routes) != len(mayCall) {
+		t.Errorf("%d routes, %d are written down", len(routes), len(mayCall))
+	}
+	for _, route := range routes {
+		name := route.Method + " " + strings.TrimPrefix(route.Path, base)
+		who, known := mayCall[name]
+		if !known {
+			t.Errorf("nobody has written down who may call %s", name)
+		}
+		for caller, bearer := range s.callers() {
+			path := strings.ReplaceAll(route.Path, "{id}", uuid.NewString())
+			status, _, body := s.do(route.Method, path, bearer, "application/json", "{}")
+			want := verdict(route, who, caller)
+			got := status
+			if got != http.StatusUnauthorized && got != http.StatusForbidden {
+				got = http.StatusOK
+			}
+			if got != want {
+				t.Errorf("%s by %s = %d %s, want %d", name, caller, status, body, want)
+			}
+		}
+	}
+}
+
+// verdict returns 401, 403, or 200 for whatever comes after admission.
+func verdict(route web.Route, who, caller string) int {
+	switch {
+	case who == anyone:
+		return http.StatusOK
+	case caller == "anonymous":
+		return http.StatusUnauthorized
+	case strings.Contains(caller, "old token") && route.Path == base+"/logout":
+		return http.StatusOK // It is idempotent.
+	case strings.Contains(caller, "old token"):
+		return http.StatusUnauthorized
+	case who == admins && caller != token.RoleAdmin:
+		return http.StatusForbidden
+	}
+	return http.StatusOK
+}
+
+// callers returns a new access token of everybody who may come.
+func (s *service) callers() map[string]string {
+	s.t.Helper()
+	root := s.admin()
+	callers := map[string]string{"anonymous": "", token.RoleAdmin: s.admin().AccessToken}
+	someone := s.signup(newEmail()).Data
+	callers[token.RoleUser] = someone.Tokens.AccessToken
+	auditor := newEmail()
+	id := s.signup(auditor).Data.User.ID
+	s.want(s.call("PATCH", "/users/"+id, root.AccessToken, fields{"role": "auditor"}), 200, "")
+	callers[token.RoleAuditor] = s.login(auditor).Data.Tokens.AccessToken
+	for name, change := range map[string]fields{
+		"disabled admin with an old token": {"status": "disabled"},
+		"demoted admin with an old token":  {"role": "user"},
+	} {
+		old := s.admin()
+		s.want(s.call("PATCH", "/users/"+old.userID, root.AccessToken, change), 200, "")
+		callers[name] = old.AccessToken
+	}
+	return callers
+}
+
+// administrator is one who has signed in.
+type administrator struct {
+	tokens
+
+	userID string
+}
+
+func (s *service) admin() administrator {
+	s.t.Helper()
+	email := newEmail()
+	created, err := s.accounts.CreateAdmin(s.t.Context(), account.SignUp{Email: email, Password: goodPassword, Name: "Root"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return administrator{tokens: s.login(email).Data.Tokens, userID: created.ID}
+}
+
+func newEmail() string { return "u" + uuid.NewString() + "@example.com" }
+
+func (s *service) login(email string) answer {
+	s.t.Helper()
+	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
+}
+
+// TestDenialsAreRecorded is SEC-80: who asked for what is not theirs.
+func TestDenialsAreRecorded(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	someone := s.signup(newEmail()).Data
+	s.want(s.call("GET", "/users", someone.Tokens.AccessToken, nil), 403, "forbidden")
+	root := s.admin()
+	s.want(s.call("PATCH", "/users/"+root.userID, root.AccessToken, fields{"role": "user"}), 403, "self_demotion")
+	type denial struct{ who, route string }
+	got := map[denial]int{}
+	for _, e := range s.events(event.Audit) {
+		if e.Name != (event.AccessDenied{}).EventName() {
+			continue
+		}
+		p, err := event.Decode[event.AccessDenied](e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Outcome != event.Denied || e.RequestID == "" || e.IP == "" {
+			t.Errorf("event = %+v", e)
+		}
+		got[denial{e.Actor.ID, p.Method + " " + p.Route}]++
+	}
+	for _, want := range []denial{{someone.User.ID, "GET " + base + "/users"}, {root.userID, "PATCH " + base + "/users/{id}"}} {
+		if got[want] != 1 {
+			t.Errorf("%+v was recorded %d times in %v", want, got[want], got)
+		}
+	}
+}

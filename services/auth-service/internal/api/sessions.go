@@ -1,0 +1,75 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		RefreshToken string `json:"refreshToken"`
+	}
+	if r.ContentLength != 0 {
+		var err error
+		if in, err = web.Read[struct {
+			RefreshToken string `json:"refreshToken"`
+		}](w, r); err != nil {
+			return err
+		}
+	}
+	if err := a.accounts.Logout(r.Context(), web.Caller(r), in.RefreshToken); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}
+
+type session struct {
+	ID         string    `json:"id"`
+	Current    bool      `json:"current"`
+	DeviceName string    `json:"deviceName"`
+	UserAgent  string    `json:"userAgent"`
+	IP         string    `json:"ip"`
+	CreatedAt  time.Time `json:"createdAt"`
+	LastUsedAt time.Time `json:"lastUsedAt"`
+	ExpiresAt  time.Time `json:"expiresAt"`
+}
+
+func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
+	caller := web.Caller(r)
+	living, err := a.accounts.Sessions(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	list := make([]session, 0, len(living))
+	for _, s := range living {
+		list = append(list, session{
+			ID: s.ID, Current: s.ID == caller.SessionID, DeviceName: s.DeviceName, UserAgent: s.UserAgent, IP: s.IP,
+			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
+		})
+	}
+	return web.List(w, list, web.Meta{Limit: max(len(list), 50)})
+}
+
+// revoked says how many sessions a request ended.
+type revoked struct {
+	Revoked int `json:"revoked"`
+}
+
+func (a *api) logoutAll(w http.ResponseWriter, r *http.Request) error {
+	n, err := a.accounts.EndSessions(r.Context(), web.Caller(r))
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, revoked{n})
+}
+
+func (a *api) endSession(w http.ResponseWriter, r *http.Request) error {
+	if err := a.accounts.EndSession(r.Context(), web.Caller(r), mux.Vars(r)["id"]); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// deleting says that an account is gone, and that what other services hold of
+// it goes as they hear of it.
+type deleting struct {
+	Status string `json:"status"`
+}
+
+func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Password string `json:"password"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.Delete(r.Context(), web.Caller(r), in.Password); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
+}
+
+func (a *api) users(w http.ResponseWriter, r *http.Request) error {
+	page, err := web.ReadPage(r)
+	if err != nil {
+		return err
+	}
+	if page.After != "" && uuid.Validate(page.After) != nil {
+		return web.ErrCursor
+	}
+	query := r.URL.Query()
+	f := account.Filter{Query: query.Get("q"), Role: query.Get("role"), Status: query.Get("status")}
+	found, err := a.accounts.Users(r.Context(), f, page.After, page.Limit+1)
+	if err != nil {
+		return err
+	}
+	list := make([]user, 0, len(found))
+	for _, owner := range found {
+		list = append(list, userOf(owner))
+	}
+	return web.SendPage(w, page, list, func(u user) string { return u.ID })
+}
+
+func (a *api) user(w http.ResponseWriter, r *http.Request) error {
+	found, err := a.accounts.User(r.Context(), mux.Vars(r)["id"])
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, userOf(found))
+}
+
+func (a *api) changeUser(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Role   string `json:"role"`
+		Status string `json:"status"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	changed, err := a.accounts.ChangeRights(r.Context(), web.Caller(r), mux.Vars(r)["id"], account.Rights{Role: in.Role, Status: in.Status})
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, userOf(changed))
+}
+
+func (a *api) deleteUser(w http.ResponseWriter, r *http.Request) error {
+	if err := a.accounts.DeleteUser(r.Context(), web.Caller(r), mux.Vars(r)["id"]); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
+}
+
+func (a *api) endUserSessions(w http.ResponseWriter, r *http.Request) error {
+	n, err := a.accounts.EndUserSessions(r.Context(), mux.Vars(r)["id"])
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, revoked{n})
+}

@@ -1,0 +1,238 @@
+package api_test
+
+import (
+	"net/url"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// TestChangeOfRights is SEC-14: it takes effect on living sessions at once.
+func TestChangeOfRights(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		change fields
+		event  event.Payload
+		login  int
+	}{
+		"role":     {fields{"role": "auditor"}, event.UserRoleChanged{Before: "user", After: "auditor"}, 200},
+		"disabled": {fields{"status": "disabled"}, event.UserDisabled{Before: "active", After: "disabled"}, 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t)
+			root := s.admin()
+			ann := s.signup("ann@example.com").Data
+			other := s.login("ann@example.com").Data.Tokens
+			changed := s.want(s.call("PATCH", "/users/"+ann.User.ID, root.AccessToken, tc.change), 200, "")
+			if changed.Account.ID != ann.User.ID {
+				t.Errorf("changed = %+v", changed.Account)
+			}
+			for _, old := range []tokens{ann.Tokens, other} {
+				s.want(s.call("GET", "/sessions", old.AccessToken, nil), 401, "session_revoked")
+				s.want(s.refresh(old.RefreshToken), 401, "session_revoked")
+			}
+			if got := s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}); got.status != tc.login {
+				t.Errorf("login = %d %s, want %d", got.status, got.Code, tc.login)
+			}
+			var about []event.Event
+			for _, e := range s.events(event.Audit) {
+				if e.Name == tc.event.EventName() {
+					about = append(about, e)
+				}
+			}
+			if len(about) != 1 || about[0].Actor.ID != root.userID || about[0].Actor.Type != "admin" || about[0].Subject != ann.User.ID {
+				t.Fatalf("events = %+v", about)
+			}
+			want := event.New(t.Context(), about[0].OccurredAt, "", tc.event)
+			if string(about[0].Data) != string(want.Data) {
+				t.Errorf("event says %s, want %s", about[0].Data, want.Data)
+			}
+			// The same again is no change.
+			before := len(s.events(event.Audit))
+			s.want(s.call("PATCH", "/users/"+ann.User.ID, root.AccessToken, tc.change), 200, "")
+			if got := len(s.events(event.Audit)); got != before {
+				t.Errorf("no change made %d events", got-before)
+			}
+		})
+	}
+}
+
+func TestEnableAgain(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root := s.admin()
+	ann := s.signup("ann@example.com").Data.User
+	for _, status := range []string{"disabled", "active"} {
+		s.want(s.call("PATCH", "/users/"+ann.ID, root.AccessToken, fields{"status": status}), 200, "")
+	}
+	s.login("ann@example.com")
+}
+
+func TestChangeOfRightsIsChecked(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root := s.admin()
+	for _, tc := range []struct {
+		id     string
+		change fields
+		status int
+		code   string
+	}{
+		{root.userID, fields{}, 400, "validation_failed"},
+		{root.userID, fields{"role": "god"}, 400, "validation_failed"},
+		{root.userID, fields{"status": "asleep"}, 400, "validation_failed"},
+		{root.userID, fields{"name": "Ann"}, 400, "validation_failed"},
+		{"nobody", fields{"role": "admin"}, 404, "account_not_found"},
+		{"01a20df5-05e1-74fb-95d3-b3d9a7a61a6d", fields{"role": "admin"}, 404, "account_not_found"},
+		{root.userID, fields{"role": "user"}, 403, "self_demotion"},
+		{root.userID, fields{"status": "disabled"}, 403, "self_demotion"},
+	} {
+		if got := s.call("PATCH", "/users/"+tc.id, root.AccessToken, tc.change); got.status != tc.status || got.Code != tc.code {
+			t.Errorf("PATCH %s %v = %d %s, want %d %s", tc.id, tc.change, got.status, got.Code, tc.status, tc.code)
+		}
+	}
+	s.want(s.call("DELETE", "/users/"+root.userID, root.AccessToken, nil), 403, "self_demotion")
+	s.want(s.call("DELETE", "/users/nobody", root.AccessToken, nil), 404, "account_not_found")
+	s.want(s.call("DELETE", "/account", root.AccessToken, fields{"password": goodPassword}), 409, "last_admin")
+	s.want(s.call("GET", "/sessions", root.AccessToken, nil), 200, "")
+}
+
+// Two administrators who take each other's rights at the same time: one stays.
+func TestLastAdminOfTwoStays(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		s := newService(t)
+		pair := []administrator{s.admin(), s.admin()}
+		codes := make([]string, 2)
+		var wg sync.WaitGroup
+		for i := range pair {
+			wg.Go(func() {
+				codes[i] = s.call("PATCH", "/users/"+pair[1-i].userID, pair[i].AccessToken, fields{"role": "user"}).Code
+			})
+		}
+		wg.Wait()
+		slices.Sort(codes)
+		// Whoever comes second is refused: as the last one, or as nobody any more.
+		if codes[0] != "" || codes[1] != "last_admin" && codes[1] != "session_revoked" {
+			t.Errorf("codes = %q", codes)
+		}
+	}
+}
+
+func TestUsers(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root := s.admin()
+	var ids []string
+	for _, email := range []string{"a@example.com", "b%b@example.com", "c@example.org"} {
+		ids = append(ids, s.signup(email).Data.User.ID)
+	}
+	s.want(s.call("PATCH", "/users/"+ids[0], root.AccessToken, fields{"role": "auditor"}), 200, "")
+	s.want(s.call("PATCH", "/users/"+ids[1], root.AccessToken, fields{"status": "disabled"}), 200, "")
+	for query, want := range map[string][]string{
+		"":                         {ids[2], ids[1], ids[0], root.userID},
+		"?q=EXAMPLE.ORG":           {ids[2]},
+		"?q=%25":                   {ids[1]},
+		"?q=Ann":                   {ids[2], ids[1], ids[0]},
+		"?q=x_y":                   {},
+		"?role=auditor":            {ids[0]},
+		"?status=disabled":         {ids[1]},
+		"?role=user&status=active": {ids[2]},
+	} {
+		if got := s.userIDs(root, query); !slices.Equal(got, want) {
+			t.Errorf("GET /users%s = %v, want %v", query, got, want)
+		}
+	}
+	var paged []string
+	for cursor := ""; ; {
+		a := s.call("GET", "/users?limit=3&cursor="+url.QueryEscape(cursor), root.AccessToken, nil)
+		for _, u := range a.Users {
+			paged = append(paged, u.ID)
+		}
+		if cursor = a.Meta.NextCursor; cursor == "" {
+			break
+		}
+	}
+	if want := []string{ids[2], ids[1], ids[0], root.userID}; !slices.Equal(paged, want) {
+		t.Errorf("page by page = %v, want %v", paged, want)
+	}
+	for _, query := range []string{"?role=god", "?status=x", "?limit=0", "?cursor=!", "?cursor=YQ"} {
+		s.want(s.call("GET", "/users"+query, root.AccessToken, nil), 400, "validation_failed")
+	}
+	if got := s.want(s.call("GET", "/users/"+ids[0], root.AccessToken, nil), 200, "").Account; got.Email != "a@example.com" || got.Role != "auditor" {
+		t.Errorf("GET /users/{id} = %+v", got)
+	}
+}
+
+func (s *service) userIDs(root administrator, query string) []string {
+	s.t.Helper()
+	ids := []string{}
+	for _, u := range s.want(s.call("GET", "/users"+query, root.AccessToken, nil), 200, "").Users {
+		ids = append(ids, u.ID)
+	}
+	return ids
+}
+
+func TestEndSessions(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	first := s.signup("ann@example.com").Data.Tokens
+	second, third := s.login("ann@example.com").Data.Tokens, s.login("ann@example.com").Data.Tokens
+	stranger := s.signup("eve@example.com").Data.Tokens
+
+	s.want(s.call("DELETE", "/sessions/"+stranger.SessionID, first.AccessToken, nil), 404, "session_not_found")
+	s.want(s.call("DELETE", "/sessions/nonsense", first.AccessToken, nil), 404, "session_not_found")
+	s.want(s.call("DELETE", "/sessions/"+second.SessionID, first.AccessToken, nil), 200, "")
+	s.want(s.call("DELETE", "/sessions/"+second.SessionID, first.AccessToken, nil), 404, "session_not_found")
+	s.want(s.refresh(second.RefreshToken), 401, "session_revoked")
+	s.want(s.call("GET", "/sessions", second.AccessToken, nil), 401, "session_revoked")
+	s.want(s.refresh(stranger.RefreshToken), 200, "")
+
+	if got := s.want(s.call("POST", "/logout-all", first.AccessToken, nil), 200, "").Data.Revoked; got != 2 {
+		t.Errorf("revoked %d, want 2", got)
+	}
+	for _, old := range []tokens{first, third} {
+		s.want(s.call("GET", "/sessions", old.AccessToken, nil), 401, "session_revoked")
+	}
+	root := s.admin()
+	ann := s.login("ann@example.com").Data
+	if got := s.want(s.call("POST", "/users/"+ann.User.ID+"/revoke-sessions", root.AccessToken, nil), 200, "").Data.Revoked; got != 1 {
+		t.Errorf("revoked %d, want 1", got)
+	}
+	s.want(s.refresh(ann.Tokens.RefreshToken), 401, "session_revoked")
+	s.want(s.call("POST", "/users/nobody/revoke-sessions", root.AccessToken, nil), 404, "account_not_found")
+}
+
+// TestDeletedAccount is SEC-14 as well: nothing of it works any more, and every
+// service is told to forget it.
+func TestDeletedAccount(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root := s.admin()
+	ann, bob := s.signup("ann@example.com").Data, s.signup("bob@example.com").Data
+	s.want(s.call("DELETE", "/account", ann.Tokens.AccessToken, fields{"password": "not my password"}), 401, "current_password_invalid")
+	s.want(s.call("DELETE", "/account", ann.Tokens.AccessToken, fields{}), 400, "validation_failed")
+	s.want(s.call("DELETE", "/account", ann.Tokens.AccessToken, fields{"password": goodPassword}), 202, "")
+	s.want(s.call("DELETE", "/users/"+bob.User.ID, root.AccessToken, nil), 202, "")
+	for _, gone := range []tokens{ann.Tokens, bob.Tokens} {
+		s.want(s.call("GET", "/sessions", gone.AccessToken, nil), 401, "session_revoked")
+		s.want(s.refresh(gone.RefreshToken), 401, "session_revoked")
+	}
+	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
+	s.want(s.call("GET", "/users/"+ann.User.ID, root.AccessToken, nil), 404, "account_not_found")
+	for _, topic := range []event.Topic{event.Audit, event.User, event.Email} {
+		var gone []string
+		for _, e := range s.events(topic) {
+			if e.Name == (event.UserDeleted{}).EventName() {
+				gone = append(gone, e.Subject+" by "+e.Actor.ID)
+			}
+		}
+		if want := []string{ann.User.ID + " by " + ann.User.ID, bob.User.ID + " by " + root.userID}; !slices.Equal(gone, want) {
+			t.Errorf("%s: deleted %v, want %v", topic, gone, want)
+		}
+	}
+	s.signup("ann@example.com") // The address is free again.
+}

@@ -1,0 +1,219 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// Locks are always taken in the order account, its sessions by id, so changes
+// wait for each other and never in a circle.
+
+// lastAdminLock puts those in a row who take an administrator's rights.
+const lastAdminLock = 0x68675f61646d696e // "hg_admin"
+
+// CreateAccount implements account.Store.
+func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
+	const query = `
+		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
+		VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
+	batch := &pgx.Batch{}
+	batch.Queue(query, accountArgs(c.Account))
+	queueBelongings(batch, c)
+	err := s.send(ctx, batch, c.Events...)
+	if postgres.Violates(err, "accounts_email_key") {
+		return account.ErrEmailTaken
+	}
+	if err != nil {
+		return fmt.Errorf("insert account: %w", err)
+	}
+	return nil
+}
+
+// ChangeAccount implements account.Store.
+func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*account.Change) error) error {
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		return s.changeAccount(ctx, tx, id, decide)
+	})
+	if err != nil {
+		return fmt.Errorf("change account: %w", err)
+	}
+	return nil
+}
+
+// UseToken implements account.Store.
+func (s *Store) UseToken(ctx context.Context, purpose string, hash []byte, decide func(account.OneTimeToken, *account.Change) error) error {
+	const find = `
+		SELECT account_id::text
+		FROM one_time_tokens
+		WHERE hash = $1 AND purpose = $2 AND used_at IS NULL`
+	// All that use or replace a token have its account locked.
+	const take = `
+		DELETE FROM one_time_tokens
+		WHERE hash = $1 AND used_at IS NULL
+		RETURNING hash, purpose, account_id::text, email, created_at, expires_at`
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		var owner string
+		err := tx.QueryRow(ctx, find, hash, purpose).Scan(&owner)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return account.ErrTokenInvalid
+		}
+		if err != nil {
+			return err
+		}
+		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
+			var t account.OneTimeToken
+			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return account.ErrTokenInvalid // Somebody was faster.
+			}
+			if err != nil {
+				return err
+			}
+			return decide(t, c)
+		})
+		if errors.Is(err, account.ErrNotFound) {
+			return account.ErrTokenInvalid
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("use one-time token: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide func(*account.Change) error) error {
+	c, err := lockAccount(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	before := c
+	before.Sessions = append([]account.Session(nil), c.Sessions...)
+	if err := decide(&c); err != nil {
+		return err
+	}
+	if activeAdmin(before.Account) && (c.Deleted || !activeAdmin(c.Account)) {
+		if err := keepAnAdmin(ctx, tx, id); err != nil {
+			return err
+		}
+	}
+	batch := &pgx.Batch{}
+	queueChange(batch, before, c)
+	if err := s.box.Queue(batch, c.Events...); err != nil || batch.Len() == 0 {
+		return err
+	}
+	err = tx.SendBatch(ctx, batch).Close()
+	if postgres.Violates(err, "accounts_email_key") {
+		return account.ErrEmailTaken
+	}
+	return err
+}
+
+func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, error) {
+	const lockOwner = `
+		SELECT ` + accountColumns + `
+		FROM accounts a
+		WHERE a.id = $1
+		FOR UPDATE`
+	// Also those that nobody refreshed in time: their access tokens may live on.
+	const lockSessions = `
+		SELECT ` + sessionColumns + `
+		FROM sessions s
+		WHERE s.account_id = $1 AND s.revoked_at IS NULL
+		ORDER BY s.id
+		FOR UPDATE`
+	var c account.Change
+	err := tx.QueryRow(ctx, lockOwner, id).Scan(scanAccount(&c.Account)...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return c, account.ErrNotFound
+	}
+	if err != nil {
+		return c, fmt.Errorf("lock account: %w", err)
+	}
+	rows, err := tx.Query(ctx, lockSessions, id)
+	if err != nil {
+		return c, fmt.Errorf("lock sessions: %w", err)
+	}
+	if c.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
+		return c, fmt.Errorf("lock sessions: %w", err)
+	}
+	return c, nil
+}
+
+func activeAdmin(a account.Account) bool {
+	return a.Role == token.RoleAdmin && a.Status == account.Active
+}
+
+// keepAnAdmin fails with ErrLastAdmin if nobody but the account with the id
+// administers.
+func keepAnAdmin(ctx context.Context, tx pgx.Tx, id string) error {
+	const lock = `SELECT pg_advisory_xact_lock($1)`
+	const query = `SELECT EXISTS (SELECT FROM accounts WHERE role = 'admin' AND status = 'active' AND id <> $1)`
+	if _, err := tx.Exec(ctx, lock, int64(lastAdminLock)); err != nil {
+		return err
+	}
+	var another bool
+	if err := tx.QueryRow(ctx, query, id).Scan(&another); err != nil {
+		return err
+	}
+	if !another {
+		return account.ErrLastAdmin
+	}
+	return nil
+}
+
+func queueChange(batch *pgx.Batch, before, after account.Change) {
+	const writeAccount = `
+		UPDATE accounts
+		SET email = @email, email_key = @email_key, email_verified = @email_verified, name = @name, role = @role,
+			status = @status, password_hash = @password_hash, created_at = @created_at, updated_at = @updated_at
+		WHERE id = @id`
+	const deleteAccount = `
+		DELETE FROM accounts
+		WHERE id = $1`
+	for i := range after.Sessions {
+		queueSessionChange(batch, before.Sessions[i], after.Sessions[i])
+	}
+	switch {
+	case after.Deleted:
+		batch.Queue(deleteAccount, after.Account.ID)
+		return
+	case before.Account != after.Account:
+		batch.Queue(writeAccount, accountArgs(after.Account))
+	}
+	queueBelongings(batch, after)
+}
+
+// queueBelongings stores what is new of an account.
+func queueBelongings(batch *pgx.Batch, c account.Change) {
+	const void = `
+		DELETE FROM one_time_tokens
+		WHERE account_id = $1 AND purpose = $2`
+	for _, purpose := range c.Void {
+		batch.Queue(void, c.Account.ID, purpose)
+	}
+	for _, proof := range c.Proofs {
+		batch.Queue(void, c.Account.ID, proof.Purpose)
+		queueToken(batch, proof)
+	}
+	if c.Started != nil {
+		queueSession(batch, *c.Started)
+	}
+}
+
+func queueToken(batch *pgx.Batch, t account.OneTimeToken) {
+	const query = `
+		INSERT INTO one_time_tokens (hash, purpose, account_id, email, created_at, expires_at)
+		VALUES (@hash, @purpose, @account_id, @email, @created_at, @expires_at)`
+	batch.Queue(query, pgx.StrictNamedArgs{
+		"hash": t.Hash, "purpose": t.Purpose, "account_id": t.AccountID, "email": t.Email,
+		"created_at": t.CreatedAt, "expires_at": t.ExpiresAt,
+	})
+}
