@@ -3,6 +3,8 @@ package tests
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,4 +57,58 @@ func TestRevocationReachesEveryService(t *testing.T) {
 	}
 	kill(t, "gateway")
 	eventually(t, ended)
+}
+
+// TestDeletedAccountIsForgotten has every service erase what it held, by event.
+func TestDeletedAccountIsForgotten(t *testing.T) {
+	t.Parallel()
+	c, admin, email := newClient(t), newAdmin(t), newEmail()
+	me := c.signup(email)
+	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	awaitLink(t, email)
+	messages := "/api/v1/email/messages?to=" + url.QueryEscape(email)
+	eventually(t, func() error {
+		var sent []struct{ Status string }
+		admin.do(http.StatusOK, "GET", messages, nil, &sent)
+		if len(sent) != 1 || sent[0].Status != "sent" {
+			return fmt.Errorf("messages = %+v", sent)
+		}
+		return nil
+	})
+	c.do(http.StatusAccepted, "DELETE", "/api/v1/auth/account", object{"password": goodPassword}, nil)
+	testkit.Eventually(t, revocationBound, func() error {
+		if a, err := c.try("GET", "/api/v1/user/me", nil); err != nil || a.status != http.StatusUnauthorized {
+			return fmt.Errorf("the token is still good: %d, %w", a.status, err)
+		}
+		return nil
+	})
+	admin.do(http.StatusNotFound, "GET", "/api/v1/auth/users/"+me.ID, nil, nil)
+	eventually(t, func() error {
+		if a, err := admin.try("GET", "/api/v1/user/"+me.ID, nil); err != nil || a.status != http.StatusNotFound {
+			return fmt.Errorf("the profile is there: %d, %w", a.status, err)
+		}
+		var left []struct{ ID string }
+		if admin.do(http.StatusOK, "GET", messages, nil, &left); len(left) != 0 {
+			return fmt.Errorf("%d messages name the address", len(left))
+		}
+		a, err := admin.try("GET", "/api/v1/audit/events?limit=200&subjectId="+me.ID, nil)
+		if err != nil || strings.Contains(string(a.Data), email) {
+			return fmt.Errorf("the audit log names the address: %w", err)
+		}
+		log, err := admin.audit(me.ID)
+		if err != nil {
+			return err
+		}
+		types := map[string]bool{}
+		for _, e := range log {
+			types[e.Type] = true
+			if e.Actor.ID == me.ID && e.IP != "" {
+				return fmt.Errorf("%s says from where", e.Type)
+			}
+		}
+		if !types["user.deleted"] || !types["user.signed_up"] || !types["session.revoked"] {
+			return fmt.Errorf("the facts are %v", types)
+		}
+		return nil
+	})
 }

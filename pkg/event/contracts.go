@@ -1,5 +1,11 @@
 package event
 
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
 // Contracts returns one zero value of every payload, in the order of their
 // names. contracts.txt, the golden samples and the generated documentation
 // follow it.
@@ -26,4 +32,20 @@ func Contracts() []Payload {
 		UserSignedUp{},
 		UserVerificationRequested{},
 	}
+}
+
+// Personal returns the names of the members that say who somebody is, in the
+// data of all contracts: the fields with the tag personal. They are erased when
+// the subject's account is gone.
+func Personal() []string {
+	var names []string
+	for _, p := range Contracts() {
+		for field := range reflect.TypeOf(p).Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if field.Tag.Get("personal") == "true" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }

@@ -6,7 +6,7 @@ import "time"
 type EmailSent struct {
 	MessageID string `json:"messageId"`
 	Template  string `json:"template"`
-	To        string `json:"to"`
+	To        string `json:"to" personal:"true"`
 }
 
 // EventName implements Payload.
@@ -19,7 +19,7 @@ func (EmailSent) EventTopics() []Topic { return []Topic{Audit} }
 type EmailFailed struct {
 	MessageID string `json:"messageId"`
 	Template  string `json:"template"`
-	To        string `json:"to"`
+	To        string `json:"to" personal:"true"`
 	Reason    string `json:"reason"`
 }
 
@@ -36,7 +36,7 @@ func (EmailFailed) EventOutcome() Outcome { return Failure }
 type EmailDeferred struct {
 	MessageID     string    `json:"messageId"`
 	Template      string    `json:"template"`
-	To            string    `json:"to"` // masked
+	To            string    `json:"to" personal:"true"` // masked
 	Reason        string    `json:"reason"`
 	NextAttemptAt time.Time `json:"nextAttemptAt"`
 }

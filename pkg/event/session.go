@@ -32,8 +32,8 @@ func (SessionRevoked) EventTopics() []Topic { return []Topic{Audit, User} }
 type SessionRefreshReused struct {
 	SessionID  string `json:"sessionId"`
 	Generation int    `json:"generation"`
-	Email      string `json:"email"`
-	Name       string `json:"name"`
+	Email      string `json:"email" personal:"true"`
+	Name       string `json:"name" personal:"true"`
 }
 
 // EventName implements Payload.

@@ -4,8 +4,8 @@ import "time"
 
 // UserSignedUp says that an account exists.
 type UserSignedUp struct {
-	Email string `json:"email"`
-	Name  string `json:"name"`
+	Email string `json:"email" personal:"true"`
+	Name  string `json:"name" personal:"true"`
 	Role  string `json:"role"`
 }
 
@@ -18,8 +18,8 @@ func (UserSignedUp) EventTopics() []Topic { return []Topic{Audit, User} }
 // UserVerificationRequested says that somebody must prove to own an address.
 // Token is sealed for email-service with the context VerificationContext.
 type UserVerificationRequested struct {
-	Email     string    `json:"email"`
-	Name      string    `json:"name"`
+	Email     string    `json:"email" personal:"true"`
+	Name      string    `json:"name" personal:"true"`
 	Token     Sealed    `json:"token"`
 	ExpiresAt time.Time `json:"expiresAt"`
 }
@@ -32,7 +32,7 @@ func (UserVerificationRequested) EventTopics() []Topic { return []Topic{Email} }
 
 // UserEmailVerified says that the owner of the account reads mail at Email.
 type UserEmailVerified struct {
-	Email string `json:"email"`
+	Email string `json:"email" personal:"true"`
 }
 
 // EventName implements Payload.
@@ -44,7 +44,7 @@ func (UserEmailVerified) EventTopics() []Topic { return []Topic{Audit, User} }
 // UserLoggedIn says that a session began.
 type UserLoggedIn struct {
 	SessionID  string `json:"sessionId"`
-	DeviceName string `json:"deviceName,omitempty"`
+	DeviceName string `json:"deviceName,omitempty" personal:"true"`
 }
 
 // EventName implements Payload.

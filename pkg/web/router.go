@@ -134,14 +134,17 @@ func serve(route Route, o Options) http.Handler {
 		if err == nil {
 			err = route.Handler(w, r)
 		}
-		if err == nil {
-			return
+		if err != nil {
+			refuse(w, r, route, err, o)
 		}
-		if _, known := token.From(r.Context()); known && o.Denied != nil && problem.From(err).Kind == problem.Forbidden {
-			o.Denied(r.Context(), event.AccessDenied{Method: route.Method, Route: route.Path})
-		}
-		Fail(w, r, err)
 	})
+}
+
+func refuse(w http.ResponseWriter, r *http.Request, route Route, err error, o Options) {
+	if _, known := token.From(r.Context()); known && o.Denied != nil && problem.From(err).Kind == problem.Forbidden {
+		o.Denied(r.Context(), event.AccessDenied{Method: route.Method, Route: route.Path})
+	}
+	Fail(w, r, err)
 }
 
 // admit checks the caller's token against the route's rule. A public route

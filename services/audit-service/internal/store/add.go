@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -20,7 +21,7 @@ const (
 )
 
 // Add records an event, once however often it is called. Calls at the same time
-// share a statement. What Postgres can never hold is a permanent error. Sealed
+// share a statement. The end of an account erases what is personal of it. What Postgres can never hold is a permanent error. Sealed
 // values are masked: the log is read by more people than the mail.
 func (s *Store) Add(ctx context.Context, e event.Event) error {
 	masked, err := event.MaskJSON(e.Data)
@@ -32,18 +33,27 @@ func (s *Store) Add(ctx context.Context, e event.Event) error {
 	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(fault.Code, "22") {
 		return bus.Permanent(err) // Class 22, data exception: no retry mends it.
 	}
+	if err == nil && e.Name == deleted {
+		err = s.erase(ctx, e.Subject)
+	}
 	return err
 }
+
+var deleted = event.UserDeleted{}.EventName()
 
 const insert = `
 	INSERT INTO events (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
 		ip, user_agent, request_id, correlation_id, causation_id, data)
 	SELECT id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
-		ip, user_agent, request_id, correlation_id, causation_id, data::jsonb
+		CASE WHEN actor.user_id IS NULL THEN ip ELSE '' END, CASE WHEN actor.user_id IS NULL THEN user_agent ELSE '' END,
+		request_id, correlation_id, causation_id,
+		CASE WHEN subject.user_id IS NULL THEN data::jsonb ELSE data::jsonb - $17::text[] END
 	FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::timestamptz[], $5::text[], $6::bigint[], $7::text[], $8::text[],
 			$9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[])
 		AS e (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id,
 			subject_id, outcome, ip, user_agent, request_id, correlation_id, causation_id, data)
+		LEFT JOIN erased_users AS actor ON actor.user_id = actor_id
+		LEFT JOIN erased_users AS subject ON subject.user_id = subject_id
 	ON CONFLICT (id) DO NOTHING`
 
 func (s *Store) insert(ctx context.Context, events []event.Event) error {
@@ -66,9 +76,11 @@ func (s *Store) insert(ctx context.Context, events []event.Event) error {
 			texts[column][i] = value
 		}
 	}
-	_, err := s.db.Exec(ctx, insert, texts[0], texts[1], versions, times, texts[2], seqs, texts[3], texts[4],
-		texts[5], texts[6], texts[7], texts[8], texts[9], texts[10], texts[11], texts[12])
-	if err != nil {
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(eraseLock))
+	batch.Queue(insert, texts[0], texts[1], versions, times, texts[2], seqs, texts[3], texts[4],
+		texts[5], texts[6], texts[7], texts[8], texts[9], texts[10], texts[11], texts[12], personal)
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert audit records: %w", err)
 	}
 	return nil

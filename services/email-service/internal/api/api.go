@@ -36,6 +36,7 @@ func Routes(messages *store.Store) []web.Route {
 // Handlers returns what email-service does on which event.
 func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
 	return map[string]bus.Handler{
+		event.UserDeleted{}.EventName():               classified(mailer.Deleted),
 		event.UserVerificationRequested{}.EventName(): classified(mailer.Verification),
 		event.SessionRefreshReused{}.EventName():      classified(mailer.Reuse),
 	}

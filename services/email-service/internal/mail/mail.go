@@ -60,7 +60,7 @@ type Letter struct {
 // Store keeps messages.
 type Store interface {
 	// Queue stores m unless its event has made one already, and returns the one
-	// that is stored.
+	// that is stored. It fails with ErrNobody if the user was erased.
 	Queue(ctx context.Context, m Message) (Message, error)
 	// Send locks the message and, unless it was sent, calls send and stores that
 	// it was sent, with the event. Whoever comes while it is locked waits. The
@@ -76,6 +76,9 @@ type Store interface {
 	// Release stores that the attempt did not reach the mail server and does not
 	// count.
 	Release(ctx context.Context, id, reason string) error
+	// Erase forgets to whom mails of a user went; those that were not sent yet
+	// never are.
+	Erase(ctx context.Context, userID string, at time.Time) error
 }
 
 // Sender hands letters to a mail server. It returns a Rejected for a letter that
@@ -183,6 +186,15 @@ func (m *Mailer) Reuse(ctx context.Context, e event.Event) error {
 	})
 }
 
+// ErrNobody says that a mail is for somebody whose account is gone.
+var ErrNobody = errors.New("the account is gone")
+
+// Deleted forgets the addresses of an account that is gone, and what was still
+// to be sent to it.
+func (m *Mailer) Deleted(ctx context.Context, e event.Event) error {
+	return m.store.Erase(ctx, e.Subject, m.now().UTC())
+}
+
 // send sends the mail that e calls for, once.
 func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *templates, c content) error {
 	if !plain(to) {
@@ -198,7 +210,10 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to string, t *template
 		MessageID: e.ID + "@" + m.domain, RequestID: e.RequestID,
 		Status: Queued, CreatedAt: now, UpdatedAt: now,
 	})
-	if err != nil || queued.Status == Sent || queued.Status == Deferred {
+	if errors.Is(err, ErrNobody) {
+		return nil
+	}
+	if err != nil || queued.Status == Sent || queued.Status == Deferred || queued.Status == Suppressed {
 		return err // What is deferred is sent when its time comes.
 	}
 	select {

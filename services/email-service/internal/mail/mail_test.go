@@ -34,6 +34,8 @@ func (p *page) Defer(context.Context, string, string, time.Time, event.Event, ev
 
 func (p *page) Release(context.Context, string, string) error { return nil }
 
+func (p *page) Erase(context.Context, string, time.Time) error { return nil }
+
 type pen struct{ *page }
 
 func (p pen) Send(_ context.Context, letter mail.Letter) error {

@@ -67,18 +67,24 @@ func one(rows pgx.Rows, err error) (mail.Message, error) {
 func (s *Store) Queue(ctx context.Context, m mail.Message) (mail.Message, error) {
 	const insert = `
 		INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at)
-		VALUES (@id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, @status, @created_at, @updated_at)
+		SELECT @id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, @status, @created_at, @updated_at
+		WHERE NOT EXISTS (SELECT FROM deleted_users WHERE user_id = @user_id)
 		ON CONFLICT ON CONSTRAINT messages_event_template_key DO NOTHING`
 	const read = `SELECT ` + columns + ` FROM messages WHERE event_id = $1 AND template = $2`
-	_, err := s.db.Exec(ctx, insert, pgx.StrictNamedArgs{
+	batch := &pgx.Batch{}
+	batch.Queue(lockUser, m.UserID)
+	batch.Queue(insert, pgx.StrictNamedArgs{
 		"id": m.ID, "event_id": m.EventID, "template": m.Template, "user_id": m.UserID, "recipient": m.To,
 		"message_id": m.MessageID, "request_id": m.RequestID, "status": m.Status,
 		"created_at": m.CreatedAt, "updated_at": m.UpdatedAt,
 	})
-	if err != nil {
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return mail.Message{}, fmt.Errorf("queue message: %w", err)
 	}
 	stored, err := one(s.db.Query(ctx, read, m.EventID, m.Template))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return mail.Message{}, mail.ErrNobody
+	}
 	if err != nil {
 		return mail.Message{}, fmt.Errorf("get queued message: %w", err)
 	}

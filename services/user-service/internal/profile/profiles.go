@@ -26,6 +26,9 @@ type Store interface {
 	// events that update returns, unless it returns none or fails. It fails
 	// with ErrNotFound.
 	Update(ctx context.Context, userID string, update func(Profile) (Profile, []event.Event, error)) (Profile, error)
+	// Erase deletes a profile for good: Get fails from now on, and Seed and
+	// Project make no other. It returns a version that none was.
+	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
 	// List returns up to limit profiles whose address or name contains q,
 	// newest first, after the one with the id after.
 	List(ctx context.Context, q, after string, limit int) ([]Profile, error)
@@ -183,6 +186,19 @@ func (p *Profiles) SessionEnded(ctx context.Context, e event.Event) error {
 		return err
 	}
 	return p.cache.Invalidate(ctx, userID, 0)
+}
+
+// Deleted erases the profile of an account that is gone.
+func (p *Profiles) Deleted(ctx context.Context, e event.Event) error {
+	userID, err := subject(e)
+	if err != nil {
+		return err
+	}
+	version, err := p.store.Erase(ctx, userID, e.OccurredAt.UTC())
+	if err != nil {
+		return err
+	}
+	return p.cache.Invalidate(ctx, userID, version)
 }
 
 // subject returns the id of the user whom e is about.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -58,7 +59,7 @@ func one(rows pgx.Rows, err error) (profile.Profile, error) {
 
 // Get implements profile.Store.
 func (s *Store) Get(ctx context.Context, userID string) (profile.Profile, error) {
-	p, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM profiles WHERE user_id = $1`, userID))
+	p, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM profiles WHERE user_id = $1 AND deleted_at IS NULL`, userID))
 	if err != nil {
 		return p, fmt.Errorf("get profile: %w", err)
 	}
@@ -93,16 +94,36 @@ func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, 
 		version = profiles.version + CASE
 			WHEN profiles.created_at > excluded.created_at OR profiles.email = '' AND excluded.email <> ''
 			THEN 1 ELSE 0 END
+	WHERE profiles.deleted_at IS NULL
 	RETURNING version`
-	if err := s.db.QueryRow(ctx, insert+merge, arguments(p)).Scan(&version); err != nil {
+	err = s.db.QueryRow(ctx, insert+merge, arguments(p)).Scan(&version)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil // It was deleted.
+	}
+	if err != nil {
 		return 0, fmt.Errorf("project profile: %w", err)
+	}
+	return version, nil
+}
+
+// Erase implements profile.Store.
+func (s *Store) Erase(ctx context.Context, userID string, at time.Time) (version int64, err error) {
+	const query = `
+		INSERT INTO profiles (user_id, email, name, version, created_at, updated_at, deleted_at)
+		VALUES ($1, '', '', 1, $2, $2, $2)
+		ON CONFLICT (user_id) DO UPDATE
+		SET email = '', name = '', bio = '', locale = '', timezone = '', avatar_url = '', preferences = '{}',
+			version = profiles.version + 1, updated_at = $2, deleted_at = $2
+		RETURNING version`
+	if err := s.db.QueryRow(ctx, query, userID, at).Scan(&version); err != nil {
+		return 0, fmt.Errorf("erase profile: %w", err)
 	}
 	return version, nil
 }
 
 // Update implements profile.Store.
 func (s *Store) Update(ctx context.Context, userID string, update func(profile.Profile) (profile.Profile, []event.Event, error)) (profile.Profile, error) {
-	const read = `SELECT ` + columns + ` FROM profiles WHERE user_id = $1 FOR UPDATE`
+	const read = `SELECT ` + columns + ` FROM profiles WHERE user_id = $1 AND deleted_at IS NULL FOR UPDATE`
 	const write = `
 		UPDATE profiles
 		SET name = @name, bio = @bio, locale = @locale, timezone = @timezone, preferences = @preferences,
@@ -139,7 +160,8 @@ func (s *Store) List(ctx context.Context, q, after string, limit int) ([]profile
 	const query = `
 		SELECT ` + columns + `
 		FROM profiles
-		WHERE (@after = '' OR user_id < NULLIF(@after, '')::uuid)
+		WHERE deleted_at IS NULL
+			AND (@after = '' OR user_id < NULLIF(@after, '')::uuid)
 			AND (@q = '' OR strpos(lower(email), @q) > 0 OR strpos(lower(name), @q) > 0)
 		ORDER BY user_id DESC
 		LIMIT @limit`

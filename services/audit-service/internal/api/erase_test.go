@@ -1,0 +1,48 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// The facts of a deleted account stay, without what says who it was, whether
+// they come before the deletion or after it.
+func TestDeletedUserIsErased(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const gone = "01926f39-0000-7000-8000-000000000001"
+	own := event.Origin{Actor: event.Actor{Type: "user", ID: gone}, IP: "192.0.2.77", UserAgent: "Ann's Browser"}
+	admins := event.Origin{Actor: event.Actor{Type: "admin", ID: "01926f39-0000-7000-8000-00000000000a"}, IP: "192.0.2.1"}
+	signUp := event.UserSignedUp{Email: "ann@example.com", Name: "Ann", Role: "user"}
+	s.publish(newEvent(gone, own, signUp), newEvent(gone, own, event.UserLoggedIn{SessionID: "s", DeviceName: "Ann's phone"}),
+		newEvent("somebody else", admins, signUp))
+	s.wantRecords(3)
+	s.publish(newEvent(gone, admins, event.UserDeleted{}))
+	s.wantRecords(4)
+	s.publish(newEvent(gone, own, event.UserEmailVerified{Email: "ann@example.com"}))
+	others := 0
+	for _, r := range s.wantRecords(5) {
+		data := string(r.Data)
+		switch {
+		case r.SubjectID != gone:
+			others++
+			if !strings.Contains(data, "ann@example.com") || r.IP == "" {
+				t.Errorf("somebody else's record was erased: %+v %s", r, data)
+			}
+		case strings.Contains(strings.ToLower(data), "ann"):
+			t.Errorf("%s still says %s", r.Type, data)
+		case r.Actor.ID == gone && (r.IP != "" || r.UserAgent != ""):
+			t.Errorf("%s still comes from %s, %s", r.Type, r.IP, r.UserAgent)
+		case r.Actor.ID != gone && r.IP == "":
+			t.Errorf("%s does not say where the administrator was", r.Type)
+		}
+		if r.Type == "user.signed_up" && !strings.Contains(data, `"role"`) {
+			t.Errorf("the fact itself is gone: %s", data)
+		}
+	}
+	if others != 1 {
+		t.Errorf("%d records of others, want 1", others)
+	}
+}

@@ -1,0 +1,38 @@
+package api_test
+
+import (
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/email-service/internal/api"
+)
+
+// Nobody whose account is gone gets a mail, and where the earlier ones went is
+// forgotten.
+func TestDeletedUserGetsNoMail(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	to := newAddress()
+	first := s.requested(to, nil)
+	s.publish(first)
+	s.wantMails(to, 1)
+	s.wantSettled()
+	gone := testkit.NewEvent(t.Context(), first.Subject, event.UserDeleted{})
+	s.publish(gone)
+	s.wantSettled()
+	s.publish(testkit.NewEvent(t.Context(), first.Subject, event.SessionRefreshReused{SessionID: "s", Email: to, Name: "Ann"}))
+	s.wantSettled()
+	s.wantMails(to, 1)
+	s.wantStatus(first, "sent", 1)
+	var page struct{ Data []struct{ ID string } }
+	if status := s.get(api.Prefix+"/messages?to="+url.QueryEscape(to), token.RoleAdmin, &page); status != 200 || len(page.Data) != 0 {
+		t.Errorf("messages to the address = %d, %+v", status, page)
+	}
+	// Somebody else may have the address now.
+	s.publish(s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(time.Hour) }))
+	s.wantMails(to, 2)
+}

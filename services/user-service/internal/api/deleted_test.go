@@ -1,0 +1,32 @@
+package api_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// A profile goes with its account, out of the cache as well, and neither a late
+// sign-up nor a token that is still good brings it back.
+func TestDeletedUserHasNoProfile(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me := newUser()
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"Counts."}`), 200)
+	s.want(s.do(me, "GET", "/me", ""), 200)
+	s.publish(me.UserID, time.Now(), event.UserDeleted{})
+	s.wantSettled()
+	s.want(s.do(me, "GET", "/me", ""), 404)
+	s.publish(me.UserID, time.Now(), event.UserSignedUp{Email: me.Email, Name: me.Name, Role: "user"})
+	s.wantSettled()
+	s.want(s.do(me, "GET", "/me", ""), 404)
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"Back."}`), 404)
+	if a := s.want(s.do(token.Identity{UserID: uuid.NewString(), Role: token.RoleAdmin}, "GET", "/?q="+me.Email, ""), 200); string(a.Data) != "[]" {
+		t.Errorf("list = %s", a.Data)
+	}
+}
