@@ -244,29 +244,37 @@ func inbox(t *testing.T, email string) ([]mail, error) {
 	return mine, nil
 }
 
-var verificationLink = regexp.MustCompile(`https?://\S+/api/v1/auth/verify-email\?token=[A-Za-z0-9_%-]+`)
-
 // awaitLink waits for the verification mail and returns the link in its text.
 func awaitLink(t *testing.T, email string) string {
 	t.Helper()
-	var first mail
+	return awaitLinkTo(t, email, "verify-email")
+}
+
+// awaitLinkTo waits for a mail with a link to a landing page and returns the link
+// in its text.
+func awaitLinkTo(t *testing.T, email, page string) string {
+	t.Helper()
+	target := regexp.MustCompile(`https?://\S+/api/v1/auth/` + page + `\?token=[A-Za-z0-9_%-]+`)
+	var found string
 	eventually(t, func() error {
 		mails, err := inbox(t, email)
-		if err == nil && len(mails) == 0 {
-			err = fmt.Errorf("no mail to %s", email)
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			first = mails[0]
+		for _, m := range mails {
+			var full mail
+			if err := getJSON(t, facts(t).MailboxURL+"/api/v1/message/"+m.ID, &full); err != nil {
+				return err
+			}
+			if found = target.FindString(full.Text); found == "" {
+				continue
+			}
+			if !strings.Contains(full.HTML, page+"?token=") {
+				t.Fatalf("the mail has a link in text and none in HTML:\n%s", full.HTML)
+			}
+			return nil
 		}
-		return err
+		return fmt.Errorf("no mail to %s with a link to %s", email, page)
 	})
-	var full mail
-	if err := getJSON(t, facts(t).MailboxURL+"/api/v1/message/"+first.ID, &full); err != nil {
-		t.Fatal(err)
-	}
-	link := verificationLink.FindString(full.Text)
-	if link == "" || !strings.Contains(full.HTML, "verify-email?token=") {
-		t.Fatalf("the mail has no link in text and HTML:\n%s", full.Text)
-	}
-	return link
+	return found
 }

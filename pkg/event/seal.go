@@ -73,11 +73,6 @@ func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
 	return string(plain), nil
 }
 
-// VerificationContext binds a sealed verification token to its account.
-func VerificationContext(subject string) string {
-	return UserVerificationRequested{}.EventName() + " " + subject
-}
-
 // Mask replaces sealed values in decoded JSON, so that people can look at it.
 // It changes maps and lists in place and returns v.
 func Mask(v any) any {

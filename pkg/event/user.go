@@ -1,7 +1,5 @@
 package event
 
-import "time"
-
 // UserSignedUp says that an account exists.
 type UserSignedUp struct {
 	Email string `json:"email" personal:"true"`
@@ -14,21 +12,6 @@ func (UserSignedUp) EventName() string { return "user.signed_up.v1" }
 
 // EventTopics implements Payload.
 func (UserSignedUp) EventTopics() []Topic { return []Topic{Audit, User} }
-
-// UserVerificationRequested says that somebody must prove to own an address.
-// Token is sealed for email-service with the context VerificationContext.
-type UserVerificationRequested struct {
-	Email     string    `json:"email" personal:"true"`
-	Name      string    `json:"name" personal:"true"`
-	Token     Sealed    `json:"token"`
-	ExpiresAt time.Time `json:"expiresAt"`
-}
-
-// EventName implements Payload.
-func (UserVerificationRequested) EventName() string { return "user.verification_requested.v1" }
-
-// EventTopics implements Payload.
-func (UserVerificationRequested) EventTopics() []Topic { return []Topic{Email} }
 
 // UserEmailVerified says that the owner of the account reads mail at Email.
 type UserEmailVerified struct {

@@ -61,8 +61,8 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 		return err
 	}
 	defer db.Close()
-	rows := store.New(db, outbox.New(name))
-	accounts, _, err := open(ctx, rows, token.NewRevocations(rows.Revocations, log, time.Now), cfg)
+	rows := store.New(db, outbox.New(name), time.Now)
+	accounts, _, err := open(ctx, rows, token.NewRevocations(rows.Revocations, log, time.Now), log, cfg)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,11 @@ type Config struct {
 	RefreshGrace    time.Duration `envconfig:"REFRESH_GRACE" default:"10s" desc:"How long the refresh token before the current one gets the current one again; 0 is strict."`
 	VerificationTTL time.Duration `envconfig:"VERIFICATION_TTL" default:"24h" desc:"How long a verification link works."`
 
+	ResetTTL time.Duration `envconfig:"RESET_TTL" default:"30m" desc:"How long a link to choose a new password works; at most 1h."`
+
+	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (everybody, and a taken address is refused), strict (everybody, and only a mail tells whether the address is taken) or closed (nobody)."`
+	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
+
 	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
 	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time; 0 is the number of cores. Each takes 19 MiB."`
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
@@ -64,6 +69,14 @@ func (c Config) ValidateAll() error {
 	if c.VerificationTTL <= 0 {
 		faults = append(faults, errors.New("VERIFICATION_TTL: want more than 0"))
 	}
+	if c.ResetTTL <= 0 || c.ResetTTL > time.Hour {
+		faults = append(faults, errors.New("RESET_TTL: want more than 0 and at most 1h"))
+	}
+	switch account.Mode(c.SignUpMode) {
+	case account.Open, account.Strict, account.Closed:
+	default:
+		faults = append(faults, errors.New("SIGNUP_MODE: want open, strict or closed"))
+	}
 	if c.PasswordMinLength < 8 || c.PasswordMinLength > 128 {
 		faults = append(faults, errors.New("PASSWORD_MIN_LENGTH: want 8 to 128"))
 	}
@@ -82,6 +95,6 @@ func (c Config) ValidateAll() error {
 func (c Config) lifetimes() account.Lifetimes {
 	return account.Lifetimes{
 		Access: c.AccessTokenTTL, RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
-		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL,
+		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL,
 	}
 }

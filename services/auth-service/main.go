@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -41,9 +42,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer redis.Close()
 
 	box := outbox.New(name)
-	rows := store.New(db, box)
+	rows := store.New(db, box, time.Now)
 	revocations := token.NewRevocations(rows.Revocations, s.Log, time.Now)
-	accounts, issuer, err := open(ctx, rows, revocations, cfg)
+	accounts, issuer, err := open(ctx, rows, revocations, s.Log, cfg)
 	if err != nil {
 		return err
 	}
@@ -68,6 +69,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("postgres", db.Ping)
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
+		accounts,
 		revocations,
 		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
@@ -78,7 +80,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 }
 
 // open wires the domain to its store.
-func open(ctx context.Context, rows *store.Store, revocations *token.Revocations, cfg Config) (*account.Accounts, *account.Issuer, error) {
+func open(ctx context.Context, rows *store.Store, revocations *token.Revocations, log *slog.Logger, cfg Config) (*account.Accounts, *account.Issuer, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
 		return nil, nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
@@ -103,6 +105,9 @@ func open(ctx context.Context, rows *store.Store, revocations *token.Revocations
 		Sealer:            links,
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
+		Mode:              account.Mode(cfg.SignUpMode),
+		RequireVerified:   cfg.RequireVerifiedEmail,
+		Log:               log,
 		Now:               time.Now,
 	}), issuer, nil
 }

@@ -67,9 +67,6 @@ type Tokens struct {
 	SessionID        string
 }
 
-// Purposes of one-time tokens.
-const purposeVerifyEmail = "verify_email"
-
 // OneTimeToken proves that whoever has it reads mail at Email.
 type OneTimeToken struct {
 	Hash      []byte
@@ -90,10 +87,14 @@ var (
 	ErrRefreshExpired     = problem.New(problem.Unauthenticated, "refresh_token_expired", "The session has expired. Sign in again.")
 	ErrRefreshReused      = problem.New(problem.Unauthenticated, "refresh_token_reused", "This refresh token was used before. The session has been ended for safety.")
 	ErrSessionRevoked     = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
+	ErrEmailNotVerified   = problem.New(problem.Forbidden, "email_not_verified", "Confirm your email address first. We have sent you a mail.")
+	ErrSignUpClosed       = problem.New(problem.Forbidden, "signup_closed", "New accounts are made by administrators only.")
+	ErrTooManyMails       = problem.New(problem.TooManyRequests, "too_many_mails", "This address got too many mails of late. Try again later.").WithRetryAfter(time.Hour)
 	ErrTokenInvalid       = problem.New(problem.Invalid, "token_invalid", "This link is not valid any more.")
 	ErrTokenExpired       = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
 	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
 	ErrSessionNotFound    = problem.New(problem.NotFound, "session_not_found", "There is no such session.")
+	ErrMeanwhile          = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
 	ErrCurrentPassword    = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
 	ErrOwnRights          = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
 	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last administrator. Make another one first.")

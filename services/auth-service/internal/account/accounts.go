@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -23,6 +24,16 @@ type Store interface {
 	// afterwards, unless decide fails. It fails with ErrTokenInvalid if there is
 	// no such token.
 	UseToken(ctx context.Context, purpose string, hash []byte, decide func(t OneTimeToken, c *Change) error) error
+	// TokenOwner returns the owner of a one-time token that can still be used or
+	// has expired. It fails with ErrTokenInvalid.
+	TokenOwner(ctx context.Context, purpose string, hash []byte) (Account, error)
+	// AddRequest stores a request for TakeRequest.
+	AddRequest(ctx context.Context, r Request) error
+	// TakeRequest is ChangeAccount for the address of the oldest request that is
+	// due at now. The change is empty if no account has it; an account that serve
+	// puts there is created. If serve fails, the request is due again later. It
+	// reports whether there was a request.
+	TakeRequest(ctx context.Context, now time.Time, serve func(r Request, c *Change) error) (bool, error)
 	// Account fails with ErrNotFound.
 	Account(ctx context.Context, id string) (Account, error)
 	// AccountByEmail finds an account by the key of its address, or fails with ErrNotFound.
@@ -56,6 +67,7 @@ type Lifetimes struct {
 	Session      time.Duration // of a session, whatever happens
 	RefreshGrace time.Duration // in which the token before the current one still gets the current one
 	Verification time.Duration // of a verification link
+	Reset        time.Duration // of a link to choose a new password
 }
 
 // Accounts is the service. It is safe for concurrent use.
@@ -67,7 +79,12 @@ type Accounts struct {
 	sealer    *event.Sealer
 	lifetimes Lifetimes
 	minLength int
+	mode      Mode
 	now       func() time.Time
+	log       *slog.Logger
+	wake      chan struct{}
+
+	requireVerified bool
 }
 
 // Config is what Accounts are made of.
@@ -79,14 +96,18 @@ type Config struct {
 	Sealer            *event.Sealer
 	Lifetimes         Lifetimes
 	PasswordMinLength int // code points
+	Mode              Mode
+	RequireVerified   bool // Must an address be verified before its account signs in?
 	Now               func() time.Time
+	Log               *slog.Logger
 }
 
 // New returns the service.
 func New(cfg Config) *Accounts {
 	return &Accounts{
 		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer,
-		lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, now: cfg.Now,
+		lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
+		now: cfg.Now, log: cfg.Log, wake: make(chan struct{}, 1),
 	}
 }
 

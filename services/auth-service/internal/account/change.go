@@ -16,14 +16,25 @@ type Change struct {
 
 	Deleted bool           // the account, and all that belongs to it
 	Started *Session       // a new session
-	Proofs  []OneTimeToken // new ones; each voids the older ones of its purpose
-	Void    []string       // purposes whose tokens are void
+	Void    []string       // purposes whose older tokens are void
+	Proofs  []OneTimeToken // new ones
 	Events  []event.Event
+
+	// MayMail reports whether an address may get one more mail that somebody
+	// asked for, and counts it.
+	MayMail func(ctx context.Context, to Email) (bool, error)
 }
 
 // record adds an event about the account.
 func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 	c.Events = append(c.Events, event.New(ctx, now, c.Account.ID, p))
+}
+
+// setEmail gives the account an address that its owner has proved. What was
+// mailed to another address is void.
+func (c *Change) setEmail(now time.Time, to Email) {
+	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
+	c.Void = append(c.Void, purposeVerifyEmail, purposeReset, purposeChangeEmail)
 }
 
 // endSessions revokes the sessions, but not the one with the id except, and
@@ -39,9 +50,13 @@ func (c *Change) endSessions(ctx context.Context, now time.Time, reason, except 
 	return n
 }
 
-// living reports whether the session with the id is one of those.
-func (c *Change) living(id string) bool {
-	return slices.ContainsFunc(c.Sessions, func(s Session) bool { return s.ID == id && !s.Revoked() })
+// session returns the living session with the id, or nil.
+func (c *Change) session(id string) *Session {
+	i := slices.IndexFunc(c.Sessions, func(s Session) bool { return s.ID == id && !s.Revoked() })
+	if i < 0 {
+		return nil
+	}
+	return &c.Sessions[i]
 }
 
 // ended returns the ids of the sessions that are revoked.

@@ -21,9 +21,20 @@ const (
 )
 
 var (
-	errEmailRequired = problem.Field{Field: "email", Code: "required", Message: "An email address is needed."}
-	errEmailFormat   = problem.Field{Field: "email", Code: "invalid_format", Message: "This is not an email address that can be used here."}
+	errEmailRequired = problem.Field{Code: "required", Message: "An email address is needed."}
+	errEmailFormat   = problem.Field{Code: "invalid_format", Message: "This is not an email address that can be used here."}
 )
+
+// parseEmail is ParseEmail for a member of the input.
+func parseEmail(field, text string) (Email, *problem.Field) {
+	email, fault := ParseEmail(text)
+	if fault != nil {
+		named := *fault
+		named.Field = field
+		return Email{}, &named
+	}
+	return email, nil
+}
 
 // ParseEmail reads an address (RFC 5321, without quoted local parts and
 // without SMTPUTF8). Only ASCII letters are folded in the key, so that no other

@@ -23,7 +23,7 @@ type LogIn struct {
 // ErrAccountDisabled, a validation problem or password.ErrBusy; the first two
 // are recorded as events.
 func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error) {
-	email, emailFault := ParseEmail(in.Email)
+	email, emailFault := parseEmail("email", in.Email)
 	secret, secretFault := password.Normalize("password", in.Password)
 	device, deviceFault := parseLine("deviceName", in.DeviceName, maxDevice)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
@@ -56,6 +56,9 @@ func (a *Accounts) login(ctx context.Context, email Email, secret, device string
 	}
 	if account.Status != Active {
 		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+	}
+	if a.requireVerified && !account.EmailVerified {
+		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
 	}
 	newHash := ""
 	if stale {
@@ -101,44 +104,45 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 	}
 }
 
-// changeOwn is change for the caller's own account, with the password as proof
-// that it is not somebody at an unlocked screen. It fails with
-// ErrCurrentPassword, which is recorded.
-func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, field, current string, decide func(c *Change) error) error {
+// authenticate returns the caller's account if current is its password: proof
+// that it is not somebody at an unlocked screen. It fails with a validation
+// problem, ErrCurrentPassword, which is recorded, or password.ErrBusy.
+func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
 	secret, fault := password.Normalize(field, current)
 	if err := faults(fault); err != nil {
-		return err
+		return Account{}, err
 	}
-	for range maxChanges {
-		account, err := a.store.Account(ctx, caller.UserID)
-		if errors.Is(err, ErrNotFound) {
+	owner, err := a.store.Account(ctx, caller.UserID)
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, ErrSessionRevoked
+	}
+	if err != nil {
+		return Account{}, err
+	}
+	ok, _, err := a.hasher.Verify(ctx, owner.PasswordHash, secret)
+	if err != nil {
+		return Account{}, err
+	}
+	if !ok {
+		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
+	}
+	return owner, nil
+}
+
+// changeOwn is change for the caller's own account, as authenticate returned it.
+// It fails with ErrMeanwhile if the password is another one by now.
+func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
+	err := a.change(ctx, owner.ID, func(c *Change) error {
+		if c.Account.PasswordHash != owner.PasswordHash {
+			return ErrMeanwhile
+		}
+		if c.session(caller.SessionID) == nil {
 			return ErrSessionRevoked
 		}
-		if err != nil {
-			return err
-		}
-		ok, _, err := a.hasher.Verify(ctx, account.PasswordHash, secret)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return a.loginFailed(ctx, account, ErrCurrentPassword)
-		}
-		err = a.change(ctx, account.ID, func(c *Change) error {
-			if c.Account.PasswordHash != account.PasswordHash {
-				return ErrChanged
-			}
-			if !c.living(caller.SessionID) {
-				return ErrSessionRevoked
-			}
-			return decide(c)
-		})
-		if errors.Is(err, ErrNotFound) {
-			return ErrSessionRevoked
-		}
-		if !errors.Is(err, ErrChanged) {
-			return err
-		}
+		return decide(c)
+	})
+	if errors.Is(err, ErrNotFound) {
+		return ErrSessionRevoked
 	}
-	return fmt.Errorf("change account: %w", ErrChanged)
+	return err
 }

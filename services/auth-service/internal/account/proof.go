@@ -5,25 +5,101 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// requestVerification adds a proof and the event that carries its secret,
-// sealed, to email-service.
-func (a *Accounts) requestVerification(ctx context.Context, c *Change) {
-	now := a.time()
-	secret := newSecret()
+// Purposes of one-time tokens.
+const (
+	purposeVerifyEmail = "verify_email"
+	purposeReset       = "reset_password"
+	purposeChangeEmail = "change_email"
+	purposeRevertEmail = "revert_email"
+)
+
+// link is a kind of mail with a link.
+type link struct {
+	purpose string
+	life    func(Lifetimes) time.Duration
+	event   func(event.Link) event.Payload
+}
+
+var (
+	verifyLink = link{
+		purposeVerifyEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		func(l event.Link) event.Payload { return event.UserVerificationRequested(l) },
+	}
+	resetLink = link{
+		purposeReset, func(l Lifetimes) time.Duration { return l.Reset },
+		func(l event.Link) event.Payload { return event.UserResetLinkIssued(l) },
+	}
+	changeLink = link{
+		purposeChangeEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		func(l event.Link) event.Payload { return event.UserEmailChangeLinkIssued(l) },
+	}
+	revertLink = link{
+		purposeRevertEmail, func(Lifetimes) time.Duration { return revertLife },
+		func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
+	}
+)
+
+// revertLife is how long the owner of an address can take a change back: long
+// enough for somebody on a holiday.
+const revertLife = 7 * 24 * time.Hour
+
+// issue adds a one-time token to c, and the event that carries it, sealed, to
+// email-service, which mails it to an address. Older tokens of the kind are void, except those that take a
+// change back.
+func (a *Accounts) issue(ctx context.Context, c *Change, kind link, to Email) {
+	now, secret := a.time(), newSecret()
 	proof := OneTimeToken{
-		Hash: hashSecret(secret), Purpose: purposeVerifyEmail,
-		AccountID: c.Account.ID, Email: c.Account.Email.Address,
-		CreatedAt: now, ExpiresAt: now.Add(a.lifetimes.Verification),
+		Hash: hashSecret(secret), Purpose: kind.purpose, AccountID: c.Account.ID, Email: to.Address,
+		CreatedAt: now, ExpiresAt: now.Add(kind.life(a.lifetimes)),
 	}
 	c.Proofs = append(c.Proofs, proof)
-	c.record(ctx, now, event.UserVerificationRequested{
-		Email: proof.Email, Name: c.Account.Name,
-		Token:     a.sealer.Seal(secret, event.VerificationContext(c.Account.ID)),
-		ExpiresAt: proof.ExpiresAt,
+	if kind.purpose != purposeRevertEmail { // A thief's second change must not take the owner's way back.
+		c.Void = append(c.Void, kind.purpose)
+	}
+	c.record(ctx, now, kind.event(event.Link{
+		Email: to.Address, Name: c.Account.Name, ExpiresAt: proof.ExpiresAt,
+		Token: a.sealer.Seal(secret, event.LinkContext(kind.event(event.Link{}), c.Account.ID)),
+	}))
+}
+
+// useToken is Store.UseToken for a secret that was mailed. It fails with
+// ErrTokenInvalid or ErrTokenExpired.
+func (a *Accounts) useToken(ctx context.Context, purpose, secret string, decide func(ctx context.Context, t OneTimeToken, c *Change) error) (Account, error) {
+	var changed Account
+	var ended []string
+	err := a.store.UseToken(ctx, purpose, hashSecret(secret), func(t OneTimeToken, c *Change) error {
+		if !a.time().Before(t.ExpiresAt) {
+			return ErrTokenExpired
+		}
+		if err := decide(actAs(ctx, c.Account), t, c); err != nil {
+			return err
+		}
+		changed, ended = c.Account, c.ended()
+		return nil
+	})
+	if err != nil {
+		return Account{}, err
+	}
+	a.revoked.Revoke(ended...)
+	return changed, nil
+}
+
+// VerifyEmail uses the secret of a verification link: once, before it expires,
+// and only while the account still has the address that it was sent to. It fails
+// with ErrTokenInvalid or ErrTokenExpired.
+func (a *Accounts) VerifyEmail(ctx context.Context, secret string) (Account, error) {
+	return a.useToken(ctx, purposeVerifyEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+		if t.Email != c.Account.Email.Address {
+			return ErrTokenInvalid
+		}
+		c.Account.EmailVerified, c.Account.UpdatedAt = true, a.time()
+		c.record(ctx, c.Account.UpdatedAt, event.UserEmailVerified{Email: t.Email})
+		return nil
 	})
 }
 

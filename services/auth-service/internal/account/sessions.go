@@ -22,14 +22,17 @@ const (
 
 // The reasons for which sessions are revoked.
 const (
-	reasonLogout      = "logout"
-	reasonLogoutAll   = "logout_all"
-	reasonEnded       = "ended_by_owner"
-	reasonReuse       = "refresh_token_reused"
-	reasonAdmin       = "ended_by_admin"
-	reasonRoleChanged = "role_changed"
-	reasonDisabled    = "account_disabled"
-	reasonDeleted     = "account_deleted"
+	reasonLogout          = "logout"
+	reasonLogoutAll       = "logout_all"
+	reasonEnded           = "ended_by_owner"
+	reasonReuse           = "refresh_token_reused"
+	reasonAdmin           = "ended_by_admin"
+	reasonRoleChanged     = "role_changed"
+	reasonPasswordChanged = "password_changed"
+	reasonPasswordReset   = "password_reset"
+	reasonEmailReverted   = "email_change_reverted"
+	reasonDisabled        = "account_disabled"
+	reasonDeleted         = "account_deleted"
 )
 
 // Refresh exchanges a refresh token, in one transaction with the session
@@ -182,7 +185,11 @@ func (a *Accounts) Sessions(ctx context.Context, caller token.Identity) ([]Sessi
 // Delete deletes the caller's account, for good, if password is theirs. It
 // fails with ErrCurrentPassword or ErrLastAdmin.
 func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current string) error {
-	return a.changeOwn(ctx, caller, "password", current, func(c *Change) error {
+	owner, err := a.authenticate(ctx, caller, "password", current)
+	if err != nil {
+		return err
+	}
+	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
 		a.delete(ctx, c)
 		return nil
 	})

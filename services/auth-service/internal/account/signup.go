@@ -8,7 +8,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
@@ -18,50 +17,76 @@ type SignUp struct {
 	Email, Password, Name string
 }
 
+// Mode says who may sign up, and what they learn from it.
+type Mode string
+
+// The modes.
+const (
+	Open   Mode = "open"   // everybody; who signs up learns whether an address has an account
+	Strict Mode = "strict" // everybody; only a mail to the address says so
+	Closed Mode = "closed" // nobody; administrators make accounts
+)
+
+// SignedUp is what a sign-up led to. In Strict mode it says nothing.
+type SignedUp struct {
+	Account Account
+	Tokens  *Tokens // nil if the address must be verified first
+}
+
 // Register creates an account and signs it in. The account, its session and
 // its events commit together or not at all. It fails with a validation problem,
-// ErrWeakPassword, ErrEmailTaken or password.ErrBusy.
-func (a *Accounts) Register(ctx context.Context, in SignUp) (Account, Tokens, error) {
+// ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed or password.ErrBusy. In Strict
+// mode the address is told what came of it, and only the address.
+func (a *Accounts) Register(ctx context.Context, in SignUp) (SignedUp, error) {
+	if a.mode == Closed {
+		return SignedUp{}, ErrSignUpClosed
+	}
 	account, secret, err := a.prepare(in)
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return SignedUp{}, err
+	}
+	if a.mode == Strict {
+		return SignedUp{}, a.requestAccount(ctx, account, secret)
 	}
 	// An address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
-		return Account{}, Tokens{}, ErrEmailTaken
+		return SignedUp{}, ErrEmailTaken
 	case !errors.Is(err, ErrNotFound):
-		return Account{}, Tokens{}, err
+		return SignedUp{}, err
 	}
 	if account.PasswordHash, err = a.hasher.Hash(ctx, secret); err != nil {
-		return Account{}, Tokens{}, err
+		return SignedUp{}, err
 	}
 	ctx = actAs(ctx, account)
-	session := a.newSession(ctx, account, "")
-	tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
-	if err != nil {
-		return Account{}, Tokens{}, err
+	c, out := Change{Account: account}, SignedUp{Account: account}
+	a.begin(ctx, &c)
+	if !a.requireVerified {
+		session := a.newSession(ctx, account, "")
+		tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
+		if err != nil {
+			return SignedUp{}, err
+		}
+		c.Started, out.Tokens = &session, &tokens
 	}
-	c := Change{Account: account, Started: &session, Events: []event.Event{a.signedUp(ctx, account)}}
-	a.requestVerification(ctx, &c)
 	if err := a.store.CreateAccount(ctx, c); err != nil {
-		return Account{}, Tokens{}, err
+		return SignedUp{}, err
 	}
-	return account, tokens, nil
+	return out, nil
+}
+
+// begin adds what every new account gets.
+func (a *Accounts) begin(ctx context.Context, c *Change) {
+	c.Events = append(c.Events, a.signedUp(ctx, c.Account))
+	a.issue(ctx, c, verifyLink, c.Account.Email)
 }
 
 // prepare checks a sign-up and returns the account without its hash, and the
 // password in the form that is hashed.
 func (a *Accounts) prepare(in SignUp) (Account, string, error) {
-	email, emailFault := ParseEmail(in.Email)
-	secret, secretFault := password.Normalize("password", in.Password)
+	email, emailFault := parseEmail("email", in.Email)
+	secret, secretFault := a.newPassword("password", in.Password)
 	name, nameFault := parseName(in.Name)
-	if secretFault == nil && len([]rune(secret)) < a.minLength {
-		secretFault = &problem.Field{
-			Field: "password", Code: "too_short",
-			Message: fmt.Sprintf("The password must have at least %d characters.", a.minLength),
-		}
-	}
 	if err := faults(emailFault, secretFault, nameFault); err != nil {
 		return Account{}, "", err
 	}

@@ -97,12 +97,11 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 		if changed.Role != before.Role {
 			c.record(ctx, now, event.UserRoleChanged{Before: before.Role, After: changed.Role})
 		}
-		switch {
-		case changed.Status == before.Status:
-		case changed.Status == Disabled:
+		if changed.Status != before.Status && changed.Status == Disabled {
 			reason = reasonDisabled
 			c.record(ctx, now, event.UserDisabled{Before: before.Status, After: changed.Status})
-		default:
+		}
+		if changed.Status != before.Status && changed.Status == Active {
 			c.record(ctx, now, event.UserEnabled{Before: before.Status, After: changed.Status})
 		}
 		c.endSessions(ctx, now, reason, "")

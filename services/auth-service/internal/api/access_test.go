@@ -27,6 +27,16 @@ var mayCall = map[string]string{
 	"POST /refresh":                    anyone,
 	"GET /verify-email":                anyone,
 	"POST /verify-email":               anyone,
+	"POST /resend-verification":        anyone,
+	"POST /forgot-password":            anyone,
+	"GET /reset-password":              anyone,
+	"POST /reset-password":             anyone,
+	"GET /change-email/confirm":        anyone,
+	"POST /change-email/confirm":       anyone,
+	"GET /change-email/revert":         anyone,
+	"POST /change-email/revert":        anyone,
+	"POST /change-password":            signedIn,
+	"POST /change-email":               signedIn,
 	"GET " + token.RevocationsPath:     anyone,
 	"GET /.well-known/jwks.json":       anyone,
 	"POST /logout":                     signedIn,
@@ -41,7 +51,7 @@ var mayCall = map[string]string{
 	"POST /users/{id}/revoke-sessions": admins,
 }
 
-// TestAccess is SEC-49: the whole table of routes, by everybody who may come.
+// TestAccess is SEC-51: the whole table of routes, by everybody who may come.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -133,7 +143,7 @@ func (s *service) login(email string) answer {
 	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
 }
 
-// TestDenialsAreRecorded is SEC-80: who asked for what is not theirs.
+// TestDenialsAreRecorded is SEC-79: who asked for what is not theirs.
 func TestDenialsAreRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -17,6 +17,7 @@ const prefix = "/api/v1/auth"
 // Routes returns everything that auth-service answers, and who may ask.
 func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
 	a := &api{accounts: accounts, jwks: jwks}
+	flows := a.flows()
 	return []web.Route{
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
 		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
@@ -26,8 +27,18 @@ func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
 		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
 		{Method: http.MethodDelete, Path: prefix + "/sessions/{id}", Access: web.SignedIn, Handler: a.endSession},
 		{Method: http.MethodDelete, Path: prefix + "/account", Access: web.SignedIn, Handler: a.deleteAccount},
-		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verifyPage},
-		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: a.verify},
+		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: landing(flows["verify"])},
+		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: submit(flows["verify"], a.verify)},
+		{Method: http.MethodPost, Path: prefix + "/resend-verification", Access: web.Anyone, Handler: a.resend},
+		{Method: http.MethodPost, Path: prefix + "/forgot-password", Access: web.Anyone, Handler: a.forgot},
+		{Method: http.MethodGet, Path: prefix + "/reset-password", Access: web.Anyone, Handler: landing(flows["reset"])},
+		{Method: http.MethodPost, Path: prefix + "/reset-password", Access: web.Anyone, Handler: submit(flows["reset"], a.reset)},
+		{Method: http.MethodPost, Path: prefix + "/change-password", Access: web.SignedIn, Handler: a.changePassword},
+		{Method: http.MethodPost, Path: prefix + "/change-email", Access: web.SignedIn, Handler: a.changeEmail},
+		{Method: http.MethodGet, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: landing(flows["change"])},
+		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: submit(flows["change"], a.confirmEmail)},
+		{Method: http.MethodGet, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: landing(flows["revert"])},
+		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: submit(flows["revert"], a.revertEmail)},
 		{Method: http.MethodGet, Path: prefix + "/users", Access: web.AdminOnly, Handler: a.users},
 		{Method: http.MethodGet, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.user},
 		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.changeUser},
@@ -79,8 +90,13 @@ func tokensOf(t account.Tokens) tokens {
 	}
 }
 
+// signedIn has no tokens if the address must be verified first.
 type signedIn struct {
-	User   user   `json:"user"`
+	User   user    `json:"user"`
+	Tokens *tokens `json:"tokens,omitempty"`
+}
+
+type newTokens struct {
 	Tokens tokens `json:"tokens"`
 }
 
@@ -93,11 +109,17 @@ func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	owner, t, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name})
-	if err != nil {
+	out, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name})
+	switch {
+	case err != nil:
 		return err
+	case out.Account.ID == "":
+		return checkEmail(w)
+	case out.Tokens == nil:
+		return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account)})
 	}
-	return web.OK(w, http.StatusCreated, signedIn{User: userOf(owner), Tokens: tokensOf(t)})
+	t := tokensOf(*out.Tokens)
+	return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account), Tokens: &t})
 }
 
 func (a *api) login(w http.ResponseWriter, r *http.Request) error {
@@ -113,7 +135,8 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: tokensOf(t)})
+	issued := tokensOf(t)
+	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: &issued})
 }
 
 func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
@@ -131,31 +154,7 @@ func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("X-Refresh-Outcome", string(outcome))
-	return web.OK(w, http.StatusOK, struct {
-		Tokens tokens `json:"tokens"`
-	}{tokensOf(t)})
-}
-
-func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
-	if isForm(r) {
-		return a.verifyForm(w, r)
-	}
-	in, err := web.Read[struct {
-		Token string `json:"token"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	if in.Token == "" {
-		return problem.Validation(problem.Field{Field: "token", Code: "required", Message: "The token of the link is needed."})
-	}
-	owner, err := a.accounts.VerifyEmail(r.Context(), in.Token)
-	if err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, struct {
-		User user `json:"user"`
-	}{userOf(owner)})
+	return web.OK(w, http.StatusOK, newTokens{tokensOf(t)})
 }
 
 // revocations tells the verifiers of other processes what was ended. An id of a

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -52,7 +53,9 @@ func TestNothingSecretIsStoredOrSent(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	a := s.signup("ann@example.com")
-	link := s.verificationLink(a.Data.User.ID)
+	link := s.link(event.UserVerificationRequested{}, "ann@example.com", 1)
+	s.forgot("ann@example.com")
+	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": "wrong but long"}), 401, "invalid_credentials")
 	var dump string
 	err := s.db.QueryRow(t.Context(), `
@@ -64,7 +67,7 @@ func TestNothingSecretIsStoredOrSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{goodPassword, "wrong but long", a.Data.Tokens.AccessToken, a.Data.Tokens.RefreshToken, link, "PRIVATE KEY"} {
+	for _, secret := range []string{goodPassword, "wrong but long", a.Data.Tokens.AccessToken, a.Data.Tokens.RefreshToken, link, reset, "PRIVATE KEY"} {
 		if strings.Contains(dump, secret) {
 			t.Errorf("the database holds %q in the clear", secret)
 		}
@@ -211,7 +214,7 @@ func TestSigningKeysSurviveARestart(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	_, _, before := s.do("GET", "/.well-known/jwks.json", "", "", "")
-	rows := store.New(s.db, outbox.New("auth-service"))
+	rows := store.New(s.db, outbox.New("auth-service"), time.Now)
 	keys, err := rows.SigningKeys(t.Context(), s.sealer)
 	if err != nil || len(keys) != 1 || !strings.Contains(string(before), keys[0].ID) {
 		t.Errorf("SigningKeys = %d keys, %v; set was %s", len(keys), err, before)

@@ -50,7 +50,7 @@ type service struct {
 	now time.Time
 }
 
-func newService(t *testing.T) *service {
+func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	t.Helper()
 	s := &service{t: t, db: testkit.Database(t, outbox.Schema(), store.Schema()), now: time.Now()}
 	var err error
@@ -58,7 +58,7 @@ func newService(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	box := outbox.New("auth-service")
-	rows := store.New(s.db, box)
+	rows := store.New(s.db, box, s.time)
 	keys, err := rows.SigningKeys(t.Context(), s.sealer)
 	if err != nil {
 		t.Fatal(err)
@@ -69,14 +69,19 @@ func newService(t *testing.T) *service {
 	}
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
-	s.accounts = account.New(account.Config{
+	cfg := account.Config{
 		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, 2, 1000), Issuer: issuer, Sealer: s.sealer,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
-			RefreshGrace: 10 * time.Second, Verification: time.Hour,
+			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute,
 		},
-		PasswordMinLength: 8, Now: s.time,
-	})
+		PasswordMinLength: 8, Now: s.time, Log: testkit.Log(t), Mode: account.Open,
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	s.accounts = account.New(cfg)
+	testkit.Run(t, s.accounts)
 	jwks, err := issuer.JWKS()
 	if err != nil {
 		t.Fatal(err)

@@ -20,12 +20,8 @@ const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 
 // CreateAccount implements account.Store.
 func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
-	const query = `
-		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
-		VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
 	batch := &pgx.Batch{}
-	batch.Queue(query, accountArgs(c.Account))
-	queueBelongings(batch, c)
+	queueAccount(batch, c)
 	err := s.send(ctx, batch, c.Events...)
 	if postgres.Violates(err, "accounts_email_key") {
 		return account.ErrEmailTaken
@@ -34,6 +30,14 @@ func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
 		return fmt.Errorf("insert account: %w", err)
 	}
 	return nil
+}
+
+func queueAccount(batch *pgx.Batch, c account.Change) {
+	const query = `
+		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
+		VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
+	batch.Queue(query, accountArgs(c.Account))
+	queueBelongings(batch, c)
 }
 
 // ChangeAccount implements account.Store.
@@ -45,6 +49,23 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 		return fmt.Errorf("change account: %w", err)
 	}
 	return nil
+}
+
+// TokenOwner implements account.Store.
+func (s *Store) TokenOwner(ctx context.Context, purpose string, hash []byte) (account.Account, error) {
+	const query = `
+		SELECT ` + accountColumns + `
+		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
+		WHERE t.hash = $1 AND t.purpose = $2 AND t.used_at IS NULL`
+	var a account.Account
+	err := s.db.QueryRow(ctx, query, hash, purpose).Scan(scanAccount(&a)...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return account.Account{}, account.ErrTokenInvalid
+	}
+	if err != nil {
+		return account.Account{}, fmt.Errorf("get owner of token: %w", err)
+	}
+	return a, nil
 }
 
 // UseToken implements account.Store.
@@ -94,6 +115,7 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	if err != nil {
 		return err
 	}
+	c.MayMail = mayMail(tx, s.now())
 	before := c
 	before.Sessions = append([]account.Session(nil), c.Sessions...)
 	if err := decide(&c); err != nil {
@@ -200,7 +222,6 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 		batch.Queue(void, c.Account.ID, purpose)
 	}
 	for _, proof := range c.Proofs {
-		batch.Queue(void, c.Account.ID, proof.Purpose)
 		queueToken(batch, proof)
 	}
 	if c.Started != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -28,12 +29,15 @@ func Schema() postgres.Schema { return postgres.NewSchema("auth", migrations, "m
 type Store struct {
 	db  *pgxpool.Pool
 	box *outbox.Box
+	now func() time.Time
 }
 
 var _ account.Store = (*Store)(nil)
 
 // New returns a store on db, which must have Schema and outbox.Schema.
-func New(db *pgxpool.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
+func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
+	return &Store{db: db, box: box, now: now}
+}
 
 const accountColumns = `a.id::text, a.email, a.email_key, a.email_verified, a.name, a.role, a.status,
 	a.password_hash, a.created_at, a.updated_at`

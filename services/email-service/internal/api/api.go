@@ -35,11 +35,11 @@ func Routes(messages *store.Store) []web.Route {
 
 // Handlers returns what email-service does on which event.
 func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
-	return map[string]bus.Handler{
-		event.UserDeleted{}.EventName():               classified(mailer.Deleted),
-		event.UserVerificationRequested{}.EventName(): classified(mailer.Verification),
-		event.SessionRefreshReused{}.EventName():      classified(mailer.Reuse),
+	handlers := map[string]bus.Handler{event.UserDeleted{}.EventName(): mailer.Deleted}
+	for _, name := range mail.Events() {
+		handlers[name] = classified(mailer.Mail)
 	}
+	return handlers
 }
 
 // Unavailable tells Postgres or the mail server being away from a fault of the

@@ -294,7 +294,7 @@ func TestWhatNoAttemptWouldMend(t *testing.T) {
 	for name, change := range map[string]func(*event.UserVerificationRequested){
 		"sealed with another key": func(p *event.UserVerificationRequested) { p.Token = other.Seal("x", "") },
 		"sealed for another account": func(p *event.UserVerificationRequested) {
-			p.Token = s.sealer.Seal("x", event.VerificationContext("other"))
+			p.Token = s.sealer.Seal("x", event.LinkContext(event.UserVerificationRequested{}, "other"))
 		},
 		"SEC-62 header injection": func(p *event.UserVerificationRequested) { p.Email = "a@example.org\r\nBcc: b@example.org" },
 		"several recipients":      func(p *event.UserVerificationRequested) { p.Email = "a@example.org, b@example.org" },

@@ -136,7 +136,7 @@ const token1 = "the-token-of-the-link"
 func (s *service) requested(to string, change func(*event.UserVerificationRequested)) event.Event {
 	userID := uuid.NewString()
 	p := event.UserVerificationRequested{
-		Email: to, Name: "Ann", Token: s.sealer.Seal(token1, event.VerificationContext(userID)), ExpiresAt: time.Now().Add(time.Hour),
+		Email: to, Name: "Ann", Token: s.sealer.Seal(token1, event.LinkContext(event.UserVerificationRequested{}, userID)), ExpiresAt: time.Now().Add(time.Hour),
 	}
 	if change != nil {
 		change(&p)

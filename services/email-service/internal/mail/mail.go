@@ -4,6 +4,7 @@ package mail
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -152,39 +153,46 @@ func NewMailer(cfg Config) (*Mailer, error) {
 	}, nil
 }
 
-// Verification sends the link that proves that an address is somebody's. It
-// fails with a Rejected, with event.ErrMalformed, event.ErrSeal or ErrExpired,
-// none of which another attempt would mend, or else with a fault that may pass.
-func (m *Mailer) Verification(ctx context.Context, e event.Event) error {
-	p, err := event.Decode[event.UserVerificationRequested](e)
+// Mail sends the mail that e calls for, once. It fails with ErrMalformed for what
+// is no event of Events, with ErrSeal for a link that cannot be opened, and with
+// ErrExpired, Rejected or ErrAway.
+func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
+	kind, ok := kinds[e.Name]
+	if !ok {
+		return fmt.Errorf("%w: there is no mail for %s", event.ErrMalformed, e.Name)
+	}
+	if kind.path == "" {
+		var to struct {
+			Email string `json:"email"`
+		}
+		if err := json.Unmarshal(e.Data, &to); err != nil {
+			return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
+		}
+		return m.send(ctx, e, to.Email, kind.templates, content{
+			At: e.OccurredAt.UTC().Format(timeFormat), IP: e.IP, Link: m.baseURL,
+		})
+	}
+	link, err := event.DecodeLink(e)
 	if err != nil {
 		return err
 	}
-	token, err := m.sealer.Open(p.Token, event.VerificationContext(e.Subject))
+	token, err := m.sealer.Open(link.Token, e.Name+" "+e.Subject)
 	if err != nil {
 		return fmt.Errorf("open the token: %w", err)
 	}
-	return m.send(ctx, e, p.Email, verification, content{
-		Link:    m.baseURL + "/api/v1/auth/verify-email?token=" + url.QueryEscape(token),
-		Until:   p.ExpiresAt.UTC().Format("2 January 2006, 15:04") + " UTC",
-		expires: p.ExpiresAt,
+	return m.send(ctx, e, link.Email, kind.templates, content{
+		Link:    m.baseURL + "/api/v1/auth" + kind.path + "?token=" + url.QueryEscape(token),
+		Until:   link.ExpiresAt.UTC().Format(timeFormat),
+		At:      e.OccurredAt.UTC().Format(timeFormat),
+		IP:      e.IP,
+		expires: link.ExpiresAt,
 	})
 }
+
+const timeFormat = "2 January 2006, 15:04 MST"
 
 // ErrExpired says that a link was dead before its mail could be sent.
 var ErrExpired = errors.New("the link has expired")
-
-// Reuse warns the owner of a session whose refresh token came back. It fails as
-// Verification does.
-func (m *Mailer) Reuse(ctx context.Context, e event.Event) error {
-	p, err := event.Decode[event.SessionRefreshReused](e)
-	if err != nil {
-		return err
-	}
-	return m.send(ctx, e, p.Email, reuse, content{
-		At: e.OccurredAt.UTC().Format("2 January 2006, 15:04") + " UTC", IP: e.IP,
-	})
-}
 
 // ErrNobody says that a mail is for somebody whose account is gone.
 var ErrNobody = errors.New("the account is gone")

@@ -76,15 +76,33 @@ func TestHowMailsRead(t *testing.T) {
 	t.Parallel()
 	mailer, p, sealer := newMailer(t)
 	const stranger = "Win at https://evil.example"
+	linkOf := func(kind event.Payload) event.Link {
+		return event.Link{
+			Email: "ann@example.org", Name: stranger, ExpiresAt: noon.Add(time.Hour),
+			Token: sealer.Seal("a-token&b=<c>", event.LinkContext(kind, subject)),
+		}
+	}
 	for name, write := range map[string]func() error{
 		"verification": func() error {
-			return mailer.Verification(t.Context(), told(event.UserVerificationRequested{
-				Email: "ann@example.org", Name: stranger,
-				Token: sealer.Seal("a-token&b=<c>", event.VerificationContext(subject)), ExpiresAt: noon.Add(24 * time.Hour),
-			}))
+			return mailer.Mail(t.Context(), told(event.UserVerificationRequested(linkOf(event.UserVerificationRequested{}))))
+		},
+		"reset_password": func() error {
+			return mailer.Mail(t.Context(), told(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))))
+		},
+		"email_change": func() error {
+			return mailer.Mail(t.Context(), told(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))))
+		},
+		"email_changed": func() error {
+			return mailer.Mail(t.Context(), told(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))))
+		},
+		"password_changed": func() error {
+			return mailer.Mail(t.Context(), told(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}))
+		},
+		"signup_repeated": func() error {
+			return mailer.Mail(t.Context(), told(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}))
 		},
 		"session_ended": func() error {
-			return mailer.Reuse(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}))
+			return mailer.Mail(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}))
 		},
 	} {
 		if err := write(); err != nil {
@@ -127,7 +145,7 @@ func TestRecipients(t *testing.T) {
 		"\"a b\"@example.org": false, "a\x00b@example.org": false, "a\u2028b@example.org": false, "a\u0085b@example.org": false,
 		"=?utf-8?q?a=0d=0aBcc:b?= <a@example.org>": false,
 	} {
-		err := mailer.Reuse(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: to}))
+		err := mailer.Mail(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: to}))
 		if good && err != nil || !good && !errors.Is(err, event.ErrMalformed) {
 			t.Errorf("mail to %q: %v", to, err)
 		}

@@ -5,8 +5,12 @@ import (
 	"embed"
 	"fmt"
 	htmltemplate "html/template"
+	"maps"
+	"slices"
 	texttemplate "text/template"
 	"time"
+
+	"github.com/headgate/headgate/pkg/event"
 )
 
 //go:embed templates
@@ -33,10 +37,26 @@ type templates struct {
 	text    *texttemplate.Template
 }
 
-var (
-	verification = load("verification", "Confirm your email address")
-	reuse        = load("session_ended", "We ended a session of yours")
-)
+// kind is what is mailed for an event: a notice, or a link to a landing page of
+// auth-service.
+type kind struct {
+	*templates
+
+	path string // of the landing page, or empty
+}
+
+var kinds = map[string]kind{
+	event.UserVerificationRequested{}.EventName(): {load("verification", "Confirm your email address"), "/verify-email"},
+	event.UserResetLinkIssued{}.EventName():       {load("reset_password", "Choose a new password"), "/reset-password"},
+	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm"},
+	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert"},
+	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), ""},
+	event.UserSignUpRepeated{}.EventName():        {load("signup_repeated", "You already have an account"), ""},
+	event.SessionRefreshReused{}.EventName():      {load("session_ended", "We ended a session of yours"), ""},
+}
+
+// Events returns the names of the events that Mail takes.
+func Events() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 func load(name, subject string) *templates {
 	return &templates{

@@ -43,6 +43,7 @@ func Routes(profiles *profile.Profiles) []web.Route {
 func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
 	return map[string]bus.Handler{
 		event.UserSignedUp{}.EventName():       profiles.SignedUp,
+		event.UserEmailChanged{}.EventName():   profiles.EmailChanged,
 		event.UserDeleted{}.EventName():        profiles.Deleted,
 		event.UserProfileUpdated{}.EventName(): profiles.Updated,
 		event.UserLoggedOut{}.EventName():      profiles.SessionEnded,

@@ -26,6 +26,10 @@ type Store interface {
 	// events that update returns, unless it returns none or fails. It fails
 	// with ErrNotFound.
 	Update(ctx context.Context, userID string, update func(Profile) (Profile, []event.Event, error)) (Profile, error)
+	// SetEmail gives a profile the address that it has as of UpdatedAt, unless it
+	// has one as of later, and returns the profile's version, or 0 if nothing
+	// changed. It stores p if there is no profile.
+	SetEmail(ctx context.Context, p Profile) (version int64, err error)
 	// Erase deletes a profile for good: Get fails from now on, and Seed and
 	// Project make no other. It returns a version that none was.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
@@ -186,6 +190,26 @@ func (p *Profiles) SessionEnded(ctx context.Context, e event.Event) error {
 		return err
 	}
 	return p.cache.Invalidate(ctx, userID, 0)
+}
+
+// EmailChanged gives a profile its new address.
+func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
+	changed, err := event.Decode[event.UserEmailChanged](e)
+	if err != nil {
+		return err
+	}
+	userID, err := subject(e)
+	if err != nil {
+		return err
+	}
+	at := e.OccurredAt.UTC()
+	version, err := p.store.SetEmail(ctx, Profile{
+		UserID: userID, Email: changed.Email, Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
+	})
+	if err != nil {
+		return err
+	}
+	return p.cache.Invalidate(ctx, userID, version)
 }
 
 // Deleted erases the profile of an account that is gone.

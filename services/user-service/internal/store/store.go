@@ -90,9 +90,11 @@ func (s *Store) Seed(ctx context.Context, p profile.Profile) (profile.Profile, e
 func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, err error) {
 	const merge = `DO UPDATE
 	SET email = COALESCE(NULLIF(profiles.email, ''), excluded.email),
+		name = COALESCE(NULLIF(profiles.name, ''), excluded.name),
 		created_at = LEAST(profiles.created_at, excluded.created_at),
 		version = profiles.version + CASE
 			WHEN profiles.created_at > excluded.created_at OR profiles.email = '' AND excluded.email <> ''
+				OR profiles.name = '' AND excluded.name <> ''
 			THEN 1 ELSE 0 END
 	WHERE profiles.deleted_at IS NULL
 	RETURNING version`
@@ -102,6 +104,25 @@ func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, 
 	}
 	if err != nil {
 		return 0, fmt.Errorf("project profile: %w", err)
+	}
+	return version, nil
+}
+
+// SetEmail implements profile.Store.
+func (s *Store) SetEmail(ctx context.Context, p profile.Profile) (version int64, err error) {
+	const insertOrChange = `
+		INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at, email_at)
+		VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, @updated_at)
+		ON CONFLICT (user_id) DO UPDATE
+		SET email = excluded.email, email_at = excluded.email_at, version = profiles.version + 1, updated_at = excluded.updated_at
+		WHERE profiles.deleted_at IS NULL AND (profiles.email_at IS NULL OR profiles.email_at < excluded.email_at)
+		RETURNING version`
+	err = s.db.QueryRow(ctx, insertOrChange, arguments(p)).Scan(&version)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("set the address of a profile: %w", err)
 	}
 	return version, nil
 }

@@ -1,0 +1,79 @@
+package event
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Link is what all events hold that ask for a mail with a link. Token is sealed
+// for email-service with the LinkContext of the event.
+type Link struct {
+	Email     string    `json:"email" personal:"true"` // where the mail goes
+	Name      string    `json:"name" personal:"true"`
+	Token     Sealed    `json:"token"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// LinkContext binds the sealed token of a link to its event and its account.
+func LinkContext(p Payload, subject string) string { return p.EventName() + " " + subject }
+
+// links are the events that hold a Link.
+var links = []string{
+	UserVerificationRequested{}.EventName(),
+	UserResetLinkIssued{}.EventName(),
+	UserEmailChangeLinkIssued{}.EventName(),
+	UserEmailRevertLinkIssued{}.EventName(),
+}
+
+// DecodeLink is Decode for whatever event holds a Link.
+func DecodeLink(e Event) (Link, error) {
+	var l Link
+	if !slices.Contains(links, e.Name) {
+		return l, fmt.Errorf("%w: %s has no link", ErrMalformed, e.Name)
+	}
+	if err := json.Unmarshal(e.Data, &l); err != nil {
+		return l, fmt.Errorf("%w: %s: %w", ErrMalformed, e.Name, err)
+	}
+	return l, nil
+}
+
+// UserVerificationRequested says that somebody must prove to own an address.
+type UserVerificationRequested Link
+
+// EventName implements Payload.
+func (UserVerificationRequested) EventName() string { return "user.verification_requested.v1" }
+
+// EventTopics implements Payload.
+func (UserVerificationRequested) EventTopics() []Topic { return []Topic{Email} }
+
+// UserResetLinkIssued says that whoever reads mail at the address may choose a
+// new password.
+type UserResetLinkIssued Link
+
+// EventName implements Payload.
+func (UserResetLinkIssued) EventName() string { return "user.reset_link_issued.v1" }
+
+// EventTopics implements Payload.
+func (UserResetLinkIssued) EventTopics() []Topic { return []Topic{Email} }
+
+// UserEmailChangeLinkIssued says that an account shall have the address, if
+// whoever reads mail there confirms it.
+type UserEmailChangeLinkIssued Link
+
+// EventName implements Payload.
+func (UserEmailChangeLinkIssued) EventName() string { return "user.email_change_link_issued.v1" }
+
+// EventTopics implements Payload.
+func (UserEmailChangeLinkIssued) EventTopics() []Topic { return []Topic{Email} }
+
+// UserEmailRevertLinkIssued says that an account had the address until now, and
+// that whoever reads mail there may take the change back.
+type UserEmailRevertLinkIssued Link
+
+// EventName implements Payload.
+func (UserEmailRevertLinkIssued) EventName() string { return "user.email_revert_link_issued.v1" }
+
+// EventTopics implements Payload.
+func (UserEmailRevertLinkIssued) EventTopics() []Topic { return []Topic{Email} }

@@ -1,0 +1,98 @@
+package account
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+)
+
+// newPassword checks a password that somebody chooses and returns it in the form
+// that is hashed.
+func (a *Accounts) newPassword(field, text string) (string, *problem.Field) {
+	secret, fault := password.Normalize(field, text)
+	if fault == nil && len([]rune(secret)) < a.minLength {
+		fault = &problem.Field{
+			Field: field, Code: "too_short",
+			Message: fmt.Sprintf("The password must have at least %d characters.", a.minLength),
+		}
+	}
+	return secret, fault
+}
+
+// hash returns the hash of a password that an account may have. It fails with
+// ErrWeakPassword or password.ErrBusy.
+func (a *Accounts) hash(ctx context.Context, owner Account, secret string) (string, error) {
+	if password.Weak(secret, owner.Email.Address, localPart(owner.Email), owner.Name) {
+		return "", ErrWeakPassword
+	}
+	return a.hasher.Hash(ctx, secret)
+}
+
+// ChangePassword gives the caller's account another password. Its other
+// sessions end; the one at hand gets new tokens. It fails with a validation
+// problem, ErrWeakPassword, ErrCurrentPassword or password.ErrBusy.
+func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, current, next string) (Tokens, error) {
+	secret, fault := a.newPassword("newPassword", next)
+	if err := faults(fault); err != nil {
+		return Tokens{}, err
+	}
+	owner, err := a.authenticate(ctx, caller, "currentPassword", current)
+	if err != nil {
+		return Tokens{}, err
+	}
+	hash, err := a.hash(ctx, owner, secret)
+	if err != nil {
+		return Tokens{}, err
+	}
+	var tokens Tokens
+	err = a.changeOwn(ctx, caller, owner, func(c *Change) error {
+		now := a.time()
+		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
+		c.Void = append(c.Void, purposeReset, purposeChangeEmail)
+		c.endSessions(ctx, now, reasonPasswordChanged, caller.SessionID)
+		c.record(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name})
+		s := c.session(caller.SessionID)
+		a.rotate(ctx, s, now)
+		tokens, err = a.issuer.tokens(c.Account, *s, a.lifetimes, now)
+		return err
+	})
+	return tokens, err
+}
+
+// ResetPassword uses the secret of a reset link. Every session ends and none
+// begins: whoever reads the mail must still sign in. It fails with a validation
+// problem, ErrWeakPassword, ErrTokenInvalid, ErrTokenExpired or password.ErrBusy.
+func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error {
+	chosen, fault := a.newPassword("newPassword", next)
+	if err := faults(fault); err != nil {
+		return err
+	}
+	// Only who has a link makes us hash, and before anything is locked.
+	owner, err := a.store.TokenOwner(ctx, purposeReset, hashSecret(secret))
+	if err != nil {
+		return err
+	}
+	hash, err := a.hash(ctx, owner, chosen)
+	if err != nil {
+		return err
+	}
+	_, err = a.useToken(ctx, purposeReset, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+		if t.Email != c.Account.Email.Address || c.Account.Status != Active {
+			return ErrTokenInvalid
+		}
+		now := a.time()
+		if !c.Account.EmailVerified {
+			c.record(ctx, now, event.UserEmailVerified{Email: t.Email})
+		}
+		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
+		c.Void = append(c.Void, purposeReset, purposeVerifyEmail, purposeChangeEmail)
+		c.endSessions(ctx, now, reasonPasswordReset, "")
+		c.record(ctx, now, event.UserPasswordChanged{Method: "reset", Email: t.Email, Name: c.Account.Name})
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,125 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// Request is something that a stranger asks for by naming an address. It is
+// stored at once and served later, so that whoever asks learns nothing from the
+// answer or its time: whether the address has an account decides what is mailed.
+type Request struct {
+	Purpose  string
+	Email    Email
+	Pending  *Account // of a sign-up
+	Origin   event.Origin
+	Accepted time.Time
+}
+
+// purposeSignUp is the purpose of a request that no one-time token has.
+const purposeSignUp = "sign_up"
+
+// ResendVerification asks for another verification mail. It fails with a
+// validation problem only.
+func (a *Accounts) ResendVerification(ctx context.Context, email string) error {
+	return a.request(ctx, purposeVerifyEmail, email)
+}
+
+// ForgotPassword asks for a mail with which a new password can be chosen. It
+// fails with a validation problem only.
+func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
+	return a.request(ctx, purposeReset, email)
+}
+
+func (a *Accounts) request(ctx context.Context, purpose, text string) error {
+	email, fault := parseEmail("email", text)
+	if err := faults(fault); err != nil {
+		return err
+	}
+	return a.enqueue(ctx, Request{Purpose: purpose, Email: email})
+}
+
+// requestAccount is a sign-up in Strict mode. The hash is made for everybody.
+func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string) error {
+	hash, err := a.hasher.Hash(ctx, secret)
+	if err != nil {
+		return err
+	}
+	pending.PasswordHash = hash
+	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending})
+}
+
+func (a *Accounts) enqueue(ctx context.Context, r Request) error {
+	r.Origin, r.Accepted = event.OriginFrom(ctx), a.time()
+	if err := a.store.AddRequest(ctx, r); err != nil {
+		return err
+	}
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// requestPoll is how late a request is served whose process has died.
+const requestPoll = time.Second
+
+// Run serves requests until ctx ends.
+func (a *Accounts) Run(ctx context.Context) error {
+	poll := time.NewTicker(requestPoll)
+	defer poll.Stop()
+	for ctx.Err() == nil {
+		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
+		if err != nil && ctx.Err() == nil {
+			a.log.ErrorContext(ctx, "request by mail not served; it is tried again", "error", err.Error())
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.wake:
+		case <-poll.C:
+		}
+	}
+	return nil
+}
+
+// serve decides what is mailed for a request. c is the account of the address,
+// or none.
+func (a *Accounts) serve(ctx context.Context, r Request, c *Change) error {
+	ctx = event.WithOrigin(ctx, r.Origin)
+	exists := c.Account.ID != ""
+	if r.Purpose == purposeReset {
+		c.record(ctx, a.time(), event.UserPasswordResetRequested{})
+	}
+	if r.Purpose == purposeSignUp && !exists {
+		c.Account = *r.Pending
+		a.begin(actAs(ctx, c.Account), c)
+		return nil
+	}
+	if !exists || c.Account.Status != Active || r.Purpose == purposeVerifyEmail && c.Account.EmailVerified {
+		return nil
+	}
+	switch ok, err := c.MayMail(ctx, c.Account.Email); {
+	case err != nil:
+		return err
+	case !ok:
+		c.record(ctx, a.time(), event.UserMailCapped{Purpose: r.Purpose})
+		return nil
+	}
+	switch r.Purpose {
+	case purposeVerifyEmail:
+		a.issue(ctx, c, verifyLink, c.Account.Email)
+	case purposeReset:
+		a.issue(ctx, c, resetLink, c.Account.Email)
+	case purposeSignUp:
+		c.record(ctx, a.time(), event.UserSignUpRepeated{Email: c.Account.Email.Address, Name: c.Account.Name})
+	default:
+		return errors.New("unknown purpose " + r.Purpose)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// AddRequest implements account.Store.
+func (s *Store) AddRequest(ctx context.Context, r account.Request) error {
+	const query = `
+		INSERT INTO mail_requests (purpose, email, email_key, account_id, name, password, origin, accepted_at, due_at)
+		VALUES (@purpose, @email, @email_key, @account_id, @name, @password, @origin, @accepted_at, @accepted_at)`
+	origin, err := json.Marshal(r.Origin)
+	if err != nil {
+		return fmt.Errorf("add request: %w", err)
+	}
+	args := pgx.StrictNamedArgs{
+		"purpose": r.Purpose, "email": r.Email.Address, "email_key": r.Email.Key, "origin": origin, "accepted_at": r.Accepted,
+		"account_id": nil, "name": nil, "password": nil,
+	}
+	if p := r.Pending; p != nil {
+		args["account_id"], args["name"], args["password"] = p.ID, p.Name, p.PasswordHash
+	}
+	if _, err := s.db.Exec(ctx, query, args); err != nil {
+		return fmt.Errorf("add request: %w", err)
+	}
+	return nil
+}
+
+// retryRequest is when a request that could not be served is due again.
+const retryRequest = 30 * time.Second
+
+// TakeRequest implements account.Store.
+func (s *Store) TakeRequest(ctx context.Context, now time.Time, serve func(account.Request, *account.Change) error) (bool, error) {
+	const done = `DELETE FROM mail_requests WHERE id = $1`
+	const putOff = `UPDATE mail_requests SET due_at = $2 WHERE id = $1`
+	var id int64
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		r, err := nextRequest(ctx, tx, now, &id)
+		if err != nil {
+			return err
+		}
+		if err := s.serveRequest(ctx, tx, now, r, serve); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, done, id)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) && id == 0 {
+		return false, nil
+	}
+	if err == nil {
+		return true, nil
+	}
+	if id != 0 {
+		_, later := s.db.Exec(ctx, putOff, id, now.Add(retryRequest))
+		err = errors.Join(err, later)
+	}
+	return false, fmt.Errorf("serve request: %w", err)
+}
+
+func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (account.Request, error) {
+	const query = `
+		SELECT id, purpose, email, email_key, account_id::text, name, password, origin, accepted_at
+		FROM mail_requests
+		WHERE due_at <= $1
+		ORDER BY due_at, id
+		LIMIT 1
+		FOR UPDATE SKIP LOCKED`
+	var (
+		r                 account.Request
+		owner, name, hash *string
+		origin            []byte
+	)
+	err := tx.QueryRow(ctx, query, now).Scan(id, &r.Purpose, &r.Email.Address, &r.Email.Key, &owner, &name, &hash, &origin, &r.Accepted)
+	if err != nil {
+		return r, err
+	}
+	if owner != nil && name != nil && hash != nil {
+		r.Pending = &account.Account{
+			ID: *owner, Email: r.Email, Name: *name, Role: token.RoleUser, Status: account.Active,
+			PasswordHash: *hash, CreatedAt: r.Accepted, UpdatedAt: r.Accepted,
+		}
+	}
+	return r, json.Unmarshal(origin, &r.Origin)
+}
+
+func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, now time.Time, r account.Request, serve func(account.Request, *account.Change) error) error {
+	const find = `SELECT id::text FROM accounts WHERE email_key = $1`
+	// One request for an address is served at a time: two sign-ups make one account.
+	if _, err := tx.Exec(ctx, lockAddress, addressHash(r.Email.Key)); err != nil {
+		return err
+	}
+	var owner string
+	err := tx.QueryRow(ctx, find, r.Email.Key).Scan(&owner)
+	if err == nil {
+		return s.changeAccount(ctx, tx, owner, func(c *account.Change) error { return serve(r, c) })
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	c := account.Change{}
+	if err := serve(r, &c); err != nil {
+		return err
+	}
+	batch := &pgx.Batch{}
+	if c.Account.ID != "" {
+		queueAccount(batch, c)
+	}
+	if err := s.box.Queue(batch, c.Events...); err != nil || batch.Len() == 0 {
+		return err
+	}
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// The most mails that an address gets because somebody asked (SEC-34).
+const (
+	mailsPerHour = 3
+	mailsPerDay  = 10
+)
+
+const lockAddress = `SELECT pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 0))`
+
+func addressHash(key string) []byte {
+	sum := sha256.Sum256([]byte(key))
+	return sum[:]
+}
+
+// mayMail returns what account.Change has as MayMail.
+func mayMail(tx pgx.Tx, now time.Time) func(ctx context.Context, to account.Email) (bool, error) {
+	const forget = `
+		DELETE FROM mails_asked
+		WHERE address = $1 AND asked_at <= $2`
+	const count = `
+		SELECT count(*) FILTER (WHERE asked_at > $2), count(*)
+		FROM mails_asked
+		WHERE address = $1`
+	const add = `
+		INSERT INTO mails_asked (address, asked_at)
+		VALUES ($1, $2)`
+	return func(ctx context.Context, to account.Email) (bool, error) {
+		address := addressHash(to.Key)
+		batch := &pgx.Batch{}
+		batch.Queue(lockAddress, address)
+		batch.Queue(forget, address, now.Add(-24*time.Hour))
+		var hour, day int
+		batch.Queue(count, address, now.Add(-time.Hour)).QueryRow(func(row pgx.Row) error { return row.Scan(&hour, &day) })
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return false, fmt.Errorf("count mails to an address: %w", err)
+		}
+		if hour >= mailsPerHour || day >= mailsPerDay {
+			return false, nil
+		}
+		if _, err := tx.Exec(ctx, add, address, now); err != nil {
+			return false, fmt.Errorf("count mails to an address: %w", err)
+		}
+		return true, nil
+	}
+}
