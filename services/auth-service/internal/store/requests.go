@@ -49,7 +49,7 @@ func (s *Store) TakeRequest(ctx context.Context, now time.Time, serve func(accou
 		if err != nil {
 			return err
 		}
-		if err := s.serveRequest(ctx, tx, now, r, serve); err != nil {
+		if err := s.serveRequest(ctx, tx, r, serve); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, done, id)
@@ -94,7 +94,7 @@ func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (acco
 	return r, json.Unmarshal(origin, &r.Origin)
 }
 
-func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, now time.Time, r account.Request, serve func(account.Request, *account.Change) error) error {
+func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.Request, serve func(account.Request, *account.Change) error) error {
 	const find = `SELECT id::text FROM accounts WHERE email_key = $1`
 	// One request for an address is served at a time: two sign-ups make one account.
 	if _, err := tx.Exec(ctx, lockAddress, addressHash(r.Email.Key)); err != nil {
