@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -20,16 +21,8 @@ import (
 func command(t *testing.T, service string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	f := facts(t)
-	binary := filepath.Join(system.dir, "command-"+service)
-	if _, err := os.Stat(binary); err != nil {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./services/"+service)
-		build.Dir, build.Env = root, environment()
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", service, err, out)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), binary, args...)
-	cmd.Env = append(environment(), "ENV=development", "LOCAL_DIR="+t.TempDir(), "DATABASE_URL="+f.DatabaseURLs[strings.TrimSuffix(service, "-service")],
+	cmd := exec.CommandContext(t.Context(), program(t, service), args...)
+	cmd.Env = append(environment(), "ENV=development", "LOCAL_DIR="+system.dir, "DATABASE_URL="+f.DatabaseURLs[strings.TrimSuffix(service, "-service")],
 		"REDIS_URL="+f.RedisURL, "JWKS_URL=http://127.0.0.1:1/", "SMTP_URL="+f.SMTPURL, "MAIL_FROM=a@example.com", "PUBLIC_BASE_URL=http://localhost")
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -40,6 +33,25 @@ func command(t *testing.T, service string, args ...string) (stdout, stderr strin
 		t.Fatal(err)
 	}
 	return out.String(), errs.String(), code
+}
+
+var building sync.Mutex
+
+// program builds a service once and returns its path.
+func program(t *testing.T, service string) string {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	binary := filepath.Join(system.dir, "command-"+service)
+	if _, err := os.Stat(binary); err == nil {
+		return binary
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./services/"+service)
+	build.Dir, build.Env = root, environment()
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", service, err, out)
+	}
+	return binary
 }
 
 // TestDeadLetterCommands lists, shows and discards what is no event.

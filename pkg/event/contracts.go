@@ -20,6 +20,8 @@ func Contracts() []Payload {
 		SessionRefreshReused{},
 		SessionRefreshed{},
 		SessionRevoked{},
+		SigningKeyRetired{},
+		SigningKeyRotated{},
 		UserDeleted{},
 		UserDisabled{},
 		UserEmailChangeLinkIssued{},

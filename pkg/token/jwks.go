@@ -36,7 +36,7 @@ type JWKS struct {
 }
 
 const (
-	jwksMaxAge     = 5 * time.Minute
+	jwksMaxAge     = time.Minute      // a new key is published for longer than this before it signs
 	jwksMinRefetch = 30 * time.Second // for ids that we do not have: strangers choose them
 	jwksFirstRetry = time.Second      // until there is any key at all
 	jwksTimeout    = 3 * time.Second
@@ -48,12 +48,42 @@ func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
 	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, log: log, now: now}
 }
 
+// Run fetches the keys again and again until ctx ends, so that one which was
+// retired is forgotten also by whom nobody asks.
+func (j *JWKS) Run(ctx context.Context) error {
+	again := time.NewTicker(jwksMaxAge)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+		j.mu.Lock()
+		wait := j.begin(ctx, jwksMaxAge/2)
+		j.mu.Unlock()
+		if wait != nil {
+			<-wait
+		}
+	}
+}
+
+// begin starts a fetch if the last one is longer ago than pause, and returns what
+// is closed when the one under way ends, if there is one. j.mu is held.
+func (j *JWKS) begin(ctx context.Context, pause time.Duration) <-chan struct{} {
+	if j.refresh == nil && j.now().Sub(j.tried) >= pause {
+		j.tried = j.now()
+		j.refresh = make(chan struct{})
+		go j.fetch(context.WithoutCancel(ctx), j.refresh)
+	}
+	return j.refresh
+}
+
 // Key implements Keys. It waits for a fetch only if the id is not among the keys
 // at hand, and starts one for such ids at most every 30 s.
 func (j *JWKS) Key(ctx context.Context, kid string) (crypto.PublicKey, error) {
 	j.mu.Lock()
 	key, known := j.keys[kid]
-	age := j.now().Sub(j.tried)
 	var pause time.Duration
 	switch {
 	case known:
@@ -63,12 +93,7 @@ func (j *JWKS) Key(ctx context.Context, kid string) (crypto.PublicKey, error) {
 	default:
 		pause = jwksMinRefetch
 	}
-	if j.refresh == nil && age >= pause {
-		j.tried = j.now()
-		j.refresh = make(chan struct{})
-		go j.fetch(context.WithoutCancel(ctx), j.refresh)
-	}
-	wait := j.refresh
+	wait := j.begin(ctx, pause)
 	j.mu.Unlock()
 
 	if known {

@@ -8,14 +8,9 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
-	"github.com/headgate/headgate/pkg/outbox"
-	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
-	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
 const adminName = "Administrator"
@@ -55,23 +50,14 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the password: %w", err)
 	}
-	log := service.NewLogger(os.Stderr, name, cfg.Common)
-	db, err := postgres.Open(ctx, cfg.Database, log, outbox.Schema(), store.Schema())
-	if err != nil {
+	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+		created, err := t.CreateAdmin(ctx, account.SignUp{
+			Email: args[0], Password: strings.TrimRight(line, "\r\n"), Name: display,
+		})
+		if err != nil {
+			return fmt.Errorf("create administrator: %w", err)
+		}
+		_, err = fmt.Fprintln(os.Stdout, "created administrator", created.ID)
 		return err
-	}
-	defer db.Close()
-	rows := store.New(db, outbox.New(name), time.Now)
-	accounts, _, err := open(ctx, rows, token.NewRevocations(rows.Revocations, log, time.Now), log, cfg)
-	if err != nil {
-		return err
-	}
-	created, err := accounts.CreateAdmin(ctx, account.SignUp{
-		Email: args[0], Password: strings.TrimRight(line, "\r\n"), Name: display,
 	})
-	if err != nil {
-		return fmt.Errorf("create administrator: %w", err)
-	}
-	_, err = fmt.Fprintln(os.Stdout, "created administrator", created.ID)
-	return err
 }

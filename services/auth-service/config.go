@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
 // Config is what the environment says.
@@ -26,6 +28,8 @@ type Config struct {
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
 	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" generate:"true" desc:"Encrypts signing keys in the database. At least 32 random characters; never change it alone."`
 	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
+
+	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as id:secret with commas; the first is for new hashes, the others for old ones. Whoever has the database alone can guess nothing. Never remove one that hashes were made with."`
 
 	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is good; at most 1h."`
 	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lives that nobody refreshes."`
@@ -56,6 +60,9 @@ func (c Config) ValidateAll() error {
 	}
 	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) {
 		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET: must differ from the other secrets"))
+	}
+	if _, err := password.ParsePeppers(c.PasswordPeppers.Reveal()); err != nil {
+		faults = append(faults, fmt.Errorf("PASSWORD_PEPPERS: %w", err))
 	}
 	if c.AccessTokenTTL <= 0 || c.AccessTokenTTL > token.MaxLifetime {
 		faults = append(faults, errors.New("ACCESS_TOKEN_TTL: want more than 0 and at most 1h"))

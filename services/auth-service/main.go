@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -23,11 +25,7 @@ import (
 
 const name = "auth-service"
 
-func main() {
-	service.Main(name, run, service.Command[Config]{
-		Name: "admin create", Usage: "create an administrator: admin create EMAIL [NAME]; the password is read from standard input", Run: createAdmin,
-	})
-}
+func main() { service.Main(name, run, commands...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), store.Schema())
@@ -44,19 +42,19 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	box := outbox.New(name)
 	rows := store.New(db, box, time.Now)
 	revocations := token.NewRevocations(rows.Revocations, s.Log, time.Now)
-	accounts, issuer, err := open(ctx, rows, revocations, s.Log, cfg)
+	keyring, err := openKeyring(ctx, db, box, cfg)
+	if err != nil {
+		return err
+	}
+	accounts, err := open(rows, keyring, revocations, s.Log, cfg)
 	if err != nil {
 		return err
 	}
 	if err := ensureAdmin(ctx, s, accounts, cfg); err != nil {
 		return err
 	}
-	jwks, err := issuer.JWKS()
-	if err != nil {
-		return err
-	}
-	router := web.NewRouter(api.Routes(accounts, jwks), web.Options{
-		Auth:           token.NewVerifier(issuer, revocations, cfg.Expected, time.Now),
+	router := web.NewRouter(api.Routes(accounts, keyring), web.Options{
+		Auth:           token.NewVerifier(keyring, revocations, cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -70,6 +68,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
 		accounts,
+		keyring,
 		revocations,
 		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
@@ -79,29 +78,29 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	)
 }
 
-// open wires the domain to its store.
-func open(ctx context.Context, rows *store.Store, revocations *token.Revocations, log *slog.Logger, cfg Config) (*account.Accounts, *account.Issuer, error) {
+func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Config) (*account.Keyring, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
-		return nil, nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
+		return nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
 	}
+	return account.OpenKeyring(ctx, store.NewKeys(db, box, atRest), time.Now)
+}
+
+// open wires the domain to its store.
+func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revocations, log *slog.Logger, cfg Config) (*account.Accounts, error) {
 	links, err := event.NewSealer(cfg.EventSealKey.Reveal())
 	if err != nil {
-		return nil, nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
+		return nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	keys, err := rows.SigningKeys(ctx, atRest)
+	peppers, err := password.ParsePeppers(cfg.PasswordPeppers.Reveal())
 	if err != nil {
-		return nil, nil, err
-	}
-	issuer, err := account.NewIssuer(cfg.Expected, keys, cfg.RefreshTokenSecret.Reveal())
-	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("PASSWORD_PEPPERS: %w", err)
 	}
 	return account.New(account.Config{
 		Store:             rows,
 		Revocations:       revocations,
-		Hasher:            password.NewHasher(password.Standard, cfg.HashConcurrency, cfg.HashQueue),
-		Issuer:            issuer,
+		Hasher:            password.NewHasher(password.Standard, peppers, cfg.HashConcurrency, cfg.HashQueue),
+		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
 		Sealer:            links,
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
@@ -109,5 +108,5 @@ func open(ctx context.Context, rows *store.Store, revocations *token.Revocations
 		RequireVerified:   cfg.RequireVerifiedEmail,
 		Log:               log,
 		Now:               time.Now,
-	}), issuer, nil
+	}), nil
 }

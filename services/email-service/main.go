@@ -60,9 +60,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	keys := token.NewJWKS(cfg.Remote, s.Log, time.Now)
 	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
 	router := web.NewRouter(append(api.Routes(messages), letters.Routes(api.Prefix)...), web.Options{
-		Auth:           token.NewVerifier(token.NewJWKS(cfg.Remote, s.Log, time.Now), revocations, cfg.Expected, time.Now),
+		Auth:           token.NewVerifier(keys, revocations, cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -81,6 +82,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
+		keys,
 		revocations,
 		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),

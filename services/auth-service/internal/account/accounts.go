@@ -50,6 +50,9 @@ type Store interface {
 	// ErrSessionNotFound. The owner is not locked: whatever takes rights from an
 	// account ends its sessions.
 	UpdateSession(ctx context.Context, id string, update func(s *Session, owner Account) ([]event.Event, error)) error
+	// ImportAccounts stores new accounts with their events and reports for each
+	// whether it did: not if its address or id is taken.
+	ImportAccounts(ctx context.Context, changes []Change) ([]bool, error)
 	// Sessions returns the sessions of an account that live at now, newest first.
 	Sessions(ctx context.Context, accountID string, now time.Time) ([]Session, error)
 	// Record stores events that come with no change.

@@ -1,8 +1,6 @@
 package account
 
 import (
-	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"time"
@@ -13,45 +11,17 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// SigningKey is a key that access tokens are signed with.
-type SigningKey struct {
-	ID  string
-	Key crypto.Signer
-}
-
-// Issuer makes tokens: access tokens signed with the first of its keys, refresh
-// tokens with a secret that nobody else knows. It is safe for concurrent use.
+// Issuer makes tokens: access tokens signed with the keyring, refresh tokens with
+// a secret that nobody else knows. It is safe for concurrent use.
 type Issuer struct {
 	want    token.Expected
-	keys    []SigningKey
+	keys    *Keyring
 	refresh []byte
 }
 
-// NewIssuer returns an issuer. keys must not be empty.
-func NewIssuer(want token.Expected, keys []SigningKey, refreshSecret string) (*Issuer, error) {
-	if len(keys) == 0 {
-		return nil, errors.New("no signing key")
-	}
-	return &Issuer{want: want, keys: keys, refresh: []byte(refreshSecret)}, nil
-}
-
-// Key implements token.Keys.
-func (i *Issuer) Key(_ context.Context, kid string) (crypto.PublicKey, error) {
-	for _, k := range i.keys {
-		if k.ID == kid {
-			return k.Key.Public(), nil
-		}
-	}
-	return nil, token.ErrUnknownKey
-}
-
-// JWKS returns the public keys as a JWK set.
-func (i *Issuer) JWKS() ([]byte, error) {
-	public := map[string]crypto.PublicKey{}
-	for _, k := range i.keys {
-		public[k.ID] = k.Key.Public()
-	}
-	return token.MarshalJWKS(public)
+// NewIssuer returns an issuer.
+func NewIssuer(want token.Expected, keys *Keyring, refreshSecret string) *Issuer {
+	return &Issuer{want: want, keys: keys, refresh: []byte(refreshSecret)}
 }
 
 const refreshType = "refresh+jwt"
@@ -65,7 +35,8 @@ type refreshClaims struct {
 // tokens returns what a client gets for a session as it is now. The refresh
 // token depends on the session alone, so a replay gets the very same one.
 func (i *Issuer) tokens(owner Account, s Session, lifetimes Lifetimes, now time.Time) (Tokens, error) {
-	access, err := token.Sign(i.keys[0].Key, i.keys[0].ID, token.Claims{
+	key := i.keys.signing()
+	access, err := token.Sign(key.Key, key.ID, token.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    i.want.Issuer,
 			Audience:  jwt.ClaimStrings{i.want.Audience},

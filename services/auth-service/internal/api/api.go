@@ -15,8 +15,8 @@ import (
 const prefix = "/api/v1/auth"
 
 // Routes returns everything that auth-service answers, and who may ask.
-func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
-	a := &api{accounts: accounts, jwks: jwks}
+func Routes(accounts *account.Accounts, keyring *account.Keyring) []web.Route {
+	a := &api{accounts: accounts, keyring: keyring}
 	flows := a.flows()
 	return []web.Route{
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
@@ -52,7 +52,7 @@ func Routes(accounts *account.Accounts, jwks []byte) []web.Route {
 
 type api struct {
 	accounts *account.Accounts
-	jwks     []byte
+	keyring  *account.Keyring
 }
 
 type user struct {
@@ -177,8 +177,8 @@ func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 // keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).
 func (a *api) keys(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=300")
-	_, err := w.Write(a.jwks)
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	_, err := w.Write(a.keyring.JWKS())
 	if err != nil {
 		return errors.Join(http.ErrAbortHandler, err)
 	}

@@ -45,6 +45,7 @@ type service struct {
 	db       *pgxpool.Pool
 	sealer   *event.Sealer
 	accounts *account.Accounts
+	keyring  *account.Keyring
 
 	mu  sync.Mutex
 	now time.Time
@@ -59,18 +60,14 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	box := outbox.New("auth-service")
 	rows := store.New(s.db, box, s.time)
-	keys, err := rows.SigningKeys(t.Context(), s.sealer)
-	if err != nil {
+	if s.keyring, err = account.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
 		t.Fatal(err)
 	}
-	issuer, err := account.NewIssuer(testkit.Expected, keys, secret+"-refresh")
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer := account.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh")
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
 	cfg := account.Config{
-		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, 2, 1000), Issuer: issuer, Sealer: s.sealer,
+		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute,
@@ -82,12 +79,8 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	s.accounts = account.New(cfg)
 	testkit.Run(t, s.accounts)
-	jwks, err := issuer.JWKS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, jwks), web.Options{
-		Auth: token.NewVerifier(issuer, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring), web.Options{
+		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		Denied: box.Denials(s.db, testkit.Log(t)),
 	}))
 	t.Cleanup(s.Close)
@@ -246,4 +239,14 @@ func names(events []event.Event) []string {
 		list = append(list, e.Type())
 	}
 	return list
+}
+
+// replica returns the keyring of another process.
+func (s *service) replica() *account.Keyring {
+	s.t.Helper()
+	keyring, err := account.OpenKeyring(s.t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), s.sealer), s.time)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return keyring
 }

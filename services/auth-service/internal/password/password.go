@@ -46,6 +46,7 @@ var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many sign-ins at onc
 // Hasher makes and checks hashes. It is safe for concurrent use.
 type Hasher struct {
 	params  Params
+	peppers Peppers
 	slots   chan struct{}
 	waiting atomic.Int64
 	queue   int64
@@ -54,11 +55,11 @@ type Hasher struct {
 
 // NewHasher returns a hasher that works on at most concurrency hashes at a time
 // (the number of cores if zero) while at most queue others wait.
-func NewHasher(params Params, concurrency, queue int) *Hasher {
+func NewHasher(params Params, peppers Peppers, concurrency, queue int) *Hasher {
 	if concurrency <= 0 {
 		concurrency = runtime.GOMAXPROCS(0)
 	}
-	h := &Hasher{params: params, slots: make(chan struct{}, concurrency), queue: int64(queue)}
+	h := &Hasher{params: params, peppers: peppers, slots: make(chan struct{}, concurrency), queue: int64(queue)}
 	h.dummy = h.encode([]byte(rand.Text()), salt())
 	return h
 }
@@ -83,21 +84,19 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 	}
 	defer h.leave()
 	if hash == "" {
-		_, err := h.check(h.dummy, password)
+		_, _, err := h.check(h.dummy, password)
 		return false, false, err
 	}
-	if strings.HasPrefix(hash, "$2") {
-		return checkBcrypt(hash, password)
+	if !strings.HasPrefix(hash, "$2") {
+		return h.check(hash, password)
 	}
-	ok, err = h.check(hash, password)
-	if err != nil {
-		return false, false, err
+	ok, stale, err = checkBcrypt(hash, password)
+	if err == nil && !ok {
+		// A cheap hash of an earlier system would answer sooner than the hash of
+		// nobody, and so tell that there is an account.
+		_, _, err = h.check(h.dummy, password)
 	}
-	parsed, err := parse(hash)
-	if err != nil {
-		return false, false, err
-	}
-	return ok, parsed.params != h.params, nil
+	return ok, stale, err
 }
 
 func (h *Hasher) enter(ctx context.Context) error {
@@ -128,21 +127,39 @@ func salt() []byte {
 }
 
 func (h *Hasher) encode(password, salt []byte) string {
-	p := h.params
+	p, keyID := h.params, ""
+	if len(h.peppers) > 0 {
+		keyID = h.peppers[0].ID
+		password = h.peppers[0].apply(password)
+	}
 	key := argon2.IDKey(password, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
 	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s",
-		argon2.Version, p.MemoryKiB, p.Passes, p.Threads, b64.EncodeToString(salt), b64.EncodeToString(key))
+	return fmt.Sprintf("$argon2id$v=%d$%s$%s$%s",
+		argon2.Version, parsed{params: p, keyID: keyID}.costs(), b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
-func (h *Hasher) check(hash, password string) (bool, error) {
+// check reports whether password fits hash, and whether Hash would make it the
+// same way today.
+func (h *Hasher) check(hash, password string) (ok, stale bool, err error) {
 	parsed, err := parse(hash)
 	if err != nil {
-		return false, err
+		return false, false, err
+	}
+	secret, current := []byte(password), ""
+	if len(h.peppers) > 0 {
+		current = h.peppers[0].ID
+	}
+	if parsed.keyID != "" {
+		pepper, ok := h.peppers.find(parsed.keyID)
+		if !ok {
+			return false, false, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, parsed.keyID)
+		}
+		secret = pepper.apply(secret)
 	}
 	p := parsed.params
-	key := argon2.IDKey([]byte(password), parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
-	return subtle.ConstantTimeCompare(key, parsed.key) == 1, nil
+	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
+	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
+	return ok, p != h.params || parsed.keyID != current, nil
 }
 
 // checkBcrypt refuses what bcrypt would cut off (TRAPS T12).
@@ -162,10 +179,34 @@ func checkBcrypt(hash, password string) (ok, stale bool, err error) {
 
 type parsed struct {
 	params    Params
+	keyID     string // of the pepper, or empty
 	salt, key []byte
 }
 
+func (p parsed) costs() string {
+	costs := fmt.Sprintf("m=%d,t=%d,p=%d", p.params.MemoryKiB, p.params.Passes, p.params.Threads)
+	if p.keyID != "" {
+		costs += ",keyid=" + p.keyID
+	}
+	return costs
+}
+
 var errHash = errors.New("password hash is not understood")
+
+// CheckHash says why Verify could never take hash, or returns nil.
+func CheckHash(hash string) error {
+	if strings.HasPrefix(hash, "$2") {
+		if _, err := bcrypt.Cost([]byte(hash)); err != nil || len(hash) != bcryptHashBytes {
+			return errHash
+		}
+		return nil
+	}
+	_, err := parse(hash)
+	return err
+}
+
+// bcryptHashBytes is how long the text of a bcrypt hash is.
+const bcryptHashBytes = 60
 
 // parse reads a PHC string of Argon2id.
 func parse(hash string) (parsed, error) {
@@ -174,8 +215,10 @@ func parse(hash string) (parsed, error) {
 		return parsed{}, errHash
 	}
 	var p parsed
-	n, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)
-	if err != nil || n != 3 || parts[3] != fmt.Sprintf("m=%d,t=%d,p=%d", p.params.MemoryKiB, p.params.Passes, p.params.Threads) {
+	costs, keyID, _ := strings.Cut(parts[3], ",keyid=")
+	n, err := fmt.Sscanf(costs, "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)
+	p.keyID = keyID
+	if err != nil || n != 3 || parts[3] != p.costs() {
 		return parsed{}, errHash
 	}
 	if p.params.MemoryKiB < 8 || p.params.MemoryKiB > maxMemoryKiB || p.params.Passes < 1 || p.params.Passes > maxPasses || p.params.Threads < 1 {

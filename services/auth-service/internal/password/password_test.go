@@ -15,7 +15,7 @@ var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
 
 func TestHashAndVerify(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(cheap, 1, 10)
+	h := password.NewHasher(cheap, nil, 1, 10)
 	hash, err := h.Hash(t.Context(), "correct horse")
 	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=64,t=1,p=1$") {
 		t.Fatalf("Hash = %q, %v", hash, err)
@@ -33,7 +33,7 @@ func TestHashAndVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := password.NewHasher(password.Params{MemoryKiB: 128, Passes: 1, Threads: 1}, 1, 10)
+	other := password.NewHasher(password.Params{MemoryKiB: 128, Passes: 1, Threads: 1}, nil, 1, 10)
 	for name, tc := range map[string]struct {
 		hasher         *password.Hasher
 		hash, password string
@@ -58,7 +58,7 @@ func TestHashAndVerify(t *testing.T) {
 
 func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(cheap, 1, 10)
+	h := password.NewHasher(cheap, nil, 1, 10)
 	const salt, key = "c2FsdHNhbHQ", "a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
 	for _, hash := range []string{
 		"plain", "$argon2id$", "$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + key, "$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + key,
@@ -75,7 +75,7 @@ func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 // TestFullQueue is SEC-83: beyond the queue there is an answer at once.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, 1, 2)
+	h := password.NewHasher(password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, nil, 1, 2)
 	var wg sync.WaitGroup
 	results := make(chan error, 50)
 	for range cap(results) {
@@ -123,7 +123,7 @@ func TestNormalize(t *testing.T) {
 func FuzzVerify(f *testing.F) {
 	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
 	f.Add("$2a$04$abcdefghijklmnopqrstuv")
-	h := password.NewHasher(cheap, 2, 10)
+	h := password.NewHasher(cheap, nil, 2, 10)
 	f.Fuzz(func(t *testing.T, hash string) {
 		// Whatever is stored, checking ends in an answer; costs that would take
 		// minutes are refused before this is reached.
@@ -134,4 +134,73 @@ func FuzzVerify(f *testing.F) {
 			t.Logf("a hash of x: %q", hash)
 		}
 	})
+}
+
+// With a pepper, whoever has only the database cannot even try a password; old
+// hashes are made anew when their owners sign in.
+func TestPepper(t *testing.T) {
+	t.Parallel()
+	const first, second = "k1:0123456789abcdefghijklmnopqrstuv", "k2:abcdefghijklmnopqrstuv0123456789"
+	hasher := func(peppers string) *password.Hasher {
+		parsed, err := password.ParsePeppers(peppers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return password.NewHasher(cheap, parsed, 1, 10)
+	}
+	hash := func(h *password.Hasher) string {
+		made, err := h.Hash(t.Context(), "correct horse")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	plain, one, two := hash(hasher("")), hash(hasher(first)), hash(hasher(second))
+	if !strings.Contains(one, "$m=64,t=1,p=1,keyid=k1$") {
+		t.Errorf("hash = %s", one)
+	}
+	for name, tc := range map[string]struct {
+		hasher    *password.Hasher
+		hash      string
+		ok, stale bool
+		fails     bool
+	}{
+		"its own":               {hasher(first), one, true, false, false},
+		"before there was one":  {hasher(first), plain, true, true, false},
+		"an older one":          {hasher(second + "," + first), one, true, true, false},
+		"the newer one":         {hasher(second + "," + first), two, true, false, false},
+		"one that is not there": {hasher(second), one, false, false, true},
+		"none is there":         {hasher(""), one, false, false, true},
+	} {
+		ok, stale, err := tc.hasher.Verify(t.Context(), tc.hash, "correct horse")
+		if ok != tc.ok || ok && stale != tc.stale || (err != nil) != tc.fails {
+			t.Errorf("%s: Verify = %t, %t, %v", name, ok, stale, err)
+		}
+		if ok, _, _ := tc.hasher.Verify(t.Context(), tc.hash, "another horse"); ok {
+			t.Errorf("%s: a wrong password fits", name)
+		}
+	}
+	for _, bad := range []string{"k1", "k1:short", first + "," + first, "a b:0123456789abcdefghijklmnopqrstuv", ","} {
+		if _, err := password.ParsePeppers(bad); err == nil {
+			t.Errorf("ParsePeppers(%q) is taken", bad)
+		}
+	}
+}
+
+func TestCheckHash(t *testing.T) {
+	t.Parallel()
+	h := password.NewHasher(cheap, nil, 1, 10)
+	own, err := h.Hash(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crypt, err := bcrypt.GenerateFromPassword([]byte("x"), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hash, good := range map[string]bool{own: true, string(crypt): true, "": false, "x": false, "$2b$10$short": false, string(crypt[:59]): false} {
+		if err := password.CheckHash(hash); (err == nil) != good {
+			t.Errorf("CheckHash(%q) = %v", hash, err)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/token"
@@ -32,12 +33,44 @@ func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
 	return nil
 }
 
+const insertAccount = `
+	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
+	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
+
 func queueAccount(batch *pgx.Batch, c account.Change) {
-	const query = `
-		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
-		VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
-	batch.Queue(query, accountArgs(c.Account))
+	batch.Queue(insertAccount, accountArgs(c.Account))
 	queueBelongings(batch, c)
+}
+
+// ImportAccounts implements account.Store.
+func (s *Store) ImportAccounts(ctx context.Context, changes []account.Change) ([]bool, error) {
+	created := make([]bool, len(changes))
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		for i, c := range changes {
+			batch.Queue(insertAccount+` ON CONFLICT DO NOTHING`, accountArgs(c.Account)).Exec(func(tag pgconn.CommandTag) error {
+				created[i] = tag.RowsAffected() == 1
+				return nil
+			})
+		}
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		news := &pgx.Batch{}
+		for i, c := range changes {
+			if !created[i] {
+				continue
+			}
+			if err := s.box.Queue(news, c.Events...); err != nil {
+				return err
+			}
+		}
+		return tx.SendBatch(ctx, news).Close()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("import accounts: %w", err)
+	}
+	return created, nil
 }
 
 // ChangeAccount implements account.Store.

@@ -3,89 +3,127 @@ package store
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 // keysLock keeps replicas that start together from each making a first key.
 const keysLock = 0x68675f6b657973 // "hg_keys"
 
-// SigningKeys returns the keys that access tokens are signed with, newest first,
-// and makes the first one. Private keys are sealed in the database.
-func (s *Store) SigningKeys(ctx context.Context, sealer *event.Sealer) ([]account.SigningKey, error) {
-	var keys []account.SigningKey
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(keysLock)); err != nil {
-			return err
-		}
-		var err error
-		keys, err = readKeys(ctx, tx, sealer)
-		if err != nil || len(keys) > 0 {
-			return err
-		}
-		key, err := addKey(ctx, tx, sealer)
-		keys = append(keys, key)
-		return err
-	})
+// Keys keeps the keys that access tokens are signed with. Private keys are sealed
+// in the database. It implements account.Keys.
+type Keys struct {
+	db     *pgxpool.Pool
+	box    *outbox.Box
+	sealer *event.Sealer
+}
+
+var _ account.Keys = (*Keys)(nil)
+
+// NewKeys returns the keys in db, which must have Schema and outbox.Schema.
+func NewKeys(db *pgxpool.Pool, box *outbox.Box, sealer *event.Sealer) *Keys {
+	return &Keys{db: db, box: box, sealer: sealer}
+}
+
+// Load implements account.Keys.
+func (k *Keys) Load(ctx context.Context) ([]account.SigningKey, error) {
+	keys, err := k.read(ctx, k.db)
 	if err != nil {
 		return nil, fmt.Errorf("load signing keys: %w", err)
 	}
 	return keys, nil
 }
 
-func readKeys(ctx context.Context, tx pgx.Tx, sealer *event.Sealer) ([]account.SigningKey, error) {
-	rows, err := tx.Query(ctx, `SELECT kid, private_key FROM signing_keys ORDER BY created_at DESC, kid`)
+// Change implements account.Keys.
+func (k *Keys) Change(ctx context.Context, decide func([]account.SigningKey) (account.KeyChange, error)) error {
+	const remove = `DELETE FROM signing_keys WHERE kid = $1`
+	err := pgx.BeginFunc(ctx, k.db, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(keysLock)); err != nil {
+			return err
+		}
+		keys, err := k.read(ctx, tx)
+		if err != nil {
+			return err
+		}
+		change, err := decide(keys)
+		if err != nil {
+			return err
+		}
+		if change.Add != nil {
+			if err := k.add(ctx, tx, *change.Add); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, remove, change.Remove); err != nil {
+			return err
+		}
+		return k.box.Add(ctx, tx, change.Events...)
+	})
+	if err != nil {
+		return fmt.Errorf("change signing keys: %w", err)
+	}
+	return nil
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func (k *Keys) read(ctx context.Context, db querier) ([]account.SigningKey, error) {
+	const query = `
+		SELECT kid, private_key, created_at, COALESCE(activates_at, created_at) AS activates_at
+		FROM signing_keys
+		ORDER BY activates_at DESC, kid`
+	rows, err := db.Query(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (account.SigningKey, error) {
-		var kid, sealed string
-		if err := row.Scan(&kid, &sealed); err != nil {
-			return account.SigningKey{}, err
+		var key account.SigningKey
+		var sealed string
+		if err := row.Scan(&key.ID, &sealed, &key.CreatedAt, &key.ActivatesAt); err != nil {
+			return key, err
 		}
-		encoded, err := sealer.Open(event.Sealed(sealed), keyContext(kid))
+		encoded, err := k.sealer.Open(event.Sealed(sealed), keyContext(key.ID))
 		if err != nil {
-			return account.SigningKey{}, fmt.Errorf("open key %s (was ENCRYPTION_KEY changed?): %w", kid, err)
+			return key, fmt.Errorf("open key %s (was ENCRYPTION_KEY changed?): %w", key.ID, err)
 		}
 		der, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil {
-			return account.SigningKey{}, fmt.Errorf("decode key %s: %w", kid, err)
+			return key, fmt.Errorf("decode key %s: %w", key.ID, err)
 		}
-		key, err := x509.ParsePKCS8PrivateKey(der)
+		private, err := x509.ParsePKCS8PrivateKey(der)
 		if err != nil {
-			return account.SigningKey{}, fmt.Errorf("decode key %s: %w", kid, err)
+			return key, fmt.Errorf("decode key %s: %w", key.ID, err)
 		}
-		signer, ok := key.(crypto.Signer)
+		signer, ok := private.(crypto.Signer)
 		if !ok {
-			return account.SigningKey{}, fmt.Errorf("key %s cannot sign", kid)
+			return key, fmt.Errorf("key %s cannot sign", key.ID)
 		}
-		return account.SigningKey{ID: kid, Key: signer}, nil
+		key.Key = signer
+		return key, nil
 	})
 }
 
-func addKey(ctx context.Context, tx pgx.Tx, sealer *event.Sealer) (account.SigningKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func (k *Keys) add(ctx context.Context, tx pgx.Tx, key account.SigningKey) error {
+	const query = `
+		INSERT INTO signing_keys (kid, private_key, created_at, activates_at)
+		VALUES ($1, $2, $3, $4)`
+	der, err := x509.MarshalPKCS8PrivateKey(key.Key)
 	if err != nil {
-		return account.SigningKey{}, err
+		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return account.SigningKey{}, err
-	}
-	kid := uuid.NewString()
-	sealed := sealer.Seal(base64.StdEncoding.EncodeToString(der), keyContext(kid))
-	_, err = tx.Exec(ctx, `INSERT INTO signing_keys (kid, private_key, created_at) VALUES ($1, $2, now())`, kid, string(sealed))
-	return account.SigningKey{ID: kid, Key: key}, err
+	sealed := k.sealer.Seal(base64.StdEncoding.EncodeToString(der), keyContext(key.ID))
+	_, err = tx.Exec(ctx, query, key.ID, string(sealed), key.CreatedAt, key.ActivatesAt)
+	return err
 }
 
 func keyContext(kid string) string { return "signing key " + kid }

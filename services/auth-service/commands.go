@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
+)
+
+var commands = []service.Command[Config]{
+	{Name: "admin create", Usage: "create an administrator: admin create EMAIL [NAME]; the password is read from standard input", Run: createAdmin},
+	{Name: "keys list", Usage: "list the keys that access tokens are signed with", Run: listKeys},
+	{Name: "keys rotate", Usage: "sign with a new key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
+	{Name: "keys retire", Usage: "refuse tokens of an old key: keys retire [-force] KEY", Run: retireKey},
+	{Name: "users import", Usage: "create accounts with their password hashes: users import [-report FILE] FILE", Run: importUsers},
+	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
+}
+
+// tools is what commands work with.
+type tools struct {
+	db      *pgxpool.Pool
+	keyring *account.Keyring
+	*account.Accounts
+}
+
+// withTools runs a command on the service's database; the relay of a running
+// service publishes its events.
+func withTools(ctx context.Context, cfg Config, do func(ctx context.Context, t tools) error) error {
+	log := service.NewLogger(os.Stderr, name, cfg.Common)
+	db, err := postgres.Open(ctx, cfg.Database, log, outbox.Schema(), store.Schema())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx = event.WithActor(ctx, event.Actor{Type: "service", ID: name})
+	box := outbox.New(name)
+	keyring, err := openKeyring(ctx, db, box, cfg)
+	if err != nil {
+		return err
+	}
+	rows := store.New(db, box, time.Now)
+	accounts, err := open(rows, keyring, token.NewRevocations(rows.Revocations, slog.New(slog.DiscardHandler), time.Now), log, cfg)
+	if err != nil {
+		return err
+	}
+	return do(ctx, tools{db: db, keyring: keyring, Accounts: accounts})
+}
+
+// parse reads the flags of a command and returns its words.
+func parse(usage string, args []string, define func(*flag.FlagSet)) ([]string, error) {
+	flags := flag.NewFlagSet(usage, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	if define != nil {
+		define(flags)
+	}
+	if err := flags.Parse(args); err != nil {
+		return nil, fmt.Errorf("%w; usage: %s %s", err, name, usage)
+	}
+	return flags.Args(), nil
+}
+
+func listKeys(ctx context.Context, cfg Config, args []string) error {
+	if len(args) > 0 {
+		return errors.New("usage: auth-service keys list")
+	}
+	return withTools(ctx, cfg, func(_ context.Context, t tools) error {
+		keys, signing := t.keyring.List()
+		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(w, "KEY\tALGORITHM\tCREATED\tSIGNS FROM\tSTATE")
+		for i, k := range keys {
+			state := "published"
+			switch {
+			case k.ID == signing:
+				state = "signing"
+			case !k.ActivatesAt.After(time.Now()) && i > 0:
+				state = "old, needed until " + keys[i-1].ActivatesAt.Add(cfg.AccessTokenTTL+time.Minute).UTC().Format(time.RFC3339)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Algorithm(),
+				k.CreatedAt.UTC().Format(time.RFC3339), k.ActivatesAt.UTC().Format(time.RFC3339), state)
+		}
+		return w.Flush()
+	})
+}
+
+func rotateKeys(ctx context.Context, cfg Config, args []string) error {
+	const usage = "keys rotate [-in DURATION] [-alg ES256|EdDSA]"
+	notice, algorithm := account.KeyNotice, account.ES256
+	words, err := parse(usage, args, func(f *flag.FlagSet) {
+		f.DurationVar(&notice, "in", notice, "")
+		f.StringVar(&algorithm, "alg", algorithm, "")
+	})
+	if err != nil {
+		return err
+	}
+	if len(words) > 0 || notice < 0 {
+		return errors.New("usage: auth-service " + usage)
+	}
+	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+		key, err := t.keyring.Rotate(ctx, algorithm, notice)
+		if err != nil {
+			return err
+		}
+		if notice < account.KeyNotice {
+			fmt.Fprintf(os.Stderr, "services may refuse good tokens for a moment: they learn of a key within %s\n", account.KeyNotice)
+		}
+		_, err = fmt.Fprintf(os.Stdout, "key %s signs from %s on\n", key.ID, key.ActivatesAt.Format(time.RFC3339))
+		return err
+	})
+}
+
+func retireKey(ctx context.Context, cfg Config, args []string) error {
+	const usage = "keys retire [-force] KEY"
+	force := false
+	words, err := parse(usage, args, func(f *flag.FlagSet) { f.BoolVar(&force, "force", false, "") })
+	if err != nil {
+		return err
+	}
+	if len(words) != 1 {
+		return errors.New("usage: auth-service " + usage)
+	}
+	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+		if err := t.keyring.Retire(ctx, words[0], cfg.AccessTokenTTL, force); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(os.Stdout, "retired", words[0])
+		return err
+	})
+}

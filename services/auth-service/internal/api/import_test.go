@@ -1,0 +1,78 @@
+package api_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// TestImport is the way in for the users of an earlier system: they sign in with
+// the passwords they have, and get a better hash by it.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	weak, err := bcrypt.GenerateFromPassword([]byte(goodPassword), 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)
+	in := []account.Imported{
+		{Email: "ann@example.com", Name: "Ann", EmailVerified: true, PasswordHash: string(weak), CreatedAt: joined},
+		{Email: "bob@example.com", Name: "Bob"},
+		{Email: "ANN@example.com", Name: "Ann again"},
+		{ID: "01926f39-0000-7000-8000-000000000001", Email: "cy@example.com", Name: "Cy", Role: "auditor", Status: "disabled"},
+	}
+	got, err := s.accounts.Import(t.Context(), in)
+	if want := []account.ImportOutcome{account.Created, account.Created, account.There, account.Created}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("Import = %v, %v, want %v", got, err, want)
+	}
+	in = append(in, account.Imported{ID: "01926f39-0000-7000-8000-000000000002", Email: "ann@example.com", Name: "Eve"})
+	got, err = s.accounts.Import(t.Context(), in)
+	if want := []account.ImportOutcome{account.There, account.There, account.There, account.There, account.Clashes}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("Import again = %v, %v, want %v", got, err, want)
+	}
+	if n := s.count(event.User, event.UserSignedUp{}); n != 3 {
+		t.Errorf("%d sign-ups, want 3", n)
+	}
+	if n := len(s.events(event.Email)); n != 0 {
+		t.Errorf("%d mails to people who did nothing", n)
+	}
+	ann := s.login("ann@example.com").Data.User
+	if !ann.CreatedAt.Equal(joined) || !ann.EmailVerified {
+		t.Errorf("user = %+v", ann)
+	}
+	s.login("ann@example.com")
+	s.want(s.call("POST", "/login", "", fields{"email": "bob@example.com", "password": goodPassword}), 401, "invalid_credentials")
+	exported := map[string]string{}
+	err = s.accounts.Export(t.Context(), func(a account.Account) error {
+		exported[a.Email.Address] = fmt.Sprintf("%s %s %.9s", a.Role, a.Status, a.PasswordHash)
+		return nil
+	})
+	if err != nil || len(exported) != 3 || exported["ann@example.com"] != "user active $argon2id" || exported["cy@example.com"] != "auditor disabled " {
+		t.Errorf("Export = %v, %v", exported, err)
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	for reason, in := range map[string]account.Imported{
+		"email":        {Email: "nonsense", Name: "A"},
+		"name":         {Email: "a@example.com"},
+		"id":           {Email: "a@example.com", Name: "A", ID: "7"},
+		"role":         {Email: "a@example.com", Name: "A", Role: "god"},
+		"status":       {Email: "a@example.com", Name: "A", Status: "asleep"},
+		"passwordHash": {Email: "a@example.com", Name: "A", PasswordHash: "5f4dcc3b5aa765d61d8327deb882cf99"},
+	} {
+		if err := s.accounts.CheckImport(in); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("CheckImport(%+v) = %v, want something about %s", in, err, reason)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package api_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+func header(t *testing.T, raw string) (h struct{ Kid, Alg, Typ string }) {
+	t.Helper()
+	encoded, _, _ := strings.Cut(raw, ".")
+	data, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &h); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// TestKeyRotation is SEC-11: through a rotation to another algorithm, no token is
+// refused by a service that fetches the keys, and the old key can go when its
+// tokens have expired.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	quiet := token.NewRevocations(func(context.Context, time.Time) (token.Snapshot, error) { return token.Snapshot{AsOf: s.time()}, nil }, testkit.Log(t), s.time)
+	testkit.Run(t, quiet)
+	remote := token.NewVerifier(token.NewJWKS(token.Remote{JWKSURL: s.URL + "/.well-known/jwks.json"}, testkit.Log(t), s.time), quiet, testkit.Expected, s.time)
+	s.signup("ann@example.com")
+	old, _ := s.keyring.List()
+	kids := map[string]int{}
+	oldToken := ""
+	for second := range 240 {
+		if second == 30 {
+			if _, err := s.keyring.Rotate(t.Context(), account.EdDSA, account.KeyNotice); err != nil {
+				t.Fatal(err)
+			}
+		}
+		raw := s.login("ann@example.com").Data.Tokens.AccessToken
+		if _, err := remote.Verify(t.Context(), raw); err != nil {
+			t.Fatalf("second %d: %v", second, err)
+		}
+		h := header(t, raw)
+		kids[h.Alg]++
+		if h.Kid == old[0].ID {
+			oldToken = raw
+		}
+		s.advance(time.Second)
+	}
+	if kids[account.ES256] != 150 || kids[account.EdDSA] != 90 {
+		t.Errorf("tokens by algorithm = %v", kids)
+	}
+	if err := s.keyring.Retire(t.Context(), old[0].ID, 15*time.Minute, false); !errors.Is(err, account.ErrKeyInUse) {
+		t.Errorf("Retire while its tokens live = %v, want ErrKeyInUse", err)
+	}
+	if _, err := remote.Verify(t.Context(), oldToken); err != nil {
+		t.Errorf("old token before the key is retired = %v", err)
+	}
+	if err := s.keyring.Retire(t.Context(), old[0].ID, 15*time.Minute, true); err != nil {
+		t.Fatal(err)
+	}
+	s.want(s.call("GET", "/sessions", oldToken, nil), 401, "token_invalid")
+	s.advance(time.Minute)
+	_, _ = remote.Verify(t.Context(), oldToken) // It is fetched behind the answer.
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if _, err := remote.Verify(t.Context(), oldToken); !errors.Is(err, token.ErrInvalid) {
+			return errors.New("a token of a retired key is still taken")
+		}
+		return nil
+	})
+	keys, signing := s.keyring.List()
+	if len(keys) != 1 || keys[0].ID != signing {
+		t.Errorf("keys = %+v, signing %s", keys, signing)
+	}
+	if err := s.keyring.Retire(t.Context(), signing, time.Minute, true); err == nil {
+		t.Error("the key that signs was retired")
+	}
+	if err := s.keyring.Retire(t.Context(), "nonsense", time.Minute, true); !errors.Is(err, account.ErrNoSuchKey) {
+		t.Errorf("Retire(nonsense) = %v", err)
+	}
+	if rotated, retired := s.count(event.Audit, event.SigningKeyRotated{}), s.count(event.Audit, event.SigningKeyRetired{}); rotated != 1 || retired != 1 {
+		t.Errorf("%d, %d events", rotated, retired)
+	}
+}
+
+// Another replica learns of a key that it has not got when a token comes with it.
+func TestKeyInHasteIsKnownToReplicas(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	replica := s.replica()
+	s.signup("ann@example.com")
+	s.advance(2 * time.Second)
+	if _, err := s.keyring.Rotate(t.Context(), account.ES256, 0); err != nil {
+		t.Fatal(err)
+	}
+	raw := s.login("ann@example.com").Data.Tokens.AccessToken
+	if _, err := replica.Key(t.Context(), header(t, raw).Kid); err != nil {
+		t.Errorf("Key = %v", err)
+	}
+	if _, err := replica.Key(t.Context(), "made up"); !errors.Is(err, token.ErrUnknownKey) {
+		t.Errorf("Key(made up) = %v", err)
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// record is one line of an import or an export.
+type record struct {
+	ID            string     `json:"id,omitempty"`
+	Email         string     `json:"email"`
+	EmailVerified bool       `json:"emailVerified,omitempty"`
+	Name          string     `json:"name"`
+	Role          string     `json:"role,omitempty"`
+	Status        string     `json:"status,omitempty"`
+	PasswordHash  string     `json:"passwordHash,omitempty"`
+	CreatedAt     *time.Time `json:"createdAt,omitempty"`
+}
+
+// refused is one line of the report of an import.
+type refused struct {
+	Line   int    `json:"line"`
+	Email  string `json:"email,omitempty"`
+	Reason string `json:"reason"`
+}
+
+const (
+	importBatch = 500
+	maxLine     = 64 << 10
+)
+
+// importUsers reads NDJSON. It may be called again with the same file, after it
+// was cut off or the refused lines were mended: who is there already is left.
+func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
+	const usage = "users import [-report FILE] FILE"
+	report := ""
+	words, err := parse(usage, args, func(f *flag.FlagSet) { f.StringVar(&report, "report", "", "") })
+	if err != nil {
+		return err
+	}
+	if len(words) != 1 {
+		return errors.New("usage: auth-service " + usage)
+	}
+	if report == "" {
+		report = words[0] + ".refused"
+	}
+	in, err := os.Open(words[0])
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(report, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+		i := importer{accounts: t.Accounts, report: json.NewEncoder(out), size: info.Size(), started: time.Now()}
+		err := i.read(ctx, in)
+		i.show(true)
+		if err != nil {
+			return fmt.Errorf("import stopped after line %d; call it again to go on: %w", i.done, err)
+		}
+		if i.refused > 0 {
+			return fmt.Errorf("%d lines were refused: see %s", i.refused, report)
+		}
+		return nil
+	})
+}
+
+type importer struct {
+	accounts *account.Accounts
+	report   *json.Encoder
+	size     int64 // bytes of the file
+	started  time.Time
+
+	batch                   []account.Imported
+	lines                   []int // of the batch
+	line, done              int
+	bytes                   int64
+	created, there, refused int
+	shown                   time.Time
+}
+
+func (i *importer) read(ctx context.Context, in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 4096), maxLine)
+	for lines.Scan() {
+		i.line++
+		i.bytes += int64(len(lines.Bytes())) + 1
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
+		if err := i.add(lines.Bytes()); err != nil {
+			return err
+		}
+		if len(i.batch) == importBatch {
+			if err := i.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("line %d: %w", i.line+1, err)
+	}
+	return i.flush(ctx)
+}
+
+func (i *importer) add(line []byte) error {
+	var r record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return i.refuse(i.line, "", err)
+	}
+	in := account.Imported{
+		ID: r.ID, Email: r.Email, EmailVerified: r.EmailVerified, Name: r.Name, Role: r.Role, Status: r.Status, PasswordHash: r.PasswordHash,
+	}
+	if r.CreatedAt != nil {
+		in.CreatedAt = *r.CreatedAt
+	}
+	if err := i.accounts.CheckImport(in); err != nil {
+		return i.refuse(i.line, r.Email, err)
+	}
+	i.batch, i.lines = append(i.batch, in), append(i.lines, i.line)
+	return nil
+}
+
+func (i *importer) refuse(line int, email string, reason error) error {
+	i.refused++
+	return i.report.Encode(refused{Line: line, Email: email, Reason: reason.Error()})
+}
+
+func (i *importer) flush(ctx context.Context) error {
+	outcomes, err := i.accounts.Import(ctx, i.batch)
+	if err != nil {
+		return err
+	}
+	for n, outcome := range outcomes {
+		switch outcome {
+		case account.Created:
+			i.created++
+		case account.There:
+			i.there++
+		case account.Clashes:
+			if err := i.refuse(i.lines[n], i.batch[n].Email, errors.New("another account has the address or the id")); err != nil {
+				return err
+			}
+		}
+	}
+	i.batch, i.lines, i.done = i.batch[:0], i.lines[:0], i.line
+	i.show(false)
+	return nil
+}
+
+// show draws the progress, at most a few times a second.
+func (i *importer) show(last bool) {
+	const width = 30
+	if !last && time.Since(i.shown) < 200*time.Millisecond {
+		return
+	}
+	i.shown = time.Now()
+	share := 1.0
+	if i.size > 0 {
+		share = min(1, float64(i.bytes)/float64(i.size))
+	}
+	bar := make([]byte, width)
+	for n := range bar {
+		bar[n] = '.'
+		if float64(n) < share*width {
+			bar[n] = '#'
+		}
+	}
+	rate := float64(i.line) / max(time.Since(i.started).Seconds(), 0.001)
+	fmt.Fprintf(os.Stderr, "\r[%s] %3.0f%%  %d created, %d there already, %d refused, %.0f/s ", bar, share*100, i.created, i.there, i.refused, rate)
+	if last {
+		fmt.Fprintln(os.Stderr)
+	}
+}
+
+// exportUsers writes what importUsers reads. The output holds password hashes.
+func exportUsers(ctx context.Context, cfg Config, args []string) error {
+	if len(args) > 0 {
+		return errors.New("usage: auth-service users export > FILE")
+	}
+	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+		w := bufio.NewWriter(os.Stdout)
+		encode := json.NewEncoder(w)
+		err := t.Export(ctx, func(a account.Account) error {
+			return encode.Encode(record{
+				ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
+				Role: a.Role, Status: a.Status, PasswordHash: a.PasswordHash, CreatedAt: &a.CreatedAt,
+			})
+		})
+		return errors.Join(err, w.Flush())
+	})
+}

@@ -1,0 +1,95 @@
+package tests
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// oldHash is goodPassword as an earlier system stored it: bcrypt at cost 6.
+const oldHash = "$2a$06$laTf.2qTutT5SDEyoHkY6eRr1qyiVa0FrbNyrLEFSJszFSHdaGjy2"
+
+// TestImportCommand brings in users with hashes of an older system, refuses what
+// cannot be used, and may be called again.
+func TestImportCommand(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.ndjson")
+	var lines []string
+	emails := make([]string, 1200)
+	for i := range emails {
+		emails[i] = newEmail()
+		line, err := json.Marshal(object{"email": emails[i], "name": "Ada", "emailVerified": true, "passwordHash": oldHash})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, string(line))
+	}
+	lines[3] = `{"email":"nonsense","name":"Ada"}`
+	lines[900] = `not JSON`
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1198 created, 0 there already, 2 refused", "0 created, 1198 there already, 2 refused"} {
+		_, stderr, code := command(t, "auth-service", "users", "import", file)
+		if code != 1 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "2 lines were refused") {
+			t.Fatalf("import = %d, want %q in\n%s", code, want, stderr)
+		}
+	}
+	report, err := os.ReadFile(file + ".refused")
+	if err != nil || strings.Count(string(report), "\n") != 2 || !strings.Contains(string(report), `"line":4,"email":"nonsense"`) || !strings.Contains(string(report), `"line":901`) {
+		t.Errorf("report = %s, %v", report, err)
+	}
+	c := newClient(t)
+	c.login(emails[0], goodPassword)
+	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+
+	stdout, stderr, code := command(t, "auth-service", "users", "export")
+	if code != 0 || strings.Contains(stderr, "$2") {
+		t.Fatalf("export = %d\n%s", code, stderr)
+	}
+	for i, want := range map[int]string{0: "$argon2id$", 1: "$2"} { // The one who signed in has a better hash.
+		if !strings.Contains(stdout, fmt.Sprintf(`"email":%q,"emailVerified":true,"name":"Ada","role":"user","status":"active","passwordHash":"%s`, emails[i], want)) {
+			t.Errorf("the export does not have %s with %s", emails[i], want)
+		}
+	}
+}
+
+// TestKeyCommands rotates the key of the running stack, with its notice: tokens
+// of before go on.
+func TestKeyCommands(t *testing.T) {
+	t.Parallel()
+	c := newClient(t)
+	c.signup(newEmail())
+	stdout, stderr, code := command(t, "auth-service", "keys", "rotate", "-alg", "EdDSA")
+	if code != 0 || !strings.HasPrefix(stdout, "key ") {
+		t.Fatalf("rotate = %d %s\n%s", code, stdout, stderr)
+	}
+	kid := strings.Fields(stdout)[1]
+	stdout, _, code = command(t, "auth-service", "keys", "list")
+	if code != 0 || !strings.Contains(stdout, kid) || !strings.Contains(stdout, "signing") || !strings.Contains(stdout, "published") {
+		t.Fatalf("list = %d\n%s", code, stdout)
+	}
+	eventually(t, func() error {
+		var set struct{ Keys []struct{ Kid string } }
+		if err := getJSON(t, c.gateway+"/.well-known/jwks.json", &set); err != nil {
+			return err
+		}
+		for _, k := range set.Keys {
+			if k.Kid == kid {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s is not published", kid)
+	})
+	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	if stdout, stderr, code = command(t, "auth-service", "keys", "retire", kid); code != 0 {
+		t.Errorf("retire = %d %s\n%s", code, stdout, stderr)
+	}
+	if _, stderr, code = command(t, "auth-service", "keys", "retire", "nonsense"); code != 1 || !strings.Contains(stderr, "no such key") {
+		t.Errorf("retire nonsense = %d\n%s", code, stderr)
+	}
+}
