@@ -100,3 +100,16 @@ func TestNewAddress(t *testing.T) {
 	c.login(email, otherPassword)
 	wantProfile(email)
 }
+
+// TestSignUpOnce repeats a sign-up whose answer got lost, through the gateway.
+func TestSignUpOnce(t *testing.T) {
+	t.Parallel()
+	c, email := newClient(t), newEmail()
+	body := object{"email": email, "password": goodPassword, "name": "Ada"}
+	var first, again signedIn
+	c.do(http.StatusCreated, "POST", "/api/v1/auth/signup", body, &first, "Idempotency-Key", email)
+	a := c.do(http.StatusCreated, "POST", "/api/v1/auth/signup", body, &again, "Idempotency-Key", email)
+	if a.header.Get("Idempotency-Replayed") != "true" || first != again {
+		t.Errorf("Idempotency-Replayed = %q, answers %+v and %+v", a.header.Get("Idempotency-Replayed"), first, again)
+	}
+}

@@ -1,6 +1,9 @@
 package event
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Origin is where a fact comes from: who acted, from which address, in which
 // request. The edge of a service puts it into the context; New copies it.
@@ -12,6 +15,20 @@ type Origin struct {
 	CorrelationID string
 	CausationID   string
 	TraceParent   string
+}
+
+// Network returns what counts as one client: an IPv4 address, or the /64 that an
+// IPv6 host can choose its addresses from.
+func (o Origin) Network() string {
+	addr, err := netip.ParseAddr(o.IP)
+	if err != nil || addr.Is4() {
+		return o.IP
+	}
+	prefix, err := addr.Prefix(64)
+	if err != nil {
+		return o.IP
+	}
+	return prefix.String()
 }
 
 type originKey struct{}

@@ -88,6 +88,10 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Con
 
 // open wires the domain to its store.
 func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revocations, log *slog.Logger, cfg Config) (*account.Accounts, error) {
+	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
+	}
 	links, err := event.NewSealer(cfg.EventSealKey.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
@@ -102,6 +106,8 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 		Hasher:            password.NewHasher(password.Standard, peppers, cfg.HashConcurrency, cfg.HashQueue),
 		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
 		Sealer:            links,
+		AtRest:            atRest,
+		FingerprintSecret: cfg.EncryptionKey.Reveal(),
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
 		Mode:              account.Mode(cfg.SignUpMode),

@@ -32,7 +32,7 @@ type Config struct {
 	UpstreamTimeout time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer; at most 25s."`
 
 	LoginRate     limit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, or off. Every request counts."`
-	LoginIPRate   limit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"50/15m" desc:"Logins for each address."`
+	LoginIPRate   limit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins for each address."`
 	RefreshRate   limit.Rate `envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes for each session."`
 	RefreshIPRate limit.Rate `envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes for each address."`
 	SignupRate    limit.Rate `envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups for each address."`

@@ -41,6 +41,7 @@ type Session struct {
 	DeviceName    string
 	UserAgent     string
 	IP            string
+	Network       string // see event.Origin
 	CreatedAt     time.Time
 	LastUsedAt    time.Time
 	ExpiresAt     time.Time // when nobody refreshes it
@@ -81,6 +82,7 @@ type OneTimeToken struct {
 var (
 	ErrEmailTaken         = problem.New(problem.Conflict, "email_taken", "An account with this email already exists.")
 	ErrWeakPassword       = problem.New(problem.Invalid, "weak_password", "This password is too easy to guess.")
+	ErrTooManyAttempts    = problem.New(problem.TooManyRequests, "rate_limited", "Too many passwords that did not fit. Try again later.")
 	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "Email or password is not right.")
 	ErrAccountDisabled    = problem.New(problem.Forbidden, "account_disabled", "This account is disabled.")
 	ErrRefreshInvalid     = problem.New(problem.Unauthenticated, "refresh_token_invalid", "The refresh token is not valid.")

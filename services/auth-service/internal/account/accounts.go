@@ -43,8 +43,8 @@ type Store interface {
 	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
 	// StartSession stores a session of an account that is active and has the
 	// hash, and replaces the hash unless newHash is empty. It fails with
-	// ErrAccountDisabled or ErrChanged.
-	StartSession(ctx context.Context, s Session, hash, newHash string, events ...event.Event) error
+	// ErrAccountDisabled or ErrChanged. What attempt counted is cleared.
+	StartSession(ctx context.Context, s Session, hash, newHash string, attempt []byte, events ...event.Event) error
 	// UpdateSession locks a session, lets update change it, and stores it with
 	// the events that update returns, unless update fails. It fails with
 	// ErrSessionNotFound. The owner is not locked: whatever takes rights from an
@@ -55,10 +55,23 @@ type Store interface {
 	ImportAccounts(ctx context.Context, changes []Change) ([]bool, error)
 	// Sessions returns the sessions of an account that live at now, newest first.
 	Sessions(ctx context.Context, accountID string, now time.Time) ([]Session, error)
+	// CountAttempt counts an attempt as a failure, unless too many were before it.
+	CountAttempt(ctx context.Context, a Attempt) (Verdict, error)
+	// ReturnAttempt takes back that an attempt was counted.
+	ReturnAttempt(ctx context.Context, key []byte) error
+	// ClearAttempt forgets the failures that a Verdict's key names.
+	ClearAttempt(ctx context.Context, key []byte) error
+	// ReserveOnce notes that a request is at work, or returns the answer that it
+	// had. It fails with ErrKeyReused or ErrKeyInProgress.
+	ReserveOnce(ctx context.Context, o Once, now time.Time) (answer string, err error)
+	// ReleaseOnce forgets a request that has no answer.
+	ReleaseOnce(ctx context.Context, key []byte) error
 	// Record stores events that come with no change.
 	Record(ctx context.Context, events ...event.Event) error
 	// Revocations is a token.LoadSnapshot.
 	Revocations(ctx context.Context, since time.Time) (token.Snapshot, error)
+	// Sweep deletes what has served its time.
+	Sweep(ctx context.Context, now time.Time) error
 	// HasAdmin reports whether there is an administrator.
 	HasAdmin(ctx context.Context) (bool, error)
 }
@@ -75,17 +88,20 @@ type Lifetimes struct {
 
 // Accounts is the service. It is safe for concurrent use.
 type Accounts struct {
-	store     Store
-	revoked   *token.Revocations
-	hasher    *password.Hasher
-	issuer    *Issuer
-	sealer    *event.Sealer
-	lifetimes Lifetimes
-	minLength int
-	mode      Mode
-	now       func() time.Time
-	log       *slog.Logger
-	wake      chan struct{}
+	store   Store
+	revoked *token.Revocations
+	hasher  *password.Hasher
+	issuer  *Issuer
+	sealer  *event.Sealer
+	atRest  *event.Sealer
+
+	fingerprints []byte
+	lifetimes    Lifetimes
+	minLength    int
+	mode         Mode
+	now          func() time.Time
+	log          *slog.Logger
+	wake         chan struct{}
 
 	requireVerified bool
 }
@@ -96,7 +112,9 @@ type Config struct {
 	Revocations       *token.Revocations // of this process, told at once of what it ends
 	Hasher            *password.Hasher
 	Issuer            *Issuer
-	Sealer            *event.Sealer
+	Sealer            *event.Sealer // of links, for email-service
+	AtRest            *event.Sealer // of what only the database holds
+	FingerprintSecret string
 	Lifetimes         Lifetimes
 	PasswordMinLength int // code points
 	Mode              Mode
@@ -108,7 +126,7 @@ type Config struct {
 // New returns the service.
 func New(cfg Config) *Accounts {
 	return &Accounts{
-		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer,
+		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer, atRest: cfg.AtRest, fingerprints: hashSecret("headgate fingerprint v1\x00" + cfg.FingerprintSecret),
 		lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
 		now: cfg.Now, log: cfg.Log, wake: make(chan struct{}, 1),
 	}

@@ -18,6 +18,7 @@ type Change struct {
 	Started *Session       // a new session
 	Void    []string       // purposes whose older tokens are void
 	Proofs  []OneTimeToken // new ones
+	Once    *Once          // whose answer is stored
 	Events  []event.Event
 
 	// MayMail reports whether an address may get one more mail that somebody

@@ -20,7 +20,8 @@ type LogIn struct {
 
 // Login checks a password and starts a session. It takes the same time whether
 // or not an account has the address. It fails with ErrInvalidCredentials,
-// ErrAccountDisabled, a validation problem or password.ErrBusy; the first two
+// ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation
+// problem or password.ErrBusy; the first four
 // are recorded as events.
 func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error) {
 	email, emailFault := parseEmail("email", in.Email)
@@ -29,8 +30,12 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
 		return Account{}, Tokens{}, err
 	}
+	attempt, err := a.attempt(ctx, email)
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
 	for range maxChanges {
-		account, tokens, err := a.login(ctx, email, secret, device)
+		account, tokens, err := a.login(ctx, email, secret, device, attempt)
 		if !errors.Is(err, ErrChanged) {
 			return account, tokens, err
 		}
@@ -42,12 +47,12 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error)
 // while it was checked.
 const maxChanges = 3
 
-func (a *Accounts) login(ctx context.Context, email Email, secret, device string) (Account, Tokens, error) {
+func (a *Accounts) login(ctx context.Context, email Email, secret, device string, attempt []byte) (Account, Tokens, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Account{}, Tokens{}, err
 	}
-	ok, stale, err := a.hasher.Verify(ctx, account.PasswordHash, secret)
+	ok, stale, err := a.verify(ctx, attempt, account.PasswordHash, secret)
 	if err != nil {
 		return Account{}, Tokens{}, err
 	}
@@ -73,7 +78,7 @@ func (a *Accounts) login(ctx context.Context, email Email, secret, device string
 		return Account{}, Tokens{}, err
 	}
 	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
-	switch err := a.store.StartSession(ctx, session, account.PasswordHash, newHash, loggedIn); {
+	switch err := a.store.StartSession(ctx, session, account.PasswordHash, newHash, attempt, loggedIn); {
 	case errors.Is(err, ErrAccountDisabled):
 		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
 	case err != nil:
@@ -97,7 +102,7 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 	return Session{
 		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
 		Generation: 1, RotatedAt: now,
-		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP,
+		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
 		CreatedAt: now, LastUsedAt: now,
 		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
 		EndsAt:    now.Add(a.lifetimes.Session),
@@ -119,14 +124,18 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 	if err != nil {
 		return Account{}, err
 	}
-	ok, _, err := a.hasher.Verify(ctx, owner.PasswordHash, secret)
+	attempt, err := a.attempt(ctx, owner.Email)
+	if err != nil {
+		return Account{}, err
+	}
+	ok, _, err := a.verify(ctx, attempt, owner.PasswordHash, secret)
 	if err != nil {
 		return Account{}, err
 	}
 	if !ok {
 		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
 	}
-	return owner, nil
+	return owner, a.store.ClearAttempt(ctx, attempt)
 }
 
 // changeOwn is change for the caller's own account, as authenticate returned it.

@@ -15,6 +15,7 @@ type Request struct {
 	Purpose  string
 	Email    Email
 	Pending  *Account // of a sign-up
+	Once     *Once    // whose answer is stored
 	Origin   event.Origin
 	Accepted time.Time
 }
@@ -43,13 +44,16 @@ func (a *Accounts) request(ctx context.Context, purpose, text string) error {
 }
 
 // requestAccount is a sign-up in Strict mode. The hash is made for everybody.
-func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string) error {
+func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string, o *Once) error {
 	hash, err := a.hasher.Hash(ctx, secret)
 	if err != nil {
 		return err
 	}
 	pending.PasswordHash = hash
-	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending})
+	if err := a.finish(o, SignedUp{}); err != nil {
+		return err
+	}
+	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Once: o})
 }
 
 func (a *Accounts) enqueue(ctx context.Context, r Request) error {
@@ -64,13 +68,16 @@ func (a *Accounts) enqueue(ctx context.Context, r Request) error {
 	return nil
 }
 
-// requestPoll is how late a request is served whose process has died.
-const requestPoll = time.Second
+const (
+	requestPoll = time.Second // how late a request is served whose process has died
+	sweepEvery  = 10 * time.Minute
+)
 
-// Run serves requests until ctx ends.
+// Run serves requests, and sweeps now and then, until ctx ends.
 func (a *Accounts) Run(ctx context.Context) error {
-	poll := time.NewTicker(requestPoll)
+	poll, sweep := time.NewTicker(requestPoll), time.NewTicker(sweepEvery)
 	defer poll.Stop()
+	defer sweep.Stop()
 	for ctx.Err() == nil {
 		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
 		if err != nil && ctx.Err() == nil {
@@ -83,6 +90,10 @@ func (a *Accounts) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-a.wake:
 		case <-poll.C:
+		case <-sweep.C:
+			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
+			}
 		}
 	}
 	return nil

@@ -103,7 +103,7 @@ func (a *Accounts) rotate(ctx context.Context, s *Session, now time.Time) {
 		s.ExpiresAt = s.EndsAt
 	}
 	origin := event.OriginFrom(ctx)
-	s.UserAgent, s.IP = origin.UserAgent, origin.IP
+	s.UserAgent, s.IP, s.Network = origin.UserAgent, origin.IP, origin.Network()
 }
 
 // Logout ends the caller's session, and the one of the refresh token if one is

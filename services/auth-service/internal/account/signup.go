@@ -34,20 +34,31 @@ type SignedUp struct {
 }
 
 // Register creates an account and signs it in. The account, its session and
-// its events commit together or not at all. It fails with a validation problem,
-// ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed or password.ErrBusy. In Strict
-// mode the address is told what came of it, and only the address.
-func (a *Accounts) Register(ctx context.Context, in SignUp) (SignedUp, error) {
+// its events commit together or not at all. With an idempotency key, the first
+// answer is given again, and replayed says so. It fails with a validation problem,
+// ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed, ErrKeyReused, ErrKeyInProgress
+// or password.ErrBusy. In Strict mode the address is told what came of it, and
+// only the address.
+func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey string) (out SignedUp, replayed bool, err error) {
 	if a.mode == Closed {
-		return SignedUp{}, ErrSignUpClosed
+		return SignedUp{}, false, ErrSignUpClosed
+	}
+	if err := checkIdempotencyKey(idempotencyKey); err != nil {
+		return SignedUp{}, false, err
 	}
 	account, secret, err := a.prepare(in)
 	if err != nil {
-		return SignedUp{}, err
+		return SignedUp{}, false, err
 	}
-	if a.mode == Strict {
-		return SignedUp{}, a.requestAccount(ctx, account, secret)
-	}
+	return a.once(ctx, idempotencyKey, in, func(o *Once) (SignedUp, error) {
+		if a.mode == Strict {
+			return SignedUp{}, a.requestAccount(ctx, account, secret, o)
+		}
+		return a.create(ctx, account, secret, o)
+	})
+}
+
+func (a *Accounts) create(ctx context.Context, account Account, secret string, o *Once) (SignedUp, error) {
 	// An address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
@@ -55,11 +66,12 @@ func (a *Accounts) Register(ctx context.Context, in SignUp) (SignedUp, error) {
 	case !errors.Is(err, ErrNotFound):
 		return SignedUp{}, err
 	}
+	var err error
 	if account.PasswordHash, err = a.hasher.Hash(ctx, secret); err != nil {
 		return SignedUp{}, err
 	}
 	ctx = actAs(ctx, account)
-	c, out := Change{Account: account}, SignedUp{Account: account}
+	c, out := Change{Account: account, Once: o}, SignedUp{Account: account}
 	a.begin(ctx, &c)
 	if !a.requireVerified {
 		session := a.newSession(ctx, account, "")
@@ -68,6 +80,9 @@ func (a *Accounts) Register(ctx context.Context, in SignUp) (SignedUp, error) {
 			return SignedUp{}, err
 		}
 		c.Started, out.Tokens = &session, &tokens
+	}
+	if err := a.finish(o, out); err != nil {
+		return SignedUp{}, err
 	}
 	if err := a.store.CreateAccount(ctx, c); err != nil {
 		return SignedUp{}, err

@@ -109,10 +109,18 @@ func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name})
-	switch {
-	case err != nil:
+	key, err := idempotencyKey(r)
+	if err != nil {
 		return err
+	}
+	out, replayed, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name}, key)
+	if err != nil {
+		return err
+	}
+	if replayed {
+		w.Header().Set("Idempotency-Replayed", "true")
+	}
+	switch {
 	case out.Account.ID == "":
 		return checkEmail(w)
 	case out.Tokens == nil:
@@ -120,6 +128,18 @@ func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
 	}
 	t := tokensOf(*out.Tokens)
 	return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account), Tokens: &t})
+}
+
+// idempotencyKey returns the key that the client gave, or nothing.
+func idempotencyKey(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 || values[0] == "" {
+		return "", problem.Validation(problem.Field{Field: "Idempotency-Key", Code: "invalid_format", Message: "One key with 1 to 255 visible ASCII characters is wanted."})
+	}
+	return values[0], nil
 }
 
 func (a *api) login(w http.ResponseWriter, r *http.Request) error {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -127,34 +126,6 @@ func TestTheSameAddressInAnotherForm(t *testing.T) {
 	for _, same := range []string{"BOB@exämple.de", "bob@xn--exmple-cua.de", "bob@EXÄMPLE.de"} {
 		a := s.call("POST", "/signup", "", fields{"email": same, "password": goodPassword, "name": "B"})
 		s.want(a, http.StatusConflict, "email_taken")
-	}
-}
-
-// TestParallelSignups is the heart of SEC-82.
-func TestParallelSignups(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	codes := make(chan int, 50)
-	var wg sync.WaitGroup
-	for range cap(codes) {
-		wg.Go(func() {
-			codes <- s.call("POST", "/signup", "", fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}).status
-		})
-	}
-	wg.Wait()
-	close(codes)
-	count := map[int]int{}
-	for code := range codes {
-		count[code]++
-	}
-	if count[201] != 1 || count[409] != 49 {
-		t.Errorf("answers = %v, want one 201 and 49 409", count)
-	}
-	if got := names(s.events(event.Email)); len(got) != 1 {
-		t.Errorf("mails = %v", got)
-	}
-	if got := names(s.events(event.Audit)); len(got) != 1 {
-		t.Errorf("audit = %v", got)
 	}
 }
 

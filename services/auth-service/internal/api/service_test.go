@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -47,8 +49,20 @@ type service struct {
 	accounts *account.Accounts
 	keyring  *account.Keyring
 
+	headers map[string]string // of every request
+
 	mu  sync.Mutex
 	now time.Time
+}
+
+// with returns the same service for a client that sends a header.
+func (s *service) with(name, value string) *service {
+	headers := maps.Clone(s.headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers[name] = value
+	return &service{Server: s.Server, t: s.t, db: s.db, sealer: s.sealer, accounts: s.accounts, keyring: s.keyring, headers: headers}
 }
 
 func newService(t *testing.T, changes ...func(*account.Config)) *service {
@@ -67,7 +81,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
 	cfg := account.Config{
-		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer,
+		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute,
@@ -81,7 +95,8 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	testkit.Run(t, s.accounts)
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring), web.Options{
 		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
-		Denied: box.Denials(s.db, testkit.Log(t)),
+		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
+		Denied:         box.Denials(s.db, testkit.Log(t)),
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -142,6 +157,9 @@ func (s *service) do(method, path, bearer, contentType, body string) (int, http.
 	}
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	for name, value := range s.headers {
+		req.Header.Set(name, value)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -260,6 +260,7 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 	if c.Started != nil {
 		queueSession(batch, *c.Started)
 	}
+	queueOnce(batch, c.Once)
 }
 
 func queueToken(batch *pgx.Batch, t account.OneTimeToken) {

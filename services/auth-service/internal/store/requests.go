@@ -30,7 +30,10 @@ func (s *Store) AddRequest(ctx context.Context, r account.Request) error {
 	if p := r.Pending; p != nil {
 		args["account_id"], args["name"], args["password"] = p.ID, p.Name, p.PasswordHash
 	}
-	if _, err := s.db.Exec(ctx, query, args); err != nil {
+	batch := &pgx.Batch{}
+	batch.Queue(query, args)
+	queueOnce(batch, r.Once)
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("add request: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 )
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
-	s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason`
+	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason`
 
 // sessionRow takes the columns that may be NULL.
 type sessionRow struct {
@@ -26,7 +26,7 @@ type sessionRow struct {
 func (r *sessionRow) targets() []any {
 	return []any{
 		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
-		&r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason,
+		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason,
 	}
 }
 
@@ -43,13 +43,13 @@ func (r *sessionRow) session() account.Session {
 
 func queueSession(batch *pgx.Batch, s account.Session) {
 	const query = `
-		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip,
+		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip, network,
 			created_at, last_used_at, expires_at, ends_at)
-		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip,
+		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip, @network,
 			@created_at, @last_used_at, @expires_at, @ends_at)`
 	batch.Queue(query, pgx.StrictNamedArgs{
 		"id": s.ID, "account_id": s.AccountID, "generation": s.Generation, "rotated_at": s.RotatedAt,
-		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP,
+		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP, "network": s.Network,
 		"created_at": s.CreatedAt, "last_used_at": s.LastUsedAt, "expires_at": s.ExpiresAt, "ends_at": s.EndsAt,
 	})
 }
@@ -65,7 +65,7 @@ func scanSession(found pgx.CollectableRow) (account.Session, error) {
 func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	const write = `
 		UPDATE sessions
-		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip,
+		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip, network = @network,
 			last_used_at = @last_used_at, expires_at = @expires_at,
 			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
 		WHERE id = @id`
@@ -74,7 +74,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	}
 	args := pgx.StrictNamedArgs{
 		"id": after.ID, "generation": after.Generation, "rotated_at": after.RotatedAt,
-		"user_agent": after.UserAgent, "ip": after.IP,
+		"user_agent": after.UserAgent, "ip": after.IP, "network": after.Network,
 		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
 		"revoked_at": nil, "revoked_reason": after.RevokedReason,
 	}
@@ -88,7 +88,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 }
 
 // StartSession implements account.Store.
-func (s *Store) StartSession(ctx context.Context, session account.Session, hash, newHash string, events ...event.Event) error {
+func (s *Store) StartSession(ctx context.Context, session account.Session, hash, newHash string, attempt []byte, events ...event.Event) error {
 	// The lock orders this against a change of the account. Logins don't wait
 	// for each other, unless they replace the hash.
 	const lock = `
@@ -125,6 +125,7 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, hash,
 			return account.ErrAccountDisabled
 		}
 		queueSession(batch, session)
+		batch.Queue(clearAttempt, attempt)
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err
 		}

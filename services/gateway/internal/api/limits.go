@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -43,7 +42,7 @@ type limiting struct {
 // admit counts r against the limits of its route and the general one, and
 // returns ErrRateLimited if one is reached. It may read the body, and puts it back.
 func (l *limiting) admit(w http.ResponseWriter, r *http.Request, userID string) error {
-	address := network(event.OriginFrom(r.Context()).IP)
+	address := event.OriginFrom(r.Context()).Network()
 	who := userID
 	if who == "" {
 		who = address
@@ -161,18 +160,4 @@ func refreshSession(body []byte) string {
 		return in.RefreshToken
 	}
 	return claims.SessionID
-}
-
-// network returns what counts as one client: an IPv4 address, or the /64 that an
-// IPv6 host can choose its addresses from.
-func network(ip string) string {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil || addr.Is4() {
-		return ip
-	}
-	prefix, err := addr.Prefix(64)
-	if err != nil {
-		return ip
-	}
-	return prefix.String()
 }

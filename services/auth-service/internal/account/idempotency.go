@@ -1,0 +1,110 @@
+package account
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// Once is a request that a client may repeat: its first answer is kept for
+// OnceMemory and given again.
+type Once struct {
+	Key         []byte // of the client, hashed
+	Fingerprint []byte // of what was asked
+	Answer      string // sealed
+}
+
+// How long answers are kept, and how long a request is taken to be at work whose
+// process has died.
+const (
+	OnceMemory  = 24 * time.Hour
+	OncePatient = time.Minute
+)
+
+// The failures of repeated requests.
+var (
+	ErrKeyReused     = problem.New(problem.Conflict, "idempotency_key_reused", "This Idempotency-Key was used for another request.")
+	ErrKeyInProgress = problem.New(problem.Conflict, "idempotency_in_progress", "The first request with this Idempotency-Key is still at work.").WithRetryAfter(time.Second)
+)
+
+const maxIdempotencyKey = 255
+
+func checkIdempotencyKey(key string) error {
+	good := len(key) <= maxIdempotencyKey
+	for _, c := range []byte(key) {
+		good = good && '!' <= c && c <= '~'
+	}
+	if good {
+		return nil
+	}
+	return problem.Validation(problem.Field{
+		Field: "Idempotency-Key", Code: "invalid_format", Message: "The key has 1 to 255 visible ASCII characters.",
+	})
+}
+
+// once does a sign-up, or returns the answer that it had, and says so. Without a
+// key it just does it. The answer is stored with what do changes: do must pass
+// on the Once that it gets, with its answer by finish.
+func (a *Accounts) once(ctx context.Context, key string, in SignUp, do func(o *Once) (SignedUp, error)) (SignedUp, bool, error) {
+	if key == "" {
+		out, err := do(nil)
+		return out, false, err
+	}
+	hash := sha256.Sum256([]byte("signup\x00" + key))
+	mac := hmac.New(sha256.New, a.fingerprints)
+	if err := json.NewEncoder(mac).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
+		return SignedUp{}, false, fmt.Errorf("take the fingerprint of a request: %w", err)
+	}
+	o := Once{Key: hash[:], Fingerprint: mac.Sum(nil)}
+	answer, err := a.store.ReserveOnce(ctx, o, a.time())
+	if err != nil {
+		return SignedUp{}, false, err
+	}
+	if answer != "" {
+		out, err := a.openAnswer(o, answer)
+		return out, true, err
+	}
+	out, err := do(&o)
+	if err != nil {
+		// Nothing was done, so the client may try again at once.
+		if released := a.store.ReleaseOnce(context.WithoutCancel(ctx), o.Key); released != nil {
+			a.log.WarnContext(ctx, "key of a failed request not released; it is in a minute", "error", released.Error())
+		}
+		return SignedUp{}, false, err
+	}
+	return out, false, nil
+}
+
+func answerContext(o Once) string { return fmt.Sprintf("answer %x", o.Key) }
+
+// finish puts the sealed answer into o, which may be nil.
+func (a *Accounts) finish(o *Once, out SignedUp) error {
+	if o == nil {
+		return nil
+	}
+	out.Account.PasswordHash = ""
+	data, err := json.Marshal(out)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	o.Answer = string(a.atRest.Seal(string(data), answerContext(*o)))
+	return nil
+}
+
+func (a *Accounts) openAnswer(o Once, answer string) (SignedUp, error) {
+	var out SignedUp
+	data, err := a.atRest.Open(event.Sealed(answer), answerContext(o))
+	if err != nil {
+		return out, fmt.Errorf("open stored answer: %w", err)
+	}
+	if err := json.Unmarshal([]byte(data), &out); err != nil {
+		return out, fmt.Errorf("decode stored answer: %w", err)
+	}
+	return out, nil
+}

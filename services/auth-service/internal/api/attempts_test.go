@@ -1,0 +1,209 @@
+package api_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+)
+
+// at returns the service for a client at an address.
+func (s *service) at(ip string) *service { return s.with("X-Forwarded-For", ip) }
+
+func (s *service) try(email, secret string) answer {
+	s.t.Helper()
+	return s.call("POST", "/login", "", fields{"email": email, "password": secret})
+}
+
+// TestBruteForce is SEC-31: guessing gets slower and slower, from however many
+// networks, and the owner gets in where they are known.
+func TestBruteForce(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home := s.at("192.0.2.1")
+	home.signup("ann@example.com")
+	guess := func(i int) answer {
+		return s.at("198.51.100."+strconv.Itoa(i%250)).try("Ann@example.com", "guess number "+strconv.Itoa(i))
+	}
+	for i := range 10 {
+		s.want(guess(i), 401, "invalid_credentials")
+	}
+	for _, delay := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		blocked := s.want(guess(11), 429, "rate_limited")
+		if got := blocked.header.Get("Retry-After"); got != strconv.Itoa(int(delay.Seconds())) {
+			t.Errorf("Retry-After = %s, want %s", got, delay)
+		}
+		// What the stranger does is not the owner's fault.
+		s.want(home.try("ann@example.com", goodPassword), 200, "")
+		s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 429, "rate_limited")
+		s.advance(delay)
+		s.want(guess(12), 401, "invalid_credentials")
+	}
+	for range 12 {
+		s.advance(16 * time.Minute)
+		s.want(guess(13), 401, "invalid_credentials")
+	}
+	if got := s.want(guess(14), 429, "rate_limited").header.Get("Retry-After"); got != "900" {
+		t.Errorf("Retry-After = %s, want 900 and never more", got)
+	}
+	s.advance(15 * time.Minute)
+	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 200, "")
+	s.want(guess(15), 401, "invalid_credentials") // A success starts anew.
+	if n := s.count(event.Audit, event.UserLoginFailed{}); n < 30 {
+		t.Errorf("%d failures were recorded", n)
+	}
+}
+
+// From the owner's own network somebody can guess as often as from any other.
+func TestBruteForceFromAKnownNetwork(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home := s.at("2001:db8:1:2::1")
+	home.signup("ann@example.com")
+	for i := range 10 { // The addresses of a /64 are one client.
+		s.want(s.at(fmt.Sprintf("2001:db8:1:2::%x", i+2)).try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(home.try("ann@example.com", goodPassword), 429, "rate_limited")
+	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 200, "")
+}
+
+// Many guesses at once are as many as one after the other, and whoever has a token
+// cannot guess the password with it either.
+func TestBruteForceAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.signup("ann@example.com").Data.Tokens
+	count := map[int]int{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			var a answer
+			if i%2 == 0 {
+				a = s.at("198.51.100.1").try("ann@example.com", "guess")
+			} else {
+				a = s.at("198.51.100.1").call("POST", "/change-password", ann.AccessToken, fields{"currentPassword": "guess", "newPassword": otherPassword})
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			count[a.status]++
+		})
+	}
+	wg.Wait()
+	if count[401] != 10 || count[429] != 30 {
+		t.Errorf("answers = %v, want 10 of 401", count)
+	}
+}
+
+// Unknown addresses are limited as well: a limit that only accounts have would
+// tell which they are.
+func TestBruteForceOnNobody(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	for range 10 {
+		s.want(s.try("nobody@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(s.try("nobody@example.com", "guess"), 429, "rate_limited")
+}
+
+// A password that could not be checked, because the machine is busy, was no guess.
+func TestBusyIsNoFailure(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(cfg *account.Config) { cfg.Hasher = password.NewHasher(password.Standard, nil, 1, 1) })
+	s.signup("ann@example.com")
+	busy := 0
+	for range 3 {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				a := s.try("ann@example.com", goodPassword)
+				mu.Lock()
+				defer mu.Unlock()
+				if a.status == 503 {
+					busy++
+				} else if a.status != 200 {
+					t.Errorf("login = %d %s", a.status, a.Code)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if busy < 10 {
+		t.Skipf("only %d were refused", busy)
+	}
+	s.want(s.try("ann@example.com", goodPassword), 200, "")
+}
+
+// TestLoginTellsNothing is SEC-26: an address without an account and a wrong
+// password look the same and take the same time. The times are compared by rank
+// (Mann-Whitney), in an order that is mixed.
+func TestLoginTellsNothing(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(cfg *account.Config) {
+		cfg.Hasher = password.NewHasher(password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, nil, 1, 1000)
+	})
+	s.signup("ann@example.com")
+	kinds := []string{"ann@example.com", "nobody@example.com"}
+	times := map[string][]time.Duration{}
+	bodies := map[string]string{}
+	for range 200 {
+		s.advance(25 * time.Hour) // The limits are not what is measured.
+		rand.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+		for _, email := range kinds {
+			started := time.Now()
+			status, _, body := s.do("POST", base+"/login", "", "application/json", fmt.Sprintf(`{"email":%q,"password":"not the password"}`, email))
+			times[email] = append(times[email], time.Since(started))
+			text, _, _ := strings.Cut(string(body), `"requestId"`)
+			bodies[email] = strconv.Itoa(status) + text
+		}
+	}
+	ann, nobody := kinds[0], kinds[1]
+	if bodies[ann] != bodies[nobody] {
+		t.Errorf("answers differ: %s, %s", bodies[ann], bodies[nobody])
+	}
+	difference := (median(times[ann]) - median(times[nobody])).Abs()
+	if z := rankSum(times[ann], times[nobody]); math.Abs(z) > 4 && difference > median(times[nobody])/20 {
+		t.Errorf("the medians are %s apart, of %s, z = %.1f", difference, median(times[nobody]), z)
+	}
+}
+
+func median(times []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(times))
+	return sorted[len(sorted)/2]
+}
+
+// rankSum returns how many standard deviations the ranks of a are from what they
+// would be if a and b were drawn alike (Mann-Whitney U).
+func rankSum(a, b []time.Duration) float64 {
+	type sample struct {
+		time time.Duration
+		of   int
+	}
+	var all []sample
+	for _, t := range a {
+		all = append(all, sample{t, 0})
+	}
+	for _, t := range b {
+		all = append(all, sample{t, 1})
+	}
+	slices.SortFunc(all, func(x, y sample) int { return int(x.time - y.time) })
+	sum := 0.0
+	for rank, s := range all {
+		if s.of == 0 {
+			sum += float64(rank + 1)
+		}
+	}
+	n, m := float64(len(a)), float64(len(b))
+	u := sum - n*(n+1)/2
+	return (u - n*m/2) / math.Sqrt(n*m*(n+m+1)/12)
+}

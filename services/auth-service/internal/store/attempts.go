@@ -1,0 +1,120 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// attemptKeys returns what an attempt counts for: the address, and the address
+// with the network.
+func attemptKeys(a account.Attempt) (address, pair []byte) {
+	one := sha256.Sum256([]byte("address\x00" + a.EmailKey))
+	two := sha256.Sum256([]byte("pair\x00" + a.EmailKey + "\x00" + a.Network))
+	return one[:], two[:]
+}
+
+// CountAttempt implements account.Store. That it is counted need not survive a
+// crash of Postgres, so nobody waits for the disk.
+func (s *Store) CountAttempt(ctx context.Context, a account.Attempt) (account.Verdict, error) {
+	const write = `
+		INSERT INTO login_failures (key, failures, last_at, blocked_until)
+		VALUES ($1, $2, $3, $4)
+		ON CONFLICT (key) DO UPDATE
+		SET failures = excluded.failures, last_at = excluded.last_at, blocked_until = excluded.blocked_until`
+	var verdict account.Verdict
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		key, row, err := readFailures(ctx, tx, a)
+		if err != nil {
+			return err
+		}
+		if wait := row.blockedUntil.Sub(a.At); wait > 0 {
+			verdict = account.Verdict{Wait: wait}
+			return nil
+		}
+		if a.At.Sub(row.lastAt) > account.AttemptMemory {
+			row.failures = 0
+		}
+		row.failures++
+		verdict = account.Verdict{Allowed: true, Key: key}
+		_, err = tx.Exec(ctx, write, key, row.failures, a.At, a.At.Add(account.Delay(row.failures)))
+		return err
+	})
+	if err != nil {
+		return account.Verdict{}, fmt.Errorf("count attempt: %w", err)
+	}
+	return verdict, nil
+}
+
+type failures struct {
+	failures             int
+	lastAt, blockedUntil time.Time
+}
+
+// readFailures locks what an attempt counts for and returns its key and row.
+func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, failures, error) {
+	// Whether the owner is known there is asked for every address, so the time
+	// tells nothing.
+	const known = `
+		SELECT EXISTS (
+			SELECT FROM accounts a JOIN sessions s ON s.account_id = a.id
+			WHERE a.email_key = $1 AND s.network = $2)`
+	const read = `
+		SELECT key, failures, last_at, COALESCE(blocked_until, last_at)
+		FROM login_failures
+		WHERE key = ANY($1)`
+	address, pair := attemptKeys(a)
+	rows := map[string]failures{}
+	key := address
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	batch.Queue(lockAddress, address)
+	batch.Queue(known, a.EmailKey, a.Network).QueryRow(func(row pgx.Row) error {
+		var yes bool
+		err := row.Scan(&yes)
+		if yes {
+			key = pair
+		}
+		return err
+	})
+	batch.Queue(read, [][]byte{address, pair}).Query(func(found pgx.Rows) error {
+		var k []byte
+		var f failures
+		_, err := pgx.ForEachRow(found, []any{&k, &f.failures, &f.lastAt, &f.blockedUntil}, func() error {
+			rows[string(k)] = f
+			return nil
+		})
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, failures{}, err
+	}
+	return key, rows[string(key)], nil
+}
+
+// ReturnAttempt implements account.Store.
+func (s *Store) ReturnAttempt(ctx context.Context, key []byte) error {
+	const query = `
+		UPDATE login_failures
+		SET failures = GREATEST(failures - 1, 0), blocked_until = NULL
+		WHERE key = $1`
+	if _, err := s.db.Exec(ctx, query, key); err != nil {
+		return fmt.Errorf("return attempt: %w", err)
+	}
+	return nil
+}
+
+const clearAttempt = `DELETE FROM login_failures WHERE key = $1`
+
+// ClearAttempt implements account.Store.
+func (s *Store) ClearAttempt(ctx context.Context, key []byte) error {
+	if _, err := s.db.Exec(ctx, clearAttempt, key); err != nil {
+		return fmt.Errorf("clear attempt: %w", err)
+	}
+	return nil
+}

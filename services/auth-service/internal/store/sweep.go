@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// kept is how long a session or a link is remembered that does not work any
+// more: long enough to tell its owner what became of it.
+const kept = 30 * 24 * time.Hour
+
+// sweepBatch keeps each statement, and what it locks, small.
+const sweepBatch = 1000
+
+// Sweep implements account.Store.
+func (s *Store) Sweep(ctx context.Context, now time.Time) error {
+	for _, old := range []struct {
+		query string
+		age   time.Duration
+	}{
+		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2))`, kept},
+		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2))`, kept},
+		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2))`, 2 * token.MaxLifetime},
+		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2))`, account.AttemptMemory},
+		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2))`, account.OnceMemory},
+		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2))`, 24 * time.Hour},
+	} {
+		for {
+			tag, err := s.db.Exec(ctx, old.query, now.Add(-old.age), sweepBatch)
+			if err != nil {
+				return fmt.Errorf("sweep: %w", err)
+			}
+			if tag.RowsAffected() < sweepBatch {
+				break
+			}
+		}
+	}
+	return nil
+}
