@@ -79,9 +79,25 @@ func TestLostGroup(t *testing.T) {
 		m := newMessage(t, event.UserLoggedIn{})
 		w.publish(m)
 		w.wantSeen(m)
-		if err := w.client.FlushDB(t.Context()).Err(); err != nil {
+		flush(t, w.client)
+	}
+}
+
+// flush empties Redis and waits for the next millisecond, so that no entry gets
+// the id of one that was lost.
+func flush(t *testing.T, client redis.UniversalClient) {
+	t.Helper()
+	now := func() int64 {
+		at, err := client.Time(t.Context()).Result()
+		if err != nil {
 			t.Fatal(err)
 		}
+		return at.UnixMilli()
+	}
+	if err := client.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for flushed := now(); now() == flushed; {
 	}
 }
 

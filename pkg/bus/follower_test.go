@@ -60,9 +60,7 @@ func TestFollower(t *testing.T) {
 	}
 	publish("after")
 	want("before", "after")
-	if err := client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	flush(t, client)
 	publish("after all was lost")
 	want("before", "after", "after all was lost")
 }
