@@ -39,6 +39,8 @@ type Config struct {
 
 	ResetTTL time.Duration `envconfig:"RESET_TTL" default:"30m" desc:"How long a link to choose a new password works; at most 1h."`
 
+	ReauthWindow time.Duration `envconfig:"REAUTH_WINDOW" default:"15m" desc:"How long after a sign-in or a re-authentication factors can be changed."`
+
 	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (everybody, and a taken address is refused), strict (everybody, and only a mail tells whether the address is taken) or closed (nobody)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
 
@@ -79,6 +81,9 @@ func (c Config) ValidateAll() error {
 	if c.ResetTTL <= 0 || c.ResetTTL > time.Hour {
 		faults = append(faults, errors.New("RESET_TTL: want more than 0 and at most 1h"))
 	}
+	if c.ReauthWindow <= 0 {
+		faults = append(faults, errors.New("REAUTH_WINDOW: want more than 0"))
+	}
 	switch account.Mode(c.SignUpMode) {
 	case account.Open, account.Strict, account.Closed:
 	default:
@@ -102,6 +107,6 @@ func (c Config) ValidateAll() error {
 func (c Config) lifetimes() account.Lifetimes {
 	return account.Lifetimes{
 		Access: c.AccessTokenTTL, RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
-		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL,
+		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL, Reauth: c.ReauthWindow,
 	}
 }

@@ -27,6 +27,7 @@ type Account struct {
 	Role          string // one of token's roles
 	Status        string
 	PasswordHash  string
+	MFAEnabled    bool // Has it a factor that was confirmed?
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }
@@ -48,6 +49,8 @@ type Session struct {
 	EndsAt        time.Time // whatever happens
 	RevokedAt     time.Time // zero while it lives
 	RevokedReason string
+
+	AuthenticatedAt time.Time // when its owner last proved who they are
 }
 
 // Revoked reports whether the session was ended before its time.
@@ -96,6 +99,10 @@ var (
 	ErrTokenExpired       = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
 	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
 	ErrSessionNotFound    = problem.New(problem.NotFound, "session_not_found", "There is no such session.")
+	ErrReauthRequired     = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
+	ErrCodeInvalid        = problem.New(problem.Unauthenticated, "mfa_code_invalid", "The code is not right.")
+	ErrChallengeExpired   = problem.New(problem.Gone, "mfa_token_expired", "The sign-in took too long or too many tries. Start again.")
+	ErrFactorNotFound     = problem.New(problem.NotFound, "factor_not_found", "There is no such factor.")
 	ErrMeanwhile          = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
 	ErrCurrentPassword    = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
 	ErrOwnRights          = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")

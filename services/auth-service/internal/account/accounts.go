@@ -34,6 +34,18 @@ type Store interface {
 	// puts there is created. If serve fails, the request is due again later. It
 	// reports whether there was a request.
 	TakeRequest(ctx context.Context, now time.Time, serve func(r Request, c *Change) error) (bool, error)
+	// StartChallenge stores a challenge of an account, as StartSession does a
+	// session, and returns the kinds of its factors.
+	StartChallenge(ctx context.Context, ch Challenge, hash, newHash string, attempt []byte, events ...event.Event) (kinds []string, err error)
+	// ChallengeOwner returns the account of a challenge that lives at now. It fails
+	// with ErrChallengeExpired.
+	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (accountID string, err error)
+	// UseChallenge is ChangeAccount for the owner of a challenge. It fails with
+	// ErrChallengeExpired if there is no such challenge.
+	UseChallenge(ctx context.Context, hash []byte, decide func(ch *Challenge, c *Change) error) error
+	// Factors returns the factors of an account that are confirmed, oldest first,
+	// and how many recovery codes it has.
+	Factors(ctx context.Context, accountID string) ([]Factor, int, error)
 	// Account fails with ErrNotFound.
 	Account(ctx context.Context, id string) (Account, error)
 	// AccountByEmail finds an account by the key of its address, or fails with ErrNotFound.
@@ -84,6 +96,7 @@ type Lifetimes struct {
 	RefreshGrace time.Duration // in which the token before the current one still gets the current one
 	Verification time.Duration // of a verification link
 	Reset        time.Duration // of a link to choose a new password
+	Reauth       time.Duration // of the proof that somebody is who they are
 }
 
 // Accounts is the service. It is safe for concurrent use.

@@ -13,11 +13,14 @@ import (
 type Change struct {
 	Account  Account
 	Sessions []Session // oldest first
+	Factors  []Factor  // oldest first
+	Codes    []string  // hashes of the recovery codes that are left
 
 	Deleted bool           // the account, and all that belongs to it
 	Started *Session       // a new session
 	Void    []string       // purposes whose older tokens are void
 	Proofs  []OneTimeToken // new ones
+	Attempt []byte         // what Verdict counted, to be cleared
 	Once    *Once          // whose answer is stored
 	Events  []event.Event
 

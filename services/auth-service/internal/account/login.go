@@ -18,73 +18,84 @@ type LogIn struct {
 	Email, Password, DeviceName string
 }
 
+// LoggedIn is what a login led to: a session, or the question for a second factor.
+type LoggedIn struct {
+	Account Account
+	Tokens  Tokens
+	MFA     *MFARequired // If it is there, the rest is not.
+}
+
 // Login checks a password and starts a session. It takes the same time whether
 // or not an account has the address. It fails with ErrInvalidCredentials,
 // ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation
 // problem or password.ErrBusy; the first four
 // are recorded as events.
-func (a *Accounts) Login(ctx context.Context, in LogIn) (Account, Tokens, error) {
+func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 	email, emailFault := parseEmail("email", in.Email)
 	secret, secretFault := password.Normalize("password", in.Password)
 	device, deviceFault := parseLine("deviceName", in.DeviceName, maxDevice)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
 	attempt, err := a.attempt(ctx, email)
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
 	for range maxChanges {
-		account, tokens, err := a.login(ctx, email, secret, device, attempt)
+		out, err := a.login(ctx, email, secret, device, attempt)
 		if !errors.Is(err, ErrChanged) {
-			return account, tokens, err
+			return out, err
 		}
 	}
-	return Account{}, Tokens{}, fmt.Errorf("log in: %w", ErrChanged)
+	return LoggedIn{}, fmt.Errorf("log in: %w", ErrChanged)
 }
 
 // maxChanges is how often a password is checked again because it was changed
 // while it was checked.
 const maxChanges = 3
 
-func (a *Accounts) login(ctx context.Context, email Email, secret, device string, attempt []byte) (Account, Tokens, error) {
+func (a *Accounts) login(ctx context.Context, email Email, secret, device string, attempt []byte) (LoggedIn, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
 	ok, stale, err := a.verify(ctx, attempt, account.PasswordHash, secret)
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
 	if !ok {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+		return LoggedIn{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
 	}
 	if account.Status != Active {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+		return LoggedIn{}, a.loginFailed(ctx, account, ErrAccountDisabled)
 	}
 	if a.requireVerified && !account.EmailVerified {
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
+		return LoggedIn{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
 	}
 	newHash := ""
 	if stale {
 		if newHash, err = a.hasher.Hash(ctx, secret); err != nil {
-			return Account{}, Tokens{}, err
+			return LoggedIn{}, err
 		}
 	}
 	ctx = actAs(ctx, account)
+	if account.MFAEnabled {
+		wanted, err := a.challenge(ctx, account, device, newHash, attempt)
+		return LoggedIn{MFA: wanted}, err
+	}
 	session := a.newSession(ctx, account, device)
 	tokens, err := a.issuer.tokens(account, session, a.lifetimes, session.CreatedAt)
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
 	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
 	switch err := a.store.StartSession(ctx, session, account.PasswordHash, newHash, attempt, loggedIn); {
 	case errors.Is(err, ErrAccountDisabled):
-		return Account{}, Tokens{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+		return LoggedIn{}, a.loginFailed(ctx, account, ErrAccountDisabled)
 	case err != nil:
-		return Account{}, Tokens{}, err
+		return LoggedIn{}, err
 	}
-	return account, tokens, nil
+	return LoggedIn{Account: account, Tokens: tokens}, nil
 }
 
 // loginFailed records why a login was refused and returns the reason.
@@ -103,7 +114,7 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
 		Generation: 1, RotatedAt: now,
 		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
-		CreatedAt: now, LastUsedAt: now,
+		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now,
 		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
 		EndsAt:    now.Add(a.lifetimes.Session),
 	}
@@ -138,9 +149,9 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 	return owner, a.store.ClearAttempt(ctx, attempt)
 }
 
-// changeOwn is change for the caller's own account, as authenticate returned it.
-// It fails with ErrMeanwhile if the password is another one by now.
-func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
+// changeMatching is change for the caller's own account, as authenticate returned
+// it. It fails with ErrMeanwhile if the password is another one by now.
+func (a *Accounts) changeMatching(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
 	err := a.change(ctx, owner.ID, func(c *Change) error {
 		if c.Account.PasswordHash != owner.PasswordHash {
 			return ErrMeanwhile
@@ -154,4 +165,16 @@ func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner A
 		return ErrSessionRevoked
 	}
 	return err
+}
+
+// changeOwn is changeMatching for what a thief of a session must not do. With a
+// second factor, the password alone is no proof: it fails with ErrReauthRequired
+// unless both were shown of late.
+func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
+	return a.changeMatching(ctx, caller, owner, func(c *Change) error {
+		if c.Account.MFAEnabled && !a.recent(c.session(caller.SessionID)) {
+			return ErrReauthRequired
+		}
+		return decide(c)
+	})
 }

@@ -31,6 +31,7 @@ const (
 	reasonPasswordChanged = "password_changed"
 	reasonPasswordReset   = "password_reset"
 	reasonEmailReverted   = "email_change_reverted"
+	reasonFactorsReset    = "mfa_reset"
 	reasonDisabled        = "account_disabled"
 	reasonDeleted         = "account_deleted"
 )

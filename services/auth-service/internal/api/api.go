@@ -39,11 +39,19 @@ func Routes(accounts *account.Accounts, keyring *account.Keyring) []web.Route {
 		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: submit(flows["change"], a.confirmEmail)},
 		{Method: http.MethodGet, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: landing(flows["revert"])},
 		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: submit(flows["revert"], a.revertEmail)},
+		{Method: http.MethodPost, Path: prefix + "/reauthenticate", Access: web.SignedIn, Handler: a.reauthenticate},
+		{Method: http.MethodGet, Path: prefix + "/mfa/factors", Access: web.SignedIn, Handler: a.factors},
+		{Method: http.MethodPost, Path: prefix + "/mfa/totp", Access: web.SignedIn, Handler: a.enrolTOTP},
+		{Method: http.MethodPost, Path: prefix + "/mfa/totp/{id}/verify", Access: web.SignedIn, Handler: a.confirmTOTP},
+		{Method: http.MethodDelete, Path: prefix + "/mfa/totp/{id}", Access: web.SignedIn, Handler: a.removeTOTP},
+		{Method: http.MethodPost, Path: prefix + "/mfa/recovery-codes", Access: web.SignedIn, Handler: a.newCodes},
+		{Method: http.MethodPost, Path: prefix + "/mfa/challenge", Access: web.Anyone, Handler: a.challenge},
 		{Method: http.MethodGet, Path: prefix + "/users", Access: web.AdminOnly, Handler: a.users},
 		{Method: http.MethodGet, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.user},
 		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.changeUser},
 		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.deleteUser},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.endUserSessions},
+		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly, Handler: a.resetFactors},
 		// Not routed by the gateway.
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
@@ -70,7 +78,7 @@ type user struct {
 func userOf(a account.Account) user {
 	return user{
 		ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
-		Role: a.Role, Status: a.Status, CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+		Role: a.Role, Status: a.Status, MFAEnabled: a.MFAEnabled, CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
 	}
 }
 
@@ -151,10 +159,19 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	owner, t, err := a.accounts.Login(r.Context(), account.LogIn{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
+	out, err := a.accounts.Login(r.Context(), account.LogIn{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
 	if err != nil {
 		return err
 	}
+	if out.MFA != nil {
+		return web.OK(w, http.StatusOK, mfaRequired{
+			Status: "mfa_required", MFAToken: out.MFA.Token, Factors: out.MFA.Factors, ExpiresIn: int(out.MFA.ExpiresIn.Seconds()),
+		})
+	}
+	return sendSignedIn(w, out.Account, out.Tokens)
+}
+
+func sendSignedIn(w http.ResponseWriter, owner account.Account, t account.Tokens) error {
 	issued := tokensOf(t)
 	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: &issued})
 }

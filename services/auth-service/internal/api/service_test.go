@@ -84,7 +84,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
-			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute,
+			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,
 		},
 		PasswordMinLength: 8, Now: s.time, Log: testkit.Log(t), Mode: account.Open,
 	}
@@ -136,6 +136,12 @@ type answer struct {
 		User    user
 		Tokens  tokens
 		Revoked int
+
+		Status, MFAToken, FactorID, Secret, OTPAuthURL string
+
+		ExpiresIn     int
+		RecoveryCodes []string
+		Factors       json.RawMessage
 	}
 	Meta    struct{ NextCursor string }
 	Account user   // if the data are one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,8 +35,8 @@ func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
 }
 
 const insertAccount = `
-	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, password_hash, created_at, updated_at)
-	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @password_hash, @created_at, @updated_at)`
+	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, mfa_enabled, password_hash, created_at, updated_at)
+	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash, @created_at, @updated_at)`
 
 func queueAccount(batch *pgx.Batch, c account.Change) {
 	batch.Queue(insertAccount, accountArgs(c.Account))
@@ -150,7 +151,7 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	}
 	c.MayMail = mayMail(tx, s.now())
 	before := c
-	before.Sessions = append([]account.Session(nil), c.Sessions...)
+	before.Sessions, before.Factors, before.Codes = slices.Clone(c.Sessions), slices.Clone(c.Factors), slices.Clone(c.Codes)
 	if err := decide(&c); err != nil {
 		return err
 	}
@@ -184,6 +185,16 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 		WHERE s.account_id = $1 AND s.revoked_at IS NULL
 		ORDER BY s.id
 		FOR UPDATE`
+	// The account's lock is theirs as well.
+	const readFactors = `
+		SELECT ` + factorColumns + `
+		FROM factors f
+		WHERE f.account_id = $1
+		ORDER BY f.id`
+	const readCodes = `
+		SELECT hash
+		FROM recovery_codes
+		WHERE account_id = $1`
 	var c account.Change
 	err := tx.QueryRow(ctx, lockOwner, id).Scan(scanAccount(&c.Account)...)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -192,12 +203,21 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 	if err != nil {
 		return c, fmt.Errorf("lock account: %w", err)
 	}
-	rows, err := tx.Query(ctx, lockSessions, id)
-	if err != nil {
-		return c, fmt.Errorf("lock sessions: %w", err)
-	}
-	if c.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
-		return c, fmt.Errorf("lock sessions: %w", err)
+	batch := &pgx.Batch{}
+	batch.Queue(lockSessions, id).Query(func(rows pgx.Rows) (err error) {
+		c.Sessions, err = pgx.CollectRows(rows, scanSession)
+		return err
+	})
+	batch.Queue(readFactors, id).Query(func(rows pgx.Rows) (err error) {
+		c.Factors, err = pgx.CollectRows(rows, scanFactor)
+		return err
+	})
+	batch.Queue(readCodes, id).Query(func(rows pgx.Rows) (err error) {
+		c.Codes, err = pgx.CollectRows(rows, scanCode)
+		return err
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return c, fmt.Errorf("lock what belongs to an account: %w", err)
 	}
 	return c, nil
 }
@@ -228,7 +248,7 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	const writeAccount = `
 		UPDATE accounts
 		SET email = @email, email_key = @email_key, email_verified = @email_verified, name = @name, role = @role,
-			status = @status, password_hash = @password_hash, created_at = @created_at, updated_at = @updated_at
+			status = @status, mfa_enabled = @mfa_enabled, password_hash = @password_hash, created_at = @created_at, updated_at = @updated_at
 		WHERE id = @id`
 	const deleteAccount = `
 		DELETE FROM accounts
@@ -243,6 +263,7 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	case before.Account != after.Account:
 		batch.Queue(writeAccount, accountArgs(after.Account))
 	}
+	queueFactors(batch, before, after)
 	queueBelongings(batch, after)
 }
 
@@ -261,6 +282,9 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 		queueSession(batch, *c.Started)
 	}
 	queueOnce(batch, c.Once)
+	if c.Attempt != nil {
+		batch.Queue(clearAttempt, c.Attempt)
+	}
 }
 
 func queueToken(batch *pgx.Batch, t account.OneTimeToken) {

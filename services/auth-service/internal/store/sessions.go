@@ -13,7 +13,7 @@ import (
 )
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
-	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason`
+	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at)`
 
 // sessionRow takes the columns that may be NULL.
 type sessionRow struct {
@@ -26,7 +26,7 @@ type sessionRow struct {
 func (r *sessionRow) targets() []any {
 	return []any{
 		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
-		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason,
+		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason, &r.AuthenticatedAt,
 	}
 }
 
@@ -44,13 +44,14 @@ func (r *sessionRow) session() account.Session {
 func queueSession(batch *pgx.Batch, s account.Session) {
 	const query = `
 		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip, network,
-			created_at, last_used_at, expires_at, ends_at)
+			created_at, last_used_at, expires_at, ends_at, authenticated_at)
 		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip, @network,
-			@created_at, @last_used_at, @expires_at, @ends_at)`
+			@created_at, @last_used_at, @expires_at, @ends_at, @authenticated_at)`
 	batch.Queue(query, pgx.StrictNamedArgs{
 		"id": s.ID, "account_id": s.AccountID, "generation": s.Generation, "rotated_at": s.RotatedAt,
 		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP, "network": s.Network,
 		"created_at": s.CreatedAt, "last_used_at": s.LastUsedAt, "expires_at": s.ExpiresAt, "ends_at": s.EndsAt,
+		"authenticated_at": s.AuthenticatedAt,
 	})
 }
 
@@ -66,7 +67,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	const write = `
 		UPDATE sessions
 		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip, network = @network,
-			last_used_at = @last_used_at, expires_at = @expires_at,
+			last_used_at = @last_used_at, expires_at = @expires_at, authenticated_at = @authenticated_at,
 			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
 		WHERE id = @id`
 	if before == after {
@@ -76,7 +77,8 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		"id": after.ID, "generation": after.Generation, "rotated_at": after.RotatedAt,
 		"user_agent": after.UserAgent, "ip": after.IP, "network": after.Network,
 		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
-		"revoked_at": nil, "revoked_reason": after.RevokedReason,
+		"authenticated_at": after.AuthenticatedAt,
+		"revoked_at":       nil, "revoked_reason": after.RevokedReason,
 	}
 	if after.Revoked() {
 		args["revoked_at"] = after.RevokedAt
@@ -89,6 +91,15 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 
 // StartSession implements account.Store.
 func (s *Store) StartSession(ctx context.Context, session account.Session, hash, newHash string, attempt []byte, events ...event.Event) error {
+	err := s.signIn(ctx, session.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) { queueSession(batch, session) })
+	if err != nil {
+		return fmt.Errorf("start session: %w", err)
+	}
+	return nil
+}
+
+// signIn stores what a right password leads to, if it still is the right one.
+func (s *Store) signIn(ctx context.Context, accountID, hash, newHash string, attempt []byte, events []event.Event, queue func(*pgx.Batch)) error {
 	// The lock orders this against a change of the account. Logins don't wait
 	// for each other, unless they replace the hash.
 	const lock = `
@@ -105,15 +116,15 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, hash,
 		UPDATE accounts
 		SET password_hash = $2
 		WHERE id = $1`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		query := lock
 		if newHash != "" {
 			query = lockAlone
-			batch.Queue(rehash, session.AccountID, newHash)
+			batch.Queue(rehash, accountID, newHash)
 		}
 		var status, current string
-		err := tx.QueryRow(ctx, query, session.AccountID).Scan(&status, &current)
+		err := tx.QueryRow(ctx, query, accountID).Scan(&status, &current)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return account.ErrChanged // It is gone.
@@ -124,17 +135,13 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, hash,
 		case status != account.Active:
 			return account.ErrAccountDisabled
 		}
-		queueSession(batch, session)
+		queue(batch)
 		batch.Queue(clearAttempt, attempt)
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err
 		}
 		return tx.SendBatch(ctx, batch).Close()
 	})
-	if err != nil {
-		return fmt.Errorf("start session: %w", err)
-	}
-	return nil
 }
 
 // UpdateSession implements account.Store.

@@ -98,6 +98,12 @@ func TestHowMailsRead(t *testing.T) {
 		"password_changed": func() error {
 			return mailer.Mail(t.Context(), told(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}))
 		},
+		"mfa_enrolled": func() error {
+			return mailer.Mail(t.Context(), told(event.MFAEnrolled{FactorID: "f", Kind: "totp", Email: "ann@example.org", Name: stranger}))
+		},
+		"mfa_removed": func() error {
+			return mailer.Mail(t.Context(), told(event.MFARemoved{FactorID: "f", Kind: "totp", Email: "ann@example.org", Name: stranger}))
+		},
 		"signup_repeated": func() error {
 			return mailer.Mail(t.Context(), told(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}))
 		},

@@ -51,6 +51,8 @@ var kinds = map[string]kind{
 	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm"},
 	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert"},
 	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), ""},
+	event.MFAEnrolled{}.EventName():               {load("mfa_enrolled", "A second factor was added to your account"), ""},
+	event.MFARemoved{}.EventName():                {load("mfa_removed", "A second factor was removed from your account"), ""},
 	event.UserSignUpRepeated{}.EventName():        {load("signup_repeated", "You already have an account"), ""},
 	event.SessionRefreshReused{}.EventName():      {load("session_ended", "We ended a session of yours"), ""},
 }

@@ -1,0 +1,154 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// MFARequired is what a sign-in gets whose password is right and whose account
+// has a second factor.
+type MFARequired struct {
+	Token     string // for Challenge, and for nothing else
+	Factors   []string
+	ExpiresIn time.Duration
+}
+
+// challenge notes that a second factor is wanted. newHash replaces the password's
+// hash unless it is empty.
+func (a *Accounts) challenge(ctx context.Context, account Account, device, newHash string, attempt []byte) (*MFARequired, error) {
+	secret := newSecret()
+	now := a.time()
+	factors, err := a.store.StartChallenge(ctx, Challenge{
+		Hash: hashSecret(secret), AccountID: account.ID, DeviceName: device, ExpiresAt: now.Add(challengeLife),
+	}, account.PasswordHash, newHash, attempt, event.New(ctx, now, account.ID, event.MFAChallenged{}))
+	if err != nil {
+		return nil, err
+	}
+	return &MFARequired{Token: secret, Factors: append(factors, RecoveryCode), ExpiresIn: challengeLife}, nil
+}
+
+// Challenge ends a sign-in with a second factor: a TOTP code or a recovery code.
+// A code is good once, and a sign-in has five tries. It fails with ErrCodeInvalid,
+// ErrChallengeExpired, ErrTooManyAttempts or ErrAccountDisabled.
+func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, Tokens, error) {
+	return a.passChallenge(ctx, secret, func(ctx context.Context, c *Change) (bool, error) { return a.useCode(ctx, c, code) })
+}
+
+// passChallenge is Challenge for whatever factor prove checks.
+func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(context.Context, *Change) (bool, error)) (Account, Tokens, error) {
+	var (
+		account Account
+		tokens  Tokens
+		refused error
+	)
+	hash := hashSecret(secret)
+	owner, err := a.store.ChallengeOwner(ctx, hash, a.time())
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
+	// Whoever has the password can begin as many sign-ins as they like; their
+	// guesses at the code are counted together.
+	attempt, err := a.attempt(ctx, secondFactor(owner))
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
+	err = a.store.UseChallenge(ctx, hash, func(ch *Challenge, c *Change) error {
+		ctx, now := actAs(ctx, c.Account), a.time()
+		if !now.Before(ch.ExpiresAt) || ch.Attempts >= challengeTries {
+			return ErrChallengeExpired
+		}
+		fits, err := prove(ctx, c)
+		switch {
+		case err != nil:
+			return err
+		case c.Account.Status != Active:
+			return ErrAccountDisabled
+		case !fits:
+			ch.Attempts++
+			refused = ErrCodeInvalid
+			c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
+			return nil
+		}
+		ch.Over = true
+		session := a.newSession(ctx, c.Account, ch.DeviceName)
+		c.Started, c.Attempt = &session, attempt
+		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
+		account = c.Account
+		tokens, err = a.issuer.tokens(account, session, a.lifetimes, now)
+		return err
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return Account{}, Tokens{}, err
+	}
+	return account, tokens, nil
+}
+
+// secondFactor is what guesses at an account's codes are counted for.
+func secondFactor(accountID string) Email { return Email{Key: "second factor of " + accountID} }
+
+// Reauthenticate notes that the caller has just proved who they are: with the
+// password, and with a code if the account has a second factor. It fails with a
+// validation problem, ErrCurrentPassword, ErrCodeInvalid or ErrTooManyAttempts.
+func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, current, code string) error {
+	owner, err := a.authenticate(ctx, caller, "password", current)
+	if err != nil {
+		return err
+	}
+	var attempt []byte
+	if owner.MFAEnabled {
+		if code == "" {
+			return problem.Validation(problem.Field{Field: "code", Code: "required", Message: "A code of your second factor is needed."})
+		}
+		if attempt, err = a.attempt(ctx, secondFactor(owner.ID)); err != nil {
+			return err
+		}
+	}
+	var refused error
+	err = a.changeMatching(ctx, caller, owner, func(c *Change) error {
+		now := a.time()
+		if c.Account.MFAEnabled {
+			fits, err := a.useCode(ctx, c, code)
+			if err != nil {
+				return err
+			}
+			if !fits {
+				refused = ErrCodeInvalid
+				c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
+				return nil
+			}
+			c.Attempt = attempt
+		}
+		c.session(caller.SessionID).AuthenticatedAt = now
+		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})
+		return nil
+	})
+	return errors.Join(err, refused)
+}
+
+// changeRecent is change for the caller's own account, if they have proved who
+// they are of late. It fails with ErrReauthRequired.
+func (a *Accounts) changeRecent(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
+	err := a.change(ctx, caller.UserID, func(c *Change) error {
+		s := c.session(caller.SessionID)
+		if s == nil {
+			return ErrSessionRevoked
+		}
+		if !a.recent(s) {
+			return ErrReauthRequired
+		}
+		return decide(c)
+	})
+	if errors.Is(err, ErrNotFound) {
+		return ErrSessionRevoked
+	}
+	return err
+}
+
+func (a *Accounts) recent(s *Session) bool {
+	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
+}

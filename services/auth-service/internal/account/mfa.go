@@ -1,0 +1,284 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/hotp"
+	"github.com/pquerna/otp/totp"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// Kinds of factors. What another party vouches for, such as an OpenID provider,
+// would be one more.
+const (
+	TOTP    = "totp"
+	Passkey = "passkey"
+)
+
+// RecoveryCode is how a code that stands in for a factor is called in lists.
+const RecoveryCode = "recovery_code"
+
+// Factor is something that the owner of an account has, besides a password.
+type Factor struct {
+	ID          string
+	AccountID   string
+	Kind        string
+	Name        string
+	Secret      string // sealed; of a passkey, its credential
+	Lookup      string // of a passkey, the id of its credential
+	LastStep    int64  // of TOTP, the last step that was used
+	CreatedAt   time.Time
+	ConfirmedAt time.Time // zero until its owner has shown to have it
+	LastUsedAt  time.Time // zero until it is used
+}
+
+// Challenge is a sign-in between the password and the second factor.
+type Challenge struct {
+	Hash       []byte
+	AccountID  string
+	DeviceName string
+	Attempts   int
+	ExpiresAt  time.Time
+	Over       bool // It is gone after the change.
+}
+
+const (
+	challengeLife  = 5 * time.Minute
+	challengeTries = 5
+	recoveryCodes  = 10
+	recoveryBytes  = 15 // 120 bits
+	totpIssuer     = "Headgate"
+)
+
+// totpOptions are those of RFC 6238 that every app understands.
+var totpOptions = hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1}
+
+const (
+	totpPeriod      = 30
+	totpSecretBytes = 20 // 160 bits (RFC 4226, 4)
+)
+
+// Enrolment is a TOTP factor that is not confirmed yet.
+type Enrolment struct {
+	FactorID string
+	Secret   string // base32
+	URL      string // otpauth://
+}
+
+// EnrolTOTP begins a TOTP factor, in place of one that was never confirmed. It
+// fails with ErrReauthRequired.
+func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
+	var out Enrolment
+	err := a.changeRecent(ctx, caller, func(c *Change) error {
+		key, err := totp.Generate(totp.GenerateOpts{Issuer: totpIssuer, AccountName: c.Account.Email.Address, SecretSize: totpSecretBytes})
+		if err != nil {
+			return fmt.Errorf("make TOTP secret: %w", err)
+		}
+		factor, err := newFactor(c.Account, TOTP, "Authenticator app", a.time())
+		if err != nil {
+			return err
+		}
+		factor.Secret = string(a.atRest.Seal(key.Secret(), factorContext(factor)))
+		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && f.ConfirmedAt.IsZero() })
+		c.Factors = append(c.Factors, factor)
+		out = Enrolment{FactorID: factor.ID, Secret: key.Secret(), URL: key.URL()}
+		return nil
+	})
+	return out, err
+}
+
+func newFactor(owner Account, kind, name string, now time.Time) (Factor, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Factor{}, fmt.Errorf("make factor id: %w", err)
+	}
+	return Factor{ID: id.String(), AccountID: owner.ID, Kind: kind, Name: name, CreatedAt: now}, nil
+}
+
+func factorContext(f Factor) string { return "factor " + f.ID + " " + f.AccountID }
+
+// ConfirmTOTP makes a factor count, once its owner has shown to have it, and
+// returns recovery codes, which are shown this once. It fails with
+// ErrFactorNotFound, ErrCodeInvalid or ErrReauthRequired.
+func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, code string) ([]string, error) {
+	var codes []string
+	var refused error
+	err := a.changeRecent(ctx, caller, func(c *Change) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == TOTP && f.ConfirmedAt.IsZero() })
+		if i < 0 {
+			return ErrFactorNotFound
+		}
+		fits, err := a.useTOTP(&c.Factors[i], code)
+		if err != nil {
+			return err
+		}
+		if !fits {
+			refused = ErrCodeInvalid
+			c.record(ctx, a.time(), event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
+			return nil
+		}
+		codes = a.confirm(ctx, c, &c.Factors[i])
+		return nil
+	})
+	return codes, errors.Join(err, refused)
+}
+
+// confirm makes a factor of c count. With the first one come recovery codes.
+func (a *Accounts) confirm(ctx context.Context, c *Change, f *Factor) []string {
+	now := a.time()
+	f.ConfirmedAt = now
+	c.record(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
+	c.Account.UpdatedAt = now
+	if c.Account.MFAEnabled {
+		return nil
+	}
+	c.Account.MFAEnabled = true
+	return a.makeCodes(ctx, c)
+}
+
+func (a *Accounts) makeCodes(ctx context.Context, c *Change) []string {
+	codes := make([]string, recoveryCodes)
+	c.Codes = nil
+	for i := range codes {
+		var b [recoveryBytes]byte
+		rand.Read(b[:])
+		text := strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+		codes[i] = strings.Join([]string{text[:6], text[6:12], text[12:18], text[18:]}, "-")
+		c.Codes = append(c.Codes, hashCode(codes[i]))
+	}
+	c.record(ctx, a.time(), event.MFARecoveryCodesMade{})
+	return codes
+}
+
+// hashCode is tolerant of how people copy a code.
+func hashCode(code string) string {
+	kept := strings.Map(func(r rune) rune {
+		if r == '-' || r == ' ' {
+			return -1
+		}
+		return r
+	}, strings.ToLower(code))
+	return hex.EncodeToString(hashSecret(kept))
+}
+
+// NewRecoveryCodes replaces the recovery codes. It fails with ErrReauthRequired,
+// and with ErrFactorNotFound if the account has no factor.
+func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity) ([]string, error) {
+	var codes []string
+	err := a.changeRecent(ctx, caller, func(c *Change) error {
+		if !c.Account.MFAEnabled {
+			return ErrFactorNotFound
+		}
+		codes = a.makeCodes(ctx, c)
+		return nil
+	})
+	return codes, err
+}
+
+// Factors returns the caller's factors that count, oldest first, and how many
+// recovery codes are left.
+func (a *Accounts) Factors(ctx context.Context, caller token.Identity) ([]Factor, int, error) {
+	return a.store.Factors(ctx, caller.UserID)
+}
+
+// RemoveFactor removes one of the caller's factors, if current is their password.
+// It fails with ErrCurrentPassword, ErrFactorNotFound or ErrReauthRequired.
+func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, kind, id, current string) error {
+	owner, err := a.authenticate(ctx, caller, "password", current)
+	if err != nil {
+		return err
+	}
+	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == kind })
+		if i < 0 {
+			return ErrFactorNotFound
+		}
+		a.remove(ctx, c, c.Factors[i])
+		return nil
+	})
+}
+
+func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) {
+	now := a.time()
+	c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.ID == gone.ID })
+	c.record(ctx, now, event.MFARemoved{FactorID: gone.ID, Kind: gone.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
+	c.Account.UpdatedAt = now
+	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return !f.ConfirmedAt.IsZero() })
+	if !c.Account.MFAEnabled {
+		c.Codes = nil
+	}
+}
+
+// ResetFactors removes all factors of an account whose owner has lost them, ends
+// its sessions, and returns how many factors there were. It fails with
+// ErrNotFound.
+func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
+	if uuid.Validate(id) != nil {
+		return 0, ErrNotFound
+	}
+	n := 0
+	err := a.change(ctx, id, func(c *Change) error {
+		n = len(c.Factors)
+		for _, f := range slices.Clone(c.Factors) {
+			a.remove(ctx, c, f)
+		}
+		if n > 0 {
+			c.endSessions(ctx, a.time(), reasonFactorsReset, "")
+		}
+		return nil
+	})
+	return n, err
+}
+
+// useTOTP reports whether a code is good for a factor now, and uses its step up
+// (ASVS 6.5.1).
+func (a *Accounts) useTOTP(f *Factor, code string) (bool, error) {
+	secret, err := a.atRest.Open(event.Sealed(f.Secret), factorContext(*f))
+	if err != nil {
+		return false, fmt.Errorf("open TOTP secret: %w", err)
+	}
+	step := a.time().Unix() / totpPeriod
+	for _, s := range []int64{step, step - 1, step + 1} {
+		fits, err := hotp.ValidateCustom(code, uint64(s), secret, totpOptions) //nolint:gosec // Time is positive.
+		if err != nil && !errors.Is(err, otp.ErrValidateInputInvalidLength) {
+			return false, fmt.Errorf("check TOTP code: %w", err)
+		}
+		if fits && s > f.LastStep {
+			f.LastStep, f.LastUsedAt = s, a.time()
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// useCode reports whether a code is one of the account's, of TOTP or for
+// recovery, and uses it up.
+func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, error) {
+	code = strings.TrimSpace(code)
+	for i := range c.Factors {
+		if f := &c.Factors[i]; f.Kind == TOTP && !f.ConfirmedAt.IsZero() {
+			if fits, err := a.useTOTP(f, code); fits || err != nil {
+				return fits, err
+			}
+		}
+	}
+	i := slices.Index(c.Codes, hashCode(code))
+	if i < 0 {
+		return false, nil
+	}
+	c.Codes = slices.Delete(slices.Clone(c.Codes), i, i+1)
+	c.record(ctx, a.time(), event.MFARecoveryCodeUsed{Left: len(c.Codes)})
+	return true, nil
+}

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+type mfaRequired struct {
+	Status    string   `json:"status"`
+	MFAToken  string   `json:"mfaToken"`
+	Factors   []string `json:"factors"`
+	ExpiresIn int      `json:"expiresIn"` // seconds
+}
+
+func (a *api) challenge(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		MFAToken string `json:"mfaToken"`
+		Code     string `json:"code"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	owner, t, err := a.accounts.Challenge(r.Context(), in.MFAToken, in.Code)
+	if err != nil {
+		return err
+	}
+	return sendSignedIn(w, owner, t)
+}
+
+func (a *api) reauthenticate(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Password string `json:"password"`
+		Code     string `json:"code"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.Reauthenticate(r.Context(), web.Caller(r), in.Password, in.Code); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}
+
+type factor struct {
+	ID         string     `json:"id"`
+	Kind       string     `json:"kind"`
+	Name       string     `json:"name"`
+	CreatedAt  time.Time  `json:"createdAt"`
+	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"`
+}
+
+func factorOf(f account.Factor) factor {
+	out := factor{ID: f.ID, Kind: f.Kind, Name: f.Name, CreatedAt: f.CreatedAt}
+	if !f.LastUsedAt.IsZero() {
+		out.LastUsedAt = &f.LastUsedAt
+	}
+	return out
+}
+
+func (a *api) factors(w http.ResponseWriter, r *http.Request) error {
+	found, codes, err := a.accounts.Factors(r.Context(), web.Caller(r))
+	if err != nil {
+		return err
+	}
+	list := make([]factor, 0, len(found))
+	for _, f := range found {
+		list = append(list, factorOf(f))
+	}
+	return web.OK(w, http.StatusOK, struct {
+		Factors           []factor `json:"factors"`
+		RecoveryCodesLeft int      `json:"recoveryCodesLeft"`
+	}{list, codes})
+}
+
+func (a *api) enrolTOTP(w http.ResponseWriter, r *http.Request) error {
+	e, err := a.accounts.EnrolTOTP(r.Context(), web.Caller(r))
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusCreated, struct {
+		FactorID   string `json:"factorId"`
+		Secret     string `json:"secret"`
+		OTPAuthURL string `json:"otpauthUrl"`
+	}{e.FactorID, e.Secret, e.URL})
+}
+
+// recoveryCodes are shown once: they cannot be had again.
+type recoveryCodes struct {
+	RecoveryCodes []string `json:"recoveryCodes"`
+}
+
+func (a *api) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Code string `json:"code"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	codes, err := a.accounts.ConfirmTOTP(r.Context(), web.Caller(r), mux.Vars(r)["id"], in.Code)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, recoveryCodes{codes})
+}
+
+func (a *api) removeTOTP(w http.ResponseWriter, r *http.Request) error {
+	return a.removeFactor(w, r, account.TOTP)
+}
+
+func (a *api) removeFactor(w http.ResponseWriter, r *http.Request, kind string) error {
+	in, err := web.Read[struct {
+		Password string `json:"password"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.RemoveFactor(r.Context(), web.Caller(r), kind, mux.Vars(r)["id"], in.Password); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}
+
+func (a *api) newCodes(w http.ResponseWriter, r *http.Request) error {
+	codes, err := a.accounts.NewRecoveryCodes(r.Context(), web.Caller(r))
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, recoveryCodes{codes})
+}
+
+func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
+	n, err := a.accounts.ResetFactors(r.Context(), mux.Vars(r)["id"])
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct {
+		Removed int `json:"removed"`
+	}{n})
+}

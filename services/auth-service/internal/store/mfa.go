@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+const factorColumns = `f.id::text, f.account_id::text, f.kind, f.name, f.secret, f.lookup, f.last_step,
+	f.created_at, f.confirmed_at, f.last_used_at`
+
+func scanFactor(row pgx.CollectableRow) (account.Factor, error) {
+	var f account.Factor
+	var lookup []byte
+	var confirmed, used *time.Time
+	err := row.Scan(&f.ID, &f.AccountID, &f.Kind, &f.Name, &f.Secret, &lookup, &f.LastStep, &f.CreatedAt, &confirmed, &used)
+	f.Lookup = string(lookup)
+	if confirmed != nil {
+		f.ConfirmedAt = *confirmed
+	}
+	if used != nil {
+		f.LastUsedAt = *used
+	}
+	return f, err
+}
+
+// optional stores a zero time as NULL.
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// queueFactors stores what became of an account's factors and recovery codes.
+func queueFactors(batch *pgx.Batch, before, after account.Change) {
+	const write = `
+		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, created_at, confirmed_at, last_used_at)
+		VALUES (@id, @account_id, @kind, @name, @secret, @lookup, @last_step, @created_at, @confirmed_at, @last_used_at)
+		ON CONFLICT (id) DO UPDATE
+		SET name = excluded.name, secret = excluded.secret, last_step = excluded.last_step,
+			confirmed_at = excluded.confirmed_at, last_used_at = excluded.last_used_at`
+	const remove = `DELETE FROM factors WHERE id = $1`
+	for _, f := range before.Factors {
+		if !slices.ContainsFunc(after.Factors, func(kept account.Factor) bool { return kept.ID == f.ID }) {
+			batch.Queue(remove, f.ID)
+		}
+	}
+	for _, f := range after.Factors {
+		if slices.Contains(before.Factors, f) {
+			continue
+		}
+		var lookup []byte
+		if f.Lookup != "" {
+			lookup = []byte(f.Lookup)
+		}
+		batch.Queue(write, pgx.StrictNamedArgs{
+			"id": f.ID, "account_id": f.AccountID, "kind": f.Kind, "name": f.Name, "secret": f.Secret, "lookup": lookup,
+			"last_step": f.LastStep, "created_at": f.CreatedAt, "confirmed_at": optional(f.ConfirmedAt), "last_used_at": optional(f.LastUsedAt),
+		})
+	}
+	queueCodes(batch, after.Account.ID, before.Codes, after.Codes)
+}
+
+func queueCodes(batch *pgx.Batch, accountID string, before, after []string) {
+	const add = `INSERT INTO recovery_codes (hash, account_id) VALUES (decode($1, 'hex'), $2)`
+	const remove = `DELETE FROM recovery_codes WHERE hash = decode($1, 'hex')`
+	for _, code := range before {
+		if !slices.Contains(after, code) {
+			batch.Queue(remove, code)
+		}
+	}
+	for _, code := range after {
+		if !slices.Contains(before, code) {
+			batch.Queue(add, code, accountID)
+		}
+	}
+}
+
+// StartChallenge implements account.Store.
+func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, hash, newHash string, attempt []byte, events ...event.Event) (kinds []string, err error) {
+	const query = `
+		INSERT INTO challenges (hash, account_id, device_name, attempts, expires_at)
+		VALUES ($1, $2, $3, 0, $4)`
+	const list = `
+		SELECT DISTINCT kind
+		FROM factors
+		WHERE account_id = $1 AND confirmed_at IS NOT NULL
+		ORDER BY kind DESC`
+	err = s.signIn(ctx, ch.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) {
+		batch.Queue(query, ch.Hash, ch.AccountID, ch.DeviceName, ch.ExpiresAt)
+		batch.Queue(list, ch.AccountID).Query(func(rows pgx.Rows) (err error) {
+			kinds, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start challenge: %w", err)
+	}
+	return kinds, nil
+}
+
+// ChallengeOwner implements account.Store.
+func (s *Store) ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (string, error) {
+	const query = `
+		SELECT account_id::text
+		FROM challenges
+		WHERE hash = $1 AND expires_at > $2`
+	var owner string
+	err := s.db.QueryRow(ctx, query, hash, now).Scan(&owner)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", account.ErrChallengeExpired
+	}
+	if err != nil {
+		return "", fmt.Errorf("get challenge: %w", err)
+	}
+	return owner, nil
+}
+
+// UseChallenge implements account.Store.
+func (s *Store) UseChallenge(ctx context.Context, hash []byte, decide func(*account.Challenge, *account.Change) error) error {
+	const find = `SELECT account_id::text FROM challenges WHERE hash = $1`
+	const read = `
+		SELECT hash, account_id::text, device_name, attempts, expires_at
+		FROM challenges
+		WHERE hash = $1`
+	const write = `UPDATE challenges SET attempts = $2 WHERE hash = $1`
+	const remove = `DELETE FROM challenges WHERE hash = $1`
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		var owner string
+		err := tx.QueryRow(ctx, find, hash).Scan(&owner)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return account.ErrChallengeExpired
+		}
+		if err != nil {
+			return err
+		}
+		// All that use a challenge have its account locked.
+		var ch account.Challenge
+		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
+			err := tx.QueryRow(ctx, read, hash).Scan(&ch.Hash, &ch.AccountID, &ch.DeviceName, &ch.Attempts, &ch.ExpiresAt)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return account.ErrChallengeExpired
+			}
+			if err != nil {
+				return err
+			}
+			return decide(&ch, c)
+		})
+		if errors.Is(err, account.ErrNotFound) {
+			return account.ErrChallengeExpired
+		}
+		if err != nil {
+			return err
+		}
+		if ch.Over {
+			_, err = tx.Exec(ctx, remove, hash)
+		} else {
+			_, err = tx.Exec(ctx, write, hash, ch.Attempts)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("use challenge: %w", err)
+	}
+	return nil
+}
+
+// Factors implements account.Store.
+func (s *Store) Factors(ctx context.Context, accountID string) ([]account.Factor, int, error) {
+	const query = `
+		SELECT ` + factorColumns + `
+		FROM factors f
+		WHERE f.account_id = $1 AND f.confirmed_at IS NOT NULL
+		ORDER BY f.id`
+	const count = `SELECT count(*) FROM recovery_codes WHERE account_id = $1`
+	rows, err := s.db.Query(ctx, query, accountID)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list factors: %w", err)
+	}
+	factors, err := pgx.CollectRows(rows, scanFactor)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list factors: %w", err)
+	}
+	var codes int
+	if err := s.db.QueryRow(ctx, count, accountID).Scan(&codes); err != nil {
+		return nil, 0, fmt.Errorf("count recovery codes: %w", err)
+	}
+	return factors, codes, nil
+}
+
+func scanCode(row pgx.CollectableRow) (string, error) {
+	var hash []byte
+	err := row.Scan(&hash)
+	return hex.EncodeToString(hash), err
+}
