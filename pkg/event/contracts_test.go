@@ -109,11 +109,30 @@ func TestGoldenSamples(t *testing.T) {
 			if e.Name != p.EventName() {
 				t.Errorf("name = %s, want %s", e.Name, p.EventName())
 			}
-			if diff := cmp.Diff(filled(p), got.Elem().Interface()); diff != "" {
+			if diff := cmp.Diff(without(t, filled(p), e.Data), got.Elem().Interface()); diff != "" {
 				t.Errorf("body differs (-want +got):\n%s", diff)
 			}
 		})
 	}
+}
+
+// without returns p with optional fields empty that a sample of before does not
+// have.
+func without(t *testing.T, p any, sample json.RawMessage) any {
+	t.Helper()
+	var members map[string]any
+	if err := json.Unmarshal(sample, &members); err != nil {
+		t.Fatal(err)
+	}
+	body := reflect.New(reflect.TypeOf(p)).Elem()
+	body.Set(reflect.ValueOf(p))
+	for field := range body.Type().Fields() {
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if _, there := members[name]; !there && options == "omitempty" {
+			body.FieldByIndex(field.Index).SetZero()
+		}
+	}
+	return body.Interface()
 }
 
 func writeSample(t *testing.T, file string, p event.Payload) {

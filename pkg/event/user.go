@@ -28,6 +28,7 @@ func (UserEmailVerified) EventTopics() []Topic { return []Topic{Audit, User} }
 type UserLoggedIn struct {
 	SessionID  string `json:"sessionId"`
 	DeviceName string `json:"deviceName,omitempty" personal:"true"`
+	Method     string `json:"method,omitempty"` // passkey; a password if it is empty
 }
 
 // EventName implements Payload.

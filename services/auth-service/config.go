@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
@@ -109,4 +111,14 @@ func (c Config) lifetimes() account.Lifetimes {
 		Access: c.AccessTokenTTL, RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
 		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL, Reauth: c.ReauthWindow,
 	}
+}
+
+// passkeys are bound to the host by which people reach the gateway (Web
+// Authentication, 5.1.2): whoever moves to another one needs new ones.
+func (c Config) passkeys() (*webauthn.WebAuthn, error) {
+	u, err := url.Parse(c.PublicBaseURL)
+	if err != nil {
+		return nil, err
+	}
+	return webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Headgate", RPOrigins: []string{u.Scheme + "://" + u.Host}})
 }

@@ -100,6 +100,10 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 	if err != nil {
 		return nil, fmt.Errorf("PASSWORD_PEPPERS: %w", err)
 	}
+	passkeys, err := cfg.passkeys()
+	if err != nil {
+		return nil, fmt.Errorf("PUBLIC_BASE_URL: %w", err)
+	}
 	return account.New(account.Config{
 		Store:             rows,
 		Revocations:       revocations,
@@ -107,6 +111,7 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
 		Sealer:            links,
 		AtRest:            atRest,
+		Passkeys:          passkeys,
 		FingerprintSecret: cfg.EncryptionKey.Reveal(),
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,

@@ -27,7 +27,7 @@ type Account struct {
 	Role          string // one of token's roles
 	Status        string
 	PasswordHash  string
-	MFAEnabled    bool // Has it a factor that was confirmed?
+	MFAEnabled    bool // Must a second factor come with the password?
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }

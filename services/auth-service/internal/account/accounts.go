@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
@@ -35,8 +37,8 @@ type Store interface {
 	// reports whether there was a request.
 	TakeRequest(ctx context.Context, now time.Time, serve func(r Request, c *Change) error) (bool, error)
 	// StartChallenge stores a challenge of an account, as StartSession does a
-	// session, and returns the kinds of its factors.
-	StartChallenge(ctx context.Context, ch Challenge, hash, newHash string, attempt []byte, events ...event.Event) (kinds []string, err error)
+	// session.
+	StartChallenge(ctx context.Context, ch Challenge, hash, newHash string, attempt []byte, events ...event.Event) error
 	// ChallengeOwner returns the account of a challenge that lives at now. It fails
 	// with ErrChallengeExpired.
 	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (accountID string, err error)
@@ -46,6 +48,11 @@ type Store interface {
 	// Factors returns the factors of an account that are confirmed, oldest first,
 	// and how many recovery codes it has.
 	Factors(ctx context.Context, accountID string) ([]Factor, int, error)
+	// AddCeremony stores the first step of a ceremony.
+	AddCeremony(ctx context.Context, c Ceremony) error
+	// TakeCeremony removes a ceremony and returns it, or fails with
+	// ErrPasskeyExpired.
+	TakeCeremony(ctx context.Context, hash []byte) (Ceremony, error)
 	// Account fails with ErrNotFound.
 	Account(ctx context.Context, id string) (Account, error)
 	// AccountByEmail finds an account by the key of its address, or fails with ErrNotFound.
@@ -101,12 +108,13 @@ type Lifetimes struct {
 
 // Accounts is the service. It is safe for concurrent use.
 type Accounts struct {
-	store   Store
-	revoked *token.Revocations
-	hasher  *password.Hasher
-	issuer  *Issuer
-	sealer  *event.Sealer
-	atRest  *event.Sealer
+	store    Store
+	passkeys *webauthn.WebAuthn
+	revoked  *token.Revocations
+	hasher   *password.Hasher
+	issuer   *Issuer
+	sealer   *event.Sealer
+	atRest   *event.Sealer
 
 	fingerprints []byte
 	lifetimes    Lifetimes
@@ -126,6 +134,7 @@ type Config struct {
 	Hasher            *password.Hasher
 	Issuer            *Issuer
 	Sealer            *event.Sealer // of links, for email-service
+	Passkeys          *webauthn.WebAuthn
 	AtRest            *event.Sealer // of what only the database holds
 	FingerprintSecret string
 	Lifetimes         Lifetimes
@@ -139,7 +148,7 @@ type Config struct {
 // New returns the service.
 func New(cfg Config) *Accounts {
 	return &Accounts{
-		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer, atRest: cfg.AtRest, fingerprints: hashSecret("headgate fingerprint v1\x00" + cfg.FingerprintSecret),
+		store: cfg.Store, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer, sealer: cfg.Sealer, atRest: cfg.AtRest, passkeys: cfg.Passkeys, fingerprints: hashSecret("headgate fingerprint v1\x00" + cfg.FingerprintSecret),
 		lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
 		now: cfg.Now, log: cfg.Log, wake: make(chan struct{}, 1),
 	}

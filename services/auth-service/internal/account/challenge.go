@@ -23,13 +23,13 @@ type MFARequired struct {
 func (a *Accounts) challenge(ctx context.Context, account Account, device, newHash string, attempt []byte) (*MFARequired, error) {
 	secret := newSecret()
 	now := a.time()
-	factors, err := a.store.StartChallenge(ctx, Challenge{
+	err := a.store.StartChallenge(ctx, Challenge{
 		Hash: hashSecret(secret), AccountID: account.ID, DeviceName: device, ExpiresAt: now.Add(challengeLife),
 	}, account.PasswordHash, newHash, attempt, event.New(ctx, now, account.ID, event.MFAChallenged{}))
 	if err != nil {
 		return nil, err
 	}
-	return &MFARequired{Token: secret, Factors: append(factors, RecoveryCode), ExpiresIn: challengeLife}, nil
+	return &MFARequired{Token: secret, Factors: []string{TOTP, RecoveryCode}, ExpiresIn: challengeLife}, nil
 }
 
 // Challenge ends a sign-in with a second factor: a TOTP code or a recovery code.

@@ -20,7 +20,8 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Kinds of factors. What another party vouches for, such as an OpenID provider,
+// Kinds of factors. A passkey signs in by itself; it does not second a password,
+// so it does not make mfaEnabled true. What another party vouches for, such as an OpenID provider,
 // would be one more.
 const (
 	TOTP    = "totp"
@@ -215,7 +216,7 @@ func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) {
 	c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.ID == gone.ID })
 	c.record(ctx, now, event.MFARemoved{FactorID: gone.ID, Kind: gone.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	c.Account.UpdatedAt = now
-	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return !f.ConfirmedAt.IsZero() })
+	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && !f.ConfirmedAt.IsZero() })
 	if !c.Account.MFAEnabled {
 		c.Codes = nil
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,8 +81,13 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	issuer := account.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh")
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
+	passkeys, err := webauthn.New(&webauthn.Config{RPID: "localhost", RPDisplayName: "Headgate", RPOrigins: []string{"http://localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := account.Config{
-		Store: rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
+		Passkeys: passkeys,
+		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(cheap, nil, 2, 1000), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
 		Lifetimes: account.Lifetimes{
 			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,

@@ -86,26 +86,17 @@ func queueCodes(batch *pgx.Batch, accountID string, before, after []string) {
 }
 
 // StartChallenge implements account.Store.
-func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, hash, newHash string, attempt []byte, events ...event.Event) (kinds []string, err error) {
+func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, hash, newHash string, attempt []byte, events ...event.Event) error {
 	const query = `
 		INSERT INTO challenges (hash, account_id, device_name, attempts, expires_at)
 		VALUES ($1, $2, $3, 0, $4)`
-	const list = `
-		SELECT DISTINCT kind
-		FROM factors
-		WHERE account_id = $1 AND confirmed_at IS NOT NULL
-		ORDER BY kind DESC`
-	err = s.signIn(ctx, ch.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) {
+	err := s.signIn(ctx, ch.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) {
 		batch.Queue(query, ch.Hash, ch.AccountID, ch.DeviceName, ch.ExpiresAt)
-		batch.Queue(list, ch.AccountID).Query(func(rows pgx.Rows) (err error) {
-			kinds, err = pgx.CollectRows(rows, pgx.RowTo[string])
-			return err
-		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start challenge: %w", err)
+		return fmt.Errorf("start challenge: %w", err)
 	}
-	return kinds, nil
+	return nil
 }
 
 // ChallengeOwner implements account.Store.

@@ -28,6 +28,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2))`, account.AttemptMemory},
 		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2))`, account.OnceMemory},
 		{`DELETE FROM challenges WHERE ctid = ANY (ARRAY(SELECT ctid FROM challenges WHERE expires_at < $1 LIMIT $2))`, time.Hour},
+		{`DELETE FROM ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremonies WHERE expires_at < $1 LIMIT $2))`, time.Hour},
 		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2))`, 24 * time.Hour},
 	} {
 		for {

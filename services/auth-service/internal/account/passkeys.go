@@ -1,0 +1,289 @@
+package account
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// Ceremony is a registration of a passkey or a sign-in with one, between its two
+// steps (Web Authentication, 7).
+type Ceremony struct {
+	Hash      []byte
+	AccountID string // empty for a sign-in
+	Session   string
+	ExpiresAt time.Time
+}
+
+// Begun is the first step: what the browser gets, and the token of the second.
+type Begun struct {
+	Token   string
+	Options any
+}
+
+const (
+	ceremonyLife   = 5 * time.Minute
+	maxPasskeys    = 20
+	maxPasskeyName = 100
+)
+
+// The failures of passkeys.
+var (
+	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey was not accepted.")
+	ErrPasskeyExpired  = problem.New(problem.Gone, "passkey_token_expired", "This took too long. Start again.")
+	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
+)
+
+// keyholder is an account as the library wants to see it.
+type keyholder struct {
+	owner       Account
+	credentials []webauthn.Credential
+}
+
+func (k keyholder) WebAuthnID() []byte                         { id := uuid.MustParse(k.owner.ID); return id[:] }
+func (k keyholder) WebAuthnName() string                       { return k.owner.Email.Address }
+func (k keyholder) WebAuthnDisplayName() string                { return k.owner.Name }
+func (k keyholder) WebAuthnCredentials() []webauthn.Credential { return k.credentials }
+
+func holder(c *Change) (keyholder, error) {
+	k := keyholder{owner: c.Account}
+	for _, f := range c.Factors {
+		if f.Kind != Passkey {
+			continue
+		}
+		var credential webauthn.Credential
+		if err := json.Unmarshal([]byte(f.Secret), &credential); err != nil {
+			return k, fmt.Errorf("decode passkey %s: %w", f.ID, err)
+		}
+		k.credentials = append(k.credentials, credential)
+	}
+	return k, nil
+}
+
+// BeginPasskey begins to register a passkey of the caller. It fails with
+// ErrReauthRequired or ErrTooManyPasskeys.
+func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Begun, error) {
+	var options *protocol.CredentialCreation
+	var session *webauthn.SessionData
+	err := a.changeRecent(ctx, caller, func(c *Change) error {
+		k, err := holder(c)
+		if err != nil {
+			return err
+		}
+		if len(k.credentials) >= maxPasskeys {
+			return ErrTooManyPasskeys
+		}
+		var known []protocol.CredentialDescriptor
+		for _, credential := range k.credentials {
+			known = append(known, credential.Descriptor())
+		}
+		options, session, err = a.passkeys.BeginRegistration(k,
+			webauthn.WithExclusions(known),
+			webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{
+				ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired,
+			}))
+		return err
+	})
+	if err != nil {
+		return Begun{}, err
+	}
+	return a.beginCeremony(ctx, caller.UserID, options, session)
+}
+
+func (a *Accounts) beginCeremony(ctx context.Context, accountID string, options any, session *webauthn.SessionData) (Begun, error) {
+	data, err := json.Marshal(session)
+	if err != nil {
+		return Begun{}, fmt.Errorf("encode ceremony: %w", err)
+	}
+	secret := newSecret()
+	err = a.store.AddCeremony(ctx, Ceremony{
+		Hash: hashSecret(secret), AccountID: accountID, Session: string(data), ExpiresAt: a.time().Add(ceremonyLife),
+	})
+	return Begun{Token: secret, Options: options}, err
+}
+
+// takeCeremony ends a ceremony, whatever comes of it.
+func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (webauthn.SessionData, error) {
+	var session webauthn.SessionData
+	ceremony, err := a.store.TakeCeremony(ctx, hashSecret(secret))
+	if err != nil {
+		return session, err
+	}
+	if ceremony.AccountID != accountID || !a.time().Before(ceremony.ExpiresAt) {
+		return session, ErrPasskeyExpired
+	}
+	if err := json.Unmarshal([]byte(ceremony.Session), &session); err != nil {
+		return session, fmt.Errorf("decode ceremony: %w", err)
+	}
+	session.Expires = time.Time{} // It was checked, with our clock.
+	return session, nil
+}
+
+// FinishPasskey registers a passkey with what the browser answered. It fails with
+// a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrReauthRequired or
+// ErrTooManyPasskeys.
+func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, secret, name string, answer []byte) (Factor, error) {
+	name, err := passkeyName(name)
+	if err != nil {
+		return Factor{}, err
+	}
+	session, err := a.takeCeremony(ctx, secret, caller.UserID)
+	if err != nil {
+		return Factor{}, err
+	}
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
+	if err != nil {
+		return Factor{}, ErrPasskeyInvalid
+	}
+	var added Factor
+	err = a.changeRecent(ctx, caller, func(c *Change) error {
+		k, err := holder(c)
+		if err != nil {
+			return err
+		}
+		if len(k.credentials) >= maxPasskeys {
+			return ErrTooManyPasskeys
+		}
+		credential, err := a.passkeys.CreateCredential(k, session, parsed)
+		if err != nil {
+			return ErrPasskeyInvalid
+		}
+		now := a.time()
+		if added, err = newFactor(c.Account, Passkey, name, now); err != nil {
+			return err
+		}
+		added.ConfirmedAt, added.Lookup = now, string(credential.ID)
+		data, err := json.Marshal(credential)
+		if err != nil {
+			return fmt.Errorf("encode passkey: %w", err)
+		}
+		added.Secret = string(data)
+		c.Factors = append(c.Factors, added)
+		c.record(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: Passkey, Email: c.Account.Email.Address, Name: c.Account.Name})
+		return nil
+	})
+	return added, err
+}
+
+func passkeyName(text string) (string, error) {
+	name, fault := parseLine("name", text, maxPasskeyName)
+	if fault == nil && name == "" {
+		name = "Passkey"
+	}
+	return name, faults(fault)
+}
+
+// RenamePasskey gives one of the caller's passkeys another name. It fails with a
+// validation problem or ErrFactorNotFound.
+func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id, name string) (Factor, error) {
+	name, err := passkeyName(name)
+	if err != nil {
+		return Factor{}, err
+	}
+	var renamed Factor
+	err = a.change(ctx, caller.UserID, func(c *Change) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == Passkey })
+		if i < 0 {
+			return ErrFactorNotFound
+		}
+		c.Factors[i].Name = name
+		renamed = c.Factors[i]
+		return nil
+	})
+	return renamed, err
+}
+
+// BeginPasskeyLogin begins a sign-in with whichever passkey the browser has.
+func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
+	options, session, err := a.passkeys.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	if err != nil {
+		return Begun{}, fmt.Errorf("begin sign-in with a passkey: %w", err)
+	}
+	return a.beginCeremony(ctx, "", options, session)
+}
+
+// FinishPasskeyLogin signs in with what the browser answered. A passkey that was
+// unlocked is two factors, so there is no challenge. It fails with a validation
+// problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrAccountDisabled or
+// ErrEmailNotVerified; the last three are recorded.
+func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, Tokens, error) {
+	device, fault := parseLine("deviceName", device, maxDevice)
+	if err := faults(fault); err != nil {
+		return Account{}, Tokens{}, err
+	}
+	session, err := a.takeCeremony(ctx, secret, "")
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
+	parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
+	if err != nil {
+		return Account{}, Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+	}
+	id, err := uuid.FromBytes(parsed.Response.UserHandle)
+	if err != nil {
+		return Account{}, Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+	}
+	var account Account
+	var tokens Tokens
+	err = a.change(ctx, id.String(), func(c *Change) error {
+		if err := a.usePasskey(c, session, parsed); err != nil {
+			return err
+		}
+		switch {
+		case c.Account.Status != Active:
+			return ErrAccountDisabled
+		case a.requireVerified && !c.Account.EmailVerified:
+			return ErrEmailNotVerified
+		}
+		ctx := actAs(ctx, c.Account)
+		started := a.newSession(ctx, c.Account, device)
+		c.Started = &started
+		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: Passkey})
+		account = c.Account
+		tokens, err = a.issuer.tokens(c.Account, started, a.lifetimes, started.CreatedAt)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = ErrPasskeyInvalid
+	}
+	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
+		if errors.Is(err, reason) {
+			return Account{}, Tokens{}, a.loginFailed(ctx, Account{ID: id.String()}, reason)
+		}
+	}
+	return account, tokens, err
+}
+
+// usePasskey checks an answer against the account's passkeys and notes that one
+// was used. It fails with ErrPasskeyInvalid, also for one that was copied.
+func (a *Accounts) usePasskey(c *Change, session webauthn.SessionData, parsed *protocol.ParsedCredentialAssertionData) error {
+	k, err := holder(c)
+	if err != nil {
+		return err
+	}
+	credential, err := a.passkeys.ValidateDiscoverableLogin(func(_, _ []byte) (webauthn.User, error) { return k, nil }, session, parsed)
+	if err != nil || credential.Authenticator.CloneWarning {
+		return ErrPasskeyInvalid
+	}
+	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == Passkey && f.Lookup == string(credential.ID) })
+	if i < 0 {
+		return ErrPasskeyInvalid
+	}
+	data, err := json.Marshal(credential)
+	if err != nil {
+		return fmt.Errorf("encode passkey: %w", err)
+	}
+	c.Factors[i].Secret, c.Factors[i].LastUsedAt = string(data), a.time()
+	return nil
+}
