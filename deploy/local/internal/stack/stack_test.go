@@ -177,7 +177,7 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"LOGIN_RATE_LIMIT": "7/1m", "ENV": "development", "LOCAL_DIR": dir, "INSTANCE_ID": "gateway-1", "REDIS_URL": facts.RedisURL,
-		"HTTP_ADDR": strings.TrimPrefix(facts.GatewayURL, "http://"),
+		"HTTP_ADDR": strings.Replace(strings.TrimPrefix(facts.GatewayURL, "http://"), "localhost", loopback, 1),
 	} {
 		if _, got := get(t, facts.GatewayURL+"/env/"+name); got != want {
 			t.Errorf("gateway has %s=%q, want %q", name, got, want)

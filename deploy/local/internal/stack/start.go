@@ -160,9 +160,10 @@ func (s *stack) gatewayHost() string {
 }
 
 // reachable returns a host under which a local client finds who listens on host.
+// Of this machine it is a name: browsers bind passkeys to names alone.
 func reachable(host string) string {
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return loopback
+	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		return "localhost"
 	}
 	return host
 }

@@ -8,15 +8,13 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-const (
-	maxName   = 100
-	maxDevice = 100
-)
+// maxLine is how many characters a line has at most.
+const maxLine = 100
 
 // parseLine reads a line that people see, such as a name.
-func parseLine(field, text string, longest int) (string, *problem.Field) {
+func parseLine(field, text string) (string, *problem.Field) {
 	text = strings.TrimSpace(text)
-	if utf8.RuneCountInString(text) > longest {
+	if utf8.RuneCountInString(text) > maxLine {
 		return "", &problem.Field{Field: field, Code: "too_long", Message: "This is too long."}
 	}
 	for _, r := range text {
@@ -28,7 +26,7 @@ func parseLine(field, text string, longest int) (string, *problem.Field) {
 }
 
 func parseName(text string) (string, *problem.Field) {
-	name, fault := parseLine("name", text, maxName)
+	name, fault := parseLine("name", text)
 	if fault == nil && name == "" {
 		fault = &problem.Field{Field: "name", Code: "required", Message: "A name is needed."}
 	}

@@ -33,7 +33,7 @@ type LoggedIn struct {
 func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 	email, emailFault := parseEmail("email", in.Email)
 	secret, secretFault := password.Normalize("password", in.Password)
-	device, deviceFault := parseLine("deviceName", in.DeviceName, maxDevice)
+	device, deviceFault := parseLine("deviceName", in.DeviceName)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
 		return LoggedIn{}, err
 	}

@@ -33,9 +33,8 @@ type Begun struct {
 }
 
 const (
-	ceremonyLife   = 5 * time.Minute
-	maxPasskeys    = 20
-	maxPasskeyName = 100
+	ceremonyLife = 5 * time.Minute
+	maxPasskeys  = 20
 )
 
 // The failures of passkeys.
@@ -177,7 +176,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 }
 
 func passkeyName(text string) (string, error) {
-	name, fault := parseLine("name", text, maxPasskeyName)
+	name, fault := parseLine("name", text)
 	if fault == nil && name == "" {
 		name = "Passkey"
 	}
@@ -218,7 +217,7 @@ func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
 // problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrAccountDisabled or
 // ErrEmailNotVerified; the last three are recorded.
 func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, Tokens, error) {
-	device, fault := parseLine("deviceName", device, maxDevice)
+	device, fault := parseLine("deviceName", device)
 	if err := faults(fault); err != nil {
 		return Account{}, Tokens{}, err
 	}

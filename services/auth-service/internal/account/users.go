@@ -18,8 +18,6 @@ type Filter struct {
 	Status string
 }
 
-const maxQuery = 100
-
 var (
 	roles    = []string{token.RoleUser, token.RoleAuditor, token.RoleAdmin}
 	statuses = []string{Active, Disabled}
@@ -36,7 +34,7 @@ func oneOf(field, value string, allowed []string) *problem.Field {
 // Users returns up to limit accounts that fit f, newest first, after the one
 // with the id after. It fails with a validation problem.
 func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int) ([]Account, error) {
-	query, queryFault := parseLine("q", f.Query, maxQuery)
+	query, queryFault := parseLine("q", f.Query)
 	f.Query = query
 	var roleFault, statusFault *problem.Field
 	if f.Role != "" {

@@ -1,0 +1,138 @@
+package tests
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/webauthn"
+	"github.com/chromedp/chromedp"
+)
+
+// browser is a Chromium with an authenticator, on a page of the gateway.
+type browser struct {
+	t   *testing.T
+	ctx context.Context //nolint:containedctx // chromedp keeps the browser in it.
+}
+
+func newBrowser(t *testing.T, gateway string) *browser {
+	t.Helper()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("no chromium") // .ci/run installs it.
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	ctx, stop = context.WithTimeout(ctx, time.Minute)
+	t.Cleanup(stop)
+	b := &browser{t: t, ctx: ctx}
+	// The script is ours, and the landing page has a policy that allows none.
+	do(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})
+	drive(b, chromedp.Navigate(gateway+"/api/v1/auth/verify-email?token=x"))
+	do(b, webauthn.Enable, webauthn.EnableParams{})
+
+	do(b, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{Options: &webauthn.VirtualAuthenticatorOptions{
+		Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
+		HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
+	}})
+	return b
+}
+
+func drive[T any](b *browser, action chromedp.Action[T]) T {
+	b.t.Helper()
+	result, err := chromedp.Run(b.ctx, action)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return result
+}
+
+func do[P, R any](b *browser, command cdp.Command[P, R], params P) {
+	b.t.Helper()
+	if _, err := chromedp.Call(b.ctx, command, params); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// credential has the browser answer the options of a ceremony.
+func (b *browser) credential(call string, options json.RawMessage) json.RawMessage {
+	b.t.Helper()
+	script := `(async () => {
+		const options = ` + string(options) + `.publicKey;
+		const parse = "` + call + `" === "create"
+			? PublicKeyCredential.parseCreationOptionsFromJSON : PublicKeyCredential.parseRequestOptionsFromJSON;
+		const credential = await navigator.credentials.` + call + `({publicKey: parse.call(PublicKeyCredential, options)});
+		return JSON.stringify(credential.toJSON());
+	})()`
+	return json.RawMessage(drive(b, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise)))
+}
+
+type ceremony struct {
+	PasskeyToken string          `json:"passkeyToken"`
+	Options      json.RawMessage `json:"options"`
+}
+
+// TestPasskeys registers a passkey in a browser, signs in with it, renames it and
+// deletes it.
+func TestPasskeys(t *testing.T) {
+	t.Parallel()
+	c, email := newClient(t), newEmail()
+	me := c.signup(email)
+	b := newBrowser(t, c.gateway)
+
+	var begun ceremony
+	c.do(http.StatusCreated, "POST", "/api/v1/auth/passkeys", nil, &begun)
+	created := b.credential("create", begun.Options)
+	finish := object{"passkeyToken": begun.PasskeyToken, "name": "Laptop", "credential": created}
+	var passkey struct{ ID, Kind, Name string }
+	c.do(http.StatusCreated, "POST", "/api/v1/auth/passkeys/finish", finish, &passkey)
+	if passkey.Kind != "passkey" || passkey.Name != "Laptop" {
+		t.Errorf("passkey = %+v", passkey)
+	}
+	c.do(http.StatusGone, "POST", "/api/v1/auth/passkeys/finish", finish, nil) // A ceremony is for once.
+
+	stranger := newClient(t)
+	login := func(want int) (ceremony, json.RawMessage) {
+		t.Helper()
+		var begun ceremony
+		stranger.do(http.StatusOK, "POST", "/api/v1/auth/passkeys/login", nil, &begun)
+		answer := b.credential("get", begun.Options)
+		var in signedIn
+		out := any(&in)
+		if want != http.StatusOK {
+			out = nil
+		}
+		stranger.do(want, "POST", "/api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": answer, "deviceName": "Laptop"}, out)
+		stranger.tokens = in.Tokens
+		if want == http.StatusOK && in.User.ID != me.ID {
+			t.Errorf("signed in as %+v", in.User)
+		}
+		return begun, answer
+	}
+	_, old := login(http.StatusOK)
+	stranger.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	// An answer is good for its own ceremony only.
+	stranger.do(http.StatusOK, "POST", "/api/v1/auth/passkeys/login", nil, &begun)
+	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": old}, nil)
+
+	c.do(http.StatusOK, "PATCH", "/api/v1/auth/passkeys/"+passkey.ID, object{"name": "Old laptop"}, &passkey)
+	if passkey.Name != "Old laptop" {
+		t.Errorf("renamed = %+v", passkey)
+	}
+	c.do(http.StatusOK, "DELETE", "/api/v1/auth/passkeys/"+passkey.ID, object{"password": goodPassword}, nil)
+	login(http.StatusUnauthorized)
+	var left struct{ Factors []struct{ ID string } }
+	if c.do(http.StatusOK, "GET", "/api/v1/auth/mfa/factors", nil, &left); len(left.Factors) != 0 {
+		t.Errorf("factors = %+v", left)
+	}
+	wantAudit(t, me.ID, map[string]int{
+		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "user.logged_in": 1, "user.login_failed": 2, "email.sent": 3,
+	})
+}
