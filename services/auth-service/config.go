@@ -28,7 +28,7 @@ type Config struct {
 	token.Expected
 
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
-	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" generate:"true" desc:"Encrypts signing keys in the database. At least 32 random characters; never change it alone."`
+	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" generate:"true" desc:"Encrypts signing keys, TOTP secrets and kept answers in the database. At least 32 random characters; never change it alone."`
 	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
 
 	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as id:secret with commas; the first is for new hashes, the others for old ones. Whoever has the database alone can guess nothing. Never remove one that hashes were made with."`
