@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"time"
 
@@ -52,7 +53,7 @@ type Config struct {
 
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
 	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
-	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com."`
+	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com. Passkeys need a name, not an IP address."`
 }
 
 // ValidateAll checks what is auth-service's own.
@@ -114,11 +115,15 @@ func (c Config) lifetimes() account.Lifetimes {
 }
 
 // passkeys are bound to the host by which people reach the gateway (Web
-// Authentication, 5.1.2): whoever moves to another one needs new ones.
+// Authentication, 5.1.2): whoever moves to another one needs new ones. There are
+// none, and the result is nil, if the host has no name.
 func (c Config) passkeys() (*webauthn.WebAuthn, error) {
 	u, err := url.Parse(c.PublicBaseURL)
 	if err != nil {
 		return nil, err
+	}
+	if net.ParseIP(u.Hostname()) != nil {
+		return nil, nil //nolint:nilnil // Passkeys are one of several ways to sign in.
 	}
 	return webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Headgate", RPOrigins: []string{u.Scheme + "://" + u.Host}})
 }

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // Ports that the kernel gives to outgoing connections begin above these, so a
@@ -19,7 +22,7 @@ const (
 func FreePort(ctx context.Context) (int, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // A port is no secret.
-		if PortFree(ctx, port) {
+		if PortFree(ctx, port) && claim(port) {
 			return port, nil
 		}
 	}
@@ -36,4 +39,27 @@ func PortFree(ctx context.Context, port int) bool {
 		_ = listener.Close() // It has accepted nothing.
 	}
 	return true
+}
+
+// claimLife is how long a port belongs to whom it was given: longer than a
+// program takes to listen on it, on a machine that is busy with other tests.
+const claimLife = 10 * time.Minute
+
+// claim reports whether no other process was given the port of late. Between
+// being chosen and being listened on a port looks free to everybody.
+func claim(port int) bool {
+	dir := filepath.Join(os.TempDir(), "headgate-ports")
+	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // Every user of the machine claims here.
+		return true // Without claims a port is free often enough.
+	}
+	_ = os.Chmod(dir, 0o777) //nolint:gosec // The umask took it; another user's folder has it.
+	name := filepath.Join(dir, strconv.Itoa(port))
+	if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > claimLife {
+		_ = os.Remove(name) // Whoever creates it has it.
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666) //nolint:gosec // It is empty.
+	if err != nil {
+		return !os.IsExist(err)
+	}
+	return f.Close() == nil
 }

@@ -133,9 +133,9 @@ type Config struct {
 	Revocations       *token.Revocations // of this process, told at once of what it ends
 	Hasher            *password.Hasher
 	Issuer            *Issuer
-	Sealer            *event.Sealer // of links, for email-service
-	Passkeys          *webauthn.WebAuthn
-	AtRest            *event.Sealer // of what only the database holds
+	Sealer            *event.Sealer      // of links, for email-service
+	Passkeys          *webauthn.WebAuthn // nil for none
+	AtRest            *event.Sealer      // of what only the database holds
 	FingerprintSecret string
 	Lifetimes         Lifetimes
 	PasswordMinLength int // code points

@@ -39,6 +39,7 @@ const (
 
 // The failures of passkeys.
 var (
+	ErrNoPasskeys      = problem.New(problem.NotFound, "passkeys_unavailable", "There are no passkeys here: they need a host with a name.")
 	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey was not accepted.")
 	ErrPasskeyExpired  = problem.New(problem.Gone, "passkey_token_expired", "This took too long. Start again.")
 	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
@@ -71,8 +72,11 @@ func holder(c *Change) (keyholder, error) {
 }
 
 // BeginPasskey begins to register a passkey of the caller. It fails with
-// ErrReauthRequired or ErrTooManyPasskeys.
+// ErrNoPasskeys, ErrReauthRequired or ErrTooManyPasskeys.
 func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Begun, error) {
+	if a.passkeys == nil {
+		return Begun{}, ErrNoPasskeys
+	}
 	var options *protocol.CredentialCreation
 	var session *webauthn.SessionData
 	err := a.changeRecent(ctx, caller, func(c *Change) error {
@@ -203,8 +207,12 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 	return renamed, err
 }
 
-// BeginPasskeyLogin begins a sign-in with whichever passkey the browser has.
+// BeginPasskeyLogin begins a sign-in with whichever passkey the browser has. It
+// fails with ErrNoPasskeys.
 func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
+	if a.passkeys == nil {
+		return Begun{}, ErrNoPasskeys
+	}
 	options, session, err := a.passkeys.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
 	if err != nil {
 		return Begun{}, fmt.Errorf("begin sign-in with a passkey: %w", err)

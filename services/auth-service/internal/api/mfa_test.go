@@ -11,6 +11,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 // code returns what an authenticator app shows now.
@@ -70,7 +71,7 @@ func TestTOTP(t *testing.T) {
 	s.want(s.challenge(in.MFAToken, s.code(e.Secret)), 410, "mfa_token_expired")
 
 	// One step of a wrong clock is forgiven, two are not.
-	s.advance(time.Hour)
+	s.advance(25 * time.Hour) // The failures are forgotten.
 	in = s.login("ann@example.com").Data
 	early, err := totp.GenerateCode(e.Secret, s.time().Add(61*time.Second))
 	if err != nil {
@@ -218,4 +219,13 @@ func TestAdministratorResetsFactors(t *testing.T) {
 		t.Errorf("login = %+v", in)
 	}
 	s.want(s.call("POST", "/users/nobody/reset-mfa", root.AccessToken, nil), 404, "account_not_found")
+}
+
+// Where the host has no name, everything but passkeys works.
+func TestNoPasskeysWithoutAName(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(cfg *account.Config) { cfg.Passkeys = nil })
+	ann := s.signup("ann@example.com").Data.Tokens
+	s.want(s.call("POST", "/passkeys", ann.AccessToken, nil), 404, "passkeys_unavailable")
+	s.want(s.call("POST", "/passkeys/login", "", nil), 404, "passkeys_unavailable")
 }
