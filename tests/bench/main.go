@@ -60,6 +60,7 @@ var benchmarks = []struct {
 	{"relay", (*bench).relay},
 	{"audit", (*bench).audit},
 	{"audit-backlog", (*bench).auditBacklog},
+	{"login", (*bench).login},
 	{"latency", (*bench).latency},
 	{"memory", (*bench).memory},
 }

@@ -33,6 +33,15 @@ func (r *report) ratio(name, variant, figure string, got, goal float64) {
 	r.add(name, variant, figure, fmt.Sprintf("%.2f", got), fmt.Sprintf(">= %g", goal), verdict)
 }
 
+// most is ratio for what should be small.
+func (r *report) most(name, variant, figure string, got, goal float64) {
+	verdict := "ok"
+	if got > goal {
+		verdict = "above"
+	}
+	r.add(name, variant, figure, fmt.Sprintf("%.2f", got), fmt.Sprintf("<= %g", goal), verdict)
+}
+
 func (r *report) print() error {
 	fmt.Fprintln(r.out)
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
