@@ -76,10 +76,16 @@ func NewRevocations(load LoadSnapshot, log *slog.Logger, now func() time.Time) *
 
 // Run keeps the set up to date until ctx ends.
 func (r *Revocations) Run(ctx context.Context) error {
+	started := r.now()
 	for {
 		pause := snapshotEvery
 		if err := r.refresh(ctx); err != nil && ctx.Err() == nil {
-			r.log.WarnContext(ctx, "revocations not refreshed", "error", err.Error())
+			// Services start together; whoever is first waits.
+			level := slog.LevelWarn
+			if !r.ready() && r.now().Sub(started) < longestWait {
+				level = slog.LevelDebug
+			}
+			r.log.Log(ctx, level, "revocations not refreshed", "error", err.Error())
 			if !r.ready() {
 				pause = firstRetry
 			}

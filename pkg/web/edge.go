@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,7 +82,12 @@ func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.
 	if about.code != "" {
 		attrs = append(attrs, slog.String("code", about.code))
 	}
-	log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+	level := slog.LevelInfo
+	// Services that poll each other would drown what people do.
+	if strings.HasPrefix(about.route, "/internal/") && rec.status < http.StatusBadRequest {
+		level = slog.LevelDebug
+	}
+	log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
 func knownMethod(method string) bool {
