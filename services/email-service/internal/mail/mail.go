@@ -182,6 +182,7 @@ func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 	}
 	return m.send(ctx, e, link.Email, kind.templates, content{
 		Link:    m.baseURL + "/api/v1/auth" + kind.path + "?token=" + url.QueryEscape(token),
+		Button:  kind.button,
 		Until:   link.ExpiresAt.UTC().Format(timeFormat),
 		At:      e.OccurredAt.UTC().Format(timeFormat),
 		IP:      e.IP,
@@ -200,6 +201,9 @@ var ErrNobody = errors.New("the account is gone")
 // Deleted forgets the addresses of an account that is gone, and what was still
 // to be sent to it.
 func (m *Mailer) Deleted(ctx context.Context, e event.Event) error {
+	if e.Subject == "" {
+		return fmt.Errorf("%w: nobody was deleted", event.ErrMalformed)
+	}
 	return m.store.Erase(ctx, e.Subject, m.now().UTC())
 }
 

@@ -22,6 +22,7 @@ var files embed.FS
 type content struct {
 	Subject string
 	Link    string
+	Button  string
 	Until   string
 	At      string
 	IP      string
@@ -42,19 +43,20 @@ type templates struct {
 type kind struct {
 	*templates
 
-	path string // of the landing page, or empty
+	path   string // of the landing page, or empty
+	button string // what the link to it says
 }
 
 var kinds = map[string]kind{
-	event.UserVerificationRequested{}.EventName(): {load("verification", "Confirm your email address"), "/verify-email"},
-	event.UserResetLinkIssued{}.EventName():       {load("reset_password", "Choose a new password"), "/reset-password"},
-	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm"},
-	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert"},
-	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), ""},
-	event.MFAEnrolled{}.EventName():               {load("mfa_enrolled", "A second factor was added to your account"), ""},
-	event.MFARemoved{}.EventName():                {load("mfa_removed", "A second factor was removed from your account"), ""},
-	event.UserSignUpRepeated{}.EventName():        {load("signup_repeated", "You already have an account"), ""},
-	event.SessionRefreshReused{}.EventName():      {load("session_ended", "We ended a session of yours"), ""},
+	event.UserVerificationRequested{}.EventName(): {load("verification", "Confirm your email address"), "/verify-email", "Confirm my address"},
+	event.UserResetLinkIssued{}.EventName():       {load("reset_password", "Choose a new password"), "/reset-password", "Choose a new password"},
+	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm", "Use this address"},
+	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert", "Take the change back"},
+	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), "", ""},
+	event.MFAEnrolled{}.EventName():               {load("mfa_enrolled", "A second factor was added to your account"), "", ""},
+	event.MFARemoved{}.EventName():                {load("mfa_removed", "A second factor was removed from your account"), "", ""},
+	event.UserSignUpRepeated{}.EventName():        {load("signup_repeated", "You already have an account"), "", ""},
+	event.SessionRefreshReused{}.EventName():      {load("session_ended", "We ended a session of yours"), "", ""},
 }
 
 // Events returns the names of the events that Mail takes.
@@ -64,7 +66,7 @@ func load(name, subject string) *templates {
 	return &templates{
 		name:    name,
 		subject: subject,
-		html:    htmltemplate.Must(htmltemplate.ParseFS(files, "templates/frame.html", "templates/"+name+".html")),
+		html:    htmltemplate.Must(htmltemplate.ParseFS(files, "templates/frame.html", "templates/parts.html", "templates/"+name+".html")),
 		text:    texttemplate.Must(texttemplate.ParseFS(files, "templates/"+name+".txt")),
 	}
 }
