@@ -22,10 +22,19 @@ func TestDeletedUserIsErased(t *testing.T) {
 	s.publish(newEvent(gone, admins, event.UserDeleted{}))
 	s.wantRecords(4)
 	s.publish(newEvent(gone, own, event.UserEmailVerified{Email: "ann@example.com"}))
-	others := 0
-	for _, r := range s.wantRecords(5) {
+	stranger := event.Origin{Actor: event.Actor{Type: "anonymous"}, IP: "192.0.2.9"}
+	s.publish(newEvent("", stranger, event.UserLoginFailed{Reason: "invalid_credentials"}))
+	s.wantRecords(6)
+	s.publish(newEvent("", admins, event.UserDeleted{})) // It names nobody.
+	others, strangers := 0, 0
+	for _, r := range s.wantRecords(7) {
 		data := string(r.Data)
 		switch {
+		case r.Actor.ID == "":
+			if r.IP == stranger.IP {
+				strangers++
+			}
+		case r.SubjectID == "":
 		case r.SubjectID != gone:
 			others++
 			if !strings.Contains(data, "ann@example.com") || r.IP == "" {
@@ -42,7 +51,7 @@ func TestDeletedUserIsErased(t *testing.T) {
 			t.Errorf("the fact itself is gone: %s", data)
 		}
 	}
-	if others != 1 {
-		t.Errorf("%d records of others, want 1", others)
+	if others != 1 || strangers != 1 {
+		t.Errorf("%d records of others, %d of strangers with their address, want 1 and 1", others, strangers)
 	}
 }

@@ -33,7 +33,8 @@ func (s *Store) Add(ctx context.Context, e event.Event) error {
 	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(fault.Code, "22") {
 		return bus.Permanent(err) // Class 22, data exception: no retry mends it.
 	}
-	if err == nil && e.Name == deleted {
+	// What nobody did has no subject; it is not somebody who can be deleted.
+	if err == nil && e.Name == deleted && e.Subject != "" {
 		err = s.erase(ctx, e.Subject)
 	}
 	return err
