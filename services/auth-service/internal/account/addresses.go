@@ -80,7 +80,7 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, err
 		c.setEmail(now, to)
 		c.Void = append(c.Void, purposeRevertEmail)
 		c.Account.PasswordHash = "" // It fits no password.
-		c.endSessions(ctx, now, reasonEmailReverted, "")
+		c.endSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issue(ctx, c, resetLink, to)
 		return nil

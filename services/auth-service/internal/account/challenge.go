@@ -109,7 +109,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 		}
 	}
 	var refused error
-	err = a.changeMatching(ctx, caller, owner, func(c *Change) error {
+	err = a.changeMatching(ctx, caller, owner, func(c *Change, own *Session) error {
 		now := a.time()
 		if c.Account.MFAEnabled {
 			fits, err := a.useCode(ctx, c, code)
@@ -123,30 +123,38 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 			}
 			c.Attempt = attempt
 		}
-		c.session(caller.SessionID).AuthenticatedAt = now
+		own.AuthenticatedAt = now
 		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})
 		return nil
 	})
 	return errors.Join(err, refused)
 }
 
-// changeRecent is change for the caller's own account, if they have proved who
-// they are of late. It fails with ErrReauthRequired.
-func (a *Accounts) changeRecent(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
+// changeMine is change for the caller's own account; decide gets the session at
+// hand as well. It fails with ErrSessionRevoked if that has ended.
+func (a *Accounts) changeMine(ctx context.Context, caller token.Identity, decide func(c *Change, own *Session) error) error {
 	err := a.change(ctx, caller.UserID, func(c *Change) error {
-		s := c.session(caller.SessionID)
-		if s == nil {
+		own := c.session(caller.SessionID)
+		if own == nil {
 			return ErrSessionRevoked
 		}
-		if !a.recent(s) {
-			return ErrReauthRequired
-		}
-		return decide(c)
+		return decide(c, own)
 	})
 	if errors.Is(err, ErrNotFound) {
 		return ErrSessionRevoked
 	}
 	return err
+}
+
+// changeRecent is changeMine for who has proved of late who they are. It fails
+// with ErrReauthRequired.
+func (a *Accounts) changeRecent(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
+	return a.changeMine(ctx, caller, func(c *Change, own *Session) error {
+		if !a.recent(own) {
+			return ErrReauthRequired
+		}
+		return decide(c)
+	})
 }
 
 func (a *Accounts) recent(s *Session) bool {

@@ -41,12 +41,11 @@ func (c *Change) setEmail(now time.Time, to Email) {
 	c.Void = append(c.Void, purposeVerifyEmail, purposeReset, purposeChangeEmail)
 }
 
-// endSessions revokes the sessions, but not the one with the id except, and
-// returns how many.
-func (c *Change) endSessions(ctx context.Context, now time.Time, reason, except string) int {
+// endSessions revokes the sessions and returns how many.
+func (c *Change) endSessions(ctx context.Context, now time.Time, reason string) int {
 	n := 0
 	for i := range c.Sessions {
-		if s := &c.Sessions[i]; s.ID != except && !s.Revoked() {
+		if s := &c.Sessions[i]; !s.Revoked() {
 			c.Events = append(c.Events, s.end(ctx, now, reason))
 			n++
 		}

@@ -149,30 +149,23 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 	return owner, a.store.ClearAttempt(ctx, attempt)
 }
 
-// changeMatching is change for the caller's own account, as authenticate returned
-// it. It fails with ErrMeanwhile if the password is another one by now.
-func (a *Accounts) changeMatching(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
-	err := a.change(ctx, owner.ID, func(c *Change) error {
+// changeMatching is changeMine for the account as authenticate returned it. It
+// fails with ErrMeanwhile if the password is another one by now.
+func (a *Accounts) changeMatching(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
+	return a.changeMine(ctx, caller, func(c *Change, own *Session) error {
 		if c.Account.PasswordHash != owner.PasswordHash {
 			return ErrMeanwhile
 		}
-		if c.session(caller.SessionID) == nil {
-			return ErrSessionRevoked
-		}
-		return decide(c)
+		return decide(c, own)
 	})
-	if errors.Is(err, ErrNotFound) {
-		return ErrSessionRevoked
-	}
-	return err
 }
 
 // changeOwn is changeMatching for what a thief of a session must not do. With a
 // second factor, the password alone is no proof: it fails with ErrReauthRequired
 // unless both were shown of late.
 func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
-	return a.changeMatching(ctx, caller, owner, func(c *Change) error {
-		if c.Account.MFAEnabled && !a.recent(c.session(caller.SessionID)) {
+	return a.changeMatching(ctx, caller, owner, func(c *Change, own *Session) error {
+		if c.Account.MFAEnabled && !a.recent(own) {
 			return ErrReauthRequired
 		}
 		return decide(c)

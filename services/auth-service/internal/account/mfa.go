@@ -236,7 +236,7 @@ func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
 			a.remove(ctx, c, f)
 		}
 		if n > 0 {
-			c.endSessions(ctx, a.time(), reasonFactorsReset, "")
+			c.endSessions(ctx, a.time(), reasonFactorsReset)
 		}
 		return nil
 	})

@@ -32,8 +32,9 @@ func (a *Accounts) hash(ctx context.Context, owner Account, secret string) (stri
 	return a.hasher.Hash(ctx, secret)
 }
 
-// ChangePassword gives the caller's account another password. Its other
-// sessions end; the one at hand gets new tokens. It fails with a validation
+// ChangePassword gives the caller's account another password. Every session ends,
+// also the one at hand, of which a thief may have the tokens as well; the caller
+// gets a new one. It fails with a validation
 // problem, ErrWeakPassword, ErrCurrentPassword or password.ErrBusy.
 func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, current, next string) (Tokens, error) {
 	secret, fault := a.newPassword("newPassword", next)
@@ -53,11 +54,12 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		now := a.time()
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
 		c.Void = append(c.Void, purposeReset, purposeChangeEmail)
-		c.endSessions(ctx, now, reasonPasswordChanged, caller.SessionID)
+		device := c.session(caller.SessionID).DeviceName
+		c.endSessions(ctx, now, reasonPasswordChanged)
 		c.record(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name})
-		s := c.session(caller.SessionID)
-		a.rotate(ctx, s, now)
-		tokens, err = a.issuer.tokens(c.Account, *s, a.lifetimes, now)
+		session := a.newSession(ctx, c.Account, device)
+		c.Started = &session
+		tokens, err = a.issuer.tokens(c.Account, session, a.lifetimes, now)
 		return err
 	})
 	return tokens, err
@@ -90,7 +92,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		}
 		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
 		c.Void = append(c.Void, purposeReset, purposeVerifyEmail, purposeChangeEmail)
-		c.endSessions(ctx, now, reasonPasswordReset, "")
+		c.endSessions(ctx, now, reasonPasswordReset)
 		c.record(ctx, now, event.UserPasswordChanged{Method: "reset", Email: t.Email, Name: c.Account.Name})
 		return nil
 	})

@@ -78,10 +78,16 @@ func (a *Accounts) Run(ctx context.Context) error {
 	poll, sweep := time.NewTicker(requestPoll), time.NewTicker(sweepEvery)
 	defer poll.Stop()
 	defer sweep.Stop()
+	failing := false
 	for ctx.Err() == nil {
 		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
-		if err != nil && ctx.Err() == nil {
-			a.log.ErrorContext(ctx, "request by mail not served; it is tried again", "error", err.Error())
+		if failed := err != nil; failed != failing && ctx.Err() == nil {
+			failing = failed
+			if failed {
+				a.log.ErrorContext(ctx, "requests by mail not served; they are tried again", "error", err.Error())
+			} else {
+				a.log.InfoContext(ctx, "requests by mail are served again")
+			}
 		}
 		if more {
 			continue

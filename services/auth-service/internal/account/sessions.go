@@ -166,7 +166,7 @@ func (a *Accounts) EndSessions(ctx context.Context, caller token.Identity) (int,
 
 func (a *Accounts) endAll(ctx context.Context, accountID, reason string) (n int, err error) {
 	err = a.change(ctx, accountID, func(c *Change) error {
-		n = c.endSessions(ctx, a.time(), reason, "")
+		n = c.endSessions(ctx, a.time(), reason)
 		return nil
 	})
 	return n, err
@@ -198,7 +198,7 @@ func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current st
 
 func (a *Accounts) delete(ctx context.Context, c *Change) {
 	now := a.time()
-	c.endSessions(ctx, now, reasonDeleted, "")
+	c.endSessions(ctx, now, reasonDeleted)
 	c.Deleted = true
 	c.record(ctx, now, event.UserDeleted{})
 }

@@ -102,7 +102,7 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 		if changed.Status != before.Status && changed.Status == Active {
 			c.record(ctx, now, event.UserEnabled{Before: before.Status, After: changed.Status})
 		}
-		c.endSessions(ctx, now, reason, "")
+		c.endSessions(ctx, now, reason)
 		return nil
 	})
 	return changed, err

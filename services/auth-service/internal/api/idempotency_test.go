@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,8 +75,11 @@ func TestIdempotencyKey(t *testing.T) {
 	s.advance(24*time.Hour + time.Second)
 	s.want(once.call("POST", "/signup", "", fields{"email": "bob@example.com", "password": goodPassword, "name": "Bob"}), 201, "")
 	var stored string
-	if err := s.db.QueryRow(t.Context(), `SELECT string_agg(answer, '') FROM idempotency_keys`).Scan(&stored); err != nil || stored == "" {
+	if err := s.db.QueryRow(t.Context(), `SELECT string_agg(answer, '') FROM idempotency_keys`).Scan(&stored); err != nil {
 		t.Fatal(err)
+	}
+	if stored == "" || strings.Contains(stored, "ann@example.com") || strings.Contains(stored, first.Data.Tokens.RefreshToken) {
+		t.Errorf("the answers are kept as %q, want them sealed", stored)
 	}
 }
 
