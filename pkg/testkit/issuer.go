@@ -119,9 +119,8 @@ func (i *Issuer) snapshot() token.Snapshot {
 }
 
 // Verifier returns a verifier of the issuer's tokens.
-func (i *Issuer) Verifier() *token.Verifier {
-	remote := token.Remote{JWKSURL: i.JWKSURL}
-	revocations := token.NewRevocations(token.RemoteSnapshots(remote), Log(i.t), time.Now)
-	Run(i.t, revocations)
-	return token.NewVerifier(token.NewJWKS(remote, Log(i.t), time.Now), revocations, Expected, time.Now)
+func (i *Issuer) Verifier() *token.RemoteVerifier {
+	verifier := token.NewRemoteVerifier(token.Remote{JWKSURL: i.JWKSURL}, Expected, Log(i.t), time.Now)
+	Run(i.t, verifier)
+	return verifier
 }

@@ -48,15 +48,15 @@ func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
 	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, log: log, now: now}
 }
 
-// Run fetches the keys again and again until ctx ends, so that one which was
+// run fetches the keys again and again until ctx ends, so that one which was
 // retired is forgotten also by whom nobody asks.
-func (j *JWKS) Run(ctx context.Context) error {
+func (j *JWKS) run(ctx context.Context) {
 	again := time.NewTicker(jwksMaxAge)
 	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-again.C:
 		}
 		j.mu.Lock()

@@ -76,6 +76,11 @@ func NewRevocations(load LoadSnapshot, log *slog.Logger, now func() time.Time) *
 
 // Run keeps the set up to date until ctx ends.
 func (r *Revocations) Run(ctx context.Context) error {
+	r.run(ctx)
+	return nil
+}
+
+func (r *Revocations) run(ctx context.Context) {
 	started := r.now()
 	for {
 		pause := snapshotEvery
@@ -92,7 +97,7 @@ func (r *Revocations) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 		}
 	}

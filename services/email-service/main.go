@@ -60,10 +60,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	keys := token.NewJWKS(cfg.Remote, s.Log, time.Now)
-	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
 	router := web.NewRouter(append(api.Routes(messages), letters.Routes(api.Prefix)...), web.Options{
-		Auth:           token.NewVerifier(keys, revocations, cfg.Expected, time.Now),
+		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -82,9 +81,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
-		keys,
-		revocations,
-		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
+		verifier,
+		bus.NewFollower(redis, event.User, verifier.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
 		outbox.NewReconciler(outbox.ReconcilerConfig{
 			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,

@@ -36,12 +36,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	keys := token.NewJWKS(cfg.Remote, s.Log, time.Now)
-	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
 	health := api.NewHealth(service.Version(), services)
 	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
 		Services: services,
-		Verifier: token.NewVerifier(keys, revocations, cfg.Expected, time.Now),
+		Verifier: verifier,
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
 		Health:   health,
@@ -59,8 +58,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, handler, s.Log),
 		health,
-		keys,
-		revocations,
-		bus.NewFollower(events, event.User, revocations.Observe, s.Log),
+		verifier,
+		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
 	)
 }

@@ -49,10 +49,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 
 	profiles := profile.New(store.New(db, box), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
 	letters := deadletter.New(db, box, time.Now)
-	keys := token.NewJWKS(cfg.Remote, s.Log, time.Now)
-	revocations := token.NewRevocations(token.RemoteSnapshots(cfg.Remote), s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
 	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
-		Auth:           token.NewVerifier(keys, revocations, cfg.Expected, time.Now),
+		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
 		Log:            s.Log,
@@ -71,9 +70,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Check("redis", bus.Ping(redis))
 	return s.Run(ctx,
 		web.NewServer(cfg.Listener, router, s.Log),
-		keys,
-		revocations,
-		bus.NewFollower(redis, event.User, revocations.Observe, s.Log),
+		verifier,
+		bus.NewFollower(redis, event.User, verifier.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
 		outbox.NewReconciler(outbox.ReconcilerConfig{
 			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,

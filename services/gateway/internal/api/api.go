@@ -41,7 +41,7 @@ var published = map[string]bool{"/.well-known/jwks.json": true, "/.well-known/op
 // Config is what the edge is made of.
 type Config struct {
 	Services map[string]*url.URL // by the names in the table
-	Verifier *token.Verifier
+	Verifier web.Authenticator
 	Limiter  *limit.Limiter
 	Limits   Limits
 	Health   *Health
@@ -128,7 +128,7 @@ func checked(next http.Handler) http.Handler {
 }
 
 // forward checks the token and the limits and passes the request on.
-func forward(line prefix, next http.Handler, verifier *token.Verifier, limits *limiting) http.Handler {
+func forward(line prefix, next http.Handler, verifier web.Authenticator, limits *limiting) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		web.SetRoute(r.Context(), line.path)
 		if strings.HasPrefix(r.URL.Path, "/.well-known") && !published[r.URL.Path] {
@@ -152,7 +152,7 @@ func forward(line prefix, next http.Handler, verifier *token.Verifier, limits *l
 
 // identify returns whom the request's token speaks for. Where a token is not
 // needed, a bad one is none: clients send the stale one along to /refresh.
-func identify(r *http.Request, verifier *token.Verifier) (token.Identity, error) {
+func identify(r *http.Request, verifier web.Authenticator) (token.Identity, error) {
 	raw, err := web.Bearer(r)
 	if err != nil {
 		return token.Identity{}, err
