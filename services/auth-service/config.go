@@ -47,6 +47,9 @@ type Config struct {
 	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (everybody, and a taken address is refused), strict (everybody, and only a mail tells whether the address is taken) or closed (nobody)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
 
+	PasswordHash string `envconfig:"PASSWORD_HASH" default:"argon2id" desc:"What hashes new passwords: argon2id or bcrypt. Both are understood; at the next login a hash of the other kind is made anew."`
+	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt a password has at most 72 bytes."`
+
 	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
 	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time; 0 is the number of cores. Each takes 19 MiB."`
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
@@ -68,6 +71,18 @@ func (c Config) ValidateAll() error {
 	}
 	if _, err := password.ParsePeppers(c.PasswordPeppers.Reveal()); err != nil {
 		faults = append(faults, fmt.Errorf("PASSWORD_PEPPERS: %w", err))
+	}
+	switch c.PasswordHash {
+	case argon2id:
+	case bcryptHash:
+		if c.PasswordPeppers != "" {
+			faults = append(faults, errors.New("PASSWORD_PEPPERS: bcrypt has no room for the name of a pepper; use argon2id"))
+		}
+	default:
+		faults = append(faults, errors.New("PASSWORD_HASH: want argon2id or bcrypt"))
+	}
+	if c.BcryptCost < 10 || c.BcryptCost > 16 {
+		faults = append(faults, errors.New("BCRYPT_COST: want 10 to 16"))
 	}
 	if c.AccessTokenTTL <= 0 || c.AccessTokenTTL > token.MaxLifetime {
 		faults = append(faults, errors.New("ACCESS_TOKEN_TTL: want more than 0 and at most 1h"))
@@ -105,6 +120,20 @@ func (c Config) ValidateAll() error {
 		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
 	}
 	return errors.Join(faults...)
+}
+
+// The kinds of hashes.
+const (
+	argon2id   = "argon2id"
+	bcryptHash = "bcrypt"
+)
+
+func (c Config) hashing(peppers password.Peppers) password.Config {
+	cfg := password.Config{Params: password.Standard, Peppers: peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue}
+	if c.PasswordHash == bcryptHash {
+		cfg.BcryptCost = c.BcryptCost
+	}
+	return cfg
 }
 
 func (c Config) lifetimes() account.Lifetimes {

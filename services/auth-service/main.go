@@ -107,7 +107,7 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 	return account.New(account.Config{
 		Store:             rows,
 		Revocations:       revocations,
-		Hasher:            password.NewHasher(password.Standard, peppers, cfg.HashConcurrency, cfg.HashQueue),
+		Hasher:            password.NewHasher(cfg.hashing(peppers)),
 		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
 		Sealer:            links,
 		AtRest:            atRest,

@@ -91,6 +91,9 @@ type Store interface {
 	Revocations(ctx context.Context, since time.Time) (token.Snapshot, error)
 	// Sweep deletes what has served its time.
 	Sweep(ctx context.Context, now time.Time) error
+	// HighestBcrypt returns the highest cost of the bcrypt hashes of accounts, or 0
+	// if there are none.
+	HighestBcrypt(ctx context.Context) (int, error)
 	// HasAdmin reports whether there is an administrator.
 	HasAdmin(ctx context.Context) (bool, error)
 }

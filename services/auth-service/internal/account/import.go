@@ -23,7 +23,7 @@ type Imported struct {
 	Name          string
 	Role          string // user if empty
 	Status        string // active if empty
-	PasswordHash  string // Argon2id or bcrypt; made anew at the next login if it is weaker than ours
+	PasswordHash  string // Argon2id or bcrypt; made anew at the next login
 	CreatedAt     time.Time
 }
 
@@ -64,7 +64,7 @@ func (a *Accounts) imported(in Imported) (Account, error) {
 		idFault = &problem.Field{Field: "id", Code: "invalid_format", Message: "This is no UUID in its usual form."}
 	}
 	if in.PasswordHash != "" && password.CheckHash(in.PasswordHash) != nil {
-		hashFault = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id or bcrypt."}
+		hashFault = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id or of bcrypt up to cost 16."}
 	}
 	return account, faults(emailFault, nameFault, idFault, hashFault, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
@@ -14,13 +15,21 @@ import (
 // that is hashed.
 func (a *Accounts) newPassword(field, text string) (string, *problem.Field) {
 	secret, fault := password.Normalize(field, text)
-	if fault == nil && len([]rune(secret)) < a.minLength {
-		fault = &problem.Field{
+	switch {
+	case fault != nil:
+		return "", fault
+	case utf8.RuneCountInString(secret) < a.minLength:
+		return "", &problem.Field{
 			Field: field, Code: "too_short",
 			Message: fmt.Sprintf("The password must have at least %d characters.", a.minLength),
 		}
+	case len(secret) > a.hasher.MaxBytes():
+		return "", &problem.Field{
+			Field: field, Code: "too_long",
+			Message: fmt.Sprintf("The password is longer than %d bytes.", a.hasher.MaxBytes()),
+		}
 	}
-	return secret, fault
+	return secret, nil
 }
 
 // hash returns the hash of a password that an account may have. It fails with

@@ -71,13 +71,16 @@ func (a *Accounts) enqueue(ctx context.Context, r Request) error {
 const (
 	requestPoll = time.Second // how late a request is served whose process has died
 	sweepEvery  = 10 * time.Minute
+	costsEvery  = time.Minute // how long an import is not made up for; see password.Hasher.Expect
 )
 
 // Run serves requests, and sweeps now and then, until ctx ends.
 func (a *Accounts) Run(ctx context.Context) error {
-	poll, sweep := time.NewTicker(requestPoll), time.NewTicker(sweepEvery)
+	poll, sweep, costs := time.NewTicker(requestPoll), time.NewTicker(sweepEvery), time.NewTicker(costsEvery)
 	defer poll.Stop()
 	defer sweep.Stop()
+	defer costs.Stop()
+	a.learnCosts(ctx)
 	failing := false
 	for ctx.Err() == nil {
 		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
@@ -96,6 +99,8 @@ func (a *Accounts) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-a.wake:
 		case <-poll.C:
+		case <-costs.C:
+			a.learnCosts(ctx)
 		case <-sweep.C:
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
@@ -103,6 +108,17 @@ func (a *Accounts) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (a *Accounts) learnCosts(ctx context.Context) {
+	cost, err := a.store.HighestBcrypt(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.log.WarnContext(ctx, "costs of imported hashes not known; it is tried again", "error", err.Error())
+		}
+		return
+	}
+	a.hasher.Expect(cost)
 }
 
 // serve decides what is mailed for a request. c is the account of the address,

@@ -121,7 +121,9 @@ const freeAttempts = 10
 // A password that could not be checked, because the machine is busy, was no guess.
 func TestBusyIsNoFailure(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Hasher = password.NewHasher(password.Standard, nil, 1, 1) })
+	s := newService(t, func(cfg *account.Config) {
+		cfg.Hasher = password.NewHasher(password.Config{Params: password.Standard, Concurrency: 1, Queue: 1})
+	})
 	s.signup("ann@example.com")
 	busy := 0
 	// One is at work and one waits, so of eight at once at least some are refused.
@@ -154,7 +156,7 @@ func TestBusyIsNoFailure(t *testing.T) {
 func TestLoginTellsNothing(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {
-		cfg.Hasher = password.NewHasher(password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, nil, 1, 1000)
+		cfg.Hasher = password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 1000})
 	})
 	s.signup("ann@example.com")
 	kinds := []string{"ann@example.com", "nobody@example.com"}

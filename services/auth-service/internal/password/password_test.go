@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -15,7 +16,7 @@ var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
 
 func TestHashAndVerify(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(cheap, nil, 1, 10)
+	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
 	hash, err := h.Hash(t.Context(), "correct horse")
 	if err != nil || !strings.HasPrefix(hash, "$argon2id$v=19$m=64,t=1,p=1$") {
 		t.Fatalf("Hash = %q, %v", hash, err)
@@ -33,7 +34,7 @@ func TestHashAndVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := password.NewHasher(password.Params{MemoryKiB: 128, Passes: 1, Threads: 1}, nil, 1, 10)
+	other := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 128, Passes: 1, Threads: 1}, Concurrency: 1, Queue: 10})
 	for name, tc := range map[string]struct {
 		hasher         *password.Hasher
 		hash, password string
@@ -58,7 +59,7 @@ func TestHashAndVerify(t *testing.T) {
 
 func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(cheap, nil, 1, 10)
+	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
 	const salt, key = "c2FsdHNhbHQ", "a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
 	for _, hash := range []string{
 		"plain", "$argon2id$", "$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + key, "$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + key,
@@ -75,7 +76,7 @@ func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 // TestFullQueue is SEC-83: beyond the queue there is an answer at once.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, nil, 1, 2)
+	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 2})
 	var wg sync.WaitGroup
 	results := make(chan error, 50)
 	for range cap(results) {
@@ -120,10 +121,80 @@ func TestNormalize(t *testing.T) {
 	}
 }
 
+// TestNewBcryptHashes: who needs bcrypt gets it, without what it would cut off.
+func TestNewBcryptHashes(t *testing.T) {
+	t.Parallel()
+	argon := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
+	h := password.NewHasher(password.Config{Params: cheap, BcryptCost: 5, Concurrency: 1, Queue: 10})
+	if h.MaxBytes() != 72 || argon.MaxBytes() != password.MaxBytes {
+		t.Errorf("MaxBytes = %d and %d, want 72 and %d", h.MaxBytes(), argon.MaxBytes(), password.MaxBytes)
+	}
+	hash, err := h.Hash(t.Context(), "correct horse")
+	if cost, costErr := bcrypt.Cost([]byte(hash)); err != nil || costErr != nil || cost != 5 {
+		t.Fatalf("Hash = %q, %v", hash, err)
+	}
+	four, err := bcrypt.GenerateFromPassword([]byte("correct horse"), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := argon.Hash(t.Context(), "correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hash, stale := range map[string]bool{hash: false, string(four): true, other: true} {
+		if ok, again, err := h.Verify(t.Context(), hash, "correct horse"); !ok || again != stale || err != nil {
+			t.Errorf("Verify(%q) = %t, %t, %v, want stale %t", hash, ok, again, err, stale)
+		}
+		if ok, _, err := h.Verify(t.Context(), hash, "another horse"); ok || err != nil {
+			t.Errorf("Verify(%q) with another password = %t, %v", hash, ok, err)
+		}
+	}
+}
+
+// TestFailuresTakeTheSameTime is SEC-26 where an earlier system left hashes of
+// bcrypt: neither its accounts nor ours nor none can be told by time.
+//
+//nolint:paralleltest // What runs beside it would be measured.
+func TestFailuresTakeTheSameTime(t *testing.T) {
+	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 10})
+	h.Expect(6)
+	own, err := h.Hash(t.Context(), "correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes := map[string]string{"nobody": "", "argon2id": own}
+	for name, cost := range map[string]int{"bcrypt 4": 4, "bcrypt 6": 6} {
+		hash, err := bcrypt.GenerateFromPassword([]byte("correct horse"), cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[name] = string(hash)
+	}
+	// The shortest of many, for whatever else runs here only adds to it.
+	shortest := map[string]time.Duration{}
+	for range 15 {
+		for name, hash := range hashes {
+			started := time.Now()
+			if ok, _, err := h.Verify(t.Context(), hash, "another horse"); ok || err != nil {
+				t.Fatalf("%s: Verify = %t, %v", name, ok, err)
+			}
+			took := time.Since(started)
+			if best, ok := shortest[name]; !ok || took < best {
+				shortest[name] = took
+			}
+		}
+	}
+	for name, took := range shortest {
+		if nobody := shortest["nobody"]; (took - nobody).Abs() > nobody/5 {
+			t.Errorf("%s took %s, nobody %s", name, took, nobody)
+		}
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
 	f.Add("$2a$04$abcdefghijklmnopqrstuv")
-	h := password.NewHasher(cheap, nil, 2, 10)
+	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 10})
 	f.Fuzz(func(t *testing.T, hash string) {
 		// Whatever is stored, checking ends in an answer; costs that would take
 		// minutes are refused before this is reached.
@@ -146,7 +217,7 @@ func TestPepper(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return password.NewHasher(cheap, parsed, 1, 10)
+		return password.NewHasher(password.Config{Params: cheap, Peppers: parsed, Concurrency: 1, Queue: 10})
 	}
 	hash := func(h *password.Hasher) string {
 		made, err := h.Hash(t.Context(), "correct horse")
@@ -189,7 +260,7 @@ func TestPepper(t *testing.T) {
 
 func TestCheckHash(t *testing.T) {
 	t.Parallel()
-	h := password.NewHasher(cheap, nil, 1, 10)
+	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
 	own, err := h.Hash(t.Context(), "x")
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package password
 import (
 	"encoding/json"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"sync"
 	"unicode"
@@ -40,7 +41,7 @@ func Normalize(field, text string) (string, *problem.Field) {
 // first, or is one of the words around the account, such as its address.
 func Weak(text string, around ...string) bool {
 	folded := strings.ToLower(text)
-	if common()[folded] {
+	if common().has(folded) {
 		return true
 	}
 	for _, word := range around {
@@ -55,8 +56,22 @@ func Weak(text string, around ...string) bool {
 	return len(distinct) < 3
 }
 
+// wordSet holds the hashes of words instead of the words: without pointers there
+// is nothing in it for the garbage collector to look through, which runs for
+// every second password that is hashed. That 64 bits take a word for another one
+// will not happen, and would refuse one password too many.
+type wordSet struct {
+	seed   maphash.Seed
+	hashes map[uint64]struct{}
+}
+
+func (s wordSet) has(word string) bool {
+	_, ok := s.hashes[maphash.String(s.seed, word)]
+	return ok
+}
+
 // common is the list of passwords that people choose most, about 47,000.
-var common = sync.OnceValue(func() map[string]bool {
+var common = sync.OnceValue(func() wordSet {
 	raw, err := data.Asset("data/Passwords.json")
 	if err != nil {
 		panic(fmt.Sprintf("read common passwords: %v", err)) // It is part of the program.
@@ -65,9 +80,9 @@ var common = sync.OnceValue(func() map[string]bool {
 	if err := json.Unmarshal(raw, &list); err != nil {
 		panic(fmt.Sprintf("read common passwords: %v", err))
 	}
-	set := make(map[string]bool, len(list.List))
+	set := wordSet{maphash.MakeSeed(), make(map[uint64]struct{}, len(list.List))}
 	for _, word := range list.List {
-		set[strings.ToLower(word)] = true
+		set.hashes[maphash.String(set.seed, strings.ToLower(word))] = struct{}{}
 	}
 	return set
 })

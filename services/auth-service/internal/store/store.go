@@ -128,6 +128,19 @@ func (s *Store) HasAdmin(ctx context.Context) (bool, error) {
 	return exists, nil
 }
 
+// HighestBcrypt implements account.Store.
+func (s *Store) HighestBcrypt(ctx context.Context) (int, error) {
+	const query = `
+		SELECT COALESCE(max(substr(password_hash, 5, 2)), '0')::int
+		FROM accounts
+		WHERE password_hash LIKE '$2%'`
+	var cost int
+	if err := s.db.QueryRow(ctx, query).Scan(&cost); err != nil {
+		return 0, fmt.Errorf("look for the highest cost: %w", err)
+	}
+	return cost, nil
+}
+
 // Record implements account.Store.
 func (s *Store) Record(ctx context.Context, events ...event.Event) error {
 	if err := s.send(ctx, &pgx.Batch{}, events...); err != nil {

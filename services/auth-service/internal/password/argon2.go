@@ -1,0 +1,113 @@
+package password
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// Params are the costs of Argon2id (RFC 9106).
+type Params struct {
+	MemoryKiB uint32
+	Passes    uint32
+	Threads   uint8
+}
+
+// Standard are the costs that OWASP recommends.
+var Standard = Params{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
+
+const (
+	saltBytes = 16
+	keyBytes  = 32
+	// What a stored hash may ask of us, lest an imported one exhaust the machine.
+	maxMemoryKiB = 1 << 20
+	maxPasses    = 64
+)
+
+func salt() []byte {
+	s := make([]byte, saltBytes)
+	rand.Read(s)
+	return s
+}
+
+// encodeArgon2 returns the PHC string of a password.
+func (h *Hasher) encodeArgon2(password string) string {
+	p, secret, keyID := h.cfg.Params, []byte(password), ""
+	if len(h.cfg.Peppers) > 0 {
+		keyID = h.cfg.Peppers[0].ID
+		secret = h.cfg.Peppers[0].apply(secret)
+	}
+	salt := salt()
+	key := argon2.IDKey(secret, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
+	b64 := base64.RawStdEncoding
+	return fmt.Sprintf("$argon2id$v=%d$%s$%s$%s",
+		argon2.Version, parsed{params: p, keyID: keyID}.costs(), b64.EncodeToString(salt), b64.EncodeToString(key))
+}
+
+// checkArgon2 reports whether password fits hash, and whether Hash would make it
+// the same way today.
+func (h *Hasher) checkArgon2(hash, password string) (ok, stale bool, err error) {
+	parsed, err := parse(hash)
+	if err != nil {
+		return false, false, err
+	}
+	secret, current := []byte(password), ""
+	if len(h.cfg.Peppers) > 0 {
+		current = h.cfg.Peppers[0].ID
+	}
+	if parsed.keyID != "" {
+		pepper, ok := h.cfg.Peppers.find(parsed.keyID)
+		if !ok {
+			return false, false, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, parsed.keyID)
+		}
+		secret = pepper.apply(secret)
+	}
+	p := parsed.params
+	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
+	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
+	return ok, p != h.cfg.Params || parsed.keyID != current || h.cfg.BcryptCost > 0, nil
+}
+
+type parsed struct {
+	params    Params
+	keyID     string // of the pepper, or empty
+	salt, key []byte
+}
+
+func (p parsed) costs() string {
+	costs := fmt.Sprintf("m=%d,t=%d,p=%d", p.params.MemoryKiB, p.params.Passes, p.params.Threads)
+	if p.keyID != "" {
+		costs += ",keyid=" + p.keyID
+	}
+	return costs
+}
+
+// parse reads a PHC string of Argon2id.
+func parse(hash string) (parsed, error) {
+	parts := strings.Split(hash, "$")
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return parsed{}, errHash
+	}
+	var p parsed
+	costs, keyID, _ := strings.Cut(parts[3], ",keyid=")
+	n, err := fmt.Sscanf(costs, "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)
+	p.keyID = keyID
+	if err != nil || n != 3 || parts[3] != p.costs() {
+		return parsed{}, errHash
+	}
+	if p.params.MemoryKiB < 8 || p.params.MemoryKiB > maxMemoryKiB || p.params.Passes < 1 || p.params.Passes > maxPasses || p.params.Threads < 1 {
+		return parsed{}, errHash
+	}
+	b64 := base64.RawStdEncoding.Strict()
+	var saltErr, keyErr error
+	p.salt, saltErr = b64.DecodeString(parts[4])
+	p.key, keyErr = b64.DecodeString(parts[5])
+	if saltErr != nil || keyErr != nil || len(p.salt) < 8 || len(p.salt) > 64 || len(p.key) < 16 || len(p.key) > 64 {
+		return parsed{}, errHash
+	}
+	return p, nil
+}

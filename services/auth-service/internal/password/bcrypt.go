@@ -1,0 +1,61 @@
+package password
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	// bcrypt reads no more and would accept any ending.
+	bcryptBytes = 72
+	// How long the text of a hash is.
+	bcryptHashBytes = 60
+	// A login with an imported hash of a higher cost would take many seconds.
+	maxBcryptCost = 16
+	// The highest cost that every failure is made to take; see even.
+	maxEvenCost = 12
+)
+
+// checkBcrypt refuses what bcrypt would cut off (TRAPS T12). spent is the cost
+// that it took, 0 for none.
+func (h *Hasher) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
+	cost, err := bcrypt.Cost([]byte(hash))
+	if err != nil || len(hash) != bcryptHashBytes {
+		return false, false, 0, errHash
+	}
+	if len(password) > bcryptBytes {
+		return false, false, 0, nil
+	}
+	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
+	switch {
+	case err == nil:
+		return true, cost < h.cfg.BcryptCost || h.cfg.BcryptCost == 0, cost, nil
+	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		return false, false, cost, nil
+	}
+	return false, false, cost, fmt.Errorf("check bcrypt hash: %w", err)
+}
+
+func (h *Hasher) encodeBcrypt(password string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), h.cfg.BcryptCost)
+	if err != nil {
+		return "", fmt.Errorf("hash with bcrypt: %w", err)
+	}
+	return string(hash), nil
+}
+
+// spendBcrypt takes the time of one bcrypt of a cost, less one of spent: each
+// step in cost doubles the time, so the costs from spent up are what is missing.
+func spendBcrypt(cost, spent int) {
+	switch {
+	case spent >= cost:
+	case spent == 0:
+		_, _ = bcrypt.GenerateFromPassword(nil, cost) // Only the time is wanted.
+	default:
+		for c := spent; c < cost; c++ {
+			_, _ = bcrypt.GenerateFromPassword(nil, c)
+		}
+	}
+}

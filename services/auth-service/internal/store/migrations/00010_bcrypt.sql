@@ -1,0 +1,4 @@
+-- +goose Up
+-- The highest cost of the hashes that an earlier system left: what takes longest
+-- to check is what every wrong password must take.
+CREATE INDEX accounts_bcrypt_cost ON accounts (substr(password_hash, 5, 2)) WHERE password_hash LIKE '$2%';
