@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -96,33 +99,69 @@ type importer struct {
 }
 
 func (i *importer) read(ctx context.Context, in io.Reader) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 4096), maxLine)
-	for lines.Scan() {
+	lines := bufio.NewReaderSize(in, maxLine)
+	for ended := false; !ended; {
+		line, err := nextLine(lines)
+		ended = errors.Is(err, io.EOF)
 		i.line++
-		i.bytes += int64(len(lines.Bytes())) + 1
-		if len(lines.Bytes()) == 0 {
-			continue
+		i.bytes += int64(len(line))
+		switch {
+		case err == nil || ended:
+			err = i.add(bytes.TrimSpace(line))
+		case errors.Is(err, errLongLine):
+			err = i.refuse(i.line, "", err)
 		}
-		if err := i.add(lines.Bytes()); err != nil {
-			return err
+		if err != nil {
+			return fmt.Errorf("line %d: %w", i.line, err)
 		}
-		if len(i.batch) == importBatch {
+		if len(i.batch) == importBatch || ended {
 			if err := i.flush(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", i.line+1, err)
+	return nil
+}
+
+var errLongLine = errors.New("the line is longer than 64 KiB")
+
+// nextLine returns a line, which is good until the next call. The last one comes
+// with io.EOF; of one that is too long only the end is left, with errLongLine.
+func nextLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, err
 	}
-	return i.flush(ctx)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		line, err = in.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return line, errLongLine
 }
 
 func (i *importer) add(line []byte) error {
+	if len(line) == 0 {
+		return nil
+	}
+	in, err := parseRecord(line)
+	if err == nil {
+		err = i.accounts.CheckImport(in)
+	}
+	if err != nil {
+		return i.refuse(i.line, in.Email, err)
+	}
+	i.batch, i.lines = append(i.batch, in), append(i.lines, i.line)
+	return nil
+}
+
+// parseRecord reads a line. It takes no member that it doesn't know: a hash under
+// another name would make an account that nobody can sign in to.
+func parseRecord(line []byte) (account.Imported, error) {
 	var r record
-	if err := json.Unmarshal(line, &r); err != nil {
-		return i.refuse(i.line, "", err)
+	if err := jsonv2.Unmarshal(line, &r, jsonv2.RejectUnknownMembers(true)); err != nil {
+		return account.Imported{}, err
 	}
 	in := account.Imported{
 		ID: r.ID, Email: r.Email, EmailVerified: r.EmailVerified, Name: r.Name, Role: r.Role, Status: r.Status, PasswordHash: r.PasswordHash,
@@ -130,11 +169,7 @@ func (i *importer) add(line []byte) error {
 	if r.CreatedAt != nil {
 		in.CreatedAt = *r.CreatedAt
 	}
-	if err := i.accounts.CheckImport(in); err != nil {
-		return i.refuse(i.line, r.Email, err)
-	}
-	i.batch, i.lines = append(i.batch, in), append(i.lines, i.line)
-	return nil
+	return in, nil
 }
 
 func (i *importer) refuse(line int, email string, reason error) error {

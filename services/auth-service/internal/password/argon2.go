@@ -93,7 +93,10 @@ func parse(hash string) (parsed, error) {
 		return parsed{}, errHash
 	}
 	var p parsed
-	costs, keyID, _ := strings.Cut(parts[3], ",keyid=")
+	costs, keyID, peppered := strings.Cut(parts[3], ",keyid=")
+	if peppered && !pepperID.MatchString(keyID) {
+		return parsed{}, errHash
+	}
 	n, err := fmt.Sscanf(costs, "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)
 	p.keyID = keyID
 	if err != nil || n != 3 || parts[3] != p.costs() {

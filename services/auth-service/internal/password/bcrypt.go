@@ -3,6 +3,7 @@ package password
 import (
 	"errors"
 	"fmt"
+	"regexp"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -10,20 +11,33 @@ import (
 const (
 	// bcrypt reads no more and would accept any ending.
 	bcryptBytes = 72
-	// How long the text of a hash is.
-	bcryptHashBytes = 60
 	// A login with an imported hash of a higher cost would take many seconds.
 	maxBcryptCost = 16
 	// The highest cost that every failure is made to take; see even.
 	maxEvenCost = 12
 )
 
+// The library reads more than this, such as a hash with a NUL in it, which
+// Postgres would not store.
+var bcryptHash = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+
+func bcryptCost(hash string) (int, error) {
+	if !bcryptHash.MatchString(hash) {
+		return 0, errHash
+	}
+	cost, err := bcrypt.Cost([]byte(hash))
+	if err != nil {
+		return 0, errHash
+	}
+	return cost, nil
+}
+
 // checkBcrypt refuses what bcrypt would cut off (TRAPS T12). spent is the cost
 // that it took, 0 for none.
 func (h *Hasher) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
-	cost, err := bcrypt.Cost([]byte(hash))
-	if err != nil || len(hash) != bcryptHashBytes {
-		return false, false, 0, errHash
+	cost, err := bcryptCost(hash)
+	if err != nil {
+		return false, false, 0, err
 	}
 	if len(password) > bcryptBytes {
 		return false, false, 0, nil

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/headgate/headgate/pkg/problem"
 )
 
@@ -133,13 +131,11 @@ func (h *Hasher) leave() { <-h.slots }
 // CheckHash says why Verify could never take hash, or returns nil.
 func CheckHash(hash string) error {
 	if strings.HasPrefix(hash, "$2") {
-		switch cost, err := bcrypt.Cost([]byte(hash)); {
-		case err != nil || len(hash) != bcryptHashBytes:
-			return errHash
-		case cost > maxBcryptCost:
-			return fmt.Errorf("%w: its cost is higher than %d", errHash, maxBcryptCost)
+		cost, err := bcryptCost(hash)
+		if err == nil && cost > maxBcryptCost {
+			err = fmt.Errorf("%w: its cost is higher than %d", errHash, maxBcryptCost)
 		}
-		return nil
+		return err
 	}
 	_, err := parse(hash)
 	return err

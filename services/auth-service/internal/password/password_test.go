@@ -275,3 +275,33 @@ func TestCheckHash(t *testing.T) {
 		}
 	}
 }
+
+// What CheckHash takes, an import stores; it must be what Verify can read.
+func FuzzCheckHash(f *testing.F) {
+	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
+	f.Add("$argon2id$v=19$m=64,t=1,p=1,keyid=k1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
+	f.Add("$2a$04$abcdefghijklmnopqrstuuZ5Zr3B9SpiYvm4XnPzGTzXrBzZ5Zr3B")
+	f.Fuzz(func(t *testing.T, hash string) {
+		if password.CheckHash(hash) == nil && (len(hash) > 300 || strings.ContainsAny(hash, "\x00\n")) {
+			t.Errorf("CheckHash(%q) takes it", hash)
+		}
+	})
+}
+
+func FuzzParsePeppers(f *testing.F) {
+	f.Add("k1:0123456789abcdefghijklmnopqrstuv,k2:abcdefghijklmnopqrstuv0123456789")
+	f.Add("k1:")
+	f.Fuzz(func(t *testing.T, text string) {
+		peppers, err := password.ParsePeppers(text)
+		if err == nil && (len(peppers) == 0) != (text == "") {
+			t.Errorf("ParsePeppers(%q) = %d peppers", text, len(peppers))
+		}
+		seen := map[string]bool{}
+		for _, pepper := range peppers {
+			if seen[pepper.ID] || strings.ContainsAny(pepper.ID, "$,=") {
+				t.Errorf("ParsePeppers(%q) has the id %q", text, pepper.ID)
+			}
+			seen[pepper.ID] = true
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+func TestParseRecord(t *testing.T) {
+	t.Parallel()
+	in, err := parseRecord([]byte(`{"email":"ann@example.com","name":"Ann","passwordHash":"x","createdAt":"2020-02-03T04:05:06Z"}`))
+	if err != nil || in.Email != "ann@example.com" || in.PasswordHash != "x" || in.CreatedAt.Year() != 2020 {
+		t.Errorf("parseRecord = %+v, %v", in, err)
+	}
+	for name, line := range map[string]string{
+		"no JSON":        `ann@example.com`,
+		"no object":      `[]`,
+		"unknown member": `{"email":"ann@example.com","name":"Ann","password_hash":"x"}`,
+		"wrong case":     `{"Email":"ann@example.com"}`,
+		"twice":          `{"email":"ann@example.com","email":"eve@example.com"}`,
+		"more behind":    `{"email":"ann@example.com"} {}`,
+	} {
+		if in, err := parseRecord([]byte(line)); err == nil {
+			t.Errorf("%s: parseRecord = %+v", name, in)
+		}
+	}
+}
+
+// A line that is too long costs itself only.
+func TestNextLine(t *testing.T) {
+	t.Parallel()
+	in := bufio.NewReaderSize(strings.NewReader("one\n"+strings.Repeat("x", 200)+"\ntwo\n"+strings.Repeat("y", 200)), 16)
+	var got []string
+	for range 10 {
+		line, err := nextLine(in)
+		if errors.Is(err, errLongLine) {
+			line = []byte("long")
+		}
+		got = append(got, strings.TrimSpace(string(line)))
+		if errors.Is(err, io.EOF) {
+			break
+		}
+	}
+	if text := strings.Join(got, ","); text != "one,long,two,long," {
+		t.Errorf("lines = %s", text)
+	}
+}
+
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"email":"ann@example.com","name":"Ann","passwordHash":"$2a$06$x","createdAt":"2020-02-03T04:05:06Z"}`))
+	f.Add([]byte(`{"email":1}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if in, err := parseRecord(line); err != nil && in.Email != "" {
+			t.Errorf("parseRecord(%q) = %+v, %v", line, in, err)
+		}
+	})
+}
