@@ -21,7 +21,6 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit/localserver"
-	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
 const (
@@ -33,7 +32,7 @@ const (
 // needed to have the same rows: read 500, insert them in one statement,
 // acknowledge.
 func (b *bench) audit(ctx context.Context) error {
-	binary, err := b.buildAudit(ctx)
+	binary, err := b.build(ctx, "services/audit-service")
 	if err != nil {
 		return err
 	}
@@ -58,7 +57,7 @@ func (b *bench) audit(ctx context.Context) error {
 
 // auditBacklog shows what an event costs when more of them wait.
 func (b *bench) auditBacklog(ctx context.Context) error {
-	binary, err := b.buildAudit(ctx)
+	binary, err := b.build(ctx, "services/audit-service")
 	if err != nil {
 		return err
 	}
@@ -70,20 +69,6 @@ func (b *bench) auditBacklog(ctx context.Context) error {
 		b.report.add("audit-backlog", fmt.Sprintf("audit-service, %d entries wait", n), fmt.Sprintf("%.1f µs/event", 1e6/rate), "", "", "")
 	}
 	return nil
-}
-
-func (b *bench) buildAudit(ctx context.Context) (string, error) {
-	root, err := workspace.Root()
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(b.dir, "audit-service")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./services/audit-service")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build audit-service: %w\n%s", err, out)
-	}
-	return binary, nil
 }
 
 // auditRound times work, which must bring n events from the stream into the

@@ -1,5 +1,5 @@
 // Bench measures the event path against the raw limit and against Watermill's
-// stock parts. Every figure is the median of rounds that alternate between the
+// stock parts, and auth-service against its hash and a minimal program. Every figure is the median of rounds that alternate between the
 // variants, so a noisy machine disturbs all of them alike; trust the ratios, not
 // the absolute figures. It is no test: it only fails if it cannot measure.
 package main
@@ -61,6 +61,8 @@ var benchmarks = []struct {
 	{"audit", (*bench).audit},
 	{"audit-backlog", (*bench).auditBacklog},
 	{"login", (*bench).login},
+	{"peer", (*bench).peer},
+	{"scale", (*bench).scale},
 	{"latency", (*bench).latency},
 	{"memory", (*bench).memory},
 }
@@ -88,7 +90,7 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	b := &bench{rounds: *rounds, report: newReport(os.Stdout), log: slog.New(slog.DiscardHandler)}
-	stop, err := b.start(ctx)
+	stop, err := b.startServers(ctx)
 	defer stop()
 	if err != nil {
 		return err
@@ -107,8 +109,8 @@ func run(ctx context.Context) (err error) {
 	return b.report.print()
 }
 
-// start starts Redis and Postgres. stop is to be called in any case.
-func (b *bench) start(ctx context.Context) (stop func(), err error) {
+// startServers starts Redis and Postgres. stop is to be called in any case.
+func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "headgate-bench-")
 	if err != nil {
 		return func() {}, fmt.Errorf("make folder: %w", err)
