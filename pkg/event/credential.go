@@ -67,6 +67,30 @@ func (UserSignUpRepeated) EventTopics() []Topic { return []Topic{Audit, Email} }
 // EventOutcome says that this is a failure.
 func (UserSignUpRepeated) EventOutcome() Outcome { return Failure }
 
+// UserEmailLeft says that an account has another address now, and had Email, which
+// nobody had proved to own. It lets email-service tell whoever reads mail there.
+type UserEmailLeft struct {
+	Email string `json:"email" personal:"true"`
+}
+
+// EventName implements Payload.
+func (UserEmailLeft) EventName() string { return "user.email_left.v1" }
+
+// EventTopics implements Payload.
+func (UserEmailLeft) EventTopics() []Topic { return []Topic{Email} }
+
+// UserVerificationResendRequested says that somebody asked for another mail to
+// verify an address. The subject is empty when no account has it.
+type UserVerificationResendRequested struct{}
+
+// EventName implements Payload.
+func (UserVerificationResendRequested) EventName() string {
+	return "user.verification_resend_requested.v1"
+}
+
+// EventTopics implements Payload.
+func (UserVerificationResendRequested) EventTopics() []Topic { return []Topic{Audit} }
+
 // UserMailCapped says that a mail was not sent because its address got too many
 // of late. Purpose is what it was asked for.
 type UserMailCapped struct {

@@ -30,6 +30,43 @@ func (MFARemoved) EventName() string { return "mfa.removed.v1" }
 // EventTopics implements Payload.
 func (MFARemoved) EventTopics() []Topic { return []Topic{Audit, Email} }
 
+// MFAReset says that an administrator removed all factors of an account, whose
+// owner has lost them. Removed is how many they were.
+type MFAReset struct {
+	Removed int `json:"removed"`
+}
+
+// EventName implements Payload.
+func (MFAReset) EventName() string { return "mfa.reset.v1" }
+
+// EventTopics implements Payload.
+func (MFAReset) EventTopics() []Topic { return []Topic{Audit} }
+
+// MFARenamed says that a factor has another name.
+type MFARenamed struct {
+	FactorID string `json:"factorId"`
+	Kind     string `json:"kind"`
+}
+
+// EventName implements Payload.
+func (MFARenamed) EventName() string { return "mfa.renamed.v1" }
+
+// EventTopics implements Payload.
+func (MFARenamed) EventTopics() []Topic { return []Topic{Audit} }
+
+// MFAEnrolmentBegun says that somebody was shown the secret of a factor, which
+// does not count yet.
+type MFAEnrolmentBegun struct {
+	FactorID string `json:"factorId"`
+	Kind     string `json:"kind"`
+}
+
+// EventName implements Payload.
+func (MFAEnrolmentBegun) EventName() string { return "mfa.enrolment_begun.v1" }
+
+// EventTopics implements Payload.
+func (MFAEnrolmentBegun) EventTopics() []Topic { return []Topic{Audit} }
+
 // MFAChallenged says that a password was right and a second factor was asked for.
 type MFAChallenged struct{}
 

@@ -99,6 +99,19 @@ func From(err error) *Problem {
 	return ErrInternal
 }
 
+// Recorded marks an error that an event tells of already.
+func Recorded(err error) error { return recorded{err} }
+
+// IsRecorded reports whether an event tells of err already.
+func IsRecorded(err error) bool {
+	_, ok := errors.AsType[recorded](err)
+	return ok
+}
+
+type recorded struct{ error }
+
+func (r recorded) Unwrap() error { return r.error }
+
 // The problems that every service can return.
 var (
 	ErrInternal        = New(Internal, "internal_error", "Something went wrong on our side.")

@@ -99,9 +99,6 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	if wait := p.RetryAfter; wait > 0 || status >= http.StatusBadGateway || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	}
-	if status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
 	detail := ""
 	if info.development && err.Error() != p.Error() {
 		detail = err.Error()
@@ -121,9 +118,15 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 
 func wantsDetails(r *http.Request) bool {
 	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
-		if kind, _, err := mime.ParseMediaType(part); err == nil && kind == "application/problem+json" {
-			return true
+		kind, params, err := mime.ParseMediaType(part)
+		if err != nil || kind != "application/problem+json" {
+			continue
 		}
+		weight := 1.0
+		if text, ok := params["q"]; ok {
+			weight, _ = strconv.ParseFloat(text, 64) // What is no number is no wish.
+		}
+		return weight > 0
 	}
 	return false
 }

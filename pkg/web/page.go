@@ -8,7 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Page is which part of a list a client asks for. After is the key of the last
+// Page is which part of a list a client asks for. After is the id of the last
 // item of the page before, empty for the first page.
 type Page struct {
 	Limit int
@@ -20,8 +20,8 @@ const (
 	maxLimit     = 200
 )
 
-// ReadPage reads ?limit= and ?cursor=. Its errors are problems. The key in a
-// cursor is the client's input: check it like any other.
+// ReadPage reads ?limit= and ?cursor=. Its errors are problems: ErrCursor if the
+// cursor holds no id.
 func ReadPage(r *http.Request) (Page, error) {
 	p := Page{Limit: defaultLimit}
 	query := r.URL.Query()
@@ -33,11 +33,11 @@ func ReadPage(r *http.Request) (Page, error) {
 		p.Limit = n
 	}
 	if text := query.Get("cursor"); text != "" {
-		key, err := base64.RawURLEncoding.Strict().DecodeString(text)
-		if err != nil || len(key) == 0 || len(key) > 256 {
+		id, err := base64.RawURLEncoding.Strict().DecodeString(text)
+		if err != nil || !ValidID(string(id)) {
 			return p, ErrCursor
 		}
-		p.After = string(key)
+		p.After = string(id)
 	}
 	return p, nil
 }
@@ -46,13 +46,14 @@ func ReadPage(r *http.Request) (Page, error) {
 var ErrCursor = problem.Validation(problem.Field{Field: "cursor", Code: "invalid_format", Message: "The cursor is not one that this list gave."})
 
 // SendPage answers with the first page.Limit of items, of which the caller read
-// one more than that if there are more. key returns an item's place in the list.
-func SendPage[T any](w http.ResponseWriter, page Page, items []T, key func(T) string) error {
+// one more than that if there are more. id returns an item's id, by which the
+// list is in order.
+func SendPage[T any](w http.ResponseWriter, page Page, items []T, id func(T) string) error {
 	meta := Meta{Limit: page.Limit}
 	if len(items) > page.Limit {
 		items = items[:page.Limit]
 		meta.HasMore = true
-		meta.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(key(items[len(items)-1])))
+		meta.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(id(items[len(items)-1])))
 	}
 	if items == nil {
 		items = []T{}

@@ -141,6 +141,9 @@ func serve(route Route, o Options) http.Handler {
 }
 
 func refuse(w http.ResponseWriter, r *http.Request, route Route, err error, o Options) {
+	if !route.Access.public {
+		Challenge(w.Header(), err)
+	}
 	if _, known := token.From(r.Context()); known && o.Denied != nil && problem.From(err).Kind == problem.Forbidden {
 		o.Denied(r.Context(), event.AccessDenied{Method: route.Method, Route: route.Path})
 	}
@@ -169,6 +172,23 @@ func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, e
 		return r, problem.ErrForbidden
 	}
 	return r, nil
+}
+
+// Challenge tells in h what err has against the bearer token of a request that
+// needs one (RFC 6750, 3.1): that there is none, or that it is no good. It tells
+// nothing if err is about something else, such as a wrong password: another token
+// would not help.
+func Challenge(h http.Header, err error) {
+	p := problem.From(err)
+	if p.Kind != problem.Unauthenticated {
+		return
+	}
+	switch {
+	case errors.Is(p, problem.ErrUnauthenticated):
+		h.Set("WWW-Authenticate", "Bearer")
+	case errors.Is(p, token.ErrInvalid), errors.Is(p, token.ErrExpired), errors.Is(p, token.ErrRevoked):
+		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
 }
 
 // Bearer returns the token in the Authorization header (RFC 6750, 2.1).

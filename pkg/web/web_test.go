@@ -53,6 +53,9 @@ func routes() []web.Route {
 		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: who},
 		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: who},
 		{Method: http.MethodGet, Path: "/nobody", Handler: who},
+		{Method: http.MethodGet, Path: "/password", Access: web.SignedIn, Handler: fail(problem.New(problem.Unauthenticated, "current_password_invalid", "No."))},
+		{Method: http.MethodGet, Path: "/ended", Access: web.SignedIn, Handler: fail(problem.New(problem.Unauthenticated, token.ErrRevoked.Code, "Ended."))},
+		{Method: http.MethodGet, Path: "/refresh", Access: web.Anyone, Handler: fail(problem.New(problem.Unauthenticated, token.ErrRevoked.Code, "Ended."))},
 		{Method: http.MethodGet, Path: "/conflict", Access: web.Anyone, Handler: fail(problem.New(problem.Conflict, "taken", "Taken."))},
 		{Method: http.MethodGet, Path: "/away", Access: web.Anyone, Handler: fail(fmt.Errorf("select: %w", errAway))},
 		{Method: http.MethodGet, Path: "/wait", Access: web.Anyone, Handler: fail(problem.ErrUnavailable.WithRetryAfter(1500 * time.Millisecond))},
@@ -71,16 +74,21 @@ type edge struct {
 
 func newEdge(t *testing.T) *edge {
 	t.Helper()
+	return newEdgeWith(t, web.Options{})
+}
+
+// newEdgeWith is newEdge with o, of which the edge sets what every test wants.
+func newEdgeWith(t *testing.T, o web.Options) *edge {
+	t.Helper()
 	e := &edge{logs: &bytes.Buffer{}, issuer: testkit.NewIssuer(t)}
 	var trusted web.Prefixes
 	if err := trusted.UnmarshalText([]byte("127.0.0.1, 10.0.0.0/8")); err != nil {
 		t.Fatal(err)
 	}
-	e.Server = httptest.NewServer(web.NewRouter(routes(), web.Options{
-		Auth: e.issuer.Verifier(), TrustedProxies: trusted,
-		Log: service.NewLogger(e.logs, "test", service.Common{LogFormat: "json"}), Metrics: prometheus.NewRegistry(),
-		Live: service.Livez, Unavailable: func(err error) bool { return errors.Is(err, errAway) },
-	}))
+	o.Auth, o.TrustedProxies = e.issuer.Verifier(), trusted
+	o.Log, o.Metrics = service.NewLogger(e.logs, "test", service.Common{LogFormat: "json"}), prometheus.NewRegistry()
+	o.Live, o.Unavailable = service.Livez, func(err error) bool { return errors.Is(err, errAway) }
+	e.Server = httptest.NewServer(web.NewRouter(routes(), o))
 	t.Cleanup(e.Close)
 	return e
 }
@@ -137,8 +145,8 @@ func TestStrictBodies(t *testing.T) {
 		"charset":           {body: `{}`, status: 200, header: []string{"Content-Type", "application/json; charset=UTF-8"}},
 		"unknown field":     {body: `{"role":"admin"}`, status: 400, code: "validation_failed", field: "role"},
 		"wrong case":        {body: `{"Email":"a"}`, status: 400, code: "validation_failed", field: "Email"},
-		"duplicate key":     {body: `{"email":"a","email":"b"}`, status: 400, code: "malformed_body"},
-		"nested duplicate":  {body: `{"more":{"a":1,"a":2}}`, status: 400, code: "malformed_body"},
+		"duplicate key":     {body: `{"email":"a","email":"b"}`, status: 400, code: "malformed_body", field: "email"},
+		"nested duplicate":  {body: `{"more":{"a/b":1,"a/b":2}}`, status: 400, code: "malformed_body", field: "more.a/b"},
 		"trailing data":     {body: `{} {}`, status: 400, code: "malformed_body"},
 		"wrong type":        {body: `{"age":"3"}`, status: 400, code: "validation_failed", field: "age"},
 		"list":              {body: `[]`, status: 400, code: "malformed_body"},
@@ -149,6 +157,9 @@ func TestStrictBodies(t *testing.T) {
 		"invalid UTF-8":     {body: "{\"email\":\"\xff\"}", status: 400, code: "malformed_body"},
 		"too deep":          {body: `{"more":` + deep + `}`, status: 400, code: "malformed_body"},
 		"too large":         {body: `{"email":"` + strings.Repeat("a", web.MaxBody) + `"}`, status: 413, code: "body_too_large"},
+		"nothing at all":    {status: 200},
+		"nothing of a type": {status: 400, code: "malformed_body", header: []string{"Content-Type", "application/json"}},
+		"no type":           {body: `{}`, status: 415, code: "unsupported_media_type", header: []string{"Content-Type", ""}},
 		"form":              {body: `email=a`, status: 415, code: "unsupported_media_type", header: []string{"Content-Type", "application/x-www-form-urlencoded"}},
 		"text":              {body: `{}`, status: 415, code: "unsupported_media_type", header: []string{"Content-Type", "text/plain"}},
 		"SEC-47 compressed": {body: `{}`, status: 415, code: "unsupported_media_type", header: []string{"Content-Encoding", "gzip"}},
@@ -188,9 +199,22 @@ func TestAccess(t *testing.T) {
 			if res.StatusCode != status || (status == 200) != a.Success {
 				t.Errorf("%s as %q = %d %s, want %d", path, who, res.StatusCode, a.Code, status)
 			}
-			if status == 401 && res.Header.Get("WWW-Authenticate") == "" {
-				t.Errorf("%s as %q: no WWW-Authenticate", path, who)
+			challenge := map[string]string{"": "Bearer", "junk": `Bearer error="invalid_token"`}[who]
+			if got := res.Header.Get("WWW-Authenticate"); status == 401 && got != challenge {
+				t.Errorf("%s as %q: WWW-Authenticate = %q, want %q", path, who, got, challenge)
 			}
+		}
+	}
+}
+
+// TestChallenge asks for another token only where the token is at fault (RFC 6750, 3.1).
+func TestChallenge(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	for path, want := range map[string]string{"/password": "", "/ended": `Bearer error="invalid_token"`, "/refresh": "", "/broken": ""} {
+		res, a := e.do(t, http.MethodGet, path, "", "Authorization", "Bearer "+e.issuer.Token(token.Identity{}))
+		if got := res.Header.Get("WWW-Authenticate"); got != want {
+			t.Errorf("%s = %d %s, WWW-Authenticate = %q, want %q", path, res.StatusCode, a.Code, got, want)
 		}
 	}
 }
@@ -242,9 +266,18 @@ func TestDependencyAway(t *testing.T) {
 
 func TestProblemDetails(t *testing.T) {
 	t.Parallel()
-	res, _ := newEdge(t).do(t, http.MethodGet, "/conflict", "", "Accept", "text/html, application/problem+json;q=0.9")
-	if got := res.Header.Get("Content-Type"); got != "application/problem+json; charset=utf-8" {
-		t.Errorf("Content-Type = %q", got)
+	e := newEdge(t)
+	for accept, want := range map[string]string{
+		"text/html, application/problem+json;q=0.9": "application/problem+json; charset=utf-8",
+		"application/problem+json;q=0":              "application/json; charset=utf-8",
+		"application/problem+json; q=0.000, */*":    "application/json; charset=utf-8",
+		"application/problem+json;q=x":              "application/json; charset=utf-8",
+		"application/json":                          "application/json; charset=utf-8",
+	} {
+		res, _ := e.do(t, http.MethodGet, "/conflict", "", "Accept", accept)
+		if got := res.Header.Get("Content-Type"); got != want {
+			t.Errorf("with Accept: %s, Content-Type = %q, want %q", accept, got, want)
+		}
 	}
 }
 
@@ -252,7 +285,8 @@ func TestRequestIDsAreKeptOnlyWhenWellFormed(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
 	for id, kept := range map[string]bool{
-		"0192-abcdEFGH_1.2": true, "short": false, strings.Repeat("a", 129): false, "has spaces in it": false, `"},{"level":"x`: false,
+		"0192-abcdEFGH_1.2": true, "1": true, "Root=1-67891233-abcdef012345678912345678": true, "a:b/c+d==": true, strings.Repeat("a", 128): true,
+		strings.Repeat("a", 129): false, "has spaces in it": false, `"},{"level":"x`: false, "tab\there": false, "caf\u00e9": false, "a%0ab": false, "": false,
 	} {
 		res, _ := e.do(t, http.MethodGet, "/conflict", "", "X-Request-Id", id)
 		if got := res.Header.Get("X-Request-Id"); (got == id) != kept || got == "" {
@@ -317,14 +351,15 @@ func TestAccessLog(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	t.Parallel()
-	for query, want := range map[string]int{"": 50, "?limit=1": 1, "?limit=200": 200, "?limit=0": 0, "?limit=201": 0, "?limit=x": 0, "?cursor=!": 0} {
+	for query, want := range map[string]int{"": 50, "?limit=1": 1, "?limit=200": 200, "?limit=0": 0, "?limit=201": 0, "?limit=x": 0, "?cursor=!": 0, "?cursor=anVuaw": 0} {
 		page, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/"+query, http.NoBody))
 		if (err == nil) != (want > 0) || err == nil && page.Limit != want {
 			t.Errorf("ReadPage(%q) = %+v, %v", query, page, err)
 		}
 	}
+	ids := []string{"01890000-0000-7000-8000-00000000000a", "01890000-0000-7000-8000-00000000000b", "01890000-0000-7000-8000-00000000000c"}
 	first := httptest.NewRecorder()
-	if err := web.SendPage(first, web.Page{Limit: 2}, []string{"c", "b", "a"}, func(s string) string { return s }); err != nil {
+	if err := web.SendPage(first, web.Page{Limit: 2}, []string{ids[2], ids[1], ids[0]}, func(s string) string { return s }); err != nil {
 		t.Fatal(err)
 	}
 	var sent struct {
@@ -335,7 +370,7 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	next, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/?cursor="+sent.Meta.NextCursor, http.NoBody))
-	if err != nil || next.After != "b" || !sent.Meta.HasMore || len(sent.Data) != 2 {
+	if err != nil || next.After != ids[1] || !sent.Meta.HasMore || len(sent.Data) != 2 {
 		t.Errorf("page = %+v, next = %+v, %v", sent, next, err)
 	}
 }

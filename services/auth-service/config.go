@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/api"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
@@ -48,7 +49,7 @@ type Config struct {
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
 
 	PasswordHash string `envconfig:"PASSWORD_HASH" default:"argon2id" desc:"What hashes new passwords: argon2id or bcrypt. Both are understood; at the next login a hash of the other kind is made anew."`
-	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt a password has at most 72 bytes."`
+	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt a password has at most 72 bytes, and new hashes no pepper."`
 
 	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
 	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time; 0 is the number of cores. Each takes 19 MiB."`
@@ -57,6 +58,7 @@ type Config struct {
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
 	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
 	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com. Passkeys need a name, not an IP address."`
+	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. The pages that mails link to lead on to it; nowhere if it is empty."`
 }
 
 // ValidateAll checks what is auth-service's own.
@@ -66,8 +68,9 @@ func (c Config) ValidateAll() error {
 		service.Strong("ENCRYPTION_KEY", c.EncryptionKey),
 		service.Strong("EVENT_SEAL_KEY", c.EventSealKey),
 	}
-	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) {
-		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET: must differ from the other secrets"))
+	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) ||
+		c.EncryptionKey != "" && c.EncryptionKey == c.EventSealKey {
+		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY: each must differ from the others"))
 	}
 	if _, err := password.ParsePeppers(c.PasswordPeppers.Reveal()); err != nil {
 		faults = append(faults, fmt.Errorf("PASSWORD_PEPPERS: %w", err))
@@ -75,9 +78,6 @@ func (c Config) ValidateAll() error {
 	switch c.PasswordHash {
 	case argon2id:
 	case bcryptHash:
-		if c.PasswordPeppers != "" {
-			faults = append(faults, errors.New("PASSWORD_PEPPERS: bcrypt has no room for the name of a pepper; use argon2id"))
-		}
 	default:
 		faults = append(faults, errors.New("PASSWORD_HASH: want argon2id or bcrypt"))
 	}
@@ -116,10 +116,18 @@ func (c Config) ValidateAll() error {
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		faults = append(faults, errors.New("ADMIN_EMAIL, ADMIN_PASSWORD: set both or neither"))
 	}
-	if u, err := url.Parse(c.PublicBaseURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if !webAddress(c.PublicBaseURL) {
 		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
 	}
+	if c.AppURL != "" && !webAddress(c.AppURL) {
+		faults = append(faults, errors.New("APP_URL: want http(s)://host or nothing"))
+	}
 	return errors.Join(faults...)
+}
+
+func webAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // The kinds of hashes.
@@ -134,6 +142,10 @@ func (c Config) hashing(peppers password.Peppers) password.Config {
 		cfg.BcryptCost = c.BcryptCost
 	}
 	return cfg
+}
+
+func (c Config) site() api.Site {
+	return api.Site{Issuer: c.Issuer, BaseURL: c.PublicBaseURL, AppURL: c.AppURL}
 }
 
 func (c Config) lifetimes() account.Lifetimes {

@@ -53,7 +53,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err := ensureAdmin(ctx, s, accounts, cfg); err != nil {
 		return err
 	}
-	router := web.NewRouter(api.Routes(accounts, keyring), web.Options{
+	router := web.NewRouter(api.Routes(accounts, keyring, cfg.site()), web.Options{
 		Auth:           token.NewVerifier(keyring, revocations, cfg.Expected, time.Now),
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),

@@ -224,20 +224,27 @@ func (i *importer) show(last bool) {
 	}
 }
 
-// exportUsers writes what importUsers reads. The output holds password hashes.
+// exportUsers writes what importUsers reads. The output holds password hashes, and
+// no second factors: their secrets open with this deployment's keys only.
 func exportUsers(ctx context.Context, cfg Config, args []string) error {
 	if len(args) > 0 {
 		return errors.New("usage: auth-service users export > FILE")
 	}
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
 		w := bufio.NewWriter(os.Stdout)
-		encode := json.NewEncoder(w)
+		encode, factors := json.NewEncoder(w), 0
 		err := t.Export(ctx, func(a account.Account) error {
+			if a.MFAEnabled {
+				factors++
+			}
 			return encode.Encode(record{
 				ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
 				Role: a.Role, Status: a.Status, PasswordHash: a.PasswordHash, CreatedAt: &a.CreatedAt,
 			})
 		})
+		if factors > 0 {
+			fmt.Fprintf(os.Stderr, "%d accounts have a second factor, which is not exported: they must enrol again\n", factors)
+		}
 		return errors.Join(err, w.Flush())
 	})
 }

@@ -14,9 +14,9 @@ import (
 
 // Store keeps accounts. Each method is one transaction, events included.
 type Store interface {
-	// CreateAccount stores a new account with what else is in c. It fails with
-	// ErrEmailTaken.
-	CreateAccount(ctx context.Context, c Change) error
+	// CreateAccount stores the new account that decide makes of an empty change. It
+	// fails with ErrEmailTaken.
+	CreateAccount(ctx context.Context, decide func(c *Change) error) error
 	// ChangeAccount locks an account and its living sessions, lets decide change
 	// them, and stores the outcome, unless decide fails. It fails with
 	// ErrNotFound, ErrEmailTaken, and with ErrLastAdmin if no active
@@ -26,9 +26,9 @@ type Store interface {
 	// afterwards, unless decide fails. It fails with ErrTokenInvalid if there is
 	// no such token.
 	UseToken(ctx context.Context, purpose string, hash []byte, decide func(t OneTimeToken, c *Change) error) error
-	// TokenOwner returns the owner of a one-time token that can still be used or
-	// has expired. It fails with ErrTokenInvalid.
-	TokenOwner(ctx context.Context, purpose string, hash []byte) (Account, error)
+	// TokenOwner returns a one-time token that can still be used or has expired, and
+	// its owner. It locks nothing and fails with ErrTokenInvalid.
+	TokenOwner(ctx context.Context, purpose string, hash []byte) (OneTimeToken, Account, error)
 	// AddRequest stores a request for TakeRequest.
 	AddRequest(ctx context.Context, r Request) error
 	// TakeRequest is ChangeAccount for the address of the oldest request that is
@@ -38,10 +38,10 @@ type Store interface {
 	TakeRequest(ctx context.Context, now time.Time, serve func(r Request, c *Change) error) (bool, error)
 	// StartChallenge stores a challenge of an account, as StartSession does a
 	// session.
-	StartChallenge(ctx context.Context, ch Challenge, hash, newHash string, attempt []byte, events ...event.Event) error
+	StartChallenge(ctx context.Context, ch Challenge, owner Account, newHash string, attempt []byte, events ...event.Event) error
 	// ChallengeOwner returns the account of a challenge that lives at now. It fails
 	// with ErrChallengeExpired.
-	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (accountID string, err error)
+	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (Account, error)
 	// UseChallenge is ChangeAccount for the owner of a challenge. It fails with
 	// ErrChallengeExpired if there is no such challenge.
 	UseChallenge(ctx context.Context, hash []byte, decide func(ch *Challenge, c *Change) error) error
@@ -60,24 +60,24 @@ type Store interface {
 	// Accounts returns up to limit accounts that fit f, newest first, after the
 	// one with the id after.
 	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
-	// StartSession stores a session of an account that is active and has the
-	// hash, and replaces the hash unless newHash is empty. It fails with
-	// ErrAccountDisabled or ErrChanged. What attempt counted is cleared.
-	StartSession(ctx context.Context, s Session, hash, newHash string, attempt []byte, events ...event.Event) error
-	// UpdateSession locks a session, lets update change it, and stores it with
-	// the events that update returns, unless update fails. It fails with
-	// ErrSessionNotFound. The owner is not locked: whatever takes rights from an
-	// account ends its sessions.
-	UpdateSession(ctx context.Context, id string, update func(s *Session, owner Account) ([]event.Event, error)) error
+	// StartSession stores a session of an account that still is what owner says,
+	// and replaces its hash unless newHash is empty. It fails with ErrChanged. What
+	// attempt counted is cleared.
+	StartSession(ctx context.Context, s Session, owner Account, newHash string, attempt []byte, events ...event.Event) error
+	// UpdateSession locks a session, lets decide change it, and stores the outcome,
+	// unless decide fails. It fails with ErrSessionNotFound. The owner is not
+	// locked: whatever takes rights from an account ends its sessions.
+	UpdateSession(ctx context.Context, id string, decide func(c *SessionChange) error) error
 	// ImportAccounts stores new accounts with their events and reports for each
 	// whether it did: not if its address or id is taken.
 	ImportAccounts(ctx context.Context, changes []Change) ([]bool, error)
-	// Sessions returns the sessions of an account that live at now, newest first.
-	Sessions(ctx context.Context, accountID string, now time.Time) ([]Session, error)
+	// Sessions returns up to limit sessions of an account that live at now, newest
+	// first, after the one with the id after.
+	Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]Session, error)
 	// CountAttempt counts an attempt as a failure, unless too many were before it.
 	CountAttempt(ctx context.Context, a Attempt) (Verdict, error)
-	// ReturnAttempt takes back that an attempt was counted.
-	ReturnAttempt(ctx context.Context, key []byte) error
+	// ReturnAttempt takes back that an attempt was counted at a time.
+	ReturnAttempt(ctx context.Context, key []byte, at time.Time) error
 	// ClearAttempt forgets the failures that a Verdict's key names.
 	ClearAttempt(ctx context.Context, key []byte) error
 	// ReserveOnce notes that a request is at work, or returns the answer that it

@@ -34,7 +34,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 		return ErrEmailTaken
 	}
 	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
-		ok, err := c.MayMail(ctx, email)
+		ok, err := c.MayMail(ctx, mailAsked, email)
 		if err != nil {
 			return err
 		}
@@ -58,17 +58,28 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 		if fault != nil || c.Account.Status != Active {
 			return ErrTokenInvalid
 		}
-		now, before := a.time(), c.Account.Email
+		now, before, proved := a.time(), c.Account.Email, c.Account.EmailVerified
 		c.setEmail(now, to)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address})
-		a.issue(ctx, c, revertLink, before)
+		if proved {
+			a.issue(ctx, c, revertLink, before)
+			return nil
+		}
+		// It may have been mistyped, so whoever has it is told and no more.
+		switch ok, err := c.MayMail(ctx, mailNotice, before); {
+		case err != nil:
+			return err
+		case ok:
+			c.record(ctx, now, event.UserEmailLeft{Email: before.Address})
+		}
 		return nil
 	})
 }
 
 // RevertEmail uses the secret of the link that went to an old address: the
 // account has it again, its sessions end, and as whoever changed it knew the
-// password, a link for a new one is mailed. It fails with ErrTokenInvalid,
+// password, a link for a new one is mailed. Factors that are not much older than
+// the change, and the links that went to later addresses, are gone with it. It fails with ErrTokenInvalid,
 // ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {
 	return a.useToken(ctx, purposeRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
@@ -78,11 +89,12 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, err
 		}
 		now, before := a.time(), c.Account.Email
 		c.setEmail(now, to)
-		c.Void = append(c.Void, purposeRevertEmail)
+		c.Void = append(c.Void, Voided{Purpose: purposeRevertEmail, Since: t.CreatedAt})
 		c.Account.PasswordHash = "" // It fits no password.
 		c.endSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issue(ctx, c, resetLink, to)
-		return nil
+		c.Codes = nil
+		return a.removeEach(ctx, c, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLife)) })
 	})
 }

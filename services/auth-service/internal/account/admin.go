@@ -19,7 +19,11 @@ func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) 
 		return Account{}, err
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
-	if err := a.store.CreateAccount(ctx, Change{Account: account, Events: []event.Event{a.signedUp(ctx, account)}}); err != nil {
+	err = a.store.CreateAccount(ctx, func(c *Change) error {
+		c.Account, c.Events = account, []event.Event{a.signedUp(ctx, account)}
+		return nil
+	})
+	if err != nil {
 		return Account{}, err
 	}
 	return account, nil

@@ -10,6 +10,7 @@ import (
 
 // Attempt is a password being tried for an address.
 type Attempt struct {
+	Of       string // what is guessed at
 	EmailKey string
 	Network  string
 	At       time.Time
@@ -20,7 +21,14 @@ type Verdict struct {
 	Allowed bool
 	Wait    time.Duration // until another one may, if not
 	Key     []byte        // what it was counted for, for ClearAttempt
+	At      time.Time     // when
 }
+
+// What can be guessed at: each has a count of its own.
+const (
+	ofPassword = ""
+	ofCode     = "code of the second factor\x00"
+)
 
 // Attempts are counted before the password is checked, so that many at once are
 // as many as one after the other, and for every address, whether or not it has an
@@ -49,24 +57,24 @@ const AttemptMemory = 24 * time.Hour
 
 // verify checks a password that attempt has counted. If it could not be checked
 // at all, because too many others are, it does not count.
-func (a *Accounts) verify(ctx context.Context, attempt []byte, hash, secret string) (ok, stale bool, err error) {
-	ok, stale, err = a.hasher.Verify(ctx, hash, secret)
+func (a *Accounts) verify(ctx context.Context, attempt Verdict, hash, typed string) (ok, stale bool, err error) {
+	ok, stale, err = a.hasher.Verify(ctx, hash, typed)
 	if err != nil {
-		err = errors.Join(err, a.store.ReturnAttempt(context.WithoutCancel(ctx), attempt))
+		err = errors.Join(err, a.store.ReturnAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
 	}
 	return ok, stale, err
 }
 
-// attempt counts a password that is tried, and returns what is to be cleared if
-// it fits. It fails with ErrTooManyAttempts,
-// which is recorded.
-func (a *Accounts) attempt(ctx context.Context, email Email) (key []byte, err error) {
-	verdict, err := a.store.CountAttempt(ctx, Attempt{EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(), At: a.time()})
-	if err != nil {
-		return nil, err
+// attempt counts a guess, and returns what is to be cleared if it fits. It fails
+// with ErrTooManyAttempts, which is recorded.
+func (a *Accounts) attempt(ctx context.Context, of string, email Email) (Verdict, error) {
+	verdict, err := a.store.CountAttempt(ctx, Attempt{Of: of, EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(), At: a.time()})
+	if err != nil || verdict.Allowed {
+		return verdict, err
 	}
-	if !verdict.Allowed {
-		return nil, a.loginFailed(ctx, Account{}, ErrTooManyAttempts.WithRetryAfter(verdict.Wait))
+	owner, err := a.store.AccountByEmail(ctx, email.Key)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Verdict{}, err
 	}
-	return verdict.Key, nil
+	return Verdict{}, a.loginFailed(ctx, owner, ErrTooManyAttempts.WithRetryAfter(verdict.Wait))
 }

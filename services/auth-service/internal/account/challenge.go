@@ -25,7 +25,7 @@ func (a *Accounts) challenge(ctx context.Context, account Account, device, newHa
 	now := a.time()
 	err := a.store.StartChallenge(ctx, Challenge{
 		Hash: hashSecret(secret), AccountID: account.ID, DeviceName: device, ExpiresAt: now.Add(challengeLife),
-	}, account.PasswordHash, newHash, attempt, event.New(ctx, now, account.ID, event.MFAChallenged{}))
+	}, account, newHash, attempt, event.New(ctx, now, account.ID, event.MFAChallenged{}))
 	if err != nil {
 		return nil, err
 	}
@@ -33,10 +33,19 @@ func (a *Accounts) challenge(ctx context.Context, account Account, device, newHa
 }
 
 // Challenge ends a sign-in with a second factor: a TOTP code or a recovery code.
-// A code is good once, and a sign-in has five tries. It fails with ErrCodeInvalid,
-// ErrChallengeExpired, ErrTooManyAttempts or ErrAccountDisabled.
+// A code is good once, and a sign-in has five tries. It fails with a validation
+// problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts or
+// ErrAccountDisabled.
 func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, Tokens, error) {
+	err := faults(required("mfaToken", secret, "The token of the sign-in is needed."), requiredCode(code))
+	if err != nil {
+		return Account{}, Tokens{}, err
+	}
 	return a.passChallenge(ctx, secret, func(ctx context.Context, c *Change) (bool, error) { return a.useCode(ctx, c, code) })
+}
+
+func requiredCode(code string) *problem.Field {
+	return required("code", code, "A code of your second factor is needed.")
 }
 
 // passChallenge is Challenge for whatever factor prove checks.
@@ -53,7 +62,7 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 	}
 	// Whoever has the password can begin as many sign-ins as they like; their
 	// guesses at the code are counted together.
-	attempt, err := a.attempt(ctx, secondFactor(owner))
+	attempt, err := a.attempt(ctx, ofCode, owner.Email)
 	if err != nil {
 		return Account{}, Tokens{}, err
 	}
@@ -70,13 +79,13 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 			return ErrAccountDisabled
 		case !fits:
 			ch.Attempts++
-			refused = ErrCodeInvalid
+			refused = problem.Recorded(ErrCodeInvalid)
 			c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
 			return nil
 		}
 		ch.Over = true
 		session := a.newSession(ctx, c.Account, ch.DeviceName)
-		c.Started, c.Attempt = &session, attempt
+		c.Started, c.Attempt = &session, attempt.Key
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
 		tokens, err = a.issuer.tokens(account, session, a.lifetimes, now)
@@ -88,9 +97,6 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 	return account, tokens, nil
 }
 
-// secondFactor is what guesses at an account's codes are counted for.
-func secondFactor(accountID string) Email { return Email{Key: "second factor of " + accountID} }
-
 // Reauthenticate notes that the caller has just proved who they are: with the
 // password, and with a code if the account has a second factor. It fails with a
 // validation problem, ErrCurrentPassword, ErrCodeInvalid or ErrTooManyAttempts.
@@ -99,12 +105,12 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 	if err != nil {
 		return err
 	}
-	var attempt []byte
+	var attempt Verdict
 	if owner.MFAEnabled {
-		if code == "" {
-			return problem.Validation(problem.Field{Field: "code", Code: "required", Message: "A code of your second factor is needed."})
+		if err := faults(requiredCode(code)); err != nil {
+			return err
 		}
-		if attempt, err = a.attempt(ctx, secondFactor(owner.ID)); err != nil {
+		if attempt, err = a.attempt(ctx, ofCode, owner.Email); err != nil {
 			return err
 		}
 	}
@@ -117,11 +123,11 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 				return err
 			}
 			if !fits {
-				refused = ErrCodeInvalid
+				refused = problem.Recorded(ErrCodeInvalid)
 				c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
 				return nil
 			}
-			c.Attempt = attempt
+			c.Attempt = attempt.Key
 		}
 		own.AuthenticatedAt = now
 		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})

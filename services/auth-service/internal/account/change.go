@@ -18,15 +18,79 @@ type Change struct {
 
 	Deleted bool           // the account, and all that belongs to it
 	Started *Session       // a new session
-	Void    []string       // purposes whose older tokens are void
+	Void    []Voided       // tokens that are good no more
 	Proofs  []OneTimeToken // new ones
 	Attempt []byte         // what Verdict counted, to be cleared
 	Once    *Once          // whose answer is stored
 	Events  []event.Event
 
-	// MayMail reports whether an address may get one more mail that somebody
-	// asked for, and counts it.
-	MayMail func(ctx context.Context, to Email) (bool, error)
+	VoidChallenges bool // Do sign-ins end that wait for a second factor?
+
+	MayMail MayMail
+}
+
+// Voided are the one-time tokens of a purpose that were made after a time.
+type Voided struct {
+	Purpose string
+	Since   time.Time // not those of that very moment
+}
+
+// SessionChange is a session under lock, and what becomes of it.
+type SessionChange struct {
+	Session Session
+	Owner   Account // not locked
+	Events  []event.Event
+	MayMail MayMail
+}
+
+// MayMail reports whether an address may get one more mail of a kind, and counts
+// it: 3 an hour and 10 a day, so that nobody is bombed with mail (SEC-34).
+type MayMail func(ctx context.Context, kind MailKind, to Email) (bool, error)
+
+// MailKind is what mails are counted as.
+type MailKind string
+
+// The kinds of mails. An account's owner has mails of their own where they are
+// known, so that strangers who ask cannot use them up.
+const (
+	mailAsked     MailKind = ""
+	mailAskedHome MailKind = "asked at home\x00"
+	mailSignUp    MailKind = "sign-up\x00"
+	mailNotice    MailKind = "notice\x00"
+)
+
+// void makes older tokens of some purposes void.
+func (c *Change) void(purposes ...string) {
+	for _, p := range purposes {
+		c.Void = append(c.Void, Voided{Purpose: p})
+	}
+}
+
+// notice makes an event that mails the owner of an address, or one that only is
+// recorded, if nobody has proved to own the address and it got enough of them:
+// what somebody does to an account of theirs must not fill a stranger's mailbox.
+func notice(ctx context.Context, now time.Time, owner Account, mayMail MayMail, p event.Payload) (event.Event, error) {
+	e := event.New(ctx, now, owner.ID, p)
+	if owner.EmailVerified {
+		return e, nil
+	}
+	ok, err := mayMail(ctx, mailNotice, owner.Email)
+	if !ok {
+		e.Topics = slices.DeleteFunc(slices.Clone(e.Topics), func(t event.Topic) bool { return t == event.Email })
+	}
+	return e, err
+}
+
+// notify adds an event that mails the owner.
+func (c *Change) notify(ctx context.Context, now time.Time, p event.Payload) error {
+	e, err := notice(ctx, now, c.Account, c.MayMail, p)
+	c.Events = append(c.Events, e)
+	return err
+}
+
+// knows reports whether a living session is used from the network.
+func (c *Change) knows(network string) bool {
+	return slices.ContainsFunc(c.Sessions, func(s Session) bool { return s.Network == network && !s.Revoked() })
 }
 
 // record adds an event about the account.
@@ -38,11 +102,13 @@ func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 // mailed to another address is void.
 func (c *Change) setEmail(now time.Time, to Email) {
 	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
-	c.Void = append(c.Void, purposeVerifyEmail, purposeReset, purposeChangeEmail)
+	c.void(purposeVerifyEmail, purposeReset, purposeChangeEmail)
 }
 
-// endSessions revokes the sessions and returns how many.
+// endSessions revokes the sessions, and the sign-ins that are about to become
+// some, and returns how many sessions they were.
 func (c *Change) endSessions(ctx context.Context, now time.Time, reason string) int {
+	c.VoidChallenges = true
 	n := 0
 	for i := range c.Sessions {
 		if s := &c.Sessions[i]; !s.Revoked() {

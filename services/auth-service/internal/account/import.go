@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -11,13 +13,12 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
-	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
 // Imported is an account of an earlier system. Only Email and Name are required;
 // without a hash its owner chooses a password by mail.
 type Imported struct {
-	ID            string // a UUID; made if empty
+	ID            string // a UUID; made of address and CreatedAt if empty
 	Email         string
 	EmailVerified bool
 	Name          string
@@ -63,8 +64,8 @@ func (a *Accounts) imported(in Imported) (Account, error) {
 	if parsed, err := uuid.Parse(in.ID); in.ID != "" && (err != nil || parsed.String() != in.ID) {
 		idFault = &problem.Field{Field: "id", Code: "invalid_format", Message: "This is no UUID in its usual form."}
 	}
-	if in.PasswordHash != "" && password.CheckHash(in.PasswordHash) != nil {
-		hashFault = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id or of bcrypt up to cost 16."}
+	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
+		hashFault = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id, with a pepper that is there, or of bcrypt up to cost 16."}
 	}
 	return account, faults(emailFault, nameFault, idFault, hashFault, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }
@@ -79,11 +80,7 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 			return nil, fmt.Errorf("import account %d: %w", i, err)
 		}
 		if account.ID == "" {
-			id, err := uuid.NewV7()
-			if err != nil {
-				return nil, fmt.Errorf("make account id: %w", err)
-			}
-			account.ID = id.String()
+			account.ID = importedID(account, in[i].CreatedAt)
 		}
 		changes[i] = Change{Account: account, Events: []event.Event{a.signedUp(ctx, account)}}
 	}
@@ -96,22 +93,40 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 		if ok {
 			continue
 		}
-		if outcomes[i], err = a.thereAlready(ctx, in[i], changes[i].Account); err != nil {
+		if outcomes[i], err = a.thereAlready(ctx, changes[i].Account); err != nil {
 			return nil, err
 		}
 	}
 	return outcomes, nil
 }
 
+// importedID returns the id of an account that the earlier system gave none: a
+// UUIDv7 that is the same in every run, by which an account that is there already
+// is told from one that somebody else made with its address.
+func importedID(account Account, created time.Time) string {
+	var id uuid.UUID
+	sum := sha256.Sum256([]byte("headgate import\x00" + account.Email.Key))
+	copy(id[:], sum[:])
+	if millis := created.UnixMilli(); !created.IsZero() && millis > 0 {
+		var stamp [8]byte
+		binary.BigEndian.PutUint64(stamp[:], uint64(millis))
+		copy(id[:6], stamp[2:])
+	} else {
+		clear(id[:6])
+	}
+	id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80 // version and variant (RFC 9562)
+	return id.String()
+}
+
 // thereAlready tells the account that an earlier run made from somebody else's.
-func (a *Accounts) thereAlready(ctx context.Context, in Imported, account Account) (ImportOutcome, error) {
+func (a *Accounts) thereAlready(ctx context.Context, account Account) (ImportOutcome, error) {
 	found, err := a.store.AccountByEmail(ctx, account.Email.Key)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return Clashes, nil // The id is taken.
 	case err != nil:
 		return Clashes, err
-	case in.ID != "" && found.ID != in.ID:
+	case found.ID != account.ID:
 		return Clashes, nil
 	}
 	return There, nil
@@ -120,8 +135,9 @@ func (a *Accounts) thereAlready(ctx context.Context, in Imported, account Accoun
 // exportPage is how many accounts are in memory at a time.
 const exportPage = 1000
 
-// Export calls visit with every account, newest first.
+// Export calls visit with every account, newest first, and records that it did.
 func (a *Accounts) Export(ctx context.Context, visit func(Account) error) error {
+	n := 0
 	for after := ""; ; {
 		page, err := a.store.Accounts(ctx, Filter{}, after, exportPage)
 		if err != nil {
@@ -131,9 +147,10 @@ func (a *Accounts) Export(ctx context.Context, visit func(Account) error) error 
 			if err := visit(account); err != nil {
 				return err
 			}
+			n++
 		}
 		if len(page) < exportPage {
-			return nil
+			return a.store.Record(ctx, event.New(ctx, a.time(), "", event.UserExported{Count: n}))
 		}
 		after = page[len(page)-1].ID
 	}

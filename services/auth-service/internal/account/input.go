@@ -27,10 +27,18 @@ func parseLine(field, text string) (string, *problem.Field) {
 
 func parseName(text string) (string, *problem.Field) {
 	name, fault := parseLine("name", text)
-	if fault == nil && name == "" {
-		fault = &problem.Field{Field: "name", Code: "required", Message: "A name is needed."}
+	if fault == nil {
+		fault = required("name", name, "A name is needed.")
 	}
 	return name, fault
+}
+
+// required checks a value that needs no other check here.
+func required(field, text, message string) *problem.Field {
+	if text != "" {
+		return nil
+	}
+	return &problem.Field{Field: field, Code: "required", Message: message}
 }
 
 // faults collects what is wrong with several fields.

@@ -28,21 +28,20 @@ type LoggedIn struct {
 // Login checks a password and starts a session. It takes the same time whether
 // or not an account has the address. It fails with ErrInvalidCredentials,
 // ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation
-// problem or password.ErrBusy; the first four
-// are recorded as events.
+// problem or password.ErrBusy; the first four are recorded as events.
 func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 	email, emailFault := parseEmail("email", in.Email)
-	secret, secretFault := password.Normalize("password", in.Password)
+	_, secretFault := password.Normalize("password", in.Password)
 	device, deviceFault := parseLine("deviceName", in.DeviceName)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
 		return LoggedIn{}, err
 	}
-	attempt, err := a.attempt(ctx, email)
+	attempt, err := a.attempt(ctx, ofPassword, email)
 	if err != nil {
 		return LoggedIn{}, err
 	}
 	for range maxChanges {
-		out, err := a.login(ctx, email, secret, device, attempt)
+		out, err := a.login(ctx, email, in.Password, device, attempt)
 		if !errors.Is(err, ErrChanged) {
 			return out, err
 		}
@@ -54,12 +53,12 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 // while it was checked.
 const maxChanges = 3
 
-func (a *Accounts) login(ctx context.Context, email Email, secret, device string, attempt []byte) (LoggedIn, error) {
+func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt Verdict) (LoggedIn, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return LoggedIn{}, err
 	}
-	ok, stale, err := a.verify(ctx, attempt, account.PasswordHash, secret)
+	ok, stale, err := a.verify(ctx, attempt, account.PasswordHash, typed)
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -69,18 +68,24 @@ func (a *Accounts) login(ctx context.Context, email Email, secret, device string
 	if account.Status != Active {
 		return LoggedIn{}, a.loginFailed(ctx, account, ErrAccountDisabled)
 	}
+	if !account.EmailVerified && a.mode == Strict {
+		// Whoever signed up and can sign in would have learned that nobody had
+		// the address.
+		return LoggedIn{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+	}
 	if a.requireVerified && !account.EmailVerified {
 		return LoggedIn{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
 	}
 	newHash := ""
 	if stale {
-		if newHash, err = a.hasher.Hash(ctx, secret); err != nil {
+		newHash, err = a.hasher.Hash(ctx, typed)
+		if err != nil && !errors.Is(err, password.ErrBusy) { // It can wait for the next time.
 			return LoggedIn{}, err
 		}
 	}
 	ctx = actAs(ctx, account)
 	if account.MFAEnabled {
-		wanted, err := a.challenge(ctx, account, device, newHash, attempt)
+		wanted, err := a.challenge(ctx, account, device, newHash, attempt.Key)
 		return LoggedIn{MFA: wanted}, err
 	}
 	session := a.newSession(ctx, account, device)
@@ -89,10 +94,7 @@ func (a *Accounts) login(ctx context.Context, email Email, secret, device string
 		return LoggedIn{}, err
 	}
 	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
-	switch err := a.store.StartSession(ctx, session, account.PasswordHash, newHash, attempt, loggedIn); {
-	case errors.Is(err, ErrAccountDisabled):
-		return LoggedIn{}, a.loginFailed(ctx, account, ErrAccountDisabled)
-	case err != nil:
+	if err := a.store.StartSession(ctx, session, account, newHash, attempt.Key, loggedIn); err != nil {
 		return LoggedIn{}, err
 	}
 	return LoggedIn{Account: account, Tokens: tokens}, nil
@@ -104,7 +106,7 @@ func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *pro
 	if err := a.store.Record(ctx, failed); err != nil {
 		return err
 	}
-	return reason
+	return problem.Recorded(reason)
 }
 
 func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
@@ -124,7 +126,7 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 // that it is not somebody at an unlocked screen. It fails with a validation
 // problem, ErrCurrentPassword, which is recorded, or password.ErrBusy.
 func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
-	secret, fault := password.Normalize(field, current)
+	_, fault := password.Normalize(field, current)
 	if err := faults(fault); err != nil {
 		return Account{}, err
 	}
@@ -135,18 +137,18 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 	if err != nil {
 		return Account{}, err
 	}
-	attempt, err := a.attempt(ctx, owner.Email)
+	attempt, err := a.attempt(ctx, ofPassword, owner.Email)
 	if err != nil {
 		return Account{}, err
 	}
-	ok, _, err := a.verify(ctx, attempt, owner.PasswordHash, secret)
+	ok, _, err := a.verify(ctx, attempt, owner.PasswordHash, current)
 	if err != nil {
 		return Account{}, err
 	}
 	if !ok {
 		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
 	}
-	return owner, a.store.ClearAttempt(ctx, attempt)
+	return owner, a.store.ClearAttempt(ctx, attempt.Key)
 }
 
 // changeMatching is changeMine for the account as authenticate returned it. It

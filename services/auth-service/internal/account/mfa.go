@@ -17,6 +17,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 )
 
@@ -94,6 +95,7 @@ func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolm
 		factor.Secret = string(a.atRest.Seal(key.Secret(), factorContext(factor)))
 		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && f.ConfirmedAt.IsZero() })
 		c.Factors = append(c.Factors, factor)
+		c.record(ctx, factor.CreatedAt, event.MFAEnrolmentBegun{FactorID: factor.ID, Kind: factor.Kind})
 		out = Enrolment{FactorID: factor.ID, Secret: key.Secret(), URL: key.URL()}
 		return nil
 	})
@@ -111,9 +113,12 @@ func newFactor(owner Account, kind, name string, now time.Time) (Factor, error) 
 func factorContext(f Factor) string { return "factor " + f.ID + " " + f.AccountID }
 
 // ConfirmTOTP makes a factor count, once its owner has shown to have it, and
-// returns recovery codes, which are shown this once. It fails with
-// ErrFactorNotFound, ErrCodeInvalid or ErrReauthRequired.
+// returns recovery codes, which are shown this once. It fails with a validation
+// problem, ErrFactorNotFound, ErrCodeInvalid or ErrReauthRequired.
 func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, code string) ([]string, error) {
+	if err := faults(requiredCode(code)); err != nil {
+		return nil, err
+	}
 	var codes []string
 	var refused error
 	err := a.changeRecent(ctx, caller, func(c *Change) error {
@@ -126,27 +131,24 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, c
 			return err
 		}
 		if !fits {
-			refused = ErrCodeInvalid
+			refused = problem.Recorded(ErrCodeInvalid)
 			c.record(ctx, a.time(), event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
 			return nil
 		}
-		codes = a.confirm(ctx, c, &c.Factors[i])
-		return nil
+		codes, err = a.confirm(ctx, c, &c.Factors[i])
+		return err
 	})
 	return codes, errors.Join(err, refused)
 }
 
-// confirm makes a factor of c count. With the first one come recovery codes.
-func (a *Accounts) confirm(ctx context.Context, c *Change, f *Factor) []string {
+// confirm makes a factor of c count. With it come recovery codes, in place of
+// older ones.
+func (a *Accounts) confirm(ctx context.Context, c *Change, f *Factor) ([]string, error) {
 	now := a.time()
 	f.ConfirmedAt = now
-	c.record(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
-	c.Account.UpdatedAt = now
-	if c.Account.MFAEnabled {
-		return nil
-	}
-	c.Account.MFAEnabled = true
-	return a.makeCodes(ctx, c)
+	c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
+	codes := a.makeCodes(ctx, c)
+	return codes, c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 }
 
 func (a *Accounts) makeCodes(ctx context.Context, c *Change) []string {
@@ -206,39 +208,50 @@ func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, kind
 		if i < 0 {
 			return ErrFactorNotFound
 		}
-		a.remove(ctx, c, c.Factors[i])
-		return nil
+		return a.remove(ctx, c, c.Factors[i])
 	})
 }
 
-func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) {
+// remove removes a factor of c. Of one that never counted nobody is told.
+func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) error {
 	now := a.time()
 	c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.ID == gone.ID })
-	c.record(ctx, now, event.MFARemoved{FactorID: gone.ID, Kind: gone.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	c.Account.UpdatedAt = now
 	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && !f.ConfirmedAt.IsZero() })
 	if !c.Account.MFAEnabled {
 		c.Codes = nil
 	}
+	if gone.ConfirmedAt.IsZero() {
+		return nil
+	}
+	return c.notify(ctx, now, event.MFARemoved{FactorID: gone.ID, Kind: gone.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
+}
+
+// removeEach removes the factors of c that gone names.
+func (a *Accounts) removeEach(ctx context.Context, c *Change, gone func(Factor) bool) error {
+	for _, f := range slices.Clone(c.Factors) {
+		if !gone(f) {
+			continue
+		}
+		if err := a.remove(ctx, c, f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ResetFactors removes all factors of an account whose owner has lost them, ends
 // its sessions, and returns how many factors there were. It fails with
 // ErrNotFound.
 func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
-	if uuid.Validate(id) != nil {
-		return 0, ErrNotFound
-	}
 	n := 0
 	err := a.change(ctx, id, func(c *Change) error {
 		n = len(c.Factors)
-		for _, f := range slices.Clone(c.Factors) {
-			a.remove(ctx, c, f)
-		}
+		c.record(ctx, a.time(), event.MFAReset{Removed: n})
 		if n > 0 {
 			c.endSessions(ctx, a.time(), reasonFactorsReset)
 		}
-		return nil
+		return a.removeEach(ctx, c, func(Factor) bool { return true })
 	})
 	return n, err
 }

@@ -37,11 +37,15 @@ const (
 	maxPasskeys  = 20
 )
 
-// The failures of passkeys.
+// The failures of passkeys. To register one that cannot be used is a mistake of
+// the request; to sign in with one is a proof that failed.
 var (
+	errPasskeyUnusable = problem.New(problem.Invalid, "passkey_invalid", "The passkey was not accepted.")
+
 	ErrNoPasskeys      = problem.New(problem.NotFound, "passkeys_unavailable", "There are no passkeys here: they need a host with a name.")
 	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey was not accepted.")
 	ErrPasskeyExpired  = problem.New(problem.Gone, "passkey_token_expired", "This took too long. Start again.")
+	ErrPasskeyTaken    = problem.New(problem.Conflict, "passkey_taken", "This passkey is registered already.")
 	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
 )
 
@@ -134,11 +138,14 @@ func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (
 }
 
 // FinishPasskey registers a passkey with what the browser answered. It fails with
-// a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrReauthRequired or
-// ErrTooManyPasskeys.
+// a validation problem, ErrPasskeyExpired, one with the code passkey_invalid,
+// ErrReauthRequired, ErrPasskeyTaken or ErrTooManyPasskeys.
 func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, secret, name string, answer []byte) (Factor, error) {
-	name, err := passkeyName(name)
-	if err != nil {
+	name, nameFault := parseLine("name", name)
+	if name == "" {
+		name = "Passkey"
+	}
+	if err := faults(nameFault, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
 		return Factor{}, err
 	}
 	session, err := a.takeCeremony(ctx, secret, caller.UserID)
@@ -147,7 +154,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 	}
 	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
 	if err != nil {
-		return Factor{}, ErrPasskeyInvalid
+		return Factor{}, errPasskeyUnusable
 	}
 	var added Factor
 	err = a.changeRecent(ctx, caller, func(c *Change) error {
@@ -160,7 +167,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		}
 		credential, err := a.passkeys.CreateCredential(k, session, parsed)
 		if err != nil {
-			return ErrPasskeyInvalid
+			return errPasskeyUnusable
 		}
 		now := a.time()
 		if added, err = newFactor(c.Account, Passkey, name, now); err != nil {
@@ -173,34 +180,34 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		}
 		added.Secret = string(data)
 		c.Factors = append(c.Factors, added)
-		c.record(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: Passkey, Email: c.Account.Email.Address, Name: c.Account.Name})
-		return nil
+		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: Passkey, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	return added, err
 }
 
-func passkeyName(text string) (string, error) {
-	name, fault := parseLine("name", text)
-	if fault == nil && name == "" {
-		name = "Passkey"
-	}
-	return name, faults(fault)
+func requiredPasskeyToken(secret string) *problem.Field {
+	return required("passkeyToken", secret, "The token of the first step is needed.")
+}
+
+func requiredCredential(answer []byte) *problem.Field {
+	return required("credential", string(answer), "What the browser answered is needed.")
 }
 
 // RenamePasskey gives one of the caller's passkeys another name. It fails with a
 // validation problem or ErrFactorNotFound.
 func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id, name string) (Factor, error) {
-	name, err := passkeyName(name)
-	if err != nil {
+	name, fault := parseName(name)
+	if err := faults(fault); err != nil {
 		return Factor{}, err
 	}
 	var renamed Factor
-	err = a.change(ctx, caller.UserID, func(c *Change) error {
+	err := a.change(ctx, caller.UserID, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == Passkey })
 		if i < 0 {
 			return ErrFactorNotFound
 		}
 		c.Factors[i].Name = name
+		c.record(ctx, a.time(), event.MFARenamed{FactorID: id, Kind: Passkey})
 		renamed = c.Factors[i]
 		return nil
 	})
@@ -226,7 +233,7 @@ func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
 // ErrEmailNotVerified; the last three are recorded.
 func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, Tokens, error) {
 	device, fault := parseLine("deviceName", device)
-	if err := faults(fault); err != nil {
+	if err := faults(fault, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
 		return Account{}, Tokens{}, err
 	}
 	session, err := a.takeCeremony(ctx, secret, "")
@@ -241,9 +248,10 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	if err != nil {
 		return Account{}, Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
 	}
-	var account Account
+	var named, account Account
 	var tokens Tokens
 	err = a.change(ctx, id.String(), func(c *Change) error {
+		named = c.Account
 		if err := a.usePasskey(c, session, parsed); err != nil {
 			return err
 		}
@@ -266,7 +274,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	}
 	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
 		if errors.Is(err, reason) {
-			return Account{}, Tokens{}, a.loginFailed(ctx, Account{ID: id.String()}, reason)
+			return Account{}, Tokens{}, a.loginFailed(ctx, named, reason)
 		}
 	}
 	return account, tokens, err

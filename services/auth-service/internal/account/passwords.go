@@ -62,10 +62,12 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	err = a.changeOwn(ctx, caller, owner, func(c *Change) error {
 		now := a.time()
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
-		c.Void = append(c.Void, purposeReset, purposeChangeEmail)
+		c.void(purposeReset, purposeChangeEmail)
 		device := c.session(caller.SessionID).DeviceName
 		c.endSessions(ctx, now, reasonPasswordChanged)
-		c.record(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name})
+		if err := c.notify(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name}); err != nil {
+			return err
+		}
 		session := a.newSession(ctx, c.Account, device)
 		c.Started = &session
 		tokens, err = a.issuer.tokens(c.Account, session, a.lifetimes, now)
@@ -83,7 +85,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		return err
 	}
 	// Only who has a link makes us hash, and before anything is locked.
-	owner, err := a.store.TokenOwner(ctx, purposeReset, hashSecret(secret))
+	_, owner, err := a.store.TokenOwner(ctx, purposeReset, hashSecret(secret))
 	if err != nil {
 		return err
 	}
@@ -96,14 +98,21 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 			return ErrTokenInvalid
 		}
 		now := a.time()
-		if !c.Account.EmailVerified {
+		first := !c.Account.EmailVerified
+		if first {
 			c.record(ctx, now, event.UserEmailVerified{Email: t.Email})
 		}
 		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
-		c.Void = append(c.Void, purposeReset, purposeVerifyEmail, purposeChangeEmail)
+		c.void(purposeReset, purposeVerifyEmail, purposeChangeEmail)
 		c.endSessions(ctx, now, reasonPasswordReset)
-		c.record(ctx, now, event.UserPasswordChanged{Method: "reset", Email: t.Email, Name: c.Account.Name})
-		return nil
+		if first {
+			// Whoever made the account may have been somebody else, and have left
+			// themselves a way in. A second factor is none.
+			if err := a.removeEach(ctx, c, func(f Factor) bool { return f.Kind == Passkey }); err != nil {
+				return err
+			}
+		}
+		return c.notify(ctx, now, event.UserPasswordChanged{Method: "reset", Email: t.Email, Name: c.Account.Name})
 	})
 	return err
 }

@@ -49,8 +49,8 @@ var (
 const revertLife = 7 * 24 * time.Hour
 
 // issue adds a one-time token to c, and the event that carries it, sealed, to
-// email-service, which mails it to an address. Older tokens of the kind are void, except those that take a
-// change back.
+// email-service, which mails it to an address. Older tokens of the kind are void,
+// except those that take a change back.
 func (a *Accounts) issue(ctx context.Context, c *Change, kind link, to Email) {
 	now, secret := a.time(), newSecret()
 	proof := OneTimeToken{
@@ -59,7 +59,7 @@ func (a *Accounts) issue(ctx context.Context, c *Change, kind link, to Email) {
 	}
 	c.Proofs = append(c.Proofs, proof)
 	if kind.purpose != purposeRevertEmail { // A thief's second change must not take the owner's way back.
-		c.Void = append(c.Void, kind.purpose)
+		c.void(kind.purpose)
 	}
 	c.record(ctx, now, kind.event(event.Link{
 		Email: to.Address, Name: c.Account.Name, ExpiresAt: proof.ExpiresAt,

@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -76,11 +77,35 @@ const (
 
 // Run serves requests, and sweeps now and then, until ctx ends.
 func (a *Accounts) Run(ctx context.Context) error {
-	poll, sweep, costs := time.NewTicker(requestPoll), time.NewTicker(sweepEvery), time.NewTicker(costsEvery)
-	defer poll.Stop()
+	var parts sync.WaitGroup
+	parts.Go(func() { a.serveRequests(ctx) })
+	parts.Go(func() { a.upkeep(ctx) })
+	parts.Wait()
+	return nil
+}
+
+func (a *Accounts) upkeep(ctx context.Context) {
+	sweep, costs := time.NewTicker(sweepEvery), time.NewTicker(costsEvery)
 	defer sweep.Stop()
 	defer costs.Stop()
 	a.learnCosts(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-costs.C:
+			a.learnCosts(ctx)
+		case <-sweep.C:
+			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
+			}
+		}
+	}
+}
+
+func (a *Accounts) serveRequests(ctx context.Context) {
+	poll := time.NewTicker(requestPoll)
+	defer poll.Stop()
 	failing := false
 	for ctx.Err() == nil {
 		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
@@ -99,15 +124,8 @@ func (a *Accounts) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-a.wake:
 		case <-poll.C:
-		case <-costs.C:
-			a.learnCosts(ctx)
-		case <-sweep.C:
-			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
-			}
 		}
 	}
-	return nil
 }
 
 func (a *Accounts) learnCosts(ctx context.Context) {
@@ -126,18 +144,24 @@ func (a *Accounts) learnCosts(ctx context.Context) {
 func (a *Accounts) serve(ctx context.Context, r Request, c *Change) error {
 	ctx = event.WithOrigin(ctx, r.Origin)
 	exists := c.Account.ID != ""
-	if r.Purpose == purposeReset {
+	switch r.Purpose {
+	case purposeReset:
 		c.record(ctx, a.time(), event.UserPasswordResetRequested{})
+	case purposeVerifyEmail:
+		c.record(ctx, a.time(), event.UserVerificationResendRequested{})
 	}
 	if r.Purpose == purposeSignUp && !exists {
 		c.Account = *r.Pending
-		a.begin(actAs(ctx, c.Account), c)
-		return nil
+		return a.begin(actAs(ctx, c.Account), c)
 	}
 	if !exists || c.Account.Status != Active || r.Purpose == purposeVerifyEmail && c.Account.EmailVerified {
 		return nil
 	}
-	switch ok, err := c.MayMail(ctx, c.Account.Email); {
+	kind := mailAsked
+	if c.knows(r.Origin.Network()) {
+		kind = mailAskedHome
+	}
+	switch ok, err := c.MayMail(ctx, kind, c.Account.Email); {
 	case err != nil:
 		return err
 	case !ok:

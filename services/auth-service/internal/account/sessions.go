@@ -5,9 +5,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 )
 
@@ -51,37 +50,35 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 		outcome Outcome
 		reused  bool
 	)
-	err = a.store.UpdateSession(ctx, claims.SessionID, func(s *Session, owner Account) ([]event.Event, error) {
-		now := a.time()
+	err = a.store.UpdateSession(ctx, claims.SessionID, func(c *SessionChange) error {
+		s, owner, now := &c.Session, c.Owner, a.time()
 		ctx := actAs(ctx, owner)
 		switch {
 		case s.Revoked() || owner.Status != Active:
-			return nil, ErrSessionRevoked
+			return ErrSessionRevoked
 		case !now.Before(s.ExpiresAt):
-			return nil, ErrRefreshExpired
+			return ErrRefreshExpired
 		case claims.Generation == s.Generation:
 			outcome = Rotated
 			a.rotate(ctx, s, now)
 		case claims.Generation == s.Generation-1 && now.Sub(s.RotatedAt) <= a.lifetimes.RefreshGrace:
 			outcome = Replayed
 		case claims.Generation > s.Generation:
-			return nil, ErrRefreshInvalid
+			return ErrRefreshInvalid
 		default:
 			reused = true
-			return []event.Event{
-				event.New(ctx, now, owner.ID, event.SessionRefreshReused{
-					SessionID: s.ID, Generation: claims.Generation, Email: owner.Email.Address, Name: owner.Name,
-				}),
-				s.end(ctx, now, reasonReuse),
-			}, nil
+			warning, err := notice(ctx, now, owner, c.MayMail, event.SessionRefreshReused{
+				SessionID: s.ID, Generation: claims.Generation, Email: owner.Email.Address, Name: owner.Name,
+			})
+			c.Events = append(c.Events, warning, s.end(ctx, now, reasonReuse))
+			return err
 		}
-		var err error
-		if tokens, err = a.issuer.tokens(owner, *s, a.lifetimes, now); err != nil {
-			return nil, err
-		}
-		return []event.Event{event.New(ctx, now, owner.ID, event.SessionRefreshed{
+		c.Events = append(c.Events, event.New(ctx, now, owner.ID, event.SessionRefreshed{
 			SessionID: s.ID, Generation: s.Generation, Replayed: outcome == Replayed,
-		})}, nil
+		}))
+		var err error
+		tokens, err = a.issuer.tokens(owner, *s, a.lifetimes, now)
+		return err
 	})
 	switch {
 	case errors.Is(err, ErrSessionNotFound):
@@ -91,7 +88,7 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 		return Tokens{}, "", err
 	case reused:
 		a.revoked.Revoke(claims.SessionID)
-		return Tokens{}, "", ErrRefreshReused
+		return Tokens{}, "", problem.Recorded(ErrRefreshReused)
 	}
 	return tokens, outcome, nil
 }
@@ -137,21 +134,19 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 // EndSession ends one of the caller's sessions. It fails with
 // ErrSessionNotFound, also for somebody else's and for one that has ended.
 func (a *Accounts) EndSession(ctx context.Context, caller token.Identity, id string) error {
-	if uuid.Validate(id) != nil {
-		return ErrSessionNotFound
-	}
 	return a.endSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
 		return s.end(ctx, now, reasonEnded)
 	})
 }
 
 func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id string, end func(context.Context, *Session, time.Time) event.Event) error {
-	err := a.store.UpdateSession(ctx, id, func(s *Session, owner Account) ([]event.Event, error) {
-		now := a.time()
+	err := a.store.UpdateSession(ctx, id, func(c *SessionChange) error {
+		s, now := &c.Session, a.time()
 		if s.AccountID != caller.UserID || s.Revoked() || !now.Before(s.ExpiresAt) {
-			return nil, ErrSessionNotFound
+			return ErrSessionNotFound
 		}
-		return []event.Event{end(actAs(ctx, owner), s, now)}, nil
+		c.Events = append(c.Events, end(actAs(ctx, c.Owner), s, now))
+		return nil
 	})
 	if err == nil {
 		a.revoked.Revoke(id)
@@ -161,12 +156,9 @@ func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id str
 
 // EndSessions ends all of the caller's sessions and returns how many they were.
 func (a *Accounts) EndSessions(ctx context.Context, caller token.Identity) (int, error) {
-	return a.endAll(ctx, caller.UserID, reasonLogoutAll)
-}
-
-func (a *Accounts) endAll(ctx context.Context, accountID, reason string) (n int, err error) {
-	err = a.change(ctx, accountID, func(c *Change) error {
-		n = c.endSessions(ctx, a.time(), reason)
+	n := 0
+	err := a.change(ctx, caller.UserID, func(c *Change) error {
+		n = c.endSessions(ctx, a.time(), reasonLogoutAll)
 		return nil
 	})
 	return n, err
@@ -178,9 +170,10 @@ func (a *Accounts) Revocations(ctx context.Context, since time.Time) (token.Snap
 	return a.store.Revocations(ctx, since)
 }
 
-// Sessions returns the caller's sessions that live, newest first.
-func (a *Accounts) Sessions(ctx context.Context, caller token.Identity) ([]Session, error) {
-	return a.store.Sessions(ctx, caller.UserID, a.time())
+// Sessions returns up to limit of the caller's sessions that live, newest first,
+// after the one with the id after.
+func (a *Accounts) Sessions(ctx context.Context, caller token.Identity, after string, limit int) ([]Session, error) {
+	return a.store.Sessions(ctx, caller.UserID, a.time(), after, limit)
 }
 
 // Delete deletes the caller's account, for good, if password is theirs. It
@@ -200,5 +193,5 @@ func (a *Accounts) delete(ctx context.Context, c *Change) {
 	now := a.time()
 	c.endSessions(ctx, now, reasonDeleted)
 	c.Deleted = true
-	c.record(ctx, now, event.UserDeleted{})
+	c.record(ctx, now, event.UserDeleted{Role: c.Account.Role, Status: c.Account.Status})
 }

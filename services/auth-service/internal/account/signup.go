@@ -71,29 +71,42 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, o
 		return SignedUp{}, err
 	}
 	ctx = actAs(ctx, account)
-	c, out := Change{Account: account, Once: o}, SignedUp{Account: account}
-	a.begin(ctx, &c)
-	if !a.requireVerified {
-		session := a.newSession(ctx, account, "")
-		tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
-		if err != nil {
-			return SignedUp{}, err
+	out := SignedUp{Account: account}
+	err = a.store.CreateAccount(ctx, func(c *Change) error {
+		c.Account, c.Once = account, o
+		if !a.requireVerified {
+			session := a.newSession(ctx, account, "")
+			tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
+			if err != nil {
+				return err
+			}
+			c.Started, out.Tokens = &session, &tokens
 		}
-		c.Started, out.Tokens = &session, &tokens
-	}
-	if err := a.finish(o, out); err != nil {
-		return SignedUp{}, err
-	}
-	if err := a.store.CreateAccount(ctx, c); err != nil {
+		if err := a.finish(o, out); err != nil {
+			return err
+		}
+		return a.begin(ctx, c)
+	})
+	if err != nil {
 		return SignedUp{}, err
 	}
 	return out, nil
 }
 
-// begin adds what every new account gets.
-func (a *Accounts) begin(ctx context.Context, c *Change) {
+// begin adds what every new account gets: its event, and a mail, unless somebody
+// makes accounts of the address again and again.
+func (a *Accounts) begin(ctx context.Context, c *Change) error {
 	c.Events = append(c.Events, a.signedUp(ctx, c.Account))
-	a.issue(ctx, c, verifyLink, c.Account.Email)
+	ok, err := c.MayMail(ctx, mailSignUp, c.Account.Email)
+	switch {
+	case err != nil:
+		return err
+	case ok:
+		a.issue(ctx, c, verifyLink, c.Account.Email)
+	default:
+		c.record(ctx, a.time(), event.UserMailCapped{Purpose: purposeVerifyEmail})
+	}
+	return nil
 }
 
 // prepare checks a sign-up and returns the account without its hash, and the

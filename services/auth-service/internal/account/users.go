@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
@@ -32,7 +30,7 @@ func oneOf(field, value string, allowed []string) *problem.Field {
 }
 
 // Users returns up to limit accounts that fit f, newest first, after the one
-// with the id after. It fails with a validation problem.
+// with the id after; who looked is recorded. It fails with a validation problem.
 func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int) ([]Account, error) {
 	query, queryFault := parseLine("q", f.Query)
 	f.Query = query
@@ -46,15 +44,22 @@ func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int)
 	if err := faults(queryFault, roleFault, statusFault); err != nil {
 		return nil, err
 	}
-	return a.store.Accounts(ctx, f, after, limit)
+	found, err := a.store.Accounts(ctx, f, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return found, a.store.Record(ctx, event.New(ctx, a.time(), "", event.UserListed{
+		Searched: f.Query != "", Role: f.Role, Status: f.Status, Found: len(found),
+	}))
 }
 
-// User returns an account, or ErrNotFound.
+// User returns an account, or ErrNotFound; who looked is recorded.
 func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
-	if uuid.Validate(id) != nil {
-		return Account{}, ErrNotFound
+	found, err := a.store.Account(ctx, id)
+	if err != nil {
+		return Account{}, err
 	}
-	return a.store.Account(ctx, id)
+	return found, a.store.Record(ctx, event.New(ctx, a.time(), id, event.UserViewed{}))
 }
 
 // Rights are what an administrator changes of an account; an empty field stays.
@@ -70,9 +75,6 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 	if err := checkRights(to); err != nil {
 		return Account{}, err
 	}
-	if uuid.Validate(id) != nil {
-		return Account{}, ErrNotFound
-	}
 	var changed Account
 	err := a.change(ctx, id, func(c *Change) error {
 		now, before := a.time(), c.Account
@@ -86,7 +88,7 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 		if c.Account == before {
 			return nil
 		}
-		if id == caller.UserID {
+		if c.Account.ID == caller.UserID {
 			return ErrOwnRights
 		}
 		c.Account.UpdatedAt = now
@@ -125,22 +127,23 @@ func checkRights(to Rights) error {
 // EndUserSessions ends all sessions of an account and returns how many they
 // were. It fails with ErrNotFound.
 func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) {
-	if uuid.Validate(id) != nil {
-		return 0, ErrNotFound
-	}
-	return a.endAll(ctx, id, reasonAdmin)
+	n := 0
+	err := a.change(ctx, id, func(c *Change) error {
+		now := a.time()
+		n = c.endSessions(ctx, now, reasonAdmin)
+		c.record(ctx, now, event.UserSessionsRevoked{Revoked: n})
+		return nil
+	})
+	return n, err
 }
 
 // DeleteUser deletes an account for good. It fails with ErrNotFound,
 // ErrOwnRights or ErrLastAdmin.
 func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
-	if uuid.Validate(id) != nil {
-		return ErrNotFound
-	}
-	if id == caller.UserID {
-		return ErrOwnRights
-	}
 	return a.change(ctx, id, func(c *Change) error {
+		if c.Account.ID == caller.UserID {
+			return ErrOwnRights
+		}
 		a.delete(ctx, c)
 		return nil
 	})

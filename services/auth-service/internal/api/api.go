@@ -2,7 +2,6 @@
 package api
 
 import (
-	"errors"
 	"net/http"
 	"time"
 
@@ -14,9 +13,16 @@ import (
 
 const prefix = "/api/v1/auth"
 
+// Site is what clients and people are told of this installation.
+type Site struct {
+	Issuer  string // the iss claim of access tokens
+	BaseURL string // by which the gateway is reached
+	AppURL  string // where landing pages lead on to; nowhere if empty
+}
+
 // Routes returns everything that auth-service answers, and who may ask.
-func Routes(accounts *account.Accounts, keyring *account.Keyring) []web.Route {
-	a := &api{accounts: accounts, keyring: keyring}
+func Routes(accounts *account.Accounts, keyring *account.Keyring, site Site) []web.Route {
+	a := &api{accounts: accounts, keyring: keyring, site: site}
 	flows := a.flows()
 	return []web.Route{
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
@@ -61,12 +67,14 @@ func Routes(accounts *account.Accounts, keyring *account.Keyring) []web.Route {
 		// Not routed by the gateway.
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
+		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Handler: a.discovery},
 	}
 }
 
 type api struct {
 	accounts *account.Accounts
 	keyring  *account.Keyring
+	site     Site
 }
 
 type user struct {
@@ -198,32 +206,4 @@ func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("X-Refresh-Outcome", string(outcome))
 	return web.OK(w, http.StatusOK, newTokens{tokensOf(t)})
-}
-
-// revocations tells the verifiers of other processes what was ended. An id of a
-// session is no secret and lets nobody in.
-func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
-	var since time.Time
-	if text := r.URL.Query().Get("since"); text != "" {
-		var err error
-		if since, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "This is no time (RFC 3339)."})
-		}
-	}
-	snapshot, err := a.accounts.Revocations(r.Context(), since)
-	if err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, snapshot)
-}
-
-// keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).
-func (a *api) keys(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=60")
-	_, err := w.Write(a.keyring.JWKS())
-	if err != nil {
-		return errors.Join(http.ErrAbortHandler, err)
-	}
-	return nil
 }

@@ -134,7 +134,11 @@ func (a *api) newCodes(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
-	n, err := a.accounts.ResetFactors(r.Context(), mux.Vars(r)["id"])
+	id, err := pathID(r, account.ErrNotFound)
+	if err != nil {
+		return err
+	}
+	n, err := a.accounts.ResetFactors(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"html/template"
 	"mime"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
@@ -22,14 +24,19 @@ var pages embed.FS
 
 // page is what the landing pages of mail links show.
 type page struct {
-	Style    template.CSS
-	Title    string
-	Message  string
-	Fault    string // what was wrong with the form
-	Action   string // where the form posts to; no form if empty
-	Token    string
-	Password bool // Does the form ask for a new password?
-	Button   string
+	Style   template.CSS
+	Product string
+	Home    string // where to go on; nowhere if empty
+	Title   string
+	Message string
+
+	Fault     string // what was wrong with the form
+	Action    string // where the form posts to; no form if empty
+	Token     string
+	Password  bool   // Does the form ask for a new password?
+	MinLength int    // of the password
+	Username  string // whose password it is
+	Button    string
 }
 
 var (
@@ -51,6 +58,7 @@ var (
 )
 
 const (
+	product      = "Headgate"
 	maxFormToken = 256
 	maxForm      = 8 << 10
 )
@@ -58,13 +66,17 @@ const (
 // flow is what a mail link leads to: a page with a button, and what the button
 // does.
 type flow struct {
-	path     string
-	title    string
-	message  string
-	button   string
-	password bool
-	done     page
-	use      func(ctx context.Context, secret, password string) error
+	*api
+
+	path string
+	to   account.Landing
+	use  func(ctx context.Context, secret, password string) error
+
+	form page // its message has a place for the address that the link was mailed to
+	done page
+	// What to do about a link that was used or replaced, that came too late, or
+	// whose address another account has.
+	void, expired, taken string
 }
 
 func (a *api) flows() map[string]flow {
@@ -76,31 +88,58 @@ func (a *api) flows() map[string]flow {
 	}
 	return map[string]flow{
 		"verify": {
-			path: "/verify-email", title: "Confirm your email address", message: "One more click and your address is confirmed.",
-			button: "Confirm my address", use: ignore(a.accounts.VerifyEmail),
-			done: page{Title: "Your address is confirmed", Message: "Thank you. You can close this page."},
+			api: a, path: "/verify-email", to: account.ToVerify, use: ignore(a.accounts.VerifyEmail),
+			form:    page{Title: "Confirm your email address", Message: "One more click, and %s is confirmed.", Button: "Confirm my address"},
+			done:    page{Title: "Your address is confirmed", Message: "Thank you. There is nothing more to do here."},
+			void:    "It was used before, or a newer mail took its place. If you have confirmed your address already, all is well. If not, open the link in the newest mail, or ask for another one where you sign in.",
+			expired: "Your address is not confirmed yet. Ask for another link where you sign in.",
 		},
 		"reset": {
-			path: "/reset-password", title: "Choose a new password", message: "You will be signed out everywhere.", password: true,
-			button: "Set my new password", use: a.accounts.ResetPassword,
-			done: page{Title: "Your password is changed", Message: "You can sign in with the new one now."},
+			api: a, path: "/reset-password", to: account.ToReset, use: a.accounts.ResetPassword,
+			form:    page{Title: "Choose a new password", Message: "It is for the account %s, which is signed out everywhere.", Button: "Set my new password", Password: true},
+			done:    page{Title: "Your password is changed", Message: "You were signed out everywhere. Sign in with the new password now."},
+			void:    "It was used before, or a newer mail took its place. Ask for another one with “forgot password” where you sign in; at once, if it was not you who used it.",
+			expired: "For safety it works for a short time only. Ask for another one with “forgot password” where you sign in.",
 		},
 		"change": {
-			path: "/change-email/confirm", title: "Confirm your new email address", message: "Your account will use this address from now on.",
-			button: "Use this address", use: ignore(a.accounts.ConfirmEmail),
-			done: page{Title: "Your address is changed", Message: "Mail for your account goes to the new address now."},
+			api: a, path: "/change-email/confirm", to: account.ToChange, use: ignore(a.accounts.ConfirmEmail),
+			form:    page{Title: "Confirm your new email address", Message: "Your account will use %s from now on.", Button: "Use this address"},
+			done:    page{Title: "Your address is changed", Message: "Sign in with the new one from now on. Mail for your account goes there as well."},
+			void:    "It was used before, a newer mail took its place, or the change was called off. Sign in to see which address your account has, and change it there if it is not the right one.",
+			expired: "Your account keeps the address that it has. Sign in and change it there if you still want to.",
+			taken:   "Yours keeps the address that it has. Sign in and choose another one, or sign in to the account that has this one.",
 		},
 		"revert": {
-			path: "/change-email/revert", title: "Keep your old email address",
-			message: "This takes the change back, signs you out everywhere and mails you a link to choose a new password.",
-			button:  "Take the change back", use: ignore(a.accounts.RevertEmail),
-			done: page{Title: "The change is taken back", Message: "We have mailed you a link to choose a new password."},
+			api: a, path: "/change-email/revert", to: account.ToRevert, use: ignore(a.accounts.RevertEmail),
+			form: page{
+				Title: "Keep your old email address", Button: "Take the change back",
+				Message: "Your account gets %s back. You are signed out everywhere and get a mail to choose a new password.",
+			},
+			done:    page{Title: "The change is taken back", Message: "You were signed out everywhere. We have mailed you a link to choose a new password."},
+			void:    "It was used before, or another link took the change back. Ask for a new password for this address with “forgot password” where you sign in. If no mail comes, your account has another address: contact support.",
+			expired: "A change can be taken back for some days only. Sign in and change the address there; if you cannot, contact support.",
+			taken:   "Your account cannot get it back. If it was not you who changed the address, contact support.",
 		},
 	}
 }
 
-func (f flow) form(secret string) page {
-	return page{Title: f.title, Message: f.message, Action: prefix + f.path, Token: secret, Password: f.password, Button: f.button}
+// fill returns the form for a link, or what is wrong with the link. It consumes
+// nothing.
+func (f flow) fill(ctx context.Context, secret string) (page, error) {
+	address, err := f.accounts.MailedTo(ctx, f.to, secret)
+	if err != nil {
+		return page{}, err
+	}
+	p := f.form
+	p.Message = fmt.Sprintf(p.Message, masked(address))
+	p.Action, p.Token, p.Username, p.MinLength = prefix+f.path, secret, address, f.accounts.PasswordMinLength()
+	return p, nil
+}
+
+// masked hides most of an address from whoever looks over a shoulder.
+func masked(address string) string {
+	local, domain, _ := strings.Cut(address, "@")
+	return local[:min(1, len(local))] + "***@" + domain
 }
 
 // landing shows a button and consumes nothing: mail scanners follow links.
@@ -108,9 +147,13 @@ func landing(f flow) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		secret := r.URL.Query().Get("token")
 		if secret == "" || len(secret) > maxFormToken {
-			return show(w, http.StatusBadRequest, page{Title: "This link is not complete", Message: "Open it again from the mail, or copy all of it."})
+			return f.show(w, http.StatusBadRequest, page{Title: "This link is not complete", Message: "Open it again from the mail, or copy all of it."})
 		}
-		return show(w, http.StatusOK, f.form(secret))
+		form, err := f.fill(r.Context(), secret)
+		if err != nil {
+			return f.refuse(w, r, err)
+		}
+		return f.show(w, http.StatusOK, form)
 	}
 }
 
@@ -122,42 +165,88 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
-			return show(w, http.StatusBadRequest, page{Title: "This did not work", Message: "Open the link from the mail again."})
+			if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+				return f.refuse(w, r, problem.ErrTooLarge)
+			}
+			return f.refuse(w, r, problem.ErrMalformedBody)
 		}
 		secret := r.PostForm.Get("token")
 		err := f.use(r.Context(), secret, r.PostForm.Get("password"))
 		if err == nil {
-			return show(w, http.StatusOK, f.done)
+			return f.show(w, http.StatusOK, f.done)
+		}
+		if !mendable(err) {
+			return f.refuse(w, r, err)
+		}
+		again, linkErr := f.fill(r.Context(), secret)
+		if linkErr != nil {
+			return f.refuse(w, r, linkErr)
 		}
 		p := problem.From(err)
-		switch {
-		case errors.Is(err, account.ErrTokenExpired), errors.Is(err, account.ErrTokenInvalid):
-			return show(w, web.Status(p.Kind), page{Title: "This link does not work any more", Message: p.Message + " If you have used it already, all is well."})
-		case p.Kind == problem.Internal:
-			return err
-		}
-		again := f.form(secret)
 		again.Fault = p.Message
 		if len(p.Fields) > 0 {
 			again.Fault = p.Fields[0].Message
 		}
-		return show(w, web.Status(p.Kind), again)
+		return f.show(w, fail(w, r, err), again)
 	}
 }
+
+// mendable says whether the same form can still succeed.
+func mendable(err error) bool {
+	kind := problem.From(err).Kind
+	return kind == problem.Invalid && !errors.Is(err, account.ErrTokenInvalid) || kind == problem.Unavailable
+}
+
+// refuse shows what went wrong, and what to do about it.
+func (f flow) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+	status := fail(w, r, err)
+	p := page{Title: "This did not work", Message: "Open the link from the mail again."}
+	switch {
+	case errors.Is(err, account.ErrTokenInvalid):
+		p = page{Title: "This link does not work any more", Message: f.void}
+	case errors.Is(err, account.ErrTokenExpired):
+		p = page{Title: "This link has expired", Message: f.expired}
+	case errors.Is(err, account.ErrEmailTaken):
+		p = page{Title: "Another account has this address", Message: f.taken}
+	case status >= http.StatusInternalServerError:
+		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link from the mail again."
+	}
+	return f.show(w, status, p)
+}
+
+// fail is web.Fail for somebody who is to see a page: it logs, sets the headers and
+// returns the status.
+func fail(w http.ResponseWriter, r *http.Request, err error) int {
+	u := unseen{ResponseWriter: w}
+	web.Fail(&u, r, err)
+	return u.status
+}
+
+// unseen is an answer of which only the headers are used.
+type unseen struct {
+	http.ResponseWriter
+	status int
+}
+
+func (u *unseen) WriteHeader(status int) { u.status = status }
+
+func (u *unseen) Write(body []byte) (int, error) { return len(body), nil }
 
 func isForm(r *http.Request) bool {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && kind == "application/x-www-form-urlencoded"
 }
 
-func show(w http.ResponseWriter, status int, p page) error {
+func (f flow) show(w http.ResponseWriter, status int, p page) error {
 	p.Style = template.CSS(style) //nolint:gosec // It is part of the program.
+	p.Product, p.Home = product, f.site.AppURL
 	var body bytes.Buffer
 	if err := layout.Execute(&body, p); err != nil {
 		return fmt.Errorf("render page: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	h.Set("Content-Security-Policy", policy)
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -4,9 +4,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gorilla/mux"
-
 	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
@@ -39,8 +38,12 @@ type session struct {
 }
 
 func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
+	page, err := web.ReadPage(r)
+	if err != nil {
+		return err
+	}
 	caller := web.Caller(r)
-	living, err := a.accounts.Sessions(r.Context(), caller)
+	living, err := a.accounts.Sessions(r.Context(), caller, page.After, page.Limit+1)
 	if err != nil {
 		return err
 	}
@@ -51,7 +54,7 @@ func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
 			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
 		})
 	}
-	return web.List(w, list, web.Meta{Limit: max(len(list), 50)})
+	return web.SendPage(w, page, list, func(s session) string { return s.ID })
 }
 
 // revoked says how many sessions a request ended.
@@ -68,7 +71,11 @@ func (a *api) logoutAll(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) endSession(w http.ResponseWriter, r *http.Request) error {
-	if err := a.accounts.EndSession(r.Context(), web.Caller(r), mux.Vars(r)["id"]); err != nil {
+	id, err := pathID(r, account.ErrSessionNotFound)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.EndSession(r.Context(), web.Caller(r), id); err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusOK, struct{}{})

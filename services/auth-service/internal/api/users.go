@@ -3,7 +3,6 @@ package api
 import (
 	"net/http"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/web"
@@ -34,9 +33,6 @@ func (a *api) users(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if page.After != "" && uuid.Validate(page.After) != nil {
-		return web.ErrCursor
-	}
 	query := r.URL.Query()
 	f := account.Filter{Query: query.Get("q"), Role: query.Get("role"), Status: query.Get("status")}
 	found, err := a.accounts.Users(r.Context(), f, page.After, page.Limit+1)
@@ -50,8 +46,21 @@ func (a *api) users(w http.ResponseWriter, r *http.Request) error {
 	return web.SendPage(w, page, list, func(u user) string { return u.ID })
 }
 
+// pathID returns the id in the path, or absent if there can be nothing with it.
+func pathID(r *http.Request, absent error) (string, error) {
+	id := mux.Vars(r)["id"]
+	if !web.ValidID(id) {
+		return "", absent
+	}
+	return id, nil
+}
+
 func (a *api) user(w http.ResponseWriter, r *http.Request) error {
-	found, err := a.accounts.User(r.Context(), mux.Vars(r)["id"])
+	id, err := pathID(r, account.ErrNotFound)
+	if err != nil {
+		return err
+	}
+	found, err := a.accounts.User(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -66,7 +75,11 @@ func (a *api) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	changed, err := a.accounts.ChangeRights(r.Context(), web.Caller(r), mux.Vars(r)["id"], account.Rights{Role: in.Role, Status: in.Status})
+	id, err := pathID(r, account.ErrNotFound)
+	if err != nil {
+		return err
+	}
+	changed, err := a.accounts.ChangeRights(r.Context(), web.Caller(r), id, account.Rights{Role: in.Role, Status: in.Status})
 	if err != nil {
 		return err
 	}
@@ -74,14 +87,22 @@ func (a *api) changeUser(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) deleteUser(w http.ResponseWriter, r *http.Request) error {
-	if err := a.accounts.DeleteUser(r.Context(), web.Caller(r), mux.Vars(r)["id"]); err != nil {
+	id, err := pathID(r, account.ErrNotFound)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.DeleteUser(r.Context(), web.Caller(r), id); err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
 }
 
 func (a *api) endUserSessions(w http.ResponseWriter, r *http.Request) error {
-	n, err := a.accounts.EndUserSessions(r.Context(), mux.Vars(r)["id"])
+	id, err := pathID(r, account.ErrNotFound)
+	if err != nil {
+		return err
+	}
+	n, err := a.accounts.EndUserSessions(r.Context(), id)
 	if err != nil {
 		return err
 	}

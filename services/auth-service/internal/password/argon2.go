@@ -60,9 +60,9 @@ func (h *Hasher) checkArgon2(hash, password string) (ok, stale bool, err error) 
 		current = h.cfg.Peppers[0].ID
 	}
 	if parsed.keyID != "" {
-		pepper, ok := h.cfg.Peppers.find(parsed.keyID)
-		if !ok {
-			return false, false, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, parsed.keyID)
+		pepper, err := h.pepper(parsed.keyID)
+		if err != nil {
+			return false, false, err
 		}
 		secret = pepper.apply(secret)
 	}
@@ -70,6 +70,14 @@ func (h *Hasher) checkArgon2(hash, password string) (ok, stale bool, err error) 
 	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
 	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
 	return ok, p != h.cfg.Params || parsed.keyID != current || h.cfg.BcryptCost > 0, nil
+}
+
+func (h *Hasher) pepper(id string) (Pepper, error) {
+	pepper, ok := h.cfg.Peppers.find(id)
+	if !ok {
+		return Pepper{}, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, id)
+	}
+	return pepper, nil
 }
 
 type parsed struct {

@@ -17,6 +17,10 @@ import (
 // ErrBusy says that more hashes are waiting than the machine can make soon.
 var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many sign-ins at once. Try again shortly.").WithRetryAfter(2 * time.Second)
 
+// longestWait is shorter than the gateway's patience, so that who waits too long
+// is told when to come again.
+const longestWait = 8 * time.Second
+
 var errHash = errors.New("password hash is not understood")
 
 // Config is what a Hasher is made of.
@@ -56,12 +60,13 @@ func (h *Hasher) MaxBytes() int {
 
 // Expect tells that there are hashes of bcrypt with this cost.
 func (h *Hasher) Expect(bcryptCost int) {
-	h.highest.Store(int64(min(max(bcryptCost, h.cfg.BcryptCost), maxEvenCost)))
+	h.highest.Store(int64(max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost)))
 }
 
-// Hash returns the hash of a password of at most MaxBytes. It fails with ErrBusy
-// or with the error of ctx.
+// Hash returns the hash of a password that Normalize takes, normalized, of at most
+// MaxBytes. It fails with ErrBusy or with the error of ctx.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
+	password = normal(password)
 	if err := h.enter(ctx); err != nil {
 		return "", err
 	}
@@ -72,11 +77,12 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	return h.encodeArgon2(password), nil
 }
 
-// Verify reports whether password fits hash, and whether hash should be made
-// anew because it is of another kind or cost than those that Hash makes. An
-// empty hash fits nothing. That nothing fits takes the same time for every hash.
+// Verify reports whether a password that Normalize takes fits hash, and whether
+// hash should be made anew because it is of another kind or cost than those that
+// Hash makes. An empty hash fits nothing. That nothing fits takes the same time for every hash.
 // It fails with ErrBusy, with the error of ctx, or if hash is none.
-func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
+func (h *Hasher) Verify(ctx context.Context, hash, typed string) (ok, stale bool, err error) {
+	password := normal(typed)
 	if err := h.enter(ctx); err != nil {
 		return false, false, err
 	}
@@ -86,6 +92,10 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 	case hash == "":
 	case strings.HasPrefix(hash, "$2"):
 		ok, stale, spent, err = h.checkBcrypt(hash, password)
+		if err == nil && !ok && typed != password {
+			// An earlier system hashed what was typed.
+			ok, stale, spent, err = h.checkBcrypt(hash, typed)
+		}
 	default:
 		ok, stale, err = h.checkArgon2(hash, password)
 		argon = true
@@ -93,7 +103,8 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 	if err == nil && !ok {
 		h.even(password, spent, argon)
 	}
-	return ok, stale, err
+	// One that is too long for the new kind keeps its hash.
+	return ok, stale && len(password) <= h.MaxBytes(), err
 }
 
 // even makes every failure cost one Argon2id and one bcrypt of the highest cost
@@ -118,9 +129,13 @@ func (h *Hasher) enter(ctx context.Context) error {
 		return ErrBusy
 	}
 	defer h.waiting.Add(-1)
+	patience := time.NewTimer(longestWait)
+	defer patience.Stop()
 	select {
 	case h.slots <- struct{}{}:
 		return nil
+	case <-patience.C:
+		return ErrBusy
 	case <-ctx.Done():
 		return fmt.Errorf("wait to hash: %w", ctx.Err())
 	}
@@ -129,7 +144,7 @@ func (h *Hasher) enter(ctx context.Context) error {
 func (h *Hasher) leave() { <-h.slots }
 
 // CheckHash says why Verify could never take hash, or returns nil.
-func CheckHash(hash string) error {
+func (h *Hasher) CheckHash(hash string) error {
 	if strings.HasPrefix(hash, "$2") {
 		cost, err := bcryptCost(hash)
 		if err == nil && cost > maxBcryptCost {
@@ -137,6 +152,9 @@ func CheckHash(hash string) error {
 		}
 		return err
 	}
-	_, err := parse(hash)
+	parsed, err := parse(hash)
+	if err == nil && parsed.keyID != "" {
+		_, err = h.pepper(parsed.keyID)
+	}
 	return err
 }

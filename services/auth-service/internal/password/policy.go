@@ -30,12 +30,15 @@ func Normalize(field, text string) (string, *problem.Field) {
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
 		return "", &problem.Field{Field: field, Code: "invalid_format", Message: "The password has characters that cannot be used."}
 	}
-	text = norm.NFKC.String(text)
+	text = normal(text)
 	if len(text) > MaxBytes {
 		return "", &problem.Field{Field: field, Code: "too_long", Message: "The password is longer than 1024 bytes."}
 	}
 	return text, nil
 }
+
+// normal changes nothing that Normalize returned.
+func normal(text string) string { return norm.NFKC.String(text) }
 
 // Weak reports whether a normalized password is among those that attackers try
 // first, or is one of the words around the account, such as its address.
@@ -44,7 +47,7 @@ func Weak(text string, around ...string) bool {
 	if common().has(folded) {
 		return true
 	}
-	for _, word := range around {
+	for _, word := range append(around, "headgate") {
 		if word != "" && folded == strings.ToLower(word) {
 			return true
 		}

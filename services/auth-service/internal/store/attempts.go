@@ -14,8 +14,8 @@ import (
 // attemptKeys returns what an attempt counts for: the address, and the address
 // with the network.
 func attemptKeys(a account.Attempt) (address, pair []byte) {
-	one := sha256.Sum256([]byte("address\x00" + a.EmailKey))
-	two := sha256.Sum256([]byte("pair\x00" + a.EmailKey + "\x00" + a.Network))
+	one := sha256.Sum256([]byte(a.Of + "address\x00" + a.EmailKey))
+	two := sha256.Sum256([]byte(a.Of + "pair\x00" + a.EmailKey + "\x00" + a.Network))
 	return one[:], two[:]
 }
 
@@ -41,7 +41,7 @@ func (s *Store) CountAttempt(ctx context.Context, a account.Attempt) (account.Ve
 			row.failures = 0
 		}
 		row.failures++
-		verdict = account.Verdict{Allowed: true, Key: key}
+		verdict = account.Verdict{Allowed: true, Key: key, At: a.At}
 		_, err = tx.Exec(ctx, write, key, row.failures, a.At, a.At.Add(account.Delay(row.failures)))
 		return err
 	})
@@ -98,12 +98,14 @@ func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, fa
 }
 
 // ReturnAttempt implements account.Store.
-func (s *Store) ReturnAttempt(ctx context.Context, key []byte) error {
+func (s *Store) ReturnAttempt(ctx context.Context, key []byte, at time.Time) error {
+	// The delay is that of the last failure, which may be another one by now.
 	const query = `
 		UPDATE login_failures
-		SET failures = GREATEST(failures - 1, 0), blocked_until = NULL
+		SET failures = GREATEST(failures - 1, 0),
+			blocked_until = CASE WHEN last_at = $2 THEN NULL ELSE blocked_until END
 		WHERE key = $1`
-	if _, err := s.db.Exec(ctx, query, key); err != nil {
+	if _, err := s.db.Exec(ctx, query, key, at); err != nil {
 		return fmt.Errorf("return attempt: %w", err)
 	}
 	return nil

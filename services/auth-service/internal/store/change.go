@@ -21,10 +21,19 @@ import (
 const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 
 // CreateAccount implements account.Store.
-func (s *Store) CreateAccount(ctx context.Context, c account.Change) error {
-	batch := &pgx.Batch{}
-	queueAccount(batch, c)
-	err := s.send(ctx, batch, c.Events...)
+func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) error) error {
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		c := account.Change{MayMail: mayMail(tx, s.now())}
+		if err := decide(&c); err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		queueAccount(batch, c)
+		if err := s.box.Queue(batch, c.Events...); err != nil {
+			return err
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
 	if postgres.Violates(err, "accounts_email_key") {
 		return account.ErrEmailTaken
 	}
@@ -86,20 +95,22 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 }
 
 // TokenOwner implements account.Store.
-func (s *Store) TokenOwner(ctx context.Context, purpose string, hash []byte) (account.Account, error) {
+func (s *Store) TokenOwner(ctx context.Context, purpose string, hash []byte) (account.OneTimeToken, account.Account, error) {
 	const query = `
-		SELECT ` + accountColumns + `
+		SELECT t.hash, t.purpose, t.account_id::text, t.email, t.created_at, t.expires_at, ` + accountColumns + `
 		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
 		WHERE t.hash = $1 AND t.purpose = $2 AND t.used_at IS NULL`
+	var t account.OneTimeToken
 	var a account.Account
-	err := s.db.QueryRow(ctx, query, hash, purpose).Scan(scanAccount(&a)...)
+	columns := append([]any{&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt}, scanAccount(&a)...)
+	err := s.db.QueryRow(ctx, query, hash, purpose).Scan(columns...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return account.Account{}, account.ErrTokenInvalid
+		return account.OneTimeToken{}, account.Account{}, account.ErrTokenInvalid
 	}
 	if err != nil {
-		return account.Account{}, fmt.Errorf("get owner of token: %w", err)
+		return account.OneTimeToken{}, account.Account{}, fmt.Errorf("get owner of token: %w", err)
 	}
-	return a, nil
+	return t, a, nil
 }
 
 // UseToken implements account.Store.
@@ -166,8 +177,11 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 		return err
 	}
 	err = tx.SendBatch(ctx, batch).Close()
-	if postgres.Violates(err, "accounts_email_key") {
+	switch {
+	case postgres.Violates(err, "accounts_email_key"):
 		return account.ErrEmailTaken
+	case postgres.Violates(err, "factors_lookup_key"):
+		return account.ErrPasskeyTaken
 	}
 	return err
 }
@@ -271,9 +285,15 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 func queueBelongings(batch *pgx.Batch, c account.Change) {
 	const void = `
 		DELETE FROM one_time_tokens
-		WHERE account_id = $1 AND purpose = $2`
-	for _, purpose := range c.Void {
-		batch.Queue(void, c.Account.ID, purpose)
+		WHERE account_id = $1 AND purpose = $2 AND created_at > $3`
+	const voidChallenges = `
+		DELETE FROM challenges
+		WHERE account_id = $1`
+	for _, v := range c.Void {
+		batch.Queue(void, c.Account.ID, v.Purpose, v.Since)
+	}
+	if c.VoidChallenges {
+		batch.Queue(voidChallenges, c.Account.ID)
 	}
 	for _, proof := range c.Proofs {
 		queueToken(batch, proof)

@@ -63,8 +63,8 @@ func queueOnce(batch *pgx.Batch, o *account.Once) {
 	const query = `
 		UPDATE idempotency_keys
 		SET answer = $2
-		WHERE key = $1`
+		WHERE key = $1 AND fingerprint = $3`
 	if o != nil {
-		batch.Queue(query, o.Key, o.Answer)
+		batch.Queue(query, o.Key, o.Answer, o.Fingerprint)
 	}
 }

@@ -86,11 +86,11 @@ func queueCodes(batch *pgx.Batch, accountID string, before, after []string) {
 }
 
 // StartChallenge implements account.Store.
-func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, hash, newHash string, attempt []byte, events ...event.Event) error {
+func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, owner account.Account, newHash string, attempt []byte, events ...event.Event) error {
 	const query = `
 		INSERT INTO challenges (hash, account_id, device_name, attempts, expires_at)
 		VALUES ($1, $2, $3, 0, $4)`
-	err := s.signIn(ctx, ch.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) {
+	err := s.signIn(ctx, owner, newHash, attempt, events, func(batch *pgx.Batch) {
 		batch.Queue(query, ch.Hash, ch.AccountID, ch.DeviceName, ch.ExpiresAt)
 	})
 	if err != nil {
@@ -100,18 +100,18 @@ func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, hash, 
 }
 
 // ChallengeOwner implements account.Store.
-func (s *Store) ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (string, error) {
+func (s *Store) ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (account.Account, error) {
 	const query = `
-		SELECT account_id::text
-		FROM challenges
-		WHERE hash = $1 AND expires_at > $2`
-	var owner string
-	err := s.db.QueryRow(ctx, query, hash, now).Scan(&owner)
+		SELECT ` + accountColumns + `
+		FROM challenges c JOIN accounts a ON a.id = c.account_id
+		WHERE c.hash = $1 AND c.expires_at > $2`
+	var owner account.Account
+	err := s.db.QueryRow(ctx, query, hash, now).Scan(scanAccount(&owner)...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return "", account.ErrChallengeExpired
+		return account.Account{}, account.ErrChallengeExpired
 	}
 	if err != nil {
-		return "", fmt.Errorf("get challenge: %w", err)
+		return account.Account{}, fmt.Errorf("get challenge: %w", err)
 	}
 	return owner, nil
 }

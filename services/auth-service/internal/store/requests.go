@@ -111,7 +111,7 @@ func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.Request, 
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	c := account.Change{}
+	c := account.Change{MayMail: mayMail(tx, s.now())}
 	if err := serve(r, &c); err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.Request, 
 	return tx.SendBatch(ctx, batch).Close()
 }
 
-// The most mails that an address gets because somebody asked (SEC-34).
+// The most mails of a kind that an address gets (SEC-34).
 const (
 	mailsPerHour = 3
 	mailsPerDay  = 10
@@ -139,7 +139,7 @@ func addressHash(key string) []byte {
 }
 
 // mayMail returns what account.Change has as MayMail.
-func mayMail(tx pgx.Tx, now time.Time) func(ctx context.Context, to account.Email) (bool, error) {
+func mayMail(tx pgx.Tx, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
 	const forget = `
 		DELETE FROM mails_asked
 		WHERE address = $1 AND asked_at <= $2`
@@ -150,8 +150,8 @@ func mayMail(tx pgx.Tx, now time.Time) func(ctx context.Context, to account.Emai
 	const add = `
 		INSERT INTO mails_asked (address, asked_at)
 		VALUES ($1, $2)`
-	return func(ctx context.Context, to account.Email) (bool, error) {
-		address := addressHash(to.Key)
+	return func(ctx context.Context, kind account.MailKind, to account.Email) (bool, error) {
+		address := addressHash(string(kind) + to.Key)
 		batch := &pgx.Batch{}
 		batch.Queue(lockAddress, address)
 		batch.Queue(forget, address, now.Add(-24*time.Hour))

@@ -11,12 +11,14 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
+// queueRevocation takes the time of Postgres, as those who read do: the clocks of
+// two processes may differ by more than a snapshot reaches back.
 func queueRevocation(batch *pgx.Batch, s account.Session) {
 	const query = `
 		INSERT INTO revocations (session_id, revoked_at)
-		VALUES ($1, $2)
+		VALUES ($1, now())
 		ON CONFLICT (session_id) DO NOTHING`
-	batch.Queue(query, s.ID, s.RevokedAt)
+	batch.Queue(query, s.ID)
 }
 
 // Revocations implements account.Store and is a token.LoadSnapshot.

@@ -90,27 +90,29 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 }
 
 // StartSession implements account.Store.
-func (s *Store) StartSession(ctx context.Context, session account.Session, hash, newHash string, attempt []byte, events ...event.Event) error {
-	err := s.signIn(ctx, session.AccountID, hash, newHash, attempt, events, func(batch *pgx.Batch) { queueSession(batch, session) })
+func (s *Store) StartSession(ctx context.Context, session account.Session, owner account.Account, newHash string, attempt []byte, events ...event.Event) error {
+	err := s.signIn(ctx, owner, newHash, attempt, events, func(batch *pgx.Batch) { queueSession(batch, session) })
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)
 	}
 	return nil
 }
 
-// signIn stores what a right password leads to, if it still is the right one.
-func (s *Store) signIn(ctx context.Context, accountID, hash, newHash string, attempt []byte, events []event.Event, queue func(*pgx.Batch)) error {
+// signIn stores what a right password leads to, if the account still is what it
+// was when the password was checked: between the two it may have lost its rights,
+// or got a second factor.
+func (s *Store) signIn(ctx context.Context, owner account.Account, newHash string, attempt []byte, events []event.Event, queue func(*pgx.Batch)) error {
 	// The lock orders this against a change of the account. Logins don't wait
 	// for each other, unless they replace the hash.
 	const lock = `
-		SELECT status, password_hash
-		FROM accounts
-		WHERE id = $1
+		SELECT ` + accountColumns + `
+		FROM accounts a
+		WHERE a.id = $1
 		FOR SHARE`
 	const lockAlone = `
-		SELECT status, password_hash
-		FROM accounts
-		WHERE id = $1
+		SELECT ` + accountColumns + `
+		FROM accounts a
+		WHERE a.id = $1
 		FOR NO KEY UPDATE`
 	const rehash = `
 		UPDATE accounts
@@ -121,19 +123,15 @@ func (s *Store) signIn(ctx context.Context, accountID, hash, newHash string, att
 		query := lock
 		if newHash != "" {
 			query = lockAlone
-			batch.Queue(rehash, accountID, newHash)
+			batch.Queue(rehash, owner.ID, newHash)
 		}
-		var status, current string
-		err := tx.QueryRow(ctx, query, accountID).Scan(&status, &current)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			return account.ErrChanged // It is gone.
-		case err != nil:
-			return err
-		case current != hash:
+		var current account.Account
+		err := tx.QueryRow(ctx, query, owner.ID).Scan(scanAccount(&current)...)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && current != owner {
 			return account.ErrChanged
-		case status != account.Active:
-			return account.ErrAccountDisabled
+		}
+		if err != nil {
+			return err
 		}
 		queue(batch)
 		batch.Queue(clearAttempt, attempt)
@@ -145,16 +143,16 @@ func (s *Store) signIn(ctx context.Context, accountID, hash, newHash string, att
 }
 
 // UpdateSession implements account.Store.
-func (s *Store) UpdateSession(ctx context.Context, id string, update func(*account.Session, account.Account) ([]event.Event, error)) error {
+func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*account.SessionChange) error) error {
 	const read = `
 		SELECT ` + sessionColumns + `, ` + accountColumns + `
 		FROM sessions s JOIN accounts a ON a.id = s.account_id
 		WHERE s.id = $1
 		FOR UPDATE OF s`
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		c := account.SessionChange{MayMail: mayMail(tx, s.now())}
 		var row sessionRow
-		var owner account.Account
-		err := tx.QueryRow(ctx, read, id).Scan(append(row.targets(), scanAccount(&owner)...)...)
+		err := tx.QueryRow(ctx, read, id).Scan(append(row.targets(), scanAccount(&c.Owner)...)...)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return account.ErrSessionNotFound
 		}
@@ -162,14 +160,13 @@ func (s *Store) UpdateSession(ctx context.Context, id string, update func(*accou
 			return fmt.Errorf("get session: %w", err)
 		}
 		before := row.session()
-		session := before
-		events, err := update(&session, owner)
-		if err != nil {
+		c.Session = before
+		if err := decide(&c); err != nil {
 			return err
 		}
 		batch := &pgx.Batch{}
-		queueSessionChange(batch, before, session)
-		if err := s.box.Queue(batch, events...); err != nil {
+		queueSessionChange(batch, before, c.Session)
+		if err := s.box.Queue(batch, c.Events...); err != nil {
 			return err
 		}
 		return tx.SendBatch(ctx, batch).Close()
@@ -181,14 +178,14 @@ func (s *Store) UpdateSession(ctx context.Context, id string, update func(*accou
 }
 
 // Sessions implements account.Store.
-func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time) ([]account.Session, error) {
+func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]account.Session, error) {
 	const query = `
 		SELECT ` + sessionColumns + `
 		FROM sessions s
-		WHERE s.account_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2
+		WHERE s.account_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2 AND s.id < COALESCE(NULLIF($3, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 		ORDER BY s.id DESC
-		LIMIT 200`
-	rows, err := s.db.Query(ctx, query, accountID, now)
+		LIMIT $4`
+	rows, err := s.db.Query(ctx, query, accountID, now, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}

@@ -22,14 +22,14 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		query string
 		age   time.Duration
 	}{
-		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2))`, kept},
-		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2))`, kept},
-		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2))`, 2 * token.MaxLifetime},
-		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2))`, account.AttemptMemory},
-		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2))`, account.OnceMemory},
-		{`DELETE FROM challenges WHERE ctid = ANY (ARRAY(SELECT ctid FROM challenges WHERE expires_at < $1 LIMIT $2))`, time.Hour},
-		{`DELETE FROM ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremonies WHERE expires_at < $1 LIMIT $2))`, time.Hour},
-		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2))`, 24 * time.Hour},
+		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
+		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
+		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 2 * token.MaxLifetime},
+		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.AttemptMemory},
+		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.OnceMemory},
+		{`DELETE FROM challenges WHERE ctid = ANY (ARRAY(SELECT ctid FROM challenges WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
+		{`DELETE FROM ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremonies WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
+		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 24 * time.Hour},
 	} {
 		for {
 			tag, err := s.db.Exec(ctx, old.query, now.Add(-old.age), sweepBatch)

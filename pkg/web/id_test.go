@@ -1,0 +1,40 @@
+package web_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// TestIDsHaveOneForm: a UUID in another one would be a second name for the same
+// thing, or be refused by Postgres only.
+func TestIDsHaveOneForm(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"01890000-0000-7000-8000-00000000abcd":          true,
+		"00000000-0000-0000-0000-000000000000":          true,
+		"01890000-0000-7000-8000-00000000ABCD":          false,
+		"{01890000-0000-7000-8000-00000000abcd}":        false,
+		"0189000000007000800000000000abcd":              false,
+		"urn:uuid:01890000-0000-7000-8000-00000000abcd": false,
+		"01890000-0000-7000-8000-00000000abcg":          false,
+		"01890000-0000-7000-8000-00000000abcd\n":        false,
+		"junk":                                          false,
+		"":                                              false,
+	} {
+		if got := web.ValidID(text); got != want {
+			t.Errorf("ValidID(%q) = %t, want %t", text, got, want)
+		}
+		if text == "" {
+			continue
+		}
+		cursor := base64.RawURLEncoding.EncodeToString([]byte(text))
+		if _, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/?cursor="+cursor, http.NoBody)); errors.Is(err, web.ErrCursor) == want {
+			t.Errorf("ReadPage with the cursor of %q = %v", text, err)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package web_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// TestWhyABodyIsMalformed shows a developer the kind of fault and its place, and
+// nobody what the body says: it may be a password.
+func TestWhyABodyIsMalformed(t *testing.T) {
+	t.Parallel()
+	developing, production := newEdgeWith(t, web.Options{Development: true}), newEdge(t)
+	deep := strings.Repeat(`{"a":`, 33) + `"hunter2"` + strings.Repeat("}", 33)
+	for name, tc := range map[string]struct{ body, want string }{
+		"duplicate key":     {`{"email":"hunter2","email":"hunter2"}`, `a field is there twice at byte 19, at "/email"`},
+		"trailing data":     {`{"email":"hunter2"} "hunter2"`, "data after the object, from byte 19"},
+		"trailing junk":     {`{"email":"hunter2"}hunter2`, "data after the object, from byte 19"},
+		"invalid UTF-8":     {"{\"email\":\"hunter2\xff\"}", "invalid UTF-8"},
+		"nesting":           {`{"more":` + deep + `}`, "nested too deeply"},
+		"byte order mark":   {"\ufeff" + `{"email":"hunter2"}`, "begins with a byte order mark"},
+		"empty":             {" \n", "empty"},
+		"list":              {`["hunter2"]`, "not an object"},
+		"text":              {`hunter2`, "not an object"},
+		"cut off":           {`{"email":"hunter2`, "ends too early"},
+		"cut off later":     {`{"email":"hunter2"`, "ends too early"},
+		"bare word":         {`{"email":hunter2}`, `not JSON at byte 9, at "/email"`},
+		"escape":            {`{"email":"\uhunter2"}`, "not JSON at byte 10"},
+		"name of no string": {`{12345:"hunter2"}`, "a name is no string at byte 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res, a := developing.do(t, http.MethodPost, "/echo", tc.body)
+			if res.StatusCode != http.StatusBadRequest || a.Code != "malformed_body" || !strings.Contains(a.Error, tc.want) {
+				t.Errorf("= %d %+v, want %q in the detail", res.StatusCode, a, tc.want)
+			}
+			if shown := fmt.Sprintf("%+v", a); strings.Contains(shown, "hunter2") || strings.Contains(shown, `\uhunt`) {
+				t.Errorf("the answer shows the body: %s", shown)
+			}
+			if _, a := production.do(t, http.MethodPost, "/echo", tc.body); a.Error != "" {
+				t.Errorf("SEC-57: in production the detail is %q", a.Error)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		developing.Close() // The lines are written after the answers.
+		if strings.Contains(developing.logs.String(), "hunter2") {
+			t.Errorf("the log shows a body: %s", developing.logs)
+		}
+	})
+}

@@ -1,0 +1,66 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// revocations tells the verifiers of other processes what was ended. An id of a
+// session is no secret and lets nobody in.
+func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
+	var since time.Time
+	if text := r.URL.Query().Get("since"); text != "" {
+		var err error
+		if since, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "This is no time (RFC 3339)."})
+		}
+	}
+	snapshot, err := a.accounts.Revocations(r.Context(), since)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, snapshot)
+}
+
+// keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).
+func (a *api) keys(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=60")
+	return write(w, a.keyring.JWKS())
+}
+
+// discovery says where the keys are and what is signed with them (OpenID Connect
+// Discovery 1.0, 3), for libraries that check access tokens. Nobody can sign in by
+// OpenID Connect here, so there are no endpoints for that.
+func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
+	data, err := json.Marshal(struct {
+		Issuer     string   `json:"issuer"`
+		JWKSURI    string   `json:"jwks_uri"`
+		Algorithms []string `json:"id_token_signing_alg_values_supported"`
+		Subjects   []string `json:"subject_types_supported"`
+		Claims     []string `json:"claims_supported"`
+	}{
+		a.site.Issuer, strings.TrimSuffix(a.site.BaseURL, "/") + "/.well-known/jwks.json", []string{"ES256", "EdDSA"}, []string{"public"},
+		[]string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "email", "name"},
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	return write(w, data)
+}
+
+// write sends what is no envelope.
+func write(w http.ResponseWriter, data []byte) error {
+	if _, err := w.Write(data); err != nil {
+		return errors.Join(http.ErrAbortHandler, err)
+	}
+	return nil
+}
