@@ -12,13 +12,13 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/web"
 )
 
 // Config is the configuration of a service that has dead letters.
@@ -77,10 +77,8 @@ func parse(flags *flag.FlagSet, args []string) (id string, err error) {
 	if flags.NArg() > 0 {
 		return "", fmt.Errorf("read arguments: %q is too much", flags.Arg(0))
 	}
-	if id != "" {
-		if _, err := uuid.Parse(id); err != nil {
-			return "", fmt.Errorf("read arguments: %q is no id of a dead letter", id)
-		}
+	if id != "" && !web.ValidID(id) {
+		return "", fmt.Errorf("read arguments: %q is no id of a dead letter", id)
 	}
 	return id, nil
 }

@@ -1,6 +1,7 @@
 package deadletter_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -116,7 +117,12 @@ func TestLettersAreReadable(t *testing.T) {
 	if text := fmt.Sprint(detail.Data.Payload); !strings.Contains(text, "[sealed]") || strings.Contains(text, "s1.") {
 		t.Errorf("payload = %s", text)
 	}
-	for path, want := range map[string]int{"/" + uuid.NewString(): 404, "/junk": 404, "?cursor=anVuaw": 400, "?reason=550": 200} {
+	cursor := func(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
+	for path, want := range map[string]int{
+		"/" + uuid.NewString(): 404, "/junk": 404, "?cursor=anVuaw": 400, "?reason=550": 200,
+		"/" + strings.ToUpper(seen[2].ID): 404, "/urn:uuid:" + seen[2].ID: 404,
+		"?cursor=" + cursor(strings.ToUpper(seen[2].ID)): 400, "?cursor=" + cursor("urn:uuid:"+seen[2].ID): 400,
+	} {
 		if status := get(path, token.RoleAdmin, &list); status != want {
 			t.Errorf("GET %s = %d, want %d", path, status, want)
 		}

@@ -25,9 +25,6 @@ func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := uuid.Parse(page.After); page.After != "" && err != nil {
-		return web.ErrCursor
-	}
 	query := r.URL.Query()
 	letters, err := s.List(r.Context(), Filter{
 		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
@@ -44,11 +41,11 @@ func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {
 
 // idOf returns the id in the path; one that is none names no letter.
 func idOf(r *http.Request) string {
-	id, err := uuid.Parse(mux.Vars(r)["id"])
-	if err != nil {
+	id := mux.Vars(r)["id"]
+	if !web.ValidID(id) {
 		return uuid.Nil.String()
 	}
-	return id.String()
+	return id
 }
 
 func (s *Store) sendLetter(w http.ResponseWriter, r *http.Request, id string) error {

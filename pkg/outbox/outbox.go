@@ -84,18 +84,18 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 	return nil
 }
 
-// Denials returns a web.Options.Denied that records who was refused what.
-func (b *Box) Denials(db *pgxpool.Pool, log *slog.Logger) func(context.Context, event.AccessDenied) {
-	return func(ctx context.Context, denied event.AccessDenied) {
+// Refusals returns a web.Options.Refused that records who was refused what.
+func (b *Box) Refusals(db *pgxpool.Pool, log *slog.Logger) func(context.Context, event.Payload) {
+	return func(ctx context.Context, refused event.Payload) {
 		// The record outlives a client that hangs up.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 		defer cancel()
-		e := event.New(ctx, time.Now(), event.OriginFrom(ctx).Actor.ID, denied)
+		e := event.New(ctx, time.Now(), event.OriginFrom(ctx).Actor.ID, refused)
 		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return b.Add(ctx, tx, e) })
 		if err != nil {
-			log.ErrorContext(ctx, "denied request not recorded", "method", denied.Method, "route", denied.Route, "error", err.Error())
+			log.ErrorContext(ctx, "refused request not recorded", "event", e.Name, "error", err.Error())
 		}
 	}
 }
 
-const denialTimeout = 2 * time.Second
+const refusalTimeout = 2 * time.Second

@@ -76,15 +76,29 @@ func send(w http.ResponseWriter, status int, contentType string, body any) error
 	return nil
 }
 
-// Fail answers with the problem in err. What is no problem is logged in full
-// and shown as an internal error.
+// ProblemOf returns the problem of a request's err that its client may see: what
+// is none is an internal error, or a dependency that is away.
+func ProblemOf(ctx context.Context, err error) *problem.Problem {
+	p, info := problem.From(err), infoFrom(ctx)
+	if p.Kind == problem.Internal && info.unavailable != nil && info.unavailable(err) {
+		return problem.ErrUnavailable
+	}
+	return p
+}
+
+// Answered marks the error of a handler that has answered in its own way, such as
+// with a page: Fail logs it like any other and sends nothing.
+func Answered(err error) error { return answered{err} }
+
+type answered struct{ error }
+
+func (a answered) Unwrap() error { return a.error }
+
+// Fail answers with ProblemOf err. What is no problem is logged in full.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	info := infoFrom(ctx)
-	p := problem.From(err)
-	if p.Kind == problem.Internal && info.unavailable != nil && info.unavailable(err) {
-		p = problem.ErrUnavailable
-	}
+	p := ProblemOf(ctx, err)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.log.DebugContext(ctx, "client went away", "error", err.Error())
@@ -94,8 +108,14 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		info.log.WarnContext(ctx, "request failed", "error", err.Error())
 	}
 	info.code = p.Code
+	if _, done := errors.AsType[answered](err); done {
+		return
+	}
 
 	status := Status(p.Kind)
+	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, 15.5.2
+	}
 	if wait := p.RetryAfter; wait > 0 || status >= http.StatusBadGateway || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	}

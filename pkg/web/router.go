@@ -67,9 +67,10 @@ type Options struct {
 	// is 503 in place of 500. Nothing is if it is nil.
 	Unavailable func(error) bool
 
-	// Denied is told of every caller who is known and was answered with 403. It
-	// may be nil.
-	Denied func(ctx context.Context, denied event.AccessDenied)
+	// Refused is told of requests that were understood and refused, as the event
+	// that says so: AccessDenied for a caller who is known and may not ask, else
+	// RequestRefused. It may be nil.
+	Refused func(ctx context.Context, refused event.Payload)
 
 	// Live and Ready answer /livez and /readyz, outside the access log: probes
 	// would drown it. Those paths are not routed if they are nil.
@@ -144,10 +145,36 @@ func refuse(w http.ResponseWriter, r *http.Request, route Route, err error, o Op
 	if !route.Access.public {
 		Challenge(w.Header(), err)
 	}
-	if _, known := token.From(r.Context()); known && o.Denied != nil && problem.From(err).Kind == problem.Forbidden {
-		o.Denied(r.Context(), event.AccessDenied{Method: route.Method, Route: route.Path})
+	if o.Refused != nil {
+		if told := refusal(r.Context(), route, err); told != nil {
+			o.Refused(r.Context(), told)
+		}
 	}
 	Fail(w, r, err)
+}
+
+// refusal returns the event that tells of a request that was understood and
+// refused, or nil: for what is no request for this service, what is wrong in form
+// only, what an event tells of already, and what a bad or missing token asked for,
+// which nobody can be held to.
+func refusal(ctx context.Context, route Route, err error) event.Payload {
+	p := ProblemOf(ctx, err)
+	_, known := token.From(ctx)
+	switch {
+	case problem.IsRecorded(err):
+		return nil
+	case p.Kind == problem.Forbidden && known:
+		return event.AccessDenied{Method: route.Method, Route: route.Path}
+	case !known && !route.Access.public:
+		return nil
+	case errors.Is(p, problem.ErrValidation), errors.Is(p, problem.ErrMalformedBody):
+		return nil
+	}
+	switch p.Kind {
+	case problem.Invalid, problem.Unauthenticated, problem.Forbidden, problem.Conflict, problem.Gone, problem.TooManyRequests:
+		return event.RequestRefused{Method: route.Method, Route: route.Path, Code: p.Code}
+	}
+	return nil
 }
 
 // admit checks the caller's token against the route's rule. A public route
@@ -174,18 +201,12 @@ func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, e
 	return r, nil
 }
 
-// Challenge tells in h what err has against the bearer token of a request that
-// needs one (RFC 6750, 3.1): that there is none, or that it is no good. It tells
-// nothing if err is about something else, such as a wrong password: another token
-// would not help.
+// Challenge tells in h that the bearer token of a request that needs one is no good
+// (RFC 6750, 3.1), if that is what err says: if it says something else, such as a
+// wrong password, another token would not help.
 func Challenge(h http.Header, err error) {
 	p := problem.From(err)
-	if p.Kind != problem.Unauthenticated {
-		return
-	}
 	switch {
-	case errors.Is(p, problem.ErrUnauthenticated):
-		h.Set("WWW-Authenticate", "Bearer")
 	case errors.Is(p, token.ErrInvalid), errors.Is(p, token.ErrExpired), errors.Is(p, token.ErrRevoked):
 		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}

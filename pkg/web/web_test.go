@@ -207,11 +207,11 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestChallenge asks for another token only where the token is at fault (RFC 6750, 3.1).
+// TestChallenge says that the token is at fault only where it is (RFC 6750, 3.1).
 func TestChallenge(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
-	for path, want := range map[string]string{"/password": "", "/ended": `Bearer error="invalid_token"`, "/refresh": "", "/broken": ""} {
+	for path, want := range map[string]string{"/password": "Bearer", "/ended": `Bearer error="invalid_token"`, "/refresh": "Bearer", "/broken": ""} {
 		res, a := e.do(t, http.MethodGet, path, "", "Authorization", "Bearer "+e.issuer.Token(token.Identity{}))
 		if got := res.Header.Get("WWW-Authenticate"); got != want {
 			t.Errorf("%s = %d %s, WWW-Authenticate = %q, want %q", path, res.StatusCode, a.Code, got, want)

@@ -60,7 +60,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Log:            s.Log,
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
-		Denied:         box.Denials(db, s.Log),
+		Refused:        box.Refusals(db, s.Log),
 		Live:           service.Livez,
 		Ready:          s.PublicReadyz,
 	})

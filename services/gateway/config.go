@@ -33,9 +33,10 @@ type Config struct {
 
 	LoginRate     limit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, or off. Every request counts."`
 	LoginIPRate   limit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins for each address."`
-	RefreshRate   limit.Rate `envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes for each session."`
+	RefreshRate   limit.Rate `envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes for each session and address."`
 	RefreshIPRate limit.Rate `envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes for each address."`
 	SignupRate    limit.Rate `envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups for each address."`
+	MailRate      limit.Rate `envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a mail, that is forgotten passwords and verifications again, for each address."`
 	GeneralRate   limit.Rate `envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests for each user, or address if nobody is signed in, on each gateway."`
 }
 
@@ -71,6 +72,6 @@ func (c Config) ValidateAll() error {
 func (c Config) limits() api.Limits {
 	return api.Limits{
 		Login: c.LoginRate, LoginIP: c.LoginIPRate, Refresh: c.RefreshRate, RefreshIP: c.RefreshIPRate,
-		SignupIP: c.SignupRate, General: c.GeneralRate,
+		SignupIP: c.SignupRate, Mail: c.MailRate, General: c.GeneralRate,
 	}
 }

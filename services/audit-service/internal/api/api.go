@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/problem"
@@ -41,11 +40,11 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
-	id, err := uuid.Parse(mux.Vars(r)["id"])
-	if err != nil {
+	id := mux.Vars(r)["id"]
+	if !web.ValidID(id) {
 		return store.ErrNotFound
 	}
-	record, err := a.log.Get(r.Context(), id.String())
+	record, err := a.log.Get(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -71,9 +70,6 @@ func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, 
 	page, err := web.ReadPage(r)
 	if err != nil {
 		return err
-	}
-	if page.After != "" && uuid.Validate(page.After) != nil {
-		return web.ErrCursor
 	}
 	records, err := a.log.List(r.Context(), filter, page.After, page.Limit+1)
 	if err != nil {

@@ -2,11 +2,13 @@ package api_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -250,10 +252,15 @@ func TestFiltersAndPages(t *testing.T) {
 		}
 	}
 	one := events[3]
+	for _, key := range []string{strings.ToUpper(one.ID), "urn:uuid:" + one.ID, "{" + one.ID + "}"} {
+		if a := s.get("/events?cursor="+base64.RawURLEncoding.EncodeToString([]byte(key)), admin); a.status != http.StatusBadRequest {
+			t.Errorf("GET with the cursor of %s = %d", key, a.status)
+		}
+	}
 	if a := s.get("/events/"+one.ID, admin); a.status != http.StatusOK {
 		t.Errorf("GET one = %d", a.status)
 	}
-	for _, id := range []string{uuid.NewString(), "junk", "..%2f"} {
+	for _, id := range []string{uuid.NewString(), "junk", "..%2f", strings.ToUpper(one.ID), "urn:uuid:" + one.ID, "{" + one.ID + "}", strings.ReplaceAll(one.ID, "-", "")} {
 		if a := s.get("/events/"+id, admin); a.status != http.StatusNotFound {
 			t.Errorf("GET %s = %d", id, a.status)
 		}

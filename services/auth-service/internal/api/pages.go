@@ -96,7 +96,7 @@ func (a *api) flows() map[string]flow {
 		},
 		"reset": {
 			api: a, path: "/reset-password", to: account.ToReset, use: a.accounts.ResetPassword,
-			form:    page{Title: "Choose a new password", Message: "It is for the account %s, which is signed out everywhere.", Button: "Set my new password", Password: true},
+			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out everywhere.", Button: "Set my new password", Password: true},
 			done:    page{Title: "Your password is changed", Message: "You were signed out everywhere. Sign in with the new password now."},
 			void:    "It was used before, or a newer mail took its place. Ask for another one with “forgot password” where you sign in; at once, if it was not you who used it.",
 			expired: "For safety it works for a short time only. Ask for another one with “forgot password” where you sign in.",

@@ -102,7 +102,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
 		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
-		Denied:         box.Denials(s.db, testkit.Log(t)),
+		Refused:        box.Refusals(s.db, testkit.Log(t)),
 	}))
 	t.Cleanup(s.Close)
 	return s

@@ -9,7 +9,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -102,9 +101,6 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if page.After != "" && uuid.Validate(page.After) != nil {
-		return web.ErrCursor
-	}
 	query := r.URL.Query()
 	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status")}
 	for field, value := range map[string]string{"to": filter.To, "template": filter.Template} {
@@ -127,11 +123,11 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
-	id, err := uuid.Parse(mux.Vars(r)["id"])
-	if err != nil {
+	id := mux.Vars(r)["id"]
+	if !web.ValidID(id) {
 		return store.ErrNotFound
 	}
-	found, err := a.messages.Get(r.Context(), id.String())
+	found, err := a.messages.Get(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"encoding/base64"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -45,7 +47,11 @@ func TestRoutes(t *testing.T) {
 	if status != 200 || single.Data.EventID != e.ID || single.Data.MessageID != e.ID+"@example.com" || single.Data.SentAt == "" {
 		t.Errorf("one = %d %+v", status, single)
 	}
+	cursor := func(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
+	id := list.Data[0].ID
 	for path, want := range map[string]int{
+		"/messages/" + strings.ToUpper(id): 404, "/messages/urn:uuid:" + id: 404, "/messages/{" + id + "}": 404, "/messages/" + strings.ReplaceAll(id, "-", ""): 404,
+		"/messages?cursor=" + cursor(strings.ToUpper(id)): 400, "/messages?cursor=" + cursor("urn:uuid:"+id): 400,
 		"/messages/" + uuid.NewString(): 404, "/messages/junk": 404, "/messages?status=lost": 400, "/messages?to=%00": 400,
 		"/messages?cursor=anVuaw": 400, "/messages?status=queued": 200, "/nothing": 404,
 	} {

@@ -136,6 +136,7 @@ func forward(line prefix, next http.Handler, verifier web.Authenticator, limits 
 		}
 		identity, err := identify(r, verifier)
 		if err != nil && line.token {
+			web.Challenge(w.Header(), err)
 			return err
 		}
 		if err == nil {

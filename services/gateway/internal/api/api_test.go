@@ -62,6 +62,10 @@ func TestRoutes(t *testing.T) {
 		if a.status != tc.status || a.Code != tc.code {
 			t.Errorf("%s %s with %q = %d %s, want %d %s", tc.method, tc.path, tc.token, a.status, a.Code, tc.status, tc.code)
 		}
+		challenge := map[string]string{"unauthenticated": "Bearer", "token_invalid": `Bearer error="invalid_token"`}[tc.code]
+		if got := a.header.Get("WWW-Authenticate"); got != challenge {
+			t.Errorf("%s %s with %q: WWW-Authenticate = %q, want %q", tc.method, tc.path, tc.token, got, challenge)
+		}
 		if tc.status == 405 && a.header.Get("Allow") == "" {
 			t.Errorf("%s %s: no Allow", tc.method, tc.path)
 		}

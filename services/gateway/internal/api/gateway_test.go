@@ -78,11 +78,19 @@ type gateway struct {
 	t        *testing.T
 	issuer   *testkit.Issuer
 	upstream *upstream
+	trusted  web.Prefixes
 }
 
 func newGateway(t *testing.T, client redis.UniversalClient, limits api.Limits) *gateway {
 	t.Helper()
-	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
+	return newGatewayTrusting(t, nil, client, limits)
+}
+
+// newGatewayTrusting returns a gateway that believes what trusted say of a
+// client's address.
+func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.UniversalClient, limits api.Limits) *gateway {
+	t.Helper()
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t), trusted: trusted}
 	g.Server = httptest.NewServer(handlerFor(t, g, client, limits, nil))
 	t.Cleanup(g.Close)
 	return g
@@ -104,7 +112,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	return api.New(api.Config{
 		Services: services, Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits,
 		Health: health, Timeout: 300 * time.Millisecond, Now: time.Now,
-		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez},
+		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})
 }
 

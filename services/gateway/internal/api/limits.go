@@ -23,9 +23,10 @@ import (
 type Limits struct {
 	Login     limit.Rate // for each account and address
 	LoginIP   limit.Rate
-	Refresh   limit.Rate // for each session
+	Refresh   limit.Rate // for each session and address
 	RefreshIP limit.Rate
 	SignupIP  limit.Rate
+	Mail      limit.Rate // for each address, by either way of asking for one
 	General   limit.Rate // for each user or address, on this gateway
 }
 
@@ -70,26 +71,32 @@ func (l *limiting) keys(w http.ResponseWriter, r *http.Request, address string) 
 	if r.Method != http.MethodPost {
 		return nil, nil
 	}
-	key := func(name string, rate limit.Rate, who string) limit.Key {
-		return limit.Key{Policy: limit.Policy{Name: name, Rate: rate}, Who: who}
+	byAddress := func(name string, rate limit.Rate) limit.Key {
+		return limit.Key{Policy: limit.Policy{Name: name, Rate: rate}, Who: address}
 	}
 	switch r.URL.Path {
 	case "/api/v1/auth/login":
 		body, err := peek(w, r)
-		return []limit.Key{
-			key("login", l.limits.Login, address+" "+loginAccount(body)),
-			key("login-ip", l.limits.LoginIP, address),
-		}, err
+		return append(byName("login", l.limits.Login, address, loginAccount(body)), byAddress("login-ip", l.limits.LoginIP)), err
 	case "/api/v1/auth/refresh":
 		body, err := peek(w, r)
-		return []limit.Key{
-			key("refresh", l.limits.Refresh, refreshSession(body)),
-			key("refresh-ip", l.limits.RefreshIP, address),
-		}, err
+		return append(byName("refresh", l.limits.Refresh, address, refreshSession(body)), byAddress("refresh-ip", l.limits.RefreshIP)), err
 	case "/api/v1/auth/signup":
-		return []limit.Key{key("signup", l.limits.SignupIP, address)}, nil
+		return []limit.Key{byAddress("signup", l.limits.SignupIP)}, nil
+	case "/api/v1/auth/forgot-password", "/api/v1/auth/resend-verification":
+		return []limit.Key{byAddress("mail", l.limits.Mail)}, nil
 	}
 	return nil, nil
+}
+
+// byName returns the key of what a body names, for each address apart: nobody has
+// proved yet that the name is theirs to use up. A body that names nothing has
+// none, or all of those would be counted as one.
+func byName(policy string, rate limit.Rate, address, name string) []limit.Key {
+	if name == "" {
+		return nil
+	}
+	return []limit.Key{{Policy: limit.Policy{Name: policy, Rate: rate}, Who: address + " " + name}}
 }
 
 func (l *limiting) refuse(w http.ResponseWriter, d limit.Decision) error {
@@ -115,7 +122,7 @@ func peek(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, problem.ErrTooLarge
 	}
 	if err != nil {
-		return nil, problem.ErrMalformedBody
+		return nil, fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
@@ -124,8 +131,7 @@ func peek(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // loginAccount returns the account that a login is for, in the form in which two
-// spellings of an address are one, or nothing if there is none to be read: then
-// all such requests of an address are counted together.
+// spellings of an address are one, or nothing if there is none to be read.
 func loginAccount(body []byte) string {
 	var in struct {
 		Email string `json:"email"`
@@ -137,7 +143,8 @@ func loginAccount(body []byte) string {
 }
 
 // refreshSession returns the session that a refresh token names, unchecked: who
-// makes sessions up is counted by address. Without one it is the token itself.
+// makes sessions up is counted by address. Without one it is the token itself, and
+// nothing without that.
 func refreshSession(body []byte) string {
 	var in struct {
 		RefreshToken string `json:"refreshToken"`

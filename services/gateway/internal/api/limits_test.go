@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,11 +15,14 @@ import (
 
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
 func rate(n int) limit.Rate { return limit.Rate{Requests: n, Window: 15 * time.Minute} }
+
+var here = web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")}
 
 func (g *gateway) login(email string) answer {
 	g.t.Helper()
@@ -72,6 +76,69 @@ func TestGeneralLimitIsByUserOrAddress(t *testing.T) {
 	get := func(bearer string) int { return g.do("GET", "/api/v1/user/me", "", "Authorization", bearer).status }
 	if got := []int{get(one), get(one), get(one), get(two)}; !slices.Equal(got, []int{200, 200, 429, 200}) {
 		t.Errorf("= %v", got)
+	}
+}
+
+// TestRefreshesOfAnotherAddress: who knows a session's id, and no more, cannot
+// use up its owner's refreshes.
+func TestRefreshesOfAnotherAddress(t *testing.T) {
+	t.Parallel()
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Refresh: rate(2), RefreshIP: rate(5)})
+	refresh := func(from, body string) string {
+		a := g.do("POST", "/api/v1/auth/refresh", body, "X-Forwarded-For", from)
+		name, _, _ := strings.Cut(a.header.Get("RateLimit"), ";")
+		return fmt.Sprint(a.status, name)
+	}
+	body := fmt.Sprintf(`{"refreshToken":"h.%s.s"}`, base64.RawURLEncoding.EncodeToString([]byte(`{"sid":"a"}`)))
+	for _, tc := range []struct{ from, body, want string }{
+		{"192.0.2.1", body, `200"refresh"`},
+		{"192.0.2.1", body, `200"refresh"`},
+		{"192.0.2.1", body, `429"refresh"`},
+		{"198.51.100.1", body, `200"refresh"`},
+		{"192.0.2.9", "junk", `200"refresh-ip"`},
+		{"192.0.2.9", "{}", `200"refresh-ip"`},
+		{"192.0.2.9", `{"refreshToken":1}`, `200"refresh-ip"`},
+	} {
+		if got := refresh(tc.from, tc.body); got != tc.want {
+			t.Errorf("a refresh from %s with %s = %s, want %s", tc.from, tc.body, got, tc.want)
+		}
+	}
+}
+
+// TestUnreadableLogins: what names no account is counted for the address alone.
+func TestUnreadableLogins(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(1), LoginIP: rate(5)})
+	for i, body := range []string{"", "junk", "{}", `{"email":1}`, `{"email":" "}`} {
+		a := g.do("POST", "/api/v1/auth/login", body)
+		if want := fmt.Sprintf(`"login-ip";r=%d;t=900`, 4-i); a.status != 200 || a.header.Get("RateLimit") != want {
+			t.Errorf("a login with %q = %d %s, want %s", body, a.status, a.header.Get("RateLimit"), want)
+		}
+	}
+	if a := g.login("ann@example.com"); a.status != 429 || !strings.HasPrefix(a.header.Get("RateLimit"), `"login-ip"`) {
+		t.Errorf("login 6 of the address = %d %s", a.status, a.header.Get("RateLimit"))
+	}
+}
+
+// TestMailLimit: both ways to have mail sent to whomever count as one.
+func TestMailLimit(t *testing.T) {
+	t.Parallel()
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Mail: rate(3)})
+	ask := func(path, from string) answer {
+		return g.do("POST", "/api/v1/auth/"+path, `{"email":"ann@example.com"}`, "X-Forwarded-For", from)
+	}
+	for i, path := range []string{"forgot-password", "resend-verification", "forgot-password"} {
+		if a := ask(path, "192.0.2.1"); a.status != 200 || a.header.Get("RateLimit-Policy") != `"mail";q=3;w=900` || a.header.Get("X-RateLimit-Remaining") != strconv.Itoa(2-i) {
+			t.Errorf("%s = %d %v", path, a.status, a.header)
+		}
+	}
+	for _, path := range []string{"forgot-password", "resend-verification"} {
+		if a := ask(path, "192.0.2.1"); a.status != 429 || a.Code != "rate_limited" || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s beyond the limit = %d %s", path, a.status, a.Code)
+		}
+	}
+	if a := ask("forgot-password", "198.51.100.1"); a.status != 200 {
+		t.Errorf("from another address = %d", a.status)
 	}
 }
 

@@ -1,45 +1,64 @@
 package limit
 
 import (
+	"container/list"
+	"slices"
 	"sync"
 	"time"
 )
 
 // Memory counts in this process. It is safe for concurrent use.
+//
+// A call takes the same short time however many keys there are: the keys of each
+// window are kept in the order of their ends, so what to forget is in front.
 type Memory struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	marks map[string][]time.Time // when requests passed, oldest first
-	swept time.Time
+	mu     sync.Mutex
+	counts map[string]*list.Element     // each of a *count
+	byEnd  map[time.Duration]*list.List // the same for each window, those that end first in front
 }
 
-// maxKeys bounds the memory: beyond it the keys that are nearest to their end
-// make room, so that strangers with many addresses cannot exhaust it.
+// count is what passed of one key. It ends when the newest mark leaves the window.
+type count struct {
+	name   string
+	window time.Duration
+	marks  []time.Time // when requests passed, oldest first; at least one
+}
+
+func (c *count) end() time.Time { return c.marks[len(c.marks)-1].Add(c.window) }
+
 const (
-	maxKeys    = 100_000
-	sweepEvery = time.Minute
+	// maxKeys bounds the memory: beyond it the keys that are nearest to their end
+	// make room, so that strangers with many addresses cannot exhaust it.
+	maxKeys = 100_000
+	// maxForgotten bounds what one call does for keys that have ended. It is more
+	// than a call can add, so they grow fewer with each.
+	maxForgotten = 8
 )
 
 // NewMemory returns an empty count.
 func NewMemory(now func() time.Time) *Memory {
-	return &Memory{now: now, marks: map[string][]time.Time{}, swept: now()}
+	return &Memory{now: now, counts: map[string]*list.Element{}, byEnd: map[time.Duration]*list.List{}}
 }
 
 // Take counts a request against every key if all of them let it pass, and
-// against none otherwise.
+// against none otherwise. More can pass only of a key that had to make room. A
+// policy must have one window at all times.
 func (m *Memory) Take(keys []Key) Decision {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = key.name("")
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	m.sweep(now)
+	m.forgetEnded(now)
 
 	var worst Decision
 	for i, key := range keys {
-		name := key.name("")
 		rate := key.Policy.Rate
-		marks := recent(m.marks[name], now.Add(-rate.Window))
-		m.marks[name] = marks
+		marks := m.marks(names[i], now.Add(-rate.Window))
 		d := Decision{Allowed: len(marks) < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-len(marks)-1), Reset: rate.Window}
 		if len(marks) > 0 {
 			d.Reset = marks[0].Add(rate.Window).Sub(now)
@@ -48,43 +67,73 @@ func (m *Memory) Take(keys []Key) Decision {
 			worst = d
 		}
 	}
-	for _, key := range keys {
-		name := key.name("")
-		switch {
-		case worst.Allowed:
-			m.marks[name] = append(m.marks[name], now)
-		case len(m.marks[name]) == 0:
-			delete(m.marks, name)
-		}
+	if !worst.Allowed {
+		return worst
+	}
+	for i, key := range keys {
+		m.add(names[i], key.Policy.Rate.Window, now)
 	}
 	return worst
 }
 
-// recent returns the marks after since, in the same memory.
-func recent(marks []time.Time, since time.Time) []time.Time {
-	for i, mark := range marks {
-		if mark.After(since) {
-			return append(marks[:0], marks[i:]...)
-		}
+// marks returns when requests of a key passed after since.
+func (m *Memory) marks(name string, since time.Time) []time.Time {
+	e := m.counts[name]
+	if e == nil {
+		return nil
 	}
-	return marks[:0]
+	c := countOf(e)
+	left := slices.IndexFunc(c.marks, func(mark time.Time) bool { return mark.After(since) })
+	if left < 0 {
+		m.forget(e)
+		return nil
+	}
+	c.marks = slices.Delete(c.marks, 0, left)
+	return c.marks
 }
 
-// sweep forgets what has left every window.
-func (m *Memory) sweep(now time.Time) {
-	if now.Sub(m.swept) < sweepEvery && len(m.marks) < maxKeys {
+// add counts a request that passes now. Its key ends last of those of its window.
+func (m *Memory) add(name string, window time.Duration, now time.Time) {
+	if e := m.counts[name]; e != nil {
+		c := countOf(e)
+		c.marks = append(c.marks, now)
+		m.byEnd[c.window].MoveToBack(e)
 		return
 	}
-	m.swept = now
-	for name, marks := range m.marks {
-		if len(marks) == 0 || now.Sub(marks[len(marks)-1]) > maxWindow {
-			delete(m.marks, name)
-		}
+	for len(m.counts) >= maxKeys {
+		m.forget(m.first())
 	}
-	for name := range m.marks {
-		if len(m.marks) < maxKeys {
+	if m.byEnd[window] == nil {
+		m.byEnd[window] = list.New()
+	}
+	m.counts[name] = m.byEnd[window].PushBack(&count{name: name, window: window, marks: []time.Time{now}})
+}
+
+func (m *Memory) forgetEnded(now time.Time) {
+	for range maxForgotten {
+		e := m.first()
+		if e == nil || countOf(e).end().After(now) {
 			return
 		}
-		delete(m.marks, name)
+		m.forget(e)
 	}
 }
+
+// first returns the key that ends first, or nil if there is none.
+func (m *Memory) first() *list.Element {
+	var first *list.Element
+	for _, ends := range m.byEnd {
+		if e := ends.Front(); e != nil && (first == nil || countOf(e).end().Before(countOf(first).end())) {
+			first = e
+		}
+	}
+	return first
+}
+
+func (m *Memory) forget(e *list.Element) {
+	c := countOf(e)
+	m.byEnd[c.window].Remove(e)
+	delete(m.counts, c.name)
+}
+
+func countOf(e *list.Element) *count { return e.Value.(*count) }

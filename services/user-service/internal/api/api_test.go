@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -240,7 +241,12 @@ func TestWhoMaySeeWhom(t *testing.T) {
 		{token.Identity{}, "GET", "/me", 401},
 		{token.Identity{}, "GET", "/" + me.UserID, 401},
 		{me, "GET", "/" + me.UserID, 200},
-		{me, "GET", "/" + strings.ToUpper(me.UserID), 200},
+		{me, "GET", "/" + strings.ToUpper(me.UserID), 404},
+		{admin, "GET", "/" + strings.ToUpper(other.UserID), 404},
+		{admin, "DELETE", "/" + strings.ToUpper(other.UserID) + "/cache", 404},
+		{admin, "GET", "/urn:uuid:" + other.UserID, 404},
+		{admin, "GET", "/?cursor=" + cursor(strings.ToUpper(other.UserID)), 400},
+		{admin, "GET", "/?cursor=" + cursor("urn:uuid:"+other.UserID), 400},
 		{me, "GET", "/" + other.UserID, 403},
 		{me, "GET", "/" + uuid.NewString(), 403},
 		{admin, "GET", "/" + other.UserID, 200},
@@ -271,6 +277,8 @@ func TestWhoMaySeeWhom(t *testing.T) {
 		t.Errorf("pages = %s, %s", first.Data, second.Data)
 	}
 }
+
+func cursor(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
 
 func TestMalformedEntryAndFlush(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,161 @@
+package limit
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// clock is a time that stands still until a test moves it.
+type clock struct{ at time.Time }
+
+func (c *clock) now() time.Time { return c.at }
+
+func newMemory() (*Memory, *clock) {
+	c := &clock{at: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}
+	return NewMemory(c.now), c
+}
+
+func key(policy string, requests int, window time.Duration, who any) []Key {
+	return []Key{{Policy: Policy{Name: policy, Rate: Rate{Requests: requests, Window: window}}, Who: fmt.Sprint(who)}}
+}
+
+func TestMemoryNeverLetsMorePass(t *testing.T) {
+	t.Parallel()
+	m, c := newMemory()
+	ann := key("login", 3, time.Minute, "ann")
+	for i, tc := range []struct {
+		later time.Duration
+		want  Decision
+	}{
+		{0, Decision{Allowed: true, Remaining: 2, Reset: time.Minute}},
+		{20 * time.Second, Decision{Allowed: true, Remaining: 1, Reset: 40 * time.Second}},
+		{20 * time.Second, Decision{Allowed: true, Remaining: 0, Reset: 20 * time.Second}},
+		{19 * time.Second, Decision{Allowed: false, Remaining: 0, Reset: time.Second}},
+		{time.Second, Decision{Allowed: true, Remaining: 0, Reset: 20 * time.Second}},
+		{19 * time.Second, Decision{Allowed: false, Remaining: 0, Reset: time.Second}},
+		{2 * time.Minute, Decision{Allowed: true, Remaining: 2, Reset: time.Minute}},
+	} {
+		c.at = c.at.Add(tc.later)
+		tc.want.Policy = ann[0].Policy
+		if got := m.Take(ann); got != tc.want {
+			t.Errorf("Take %d = %+v, want %+v", i+1, got, tc.want)
+		}
+	}
+}
+
+// TestMemoryCountsAllOrNone: a request that one key refuses uses up none.
+func TestMemoryCountsAllOrNone(t *testing.T) {
+	t.Parallel()
+	m, _ := newMemory()
+	both := append(key("login", 1, time.Minute, "ann"), key("login-ip", 3, time.Minute, "192.0.2.1")...)
+	for i, want := range []bool{true, false, false, false} {
+		if d := m.Take(both); d.Allowed != want {
+			t.Errorf("Take %d = %+v", i+1, d)
+		}
+	}
+	if d := m.Take(both[1:]); !d.Allowed || d.Remaining != 1 {
+		t.Errorf("the address' Take = %+v, want 1 remaining", d)
+	}
+}
+
+// TestMemoryForgetsByWindow: a key is kept as long as its own window, and a call
+// does only so much for those that have ended, however many they are.
+func TestMemoryForgetsByWindow(t *testing.T) {
+	t.Parallel()
+	m, c := newMemory()
+	const many = 10_000
+	for i := range many {
+		m.Take(key("general", 5, time.Minute, i))
+	}
+	for i := range 10 {
+		m.Take(key("login", 5, 15*time.Minute, i))
+	}
+	if got := len(m.counts); got != many+10 {
+		t.Fatalf("%d keys, want %d", got, many+10)
+	}
+	c.at = c.at.Add(time.Minute)
+	least := many
+	for i := range many {
+		before := len(m.counts)
+		m.Take(key("general", 5, time.Minute, "one"))
+		if gone := before - len(m.counts); gone > maxForgotten {
+			t.Fatalf("call %d forgot %d keys, want at most %d", i+1, gone, maxForgotten)
+		}
+		if least = len(m.counts); least == 11 {
+			break
+		}
+	}
+	if least != 11 {
+		t.Errorf("%d keys are left, want the 10 of the long window and the new one", least)
+	}
+	if d := m.Take(key("login", 5, 15*time.Minute, 0)); d.Remaining != 3 {
+		t.Errorf("a key of the long window was forgotten: %+v", d)
+	}
+}
+
+// TestMemoryIsBounded: a flood of new keys costs those that are nearest to their
+// end, one for one, and spares the longer windows.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	m, _ := newMemory()
+	for i := range 10 {
+		m.Take(key("login", 1, 15*time.Minute, i))
+	}
+	for i := range maxKeys {
+		m.Take(key("general", 1, time.Minute, i))
+		if len(m.counts) > maxKeys {
+			t.Fatalf("%d keys, want at most %d", len(m.counts), maxKeys)
+		}
+	}
+	if got := len(m.counts); got != maxKeys {
+		t.Errorf("%d keys, want %d: one makes room for one", got, maxKeys)
+	}
+	for i := range 10 {
+		if d := m.Take(key("login", 1, 15*time.Minute, i)); d.Allowed {
+			t.Errorf("the flood made room for login %d", i)
+		}
+	}
+	if d := m.Take(key("general", 1, time.Minute, maxKeys-1)); d.Allowed {
+		t.Errorf("the newest key made room")
+	}
+	if d := m.Take(key("general", 1, time.Minute, 0)); !d.Allowed {
+		t.Errorf("the oldest key did not make room")
+	}
+	held := 0
+	for _, ends := range m.byEnd {
+		held += ends.Len()
+	}
+	if held != len(m.counts) {
+		t.Errorf("%d keys are in the order of their ends, want %d", held, len(m.counts))
+	}
+}
+
+// TestMemoryKeepsWhatIsUsed: a key that counts again ends later than those that
+// came after it.
+func TestMemoryKeepsWhatIsUsed(t *testing.T) {
+	t.Parallel()
+	m, c := newMemory()
+	m.Take(key("general", 2, time.Minute, "ann"))
+	for i := range maxKeys - 1 {
+		m.Take(key("general", 2, time.Minute, i))
+	}
+	c.at = c.at.Add(time.Second)
+	m.Take(key("general", 2, time.Minute, "ann"))
+	for i := range 100 {
+		m.Take(key("general", 2, time.Minute, fmt.Sprint("new ", i)))
+	}
+	if d := m.Take(key("general", 2, time.Minute, "ann")); d.Allowed {
+		t.Errorf("Take = %+v: the key that was used last made room", d)
+	}
+}
+
+func BenchmarkMemoryFull(b *testing.B) {
+	m, _ := newMemory()
+	for i := range maxKeys {
+		m.Take(key("general", 1, time.Minute, i))
+	}
+	for i := 0; b.Loop(); i++ {
+		m.Take(key("general", 1, time.Minute, maxKeys+i))
+	}
+}
