@@ -34,7 +34,7 @@ func TestRefreshRotation(t *testing.T) {
 	s.want(s.refresh(r0), 401, "session_revoked") // the grace raises nothing from the dead
 
 	got := names(s.events(event.Audit))
-	want := []string{"user.signed_up", "session.refreshed", "session.refreshed", "session.refreshed", "session.refresh_reused", "session.revoked"}
+	want := []string{"user.signed_up", "session.refreshed", "session.refreshed", "session.refreshed", "session.refresh_reused", "session.revoked", "request.refused", "request.refused"}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit = %v, want %v", got, want)
 	}

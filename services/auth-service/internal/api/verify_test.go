@@ -81,8 +81,13 @@ func TestVerifyEmail(t *testing.T) {
 		t.Errorf("answers = %v", count)
 	}
 	s.want(s.call("POST", "/verify-email", "", fields{"token": "unknown"}), 400, "token_invalid")
-	if got := names(s.events(event.Audit)); !slices.Equal(got, []string{"user.signed_up", "user.email_verified"}) {
-		t.Errorf("audit = %v", got)
+	want := []string{"user.email_verified", "user.signed_up"}
+	for range 20 {
+		want = append([]string{"request.refused"}, want...)
+	}
+	got := names(s.events(event.Audit))
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("audit = %v, want %v", got, want)
 	}
 
 	late := s.verifyLink("bob@example.com")
