@@ -109,14 +109,22 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 	if err := cmd.Start(); err != nil {
 		return process{}, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	p := process{url: "http://" + addr, stop: func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // If it has gone, Wait says so.
-		_ = cmd.Wait()                          // Its end is no figure.
+		_ = cmd.Process.Signal(syscall.SIGTERM) // If it has gone, ended says so.
+		<-ended                                 // Its end is no figure.
 	}}
 	if ready == "" {
 		ready = p.url
 	}
 	err = await(ctx, func() (bool, error) {
+		select {
+		case err := <-ended:
+			ended <- err
+			return false, fmt.Errorf("%s ended: %w", cmd.Path, err)
+		default:
+		}
 		res, err := http.Get(ready) //nolint:noctx // await gives up.
 		if err != nil {
 			return false, nil //nolint:nilerr // It is not up yet.
