@@ -21,9 +21,9 @@ import (
 	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
-// TestRedisUsers is SEC-73: a service that was taken over can reach its own
+// TestSEC73RedisUsers is SEC-73: a service that was taken over can reach its own
 // streams and keys and no others. It runs the script of the deployment.
-func TestRedisUsers(t *testing.T) {
+func TestSEC73RedisUsers(t *testing.T) {
 	t.Parallel()
 	port, err := localserver.FreePort(t.Context())
 	if err != nil {

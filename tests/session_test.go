@@ -23,9 +23,9 @@ var ownRoutes = map[string]string{
 	"audit-service": "/api/v1/audit/me",
 }
 
-// TestRevocationReachesEveryService is SEC-13: behind the gateway and without
+// TestSEC13RevocationReachesEveryService is SEC-13: behind the gateway and without
 // it, and still after every process was killed.
-func TestRevocationReachesEveryService(t *testing.T) {
+func TestSEC13RevocationReachesEveryService(t *testing.T) {
 	c := newClient(t)
 	c.signup(newEmail())
 	ended := func() error {
@@ -59,8 +59,8 @@ func TestRevocationReachesEveryService(t *testing.T) {
 	eventually(t, ended)
 }
 
-// TestDeletedAccountIsForgotten has every service erase what it held, by event.
-func TestDeletedAccountIsForgotten(t *testing.T) {
+// TestSEC70DeletedAccountIsForgotten has every service erase what it held, by event.
+func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 	t.Parallel()
 	c, admin, email := newClient(t), newAdmin(t), newEmail()
 	me := c.signup(email)

@@ -105,6 +105,7 @@ func launch(dir string) (*launched, error) {
 		"GENERAL_RATE_LIMIT=100000/1m",
 		"LOGIN_IP_RATE_LIMIT=10000/1m",
 		"REFRESH_IP_RATE_LIMIT=10000/1m",
+		"MAIL_RATE_LIMIT=10000/1m",
 		"REFRESH_GRACE=2s",
 	)
 	if err := l.cmd.Start(); err != nil {

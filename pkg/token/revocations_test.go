@@ -30,7 +30,7 @@ func ended(t testing.TB, load token.LoadSnapshot) *token.Revocations {
 
 // SEC-13: a token of a session that was ended is refused although it has not
 // expired, whichever way the news came.
-func TestRevokedSessionIsRefused(t *testing.T) {
+func TestSEC13RevokedSessionIsRefused(t *testing.T) {
 	t.Parallel()
 	issuer := testkit.NewIssuer(t)
 	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), time.Now)

@@ -79,8 +79,8 @@ func TestVerifyReturnsTheIdentity(t *testing.T) {
 	}
 }
 
-// TestVerifyRefuses covers SEC-01 to SEC-09 as far as a verifier goes.
-func TestVerifyRefuses(t *testing.T) {
+// TestSEC01To09VerifyRefuses covers SEC-01 to SEC-09 as far as a verifier goes.
+func TestSEC01To09VerifyRefuses(t *testing.T) {
 	t.Parallel()
 	key, stranger := newKey(t), newKey(t)
 	v := token.NewVerifier(keys{"k": key.Public()}, none(t), testkit.Expected, time.Now)
@@ -204,7 +204,7 @@ func (s *jwksServer) publish(t *testing.T, keys map[string]crypto.PublicKey) {
 	s.set.Store(&set)
 }
 
-func TestJWKSRotatesWithoutRefusingAnybody(t *testing.T) {
+func TestSEC11JWKSRotatesWithoutRefusingAnybody(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	now := time.Now()
@@ -246,7 +246,7 @@ func TestJWKSRotatesWithoutRefusingAnybody(t *testing.T) {
 	}
 }
 
-func TestJWKSHoldsNothingPrivate(t *testing.T) {
+func TestSEC10JWKSHoldsNothingPrivate(t *testing.T) {
 	t.Parallel()
 	set, err := token.MarshalJWKS(keys{"k": newKey(t).Public()})
 	if err != nil {

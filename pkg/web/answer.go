@@ -86,13 +86,18 @@ func ProblemOf(ctx context.Context, err error) *problem.Problem {
 	return p
 }
 
-// Answered marks the error of a handler that has answered in its own way, such as
-// with a page: Fail logs it like any other and sends nothing.
-func Answered(err error) error { return answered{err} }
+// WithPage returns err for people with a browser: Fail answers with show in place
+// of the envelope. show fails before it writes or not at all.
+func WithPage(err error, show func(w http.ResponseWriter, status int) error) error {
+	return withPage{err, show}
+}
 
-type answered struct{ error }
+type withPage struct {
+	error
+	show func(w http.ResponseWriter, status int) error
+}
 
-func (a answered) Unwrap() error { return a.error }
+func (p withPage) Unwrap() error { return p.error }
 
 // Fail answers with ProblemOf err. What is no problem is logged in full.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -108,9 +113,6 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		info.log.WarnContext(ctx, "request failed", "error", err.Error())
 	}
 	info.code = p.Code
-	if _, done := errors.AsType[answered](err); done {
-		return
-	}
 
 	status := Status(p.Kind)
 	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
@@ -118,6 +120,13 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if wait := p.RetryAfter; wait > 0 || status >= http.StatusBadGateway || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	}
+	if page, ok := errors.AsType[withPage](err); ok {
+		fault := page.show(w, status)
+		if fault == nil {
+			return
+		}
+		info.log.ErrorContext(ctx, "page not shown", "error", fault.Error())
 	}
 	detail := ""
 	if info.development && err.Error() != p.Error() {

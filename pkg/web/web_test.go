@@ -131,8 +131,8 @@ func (e *edge) do(t *testing.T, method, path, body string, header ...string) (*h
 	return res, a
 }
 
-// TestStrictBodies is SEC-48.
-func TestStrictBodies(t *testing.T) {
+// TestSEC48StrictBodies is SEC-48.
+func TestSEC48StrictBodies(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
 	deep := strings.Repeat(`{"a":`, 33) + "1" + strings.Repeat("}", 33)
@@ -324,9 +324,9 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// TestAccessLog is SEC-64 and SEC-65: one parseable line a request, ids in it,
+// TestSEC64And65AccessLog is SEC-64 and SEC-65: one parseable line a request, ids in it,
 // no secret.
-func TestAccessLog(t *testing.T) {
+func TestSEC64And65AccessLog(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
 	raw := e.issuer.Token(token.Identity{UserID: "user-1"})

@@ -122,7 +122,7 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 		select {
 		case err := <-ended:
 			ended <- err
-			return false, fmt.Errorf("%s ended: %w", cmd.Path, err)
+			return false, errors.Join(fmt.Errorf("%s ended", cmd.Path), err)
 		default:
 		}
 		res, err := http.Get(ready) //nolint:noctx // await gives up.

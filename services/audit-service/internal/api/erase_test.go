@@ -9,7 +9,7 @@ import (
 
 // The facts of a deleted account stay, without what says who it was, whether
 // they come before the deletion or after it.
-func TestDeletedUserIsErased(t *testing.T) {
+func TestSEC70DeletedUserIsErased(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	const gone = "01926f39-0000-7000-8000-000000000001"

@@ -66,8 +66,8 @@ var mayCall = map[string]string{
 	"POST /users/{id}/revoke-sessions":      admins,
 }
 
-// TestAccess is SEC-51: the whole table of routes, by everybody who may come.
-func TestAccess(t *testing.T) {
+// TestSEC51Access is SEC-51: the whole table of routes, by everybody who may come.
+func TestSEC51Access(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	routes := api.Routes(s.accounts, nil, api.Site{})
@@ -158,8 +158,8 @@ func (s *service) login(email string) answer {
 	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
 }
 
-// TestDenialsAreRecorded is SEC-79: who asked for what is not theirs.
-func TestDenialsAreRecorded(t *testing.T) {
+// TestSEC79DenialsAreRecorded is SEC-79: who asked for what is not theirs.
+func TestSEC79DenialsAreRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	someone := s.signup(newEmail()).Data

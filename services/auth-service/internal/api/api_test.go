@@ -46,9 +46,9 @@ func TestSignup(t *testing.T) {
 	}
 }
 
-// TestNothingSecretIsStoredOrSent is SEC-65: the outbox is read by Redis, the
+// TestSEC65NothingSecretIsStoredOrSent is SEC-65: the outbox is read by Redis, the
 // audit log and whoever can look at them.
-func TestNothingSecretIsStoredOrSent(t *testing.T) {
+func TestSEC65NothingSecretIsStoredOrSent(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	a := s.signup("ann@example.com")
@@ -73,7 +73,7 @@ func TestNothingSecretIsStoredOrSent(t *testing.T) {
 	}
 }
 
-func TestSignupRefuses(t *testing.T) {
+func TestSEC21To25And49SignupRefuses(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for name, tc := range map[string]struct {
@@ -119,7 +119,7 @@ func TestSignupRefuses(t *testing.T) {
 	}
 }
 
-func TestTheSameAddressInAnotherForm(t *testing.T) {
+func TestSEC25TheSameAddressInAnotherForm(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.signup("bob@exämple.de")
@@ -164,7 +164,7 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-func TestFirstAdmin(t *testing.T) {
+func TestSEC37FirstAdmin(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	in := account.SignUp{Email: "root@example.com", Password: goodPassword, Name: "Root"}

@@ -24,9 +24,9 @@ func (s *service) try(email, secret string) answer {
 	return s.call("POST", "/login", "", fields{"email": email, "password": secret})
 }
 
-// TestBruteForce is SEC-31: guessing gets slower and slower, from however many
+// TestSEC31BruteForce is SEC-31: guessing gets slower and slower, from however many
 // networks, and the owner gets in where they are known.
-func TestBruteForce(t *testing.T) {
+func TestSEC31BruteForce(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	home := s.at("192.0.2.1")
@@ -64,7 +64,7 @@ func TestBruteForce(t *testing.T) {
 }
 
 // From the owner's own network somebody can guess as often as from any other.
-func TestBruteForceFromAKnownNetwork(t *testing.T) {
+func TestSEC31BruteForceFromAKnownNetwork(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	home := s.at("2001:db8:1:2::1")
@@ -78,7 +78,7 @@ func TestBruteForceFromAKnownNetwork(t *testing.T) {
 
 // Many guesses at once are as many as one after the other, and whoever has a token
 // cannot guess the password with it either.
-func TestBruteForceAtOnce(t *testing.T) {
+func TestSEC31BruteForceAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -106,7 +106,7 @@ func TestBruteForceAtOnce(t *testing.T) {
 
 // Unknown addresses are limited as well: a limit that only accounts have would
 // tell which they are.
-func TestBruteForceOnNobody(t *testing.T) {
+func TestSEC31BruteForceOnNobody(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for range 10 {
@@ -119,7 +119,7 @@ func TestBruteForceOnNobody(t *testing.T) {
 const freeAttempts = 10
 
 // A password that could not be checked, because the machine is busy, was no guess.
-func TestBusyIsNoFailure(t *testing.T) {
+func TestSEC83BusyIsNoFailure(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {
 		cfg.Hasher = password.NewHasher(password.Config{Params: password.Standard, Concurrency: 1, Queue: 1})
@@ -150,10 +150,10 @@ func TestBusyIsNoFailure(t *testing.T) {
 	s.want(s.try("ann@example.com", goodPassword), 200, "")
 }
 
-// TestLoginTellsNothing is SEC-26: an address without an account and a wrong
+// TestSEC26LoginTellsNothing is SEC-26: an address without an account and a wrong
 // password look the same and take the same time. The times are compared by rank
 // (Mann-Whitney), in an order that is mixed.
-func TestLoginTellsNothing(t *testing.T) {
+func TestSEC26LoginTellsNothing(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {
 		cfg.Hasher = password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 1000})

@@ -50,7 +50,7 @@ func (s *service) during(change, accountID string, request func() answer) answer
 
 // A login gets the rights that the account has at its end: SEC-14 and SEC-51 for
 // somebody who loses them while the password is hashed.
-func TestLoginDuringAChange(t *testing.T) {
+func TestSEC14LoginDuringAChange(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.admin()
@@ -73,7 +73,7 @@ func TestLoginDuringAChange(t *testing.T) {
 
 // An id has one form. In another one it would be compared with itself in vain, or
 // be none to Postgres (SEC-50, SEC-51).
-func TestOtherFormsOfAnID(t *testing.T) {
+func TestSEC50OtherFormsOfAnID(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	root, _ := s.admin(), s.admin()
@@ -101,7 +101,7 @@ func (s *service) changeEmail(bearer, to string) {
 
 // Somebody who has the password and a session can move the account, but not keep
 // it: neither by moving it on and taking that back, nor by a factor (SEC-36).
-func TestThiefOfAnAddress(t *testing.T) {
+func TestSEC36ThiefOfAnAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.verified("ann@example.com")
@@ -128,7 +128,7 @@ func TestThiefOfAnAddress(t *testing.T) {
 
 // Who moves an account from an address that nobody proved to own gives whoever
 // has it no way in.
-func TestUnprovedAddressIsToldOnly(t *testing.T) {
+func TestSEC36UnprovedAddressIsToldOnly(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("mistyped@example.com").Data.Tokens
@@ -139,7 +139,7 @@ func TestUnprovedAddressIsToldOnly(t *testing.T) {
 
 // An account that somebody made with another's address has no way in for them once
 // its owner has proved to read the mail.
-func TestPreparedAccount(t *testing.T) {
+func TestSEC30PreparedAccount(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	stranger := s.signup("victim@example.com").Data
@@ -156,7 +156,7 @@ func TestPreparedAccount(t *testing.T) {
 }
 
 // A sign-in that waits for its second factor ends with the password it began with.
-func TestChallengeEndsWithThePassword(t *testing.T) {
+func TestSEC14ChallengeEndsWithThePassword(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.verified("ann@example.com")
@@ -171,7 +171,7 @@ func TestChallengeEndsWithThePassword(t *testing.T) {
 }
 
 // In Strict mode a login tells as little as the sign-up (SEC-27).
-func TestStrictLogin(t *testing.T) {
+func TestSEC27StrictLogin(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Mode, cfg.RequireVerified = account.Strict, true })
 	if _, err := s.accounts.CreateAdmin(t.Context(), account.SignUp{Email: "taken@example.com", Password: goodPassword, Name: "x"}); err != nil {
@@ -188,7 +188,7 @@ func TestStrictLogin(t *testing.T) {
 
 // What somebody does with an account of their own fills no stranger's mailbox
 // (SEC-34).
-func TestNoticesToAStranger(t *testing.T) {
+func TestSEC34NoticesToAStranger(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	victim := s.signup("victim@example.com").Data.Tokens
@@ -213,7 +213,7 @@ func TestNoticesToAStranger(t *testing.T) {
 
 // Strangers who ask for mails leave some for the owner, who asks from where they
 // are known.
-func TestMailsAreLeftForTheOwner(t *testing.T) {
+func TestSEC34MailsAreLeftForTheOwner(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	home, away := s.at("192.0.2.1"), s.at("198.51.100.1")
@@ -228,7 +228,7 @@ func TestMailsAreLeftForTheOwner(t *testing.T) {
 
 // Who knows the password and guesses at the code does not lock the owner out where
 // they are known (SEC-31).
-func TestGuessesAtTheCode(t *testing.T) {
+func TestSEC31GuessesAtTheCode(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	home, thief := s.at("192.0.2.1"), s.at("198.51.100.1")
@@ -303,7 +303,7 @@ func TestImportRefusesWhatIsNoUse(t *testing.T) {
 }
 
 // Who may not guess any more is told in the owner's own feed.
-func TestBlockedGuessesAreTheOwners(t *testing.T) {
+func TestSEC79BlockedGuessesAreTheOwners(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.User

@@ -59,8 +59,8 @@ func (s *service) parallel(path string, body fields) map[string]int {
 	return count
 }
 
-// TestResetPassword is SEC-29 and SEC-30.
-func TestResetPassword(t *testing.T) {
+// TestSEC29And30ResetPassword is SEC-29 and SEC-30.
+func TestSEC29And30ResetPassword(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data
@@ -99,8 +99,8 @@ func TestResetPassword(t *testing.T) {
 	s.want(reset(late, goodPassword), 410, "token_expired")
 }
 
-// TestNobodyHasTheAddress is SEC-28: the answer is the same, and nothing is mailed.
-func TestNobodyHasTheAddress(t *testing.T) {
+// TestSEC28NobodyHasTheAddress is SEC-28: the answer is the same, and nothing is mailed.
+func TestSEC28NobodyHasTheAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.signup("ann@example.com")
@@ -121,8 +121,8 @@ func TestNobodyHasTheAddress(t *testing.T) {
 	}
 }
 
-// TestMailBombing is SEC-34.
-func TestMailBombing(t *testing.T) {
+// TestSEC34MailBombing is SEC-34.
+func TestSEC34MailBombing(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.signup("ann@example.com")
@@ -185,7 +185,7 @@ func TestResendVerification(t *testing.T) {
 	}
 }
 
-func TestChangePassword(t *testing.T) {
+func TestSEC14ChangePassword(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	here := s.signup("ann@example.com").Data.Tokens
@@ -212,8 +212,8 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// TestChangeEmail is SEC-36: confirmed on the new address, told to the old.
-func TestChangeEmail(t *testing.T) {
+// TestSEC36ChangeEmail is SEC-36: confirmed on the new address, told to the old.
+func TestSEC36ChangeEmail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.verified("ann@example.com").Data
@@ -268,9 +268,9 @@ func TestAddressIsTakenMeanwhile(t *testing.T) {
 	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": confirm}), 409, "email_taken")
 }
 
-// TestStrictSignUp is SEC-27: only the owner of an address learns whether it has
+// TestSEC27StrictSignUp is SEC-27: only the owner of an address learns whether it has
 // an account.
-func TestStrictSignUp(t *testing.T) {
+func TestSEC27StrictSignUp(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.Strict })
 	in := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}

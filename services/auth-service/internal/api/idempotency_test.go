@@ -13,9 +13,9 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// TestParallelSignups is SEC-82: one account, one mail, one event, with a key and
+// TestSEC82ParallelSignups is SEC-82: one account, one mail, one event, with a key and
 // without.
-func TestParallelSignups(t *testing.T) {
+func TestSEC82ParallelSignups(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]string{"without a key": "", "with a key": "6a1f"} {
 		t.Run(name, func(t *testing.T) {
@@ -51,8 +51,8 @@ func TestParallelSignups(t *testing.T) {
 	}
 }
 
-// TestIdempotencyKey is SEC-81.
-func TestIdempotencyKey(t *testing.T) {
+// TestSEC81IdempotencyKey is SEC-81.
+func TestSEC81IdempotencyKey(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	once := s.with("Idempotency-Key", "a-key")

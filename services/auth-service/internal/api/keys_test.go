@@ -28,10 +28,10 @@ func header(t *testing.T, raw string) (h struct{ Kid, Alg, Typ string }) {
 	return h
 }
 
-// TestKeyRotation is SEC-11: through a rotation to another algorithm, no token is
+// TestSEC11KeyRotation is SEC-11: through a rotation to another algorithm, no token is
 // refused by a service that fetches the keys, and the old key can go when its
 // tokens have expired.
-func TestKeyRotation(t *testing.T) {
+func TestSEC11KeyRotation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	quiet := token.NewRevocations(func(context.Context, time.Time) (token.Snapshot, error) { return token.Snapshot{AsOf: s.time()}, nil }, testkit.Log(t), s.time)

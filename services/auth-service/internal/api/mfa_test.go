@@ -38,8 +38,8 @@ func (s *service) challenge(mfaToken, code string) answer {
 	return s.call("POST", "/mfa/challenge", "", fields{"mfaToken": mfaToken, "code": code})
 }
 
-// TestTOTP is SEC-35.
-func TestTOTP(t *testing.T) {
+// TestSEC35TOTP is SEC-35.
+func TestSEC35TOTP(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -92,7 +92,7 @@ func TestTOTP(t *testing.T) {
 }
 
 // A sign-in has five tries; and all sign-ins of an account together are slowed.
-func TestGuessingCodes(t *testing.T) {
+func TestSEC35GuessingCodes(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	_, secret, _ := s.enrol(s.signup("ann@example.com").Data.Tokens.AccessToken)
@@ -115,7 +115,7 @@ func TestGuessingCodes(t *testing.T) {
 	s.want(s.challenge("nonsense", "000000"), 410, "mfa_token_expired")
 }
 
-func TestRecoveryCodes(t *testing.T) {
+func TestSEC35RecoveryCodes(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -139,9 +139,9 @@ func TestRecoveryCodes(t *testing.T) {
 	}
 }
 
-// TestReauthentication is SEC-36: an old session is no proof, and with a second
+// TestSEC36Reauthentication is SEC-36: an old session is no proof, and with a second
 // factor the password alone is none.
-func TestReauthentication(t *testing.T) {
+func TestSEC36Reauthentication(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -196,7 +196,7 @@ func TestReauthentication(t *testing.T) {
 }
 
 // A reset of the password by mail is no way around the second factor (SEC-30).
-func TestResetKeepsTheSecondFactor(t *testing.T) {
+func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.enrol(s.signup("ann@example.com").Data.Tokens.AccessToken)

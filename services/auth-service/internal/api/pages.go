@@ -151,7 +151,7 @@ func landing(f flow) web.Handler {
 		}
 		form, err := f.fill(r.Context(), secret)
 		if err != nil {
-			return f.refuse(w, r, err)
+			return f.refuse(r, err)
 		}
 		return f.show(w, http.StatusOK, form)
 	}
@@ -166,9 +166,9 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
 			if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-				return f.refuse(w, r, problem.ErrTooLarge)
+				return f.refuse(r, problem.ErrTooLarge)
 			}
-			return f.refuse(w, r, problem.ErrMalformedBody)
+			return f.refuse(r, problem.ErrMalformedBody)
 		}
 		secret := r.PostForm.Get("token")
 		err := f.use(r.Context(), secret, r.PostForm.Get("password"))
@@ -176,18 +176,18 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 			return f.show(w, http.StatusOK, f.done)
 		}
 		if !mendable(err) {
-			return f.refuse(w, r, err)
+			return f.refuse(r, err)
 		}
 		again, linkErr := f.fill(r.Context(), secret)
 		if linkErr != nil {
-			return f.refuse(w, r, linkErr)
+			return f.refuse(r, linkErr)
 		}
 		p := problem.From(err)
 		again.Fault = p.Message
 		if len(p.Fields) > 0 {
 			again.Fault = p.Fields[0].Message
 		}
-		return f.show(w, fail(w, r, err), again)
+		return f.fail(err, again)
 	}
 }
 
@@ -198,8 +198,7 @@ func mendable(err error) bool {
 }
 
 // refuse shows what went wrong, and what to do about it.
-func (f flow) refuse(w http.ResponseWriter, r *http.Request, err error) error {
-	status := fail(w, r, err)
+func (f flow) refuse(r *http.Request, err error) error {
 	p := page{Title: "This did not work", Message: "Open the link from the mail again."}
 	switch {
 	case errors.Is(err, account.ErrTokenInvalid):
@@ -208,29 +207,16 @@ func (f flow) refuse(w http.ResponseWriter, r *http.Request, err error) error {
 		p = page{Title: "This link has expired", Message: f.expired}
 	case errors.Is(err, account.ErrEmailTaken):
 		p = page{Title: "Another account has this address", Message: f.taken}
-	case status >= http.StatusInternalServerError:
+	case web.Status(web.ProblemOf(r.Context(), err).Kind) >= http.StatusInternalServerError:
 		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link from the mail again."
 	}
-	return f.show(w, status, p)
+	return f.fail(err, p)
 }
 
-// fail is web.Fail for somebody who is to see a page: it logs, sets the headers and
-// returns the status.
-func fail(w http.ResponseWriter, r *http.Request, err error) int {
-	u := unseen{ResponseWriter: w}
-	web.Fail(&u, r, err)
-	return u.status
+// fail returns err for the edge to answer with a page.
+func (f flow) fail(err error, p page) error {
+	return web.WithPage(err, func(w http.ResponseWriter, status int) error { return f.show(w, status, p) })
 }
-
-// unseen is an answer of which only the headers are used.
-type unseen struct {
-	http.ResponseWriter
-	status int
-}
-
-func (u *unseen) WriteHeader(status int) { u.status = status }
-
-func (u *unseen) Write(body []byte) (int, error) { return len(body), nil }
 
 func isForm(r *http.Request) bool {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))

@@ -8,10 +8,10 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestEverythingIsRecorded is SEC-79: each request that changes something, is
+// TestSEC79EverythingIsRecorded is SEC-79: each request that changes something, is
 // refused, or looks at somebody else leaves an event, and only what is wrong in
 // form does not.
-func TestEverythingIsRecorded(t *testing.T) {
+func TestSEC79EverythingIsRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	root := s.admin()

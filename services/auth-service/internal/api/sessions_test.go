@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestRefreshRotation is SEC-15 and SEC-16 in sequence.
-func TestRefreshRotation(t *testing.T) {
+// TestSEC15RefreshRotation is SEC-15 and SEC-16 in sequence.
+func TestSEC15RefreshRotation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	r0 := s.signup("ann@example.com").Data.Tokens.RefreshToken
@@ -43,7 +43,7 @@ func TestRefreshRotation(t *testing.T) {
 	}
 }
 
-func TestRefreshAfterTheGrace(t *testing.T) {
+func TestSEC15RefreshAfterTheGrace(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	r0 := s.signup("ann@example.com").Data.Tokens.RefreshToken
@@ -53,8 +53,8 @@ func TestRefreshAfterTheGrace(t *testing.T) {
 	s.want(s.refresh(r1), 401, "session_revoked")
 }
 
-// TestParallelRefreshes is SEC-16: one rotation, everybody gets its successor.
-func TestParallelRefreshes(t *testing.T) {
+// TestSEC16ParallelRefreshes is SEC-16: one rotation, everybody gets its successor.
+func TestSEC16ParallelRefreshes(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	r0 := s.signup("ann@example.com").Data.Tokens.RefreshToken
@@ -78,7 +78,7 @@ func TestParallelRefreshes(t *testing.T) {
 	}
 }
 
-func TestRefreshRefuses(t *testing.T) {
+func TestSEC05RefreshRefuses(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	a := s.signup("ann@example.com")
@@ -101,8 +101,8 @@ func TestRefreshRefuses(t *testing.T) {
 	s.want(s.refresh(refreshToken), 401, "refresh_token_expired")
 }
 
-// TestSessionsEnd is SEC-12: however often it is refreshed.
-func TestSessionsEnd(t *testing.T) {
+// TestSEC12SessionsEnd is SEC-12: however often it is refreshed.
+func TestSEC12SessionsEnd(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	refreshToken := s.signup("ann@example.com").Data.Tokens.RefreshToken
@@ -114,7 +114,7 @@ func TestSessionsEnd(t *testing.T) {
 	s.want(s.refresh(refreshToken), 401, "refresh_token_expired")
 }
 
-func TestLogout(t *testing.T) {
+func TestSEC13Logout(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	first := s.signup("ann@example.com").Data.Tokens

@@ -9,8 +9,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestChangeOfRights is SEC-14: it takes effect on living sessions at once.
-func TestChangeOfRights(t *testing.T) {
+// TestSEC14ChangeOfRights is SEC-14: it takes effect on living sessions at once.
+func TestSEC14ChangeOfRights(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		change fields
@@ -101,7 +101,7 @@ func TestChangeOfRightsIsChecked(t *testing.T) {
 }
 
 // Two administrators who take each other's rights at the same time: one stays.
-func TestLastAdminOfTwoStays(t *testing.T) {
+func TestSEC51LastAdminOfTwoStays(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		s := newService(t)
@@ -206,9 +206,9 @@ func TestEndSessions(t *testing.T) {
 	s.want(s.call("POST", "/users/nobody/revoke-sessions", root.AccessToken, nil), 404, "account_not_found")
 }
 
-// TestDeletedAccount is SEC-14 as well: nothing of it works any more, and every
+// TestSEC14And70DeletedAccount is SEC-14 as well: nothing of it works any more, and every
 // service is told to forget it.
-func TestDeletedAccount(t *testing.T) {
+func TestSEC14And70DeletedAccount(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	root := s.admin()

@@ -52,8 +52,8 @@ func (s *service) link(kind event.Payload, to string, n int) string {
 	return found[n-1]
 }
 
-// TestVerifyEmail is SEC-29 for verification links.
-func TestVerifyEmail(t *testing.T) {
+// TestSEC29VerifyEmail is SEC-29 for verification links.
+func TestSEC29VerifyEmail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	link := s.verifyLink("ann@example.com")

@@ -46,8 +46,11 @@ func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 		Subjects   []string `json:"subject_types_supported"`
 		Claims     []string `json:"claims_supported"`
 	}{
-		a.site.Issuer, strings.TrimSuffix(a.site.BaseURL, "/") + "/.well-known/jwks.json", []string{"ES256", "EdDSA"}, []string{"public"},
-		[]string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "email", "name"},
+		Issuer:     a.site.Issuer,
+		JWKSURI:    strings.TrimSuffix(a.site.BaseURL, "/") + "/.well-known/jwks.json",
+		Algorithms: []string{"ES256", "EdDSA"},
+		Subjects:   []string{"public"},
+		Claims:     []string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "email", "name"},
 	})
 	if err != nil {
 		return err

@@ -73,8 +73,8 @@ func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 	}
 }
 
-// TestFullQueue is SEC-83: beyond the queue there is an answer at once.
-func TestFullQueue(t *testing.T) {
+// TestSEC83FullQueue is SEC-83: beyond the queue there is an answer at once.
+func TestSEC83FullQueue(t *testing.T) {
 	t.Parallel()
 	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 2})
 	var wg sync.WaitGroup
@@ -103,7 +103,7 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
-func TestNormalize(t *testing.T) {
+func TestSEC21To23Normalize(t *testing.T) {
 	t.Parallel()
 	if got, fault := password.Normalize("password", "ﬁsh"); got != "fish" || fault != nil {
 		t.Errorf("Normalize = %q, %v", got, fault)
@@ -151,11 +151,11 @@ func TestNewBcryptHashes(t *testing.T) {
 	}
 }
 
-// TestFailuresTakeTheSameTime is SEC-26 where an earlier system left hashes of
+// TestSEC26FailuresTakeTheSameTime is SEC-26 where an earlier system left hashes of
 // bcrypt: neither its accounts nor ours nor none can be told by time.
 //
 //nolint:paralleltest // What runs beside it would be measured.
-func TestFailuresTakeTheSameTime(t *testing.T) {
+func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
 	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 10})
 	h.Expect(6)
 	own, err := h.Hash(t.Context(), "correct horse")

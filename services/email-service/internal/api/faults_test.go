@@ -235,8 +235,8 @@ func TestExpiredLink(t *testing.T) {
 	s.wantMails(to, 1)
 }
 
-// TestLogsTellNoSecret is SEC-65.
-func TestLogsTellNoSecret(t *testing.T) {
+// TestSEC65LogsTellNoSecret is SEC-65.
+func TestSEC65LogsTellNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newServiceWithout(t)
 	var lines syncBuffer

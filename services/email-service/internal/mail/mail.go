@@ -162,15 +162,7 @@ func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 		return fmt.Errorf("%w: there is no mail for %s", event.ErrMalformed, e.Name)
 	}
 	if kind.path == "" {
-		var to struct {
-			Email string `json:"email"`
-		}
-		if err := json.Unmarshal(e.Data, &to); err != nil {
-			return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
-		}
-		return m.send(ctx, e, to.Email, kind.templates, content{
-			At: e.OccurredAt.UTC().Format(timeFormat), IP: e.IP, Link: m.baseURL,
-		})
+		return m.notice(ctx, e, kind.templates)
 	}
 	link, err := event.DecodeLink(e)
 	if err != nil {
@@ -189,6 +181,30 @@ func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 		expires: link.ExpiresAt,
 	})
 }
+
+// notice sends a mail without a link.
+func (m *Mailer) notice(ctx context.Context, e event.Event, t *templates) error {
+	var about struct {
+		Email  string `json:"email"`
+		Method string `json:"method"`
+		Kind   string `json:"kind"`
+	}
+	if err := json.Unmarshal(e.Data, &about); err != nil {
+		return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
+	}
+	c := content{
+		At: e.OccurredAt.UTC().Format(timeFormat), IP: e.IP, Method: about.Method,
+		Kind: about.Kind, Factor: factor(about.Kind), ByAdmin: byAdmin(e),
+	}
+	if c.ByAdmin {
+		c.IP = "" // It is not the owner's, and none of their business.
+	}
+	return m.send(ctx, e, about.Email, t, c)
+}
+
+// byAdmin says whether somebody else acted on the account of whom e speaks, which
+// only administrators can.
+func byAdmin(e event.Event) bool { return e.Actor.ID != "" && e.Actor.ID != e.Subject }
 
 const timeFormat = "2 January 2006, 15:04 MST"
 

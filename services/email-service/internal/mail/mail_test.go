@@ -82,43 +82,87 @@ func TestHowMailsRead(t *testing.T) {
 			Token: sealer.Seal("a-token&b=<c>", event.LinkContext(kind, subject)),
 		}
 	}
-	for name, write := range map[string]func() error{
-		"verification": func() error {
-			return mailer.Mail(t.Context(), told(event.UserVerificationRequested(linkOf(event.UserVerificationRequested{}))))
+	enrolled := func(kind string) event.Event {
+		return told(event.MFAEnrolled{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
+	}
+	removed := func(kind string) event.Event {
+		return told(event.MFARemoved{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
+	}
+	for name, tc := range map[string]struct {
+		told              event.Event
+		template, subject string
+	}{
+		"verification":   {told(event.UserVerificationRequested(linkOf(event.UserVerificationRequested{}))), "verification", "Confirm your email address"},
+		"reset_password": {told(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))), "reset_password", "Choose a new password"},
+		"email_change":   {told(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))), "email_change", "Confirm your new email address"},
+		"email_changed":  {told(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))), "email_changed", "Your email address was changed"},
+		"email_left":     {told(event.UserEmailLeft{Email: "ann@example.org"}), "email_left", "An account does not use this address any more"},
+		"password_changed": {
+			told(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},
-		"reset_password": func() error {
-			return mailer.Mail(t.Context(), told(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))))
+		"password_reset": {
+			told(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},
-		"email_change": func() error {
-			return mailer.Mail(t.Context(), told(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))))
-		},
-		"email_changed": func() error {
-			return mailer.Mail(t.Context(), told(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))))
-		},
-		"password_changed": func() error {
-			return mailer.Mail(t.Context(), told(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}))
-		},
-		"mfa_enrolled": func() error {
-			return mailer.Mail(t.Context(), told(event.MFAEnrolled{FactorID: "f", Kind: "totp", Email: "ann@example.org", Name: stranger}))
-		},
-		"mfa_removed": func() error {
-			return mailer.Mail(t.Context(), told(event.MFARemoved{FactorID: "f", Kind: "totp", Email: "ann@example.org", Name: stranger}))
-		},
-		"signup_repeated": func() error {
-			return mailer.Mail(t.Context(), told(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}))
-		},
-		"session_ended": func() error {
-			return mailer.Mail(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}))
+		"mfa_enrolled":     {byOwner(enrolled("totp")), "mfa_enrolled", "An authenticator app was added to your account"},
+		"passkey_enrolled": {byOwner(enrolled("passkey")), "mfa_enrolled", "A passkey was added to your account"},
+		"other_enrolled":   {byOwner(enrolled(stranger)), "mfa_enrolled", "A way to sign in was added to your account"},
+		"mfa_removed":      {byOwner(removed("totp")), "mfa_removed", "An authenticator app was removed from your account"},
+		"passkey_removed":  {byOwner(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
+		"mfa_reset":        {byAdmin(removed("totp")), "mfa_removed", "An authenticator app was removed from your account"},
+		"passkey_reset":    {byAdmin(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
+		"signup_repeated":  {told(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
+		"session_ended": {
+			told(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended a session of yours",
 		},
 	} {
-		if err := write(); err != nil {
+		if err := mailer.Mail(t.Context(), tc.told); err != nil {
 			t.Fatal(err)
 		}
-		if p.letter.Template != name || !p.letter.Date.Equal(noon) || strings.Contains(p.letter.HTML+p.letter.Text, "evil") {
-			t.Errorf("letter = %+v", p.letter)
+		got := p.letter
+		if got.Template != tc.template || got.Subject != tc.subject || !got.Date.Equal(noon) || strings.Contains(got.HTML+got.Text+got.Subject, "evil") {
+			t.Errorf("%s: letter = %+v", name, got)
 		}
-		golden(t, name+".html", p.letter.HTML)
-		golden(t, name+".txt", p.letter.Text)
+		if !strings.HasPrefix(got.Text, "Headgate\n\n"+tc.subject+"\n\n") || !strings.Contains(got.HTML, ">Headgate</td>") {
+			t.Errorf("%s: no name of the product:\n%s", name, got.Text)
+		}
+		for line := range strings.SplitSeq(got.Text, "\n") {
+			if len(line) > 76 && strings.Contains(line, " ") || strings.TrimSpace(line) != line {
+				t.Errorf("%s: line %q", name, line)
+			}
+		}
+		golden(t, name+".html", got.HTML)
+		golden(t, name+".txt", got.Text)
+	}
+}
+
+func byOwner(e event.Event) event.Event {
+	e.Actor = event.Actor{Type: "user", ID: subject}
+	return e
+}
+
+func byAdmin(e event.Event) event.Event {
+	e.Actor = event.Actor{Type: "admin", ID: "01926f39-0000-7000-8000-0000000000ad"}
+	return e
+}
+
+// TestAdministratorIsNotTheOwner: where an administrator sits is not where the
+// owner's request came from.
+func TestAdministratorIsNotTheOwner(t *testing.T) {
+	t.Parallel()
+	mailer, p, _ := newMailer(t)
+	e := told(event.MFARemoved{FactorID: "f", Kind: "totp", Email: "ann@example.org"})
+	for name, tc := range map[string]struct {
+		told  event.Event
+		admin bool
+	}{"owner": {byOwner(e), false}, "administrator": {byAdmin(e), true}} {
+		if err := mailer.Mail(t.Context(), tc.told); err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range []string{p.letter.Text, p.letter.HTML} {
+			if strings.Contains(body, "192.0.2.9") == tc.admin || strings.Contains(body, "administrator") != tc.admin {
+				t.Errorf("%s removed it:\n%s", name, body)
+			}
+		}
 	}
 }
 
@@ -139,8 +183,8 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestRecipients is SEC-62: one address and nothing that could become more.
-func TestRecipients(t *testing.T) {
+// TestSEC62Recipients is SEC-62: one address and nothing that could become more.
+func TestSEC62Recipients(t *testing.T) {
 	t.Parallel()
 	mailer, _, _ := newMailer(t)
 	for to, good := range map[string]bool{

@@ -72,8 +72,8 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestPaths is SEC-42: no path has two readings, and nothing is redirected.
-func TestPaths(t *testing.T) {
+// TestSEC42Paths is SEC-42: no path has two readings, and nothing is redirected.
+func TestSEC42Paths(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.Limits{})
 	for _, path := range []string{
@@ -98,8 +98,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestHeaders is SEC-38 to SEC-40 and trap T11.
-func TestHeaders(t *testing.T) {
+// TestSEC38To40Headers is SEC-38 to SEC-40 and trap T11.
+func TestSEC38To40Headers(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.Limits{})
 	bearer := g.bearer()

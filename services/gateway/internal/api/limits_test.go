@@ -163,8 +163,8 @@ func TestLimitsAreExact(t *testing.T) {
 	}
 }
 
-// TestLimitsWithoutRedis is SEC-33: the same limits, no failure, no long wait.
-func TestLimitsWithoutRedis(t *testing.T) {
+// TestSEC33LimitsWithoutRedis is SEC-33: the same limits, no failure, no long wait.
+func TestSEC33LimitsWithoutRedis(t *testing.T) {
 	t.Parallel()
 	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}
 	server, err := localserver.StartRedis(t.Context(), options)

@@ -226,8 +226,8 @@ func TestRedisAway(t *testing.T) {
 	})
 }
 
-// TestWhoMaySeeWhom is SEC-50.
-func TestWhoMaySeeWhom(t *testing.T) {
+// TestSEC50WhoMaySeeWhom is SEC-50.
+func TestSEC50WhoMaySeeWhom(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me, other, admin := newUser(), newUser(), token.Identity{Role: token.RoleAdmin}
