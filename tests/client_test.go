@@ -68,6 +68,7 @@ func (c *client) try(method, path string, body any, header ...string) (answer, e
 			return answer{}, err
 		}
 	}
+	remember(content.Bytes())
 	req, err := http.NewRequestWithContext(c.t.Context(), method, c.gateway+path, &content)
 	if err != nil {
 		return answer{}, err
@@ -89,6 +90,7 @@ func (c *client) try(method, path string, body any, header ...string) (answer, e
 	if err != nil {
 		return answer{}, err
 	}
+	remember(data)
 	a := answer{status: res.StatusCode, header: res.Header}
 	if err := json.Unmarshal(data, &a); err != nil {
 		return a, fmt.Errorf("%s %s: %d %w in %s", method, path, res.StatusCode, err, data)

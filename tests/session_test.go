@@ -1,12 +1,18 @@
 package tests
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -57,6 +63,53 @@ func TestSEC13RevocationReachesEveryService(t *testing.T) {
 	}
 	kill(t, "gateway")
 	eventually(t, ended)
+}
+
+// TestSEC17CrashAmidARotation: a client whose answer was lost with the process gets
+// the same successor with the token that it has.
+func TestSEC17CrashAmidARotation(t *testing.T) {
+	c := newClient(t)
+	c.signup(newEmail())
+	db, err := pgx.Connect(t.Context(), facts(t).DatabaseURLs["auth"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.WithoutCancel(t.Context()))
+	body, err := json.Marshal(object{"refreshToken": c.tokens.RefreshToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The answer is never read: it is lost, wherever it has got to.
+	lost, err := net.Dial("tcp", strings.TrimPrefix(c.gateway, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lost.Close()
+	fmt.Fprintf(lost, "POST /api/v1/auth/refresh HTTP/1.1\r\nHost: headgate\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	eventually(t, func() error {
+		var generation int
+		err := db.QueryRow(t.Context(), `SELECT generation FROM sessions WHERE id = $1`, c.tokens.SessionID).Scan(&generation)
+		if err == nil && generation != 2 {
+			err = fmt.Errorf("generation %d, want 2", generation)
+		}
+		return err
+	})
+	if err := syscall.Kill(facts(t).PIDs["auth-service"], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		a, err := c.try("POST", "/api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken})
+		if err == nil && a.status >= http.StatusInternalServerError {
+			err = fmt.Errorf("refresh = %d %s", a.status, a.Code)
+		}
+		if err != nil {
+			return err
+		}
+		if a.status != http.StatusOK || a.header.Get("X-Refresh-Outcome") != "replayed" {
+			t.Fatalf("refresh after the crash = %d %s, %s", a.status, a.Code, a.header.Get("X-Refresh-Outcome"))
+		}
+		return nil
+	})
 }
 
 // TestSEC70DeletedAccountIsForgotten has every service erase what it held, by event.

@@ -76,6 +76,10 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer func() {
+		if found, err := system.leaked(); err != nil || len(found) > 0 {
+			fmt.Fprintln(os.Stderr, "tests: SEC-20: the logs of the stack hold", found, err)
+			code = max(code, 1)
+		}
 		if err := system.stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "tests:", err)
 			code = max(code, 1)
@@ -106,7 +110,6 @@ func launch(dir string) (*launched, error) {
 		"LOGIN_IP_RATE_LIMIT=10000/1m",
 		"REFRESH_IP_RATE_LIMIT=10000/1m",
 		"MAIL_RATE_LIMIT=10000/1m",
-		"REFRESH_GRACE=2s",
 	)
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)

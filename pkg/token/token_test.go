@@ -7,11 +7,14 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,6 +125,47 @@ func TestSEC01To09VerifyRefuses(t *testing.T) {
 		}
 		return mac
 	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := token.MarshalJWKS(keys{"k": key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	confused := func(secret []byte) string {
+		return forge(`{"alg":"HS256","typ":"at+jwt","kid":"k"}`, func(text string) []byte {
+			mac, err := jwt.SigningMethodHS256.Sign(text, secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return mac
+		})
+	}
+	// payload signs claims that no struct would hold.
+	payload := func(text string) string {
+		signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"k"}`)) + "." +
+			base64.RawURLEncoding.EncodeToString([]byte(text))
+		signature, err := jwt.SigningMethodES256.Sign(signed, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
+	}
+	withExp := func(exp string) string {
+		return payload(`{"iss":"` + testkit.Expected.Issuer + `","aud":"` + testkit.Expected.Audience + `","sub":"u1","sid":"s1","role":"admin","exp":` + exp + `}`)
+	}
+	flipped := func(i int) string {
+		raw := []byte(good)
+		if raw[len(raw)-i]++; raw[len(raw)-i] > 'z' {
+			raw[len(raw)-i] = 'A'
+		}
+		return string(raw)
+	}
+	later := strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)
+	if _, err := v.Verify(t.Context(), withExp(later)); err != nil {
+		t.Fatalf("Verify of claims as text = %v", err)
+	}
 	foreign, err := token.Sign(stranger, "k", claims(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -138,23 +182,39 @@ func TestSEC01To09VerifyRefuses(t *testing.T) {
 		"SEC-01 alg none":     {forge(`{"alg":"none","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
 		"SEC-01 alg nOnE":     {forge(`{"alg":"nOnE","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
 		"SEC-02 HS256":        {forge(`{"alg":"HS256","typ":"at+jwt","kid":"k"}`, hmac), token.ErrInvalid},
+		"SEC-02 DER":          {confused(der), token.ErrInvalid},
+		"SEC-02 PEM":          {confused(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), token.ErrInvalid},
+		"SEC-02 JWKS":         {confused(set), token.ErrInvalid},
 		"SEC-02 another alg":  {forge(`{"alg":"EdDSA","typ":"at+jwt","kid":"k"}`, hmac), token.ErrInvalid},
 		"SEC-04 unknown kid":  {header(func(h map[string]any) { h["kid"] = "../../dev/null" }), token.ErrInvalid},
 		"SEC-04 number kid":   {header(func(h map[string]any) { h["kid"] = 7 }), token.ErrInvalid},
 		"SEC-04 long kid":     {header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 1<<10) }), token.ErrInvalid},
+		"SEC-04 array kid":    {header(func(h map[string]any) { h["kid"] = []string{"k"} }), token.ErrInvalid},
+		"SEC-04 huge kid":     {header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 10<<10) }), token.ErrInvalid},
+		"SEC-04 SQL kid":      {header(func(h map[string]any) { h["kid"] = "' OR 1=1--" }), token.ErrInvalid},
 		"SEC-04 no kid":       {header(func(h map[string]any) { delete(h, "kid") }), token.ErrInvalid},
 		"SEC-05 typ JWT":      {header(func(h map[string]any) { h["typ"] = "JWT" }), token.ErrInvalid},
 		"SEC-05 typ refresh":  {header(func(h map[string]any) { h["typ"] = "refresh+jwt" }), token.ErrInvalid},
+		"SEC-08 twice sub":    {payload(`{"iss":"` + testkit.Expected.Issuer + `","aud":"` + testkit.Expected.Audience + `","sub":"u1","sub":"u2","sid":"s1","role":"admin","exp":` + later + `}`), token.ErrInvalid},
+		"SEC-08 4 segments":   {good + ".x", token.ErrInvalid},
+		"SEC-08 2 segments":   {good[:strings.LastIndex(good, ".")], token.ErrInvalid},
+		"SEC-08 two dots":     {strings.Replace(good, ".", "..", 1), token.ErrInvalid},
 		"SEC-08 crit":         {header(func(h map[string]any) { h["crit"] = []string{"x"} }), token.ErrInvalid},
 		"SEC-06 issuer":       {with(func(c *token.Claims) { c.Issuer = "https://headgate.evil" }), token.ErrInvalid},
 		"SEC-06 audience":     {with(func(c *token.Claims) { c.Audience = jwt.ClaimStrings{"other"} }), token.ErrInvalid},
 		"SEC-06 no audience":  {with(func(c *token.Claims) { c.Audience = nil }), token.ErrInvalid},
 		"SEC-07 expired":      {with(func(c *token.Claims) { c.ExpiresAt = ago(90 * time.Second) }), token.ErrExpired},
+		"SEC-07 exp text":     {withExp(`"` + later + `"`), token.ErrInvalid},
+		"SEC-07 exp 1e300":    {withExp("1e300"), token.ErrExpired},
+		"SEC-07 exp negative": {withExp("-1"), token.ErrExpired},
 		"SEC-07 no expiry":    {with(func(c *token.Claims) { c.ExpiresAt = nil }), token.ErrInvalid},
 		"SEC-07 not yet":      {with(func(c *token.Claims) { c.NotBefore = ago(-5 * time.Minute) }), token.ErrInvalid},
 		"SEC-07 issued later": {with(func(c *token.Claims) { c.IssuedAt = ago(-time.Hour) }), token.ErrInvalid},
 		"no subject":          {with(func(c *token.Claims) { c.Subject = "" }), token.ErrInvalid},
 		"no session":          {with(func(c *token.Claims) { c.SessionID = "" }), token.ErrInvalid},
+		"SEC-09 last changed": {flipped(1), token.ErrInvalid},
+		"SEC-09 2nd changed":  {flipped(2), token.ErrInvalid},
+		"SEC-09 3rd changed":  {flipped(3), token.ErrInvalid},
 		"SEC-09 truncated":    {good[:len(good)-4], token.ErrInvalid},
 		"SEC-09 no signature": {good[:strings.LastIndex(good, ".")+1], token.ErrInvalid},
 		"SEC-09 padded":       {good + "==", token.ErrInvalid},
@@ -167,6 +227,36 @@ func TestSEC01To09VerifyRefuses(t *testing.T) {
 				t.Errorf("Verify = %+v, %v, want %v", got, err, tc.want)
 			}
 		})
+	}
+}
+
+// TestSEC03KeysInTheHeader: a key that a token brings along, or says where to get,
+// is not taken and not fetched.
+func TestSEC03KeysInTheHeader(t *testing.T) {
+	t.Parallel()
+	server, stranger := newJWKSServer(t), newKey(t)
+	server.publish(t, keys{"k": stranger.Public()})
+	set := *server.set.Load()
+	var own struct{ Keys []json.RawMessage }
+	if err := json.Unmarshal(set, &own); err != nil {
+		t.Fatal(err)
+	}
+	v := token.NewVerifier(keys{"k": newKey(t).Public()}, none(t), testkit.Expected, time.Now)
+	for name, value := range map[string]any{
+		"jwk": own.Keys[0], "jku": server.URL, "x5u": server.URL, "x5c": []string{"MIIB"},
+	} {
+		forged := jwt.NewWithClaims(jwt.SigningMethodES256, claims(nil))
+		forged.Header["typ"], forged.Header["kid"], forged.Header[name] = token.Type, "k", value
+		raw, err := forged.SignedString(stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrInvalid) {
+			t.Errorf("%s: Verify = %+v, %v", name, got, err)
+		}
+	}
+	if n := server.fetches.Load(); n != 0 {
+		t.Errorf("%d keys were fetched from where a token said", n)
 	}
 }
 

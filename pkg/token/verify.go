@@ -3,10 +3,14 @@ package token
 import (
 	"context"
 	"crypto"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/headgate/headgate/pkg/problem"
@@ -67,8 +71,8 @@ func NewVerifier(keys Keys, revoked *Revocations, want Expected, now func() time
 }
 
 // Verify returns whom raw speaks for (RFC 8725, RFC 9068), and with ErrRevoked
-// whom it spoke for. It fails with ErrExpired as well, with ErrNoKeys if no key or no revocation could ever
-// be fetched, and with ErrInvalid for everything else.
+// whom it spoke for. It fails with ErrExpired as well, with ErrNoKeys if no key or
+// no revocation could ever be fetched, and with ErrInvalid for everything else.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if raw == "" || len(raw) > maxTokenBytes {
 		return Identity{}, ErrInvalid
@@ -84,7 +88,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 		return Identity{}, ErrExpired
 	case err != nil:
 		return Identity{}, ErrInvalid
-	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "":
+	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "" || !unambiguous(raw):
 		return Identity{}, ErrInvalid
 	}
 	identity := Identity{
@@ -101,6 +105,32 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 		return Identity{}, err
 	}
 	return identity, nil
+}
+
+// unambiguous reports whether no member of a token's header and claims is there
+// twice, and times are numbers: where the JWT library is lenient, another reader
+// may understand something else (RFC 8725, 2.4; RFC 7519, 2).
+func unambiguous(raw string) bool {
+	parts := strings.Split(raw, ".")
+	header, headerErr := base64.RawURLEncoding.DecodeString(parts[0])
+	payload, payloadErr := base64.RawURLEncoding.DecodeString(parts[1])
+	if headerErr != nil || payloadErr != nil || !jsontext.Value(header).IsValid() {
+		return false
+	}
+	var times struct {
+		Expires   jsontext.Value `json:"exp"`
+		NotBefore jsontext.Value `json:"nbf"`
+		IssuedAt  jsontext.Value `json:"iat"`
+	}
+	if err := json.Unmarshal(payload, &times); err != nil {
+		return false
+	}
+	for _, at := range []jsontext.Value{times.Expires, times.NotBefore, times.IssuedAt} {
+		if len(at) > 0 && at.Kind() != '0' {
+			return false
+		}
+	}
+	return true
 }
 
 func (v *Verifier) keyFor(ctx context.Context, t *jwt.Token) (crypto.PublicKey, error) {

@@ -89,15 +89,15 @@ func ProblemOf(ctx context.Context, err error) *problem.Problem {
 // WithPage returns err for people with a browser: Fail answers with show in place
 // of the envelope. show fails before it writes or not at all.
 func WithPage(err error, show func(w http.ResponseWriter, status int) error) error {
-	return withPage{err, show}
+	return pageError{err, show}
 }
 
-type withPage struct {
+type pageError struct {
 	error
 	show func(w http.ResponseWriter, status int) error
 }
 
-func (p withPage) Unwrap() error { return p.error }
+func (p pageError) Unwrap() error { return p.error }
 
 // Fail answers with ProblemOf err. What is no problem is logged in full.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
@@ -121,7 +121,7 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	if wait := p.RetryAfter; wait > 0 || status >= http.StatusBadGateway || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	}
-	if page, ok := errors.AsType[withPage](err); ok {
+	if page, ok := errors.AsType[pageError](err); ok {
 		fault := page.show(w, status)
 		if fault == nil {
 			return

@@ -169,12 +169,14 @@ func refusal(ctx context.Context, route Route, err error) event.Payload {
 		return nil
 	case errors.Is(p, problem.ErrValidation), errors.Is(p, problem.ErrMalformedBody):
 		return nil
-	}
-	switch p.Kind {
-	case problem.Invalid, problem.Unauthenticated, problem.Forbidden, problem.Conflict, problem.Gone, problem.TooManyRequests:
+	case slices.Contains(refusals, p.Kind):
 		return event.RequestRefused{Method: route.Method, Route: route.Path, Code: p.Code}
 	}
 	return nil
+}
+
+var refusals = []problem.Kind{
+	problem.Invalid, problem.Unauthenticated, problem.Forbidden, problem.Conflict, problem.Gone, problem.TooManyRequests,
 }
 
 // admit checks the caller's token against the route's rule. A public route

@@ -109,23 +109,26 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 	if err := cmd.Start(); err != nil {
 		return process{}, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var outcome error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		outcome = cmd.Wait()
+	}()
 	p := process{url: "http://" + addr, stop: func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // If it has gone, ended says so.
-		<-ended                                 // Its end is no figure.
+		<-ended
 	}}
 	if ready == "" {
 		ready = p.url
 	}
 	err = await(ctx, func() (bool, error) {
 		select {
-		case err := <-ended:
-			ended <- err
-			return false, errors.Join(fmt.Errorf("%s ended", cmd.Path), err)
+		case <-ended:
+			return false, errors.Join(fmt.Errorf("%s ended", cmd.Path), outcome)
 		default:
 		}
-		res, err := http.Get(ready) //nolint:noctx // await gives up.
+		res, err := http.Get(ready)
 		if err != nil {
 			return false, nil //nolint:nilerr // It is not up yet.
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -43,9 +44,9 @@ func (b *bench) scale(ctx context.Context) error {
 		return err
 	}
 	for _, what := range []string{"login ", "refresh "} {
-		least := medians[what+fmt.Sprint(sizes[0])]
+		least := medians[what+strconv.Itoa(sizes[0])]
 		for _, n := range sizes {
-			cost := medians[what+fmt.Sprint(n)]
+			cost := medians[what+strconv.Itoa(n)]
 			b.report.most("scale", fmt.Sprintf("%swith %d accounts, sessions / with %d", what, n, sizes[0]), fmt.Sprintf("%.2f ms", cost), cost/least, 1.3)
 		}
 	}

@@ -49,7 +49,24 @@ func TestLoginLimit(t *testing.T) {
 		}
 	}
 	if a := g.login("fresh@example.com"); a.status != 429 || !strings.HasPrefix(a.header.Get("RateLimit"), `"login-ip"`) {
-		t.Errorf("SEC-32: login 9 of one address = %d %s", a.status, a.header.Get("RateLimit"))
+		t.Errorf("login 9 of one address = %d %s", a.status, a.header.Get("RateLimit"))
+	}
+}
+
+// TestSEC32StuffingSpread: one guess at each of many accounts is stopped as well,
+// and a peer that nobody trusts is one address, whatever it says.
+func TestSEC32StuffingSpread(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(40)})
+	passed := 0
+	for i := range 500 {
+		body := fmt.Sprintf(`{"email":"user%d@example.com","password":"x"}`, i)
+		if g.do("POST", "/api/v1/auth/login", body, "X-Forwarded-For", fmt.Sprintf("198.51.%d.%d", i/250, i%250)).status == 200 {
+			passed++
+		}
+	}
+	if passed != 40 {
+		t.Errorf("%d of 500 logins passed, want 40", passed)
 	}
 }
 
