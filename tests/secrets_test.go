@@ -22,7 +22,7 @@ var secrets struct {
 
 // secretNames are the members of bodies that hold a secret.
 var secretNames = []string{
-	"password", "newPassword", "currentPassword", "accessToken", "refreshToken", "token", "mfaToken", "passkeyToken", "secret", "recoveryCodes", "code",
+	"password", "newPassword", "currentPassword", "accessToken", "refreshToken", "token", "mfaToken", "passkeyToken", "secret", "recoveryCodes",
 }
 
 // remember takes the secrets from a body, and from what is in it.

@@ -37,7 +37,6 @@ func Contracts() []Payload {
 		UserEmailChangeLinkIssued{},
 		UserEmailChangeRequested{},
 		UserEmailChanged{},
-		UserEmailLeft{},
 		UserEmailRevertLinkIssued{},
 		UserEmailVerified{},
 		UserEnabled{},

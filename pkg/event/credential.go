@@ -67,18 +67,6 @@ func (UserSignUpRepeated) EventTopics() []Topic { return []Topic{Audit, Email} }
 // EventOutcome says that this is a failure.
 func (UserSignUpRepeated) EventOutcome() Outcome { return Failure }
 
-// UserEmailLeft says that an account has another address now, and had Email, which
-// nobody had proved to own. It lets email-service tell whoever reads mail there.
-type UserEmailLeft struct {
-	Email string `json:"email" personal:"true"`
-}
-
-// EventName implements Payload.
-func (UserEmailLeft) EventName() string { return "user.email_left.v1" }
-
-// EventTopics implements Payload.
-func (UserEmailLeft) EventTopics() []Topic { return []Topic{Email} }
-
 // UserVerificationResendRequested says that somebody asked for another mail to
 // verify an address. The subject is empty when no account has it.
 type UserVerificationResendRequested struct{}

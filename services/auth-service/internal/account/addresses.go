@@ -61,17 +61,11 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 		now, before, proved := a.time(), c.Account.Email, c.Account.EmailVerified
 		c.setEmail(now, to)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address})
-		if proved {
-			a.issue(ctx, c, revertLink, before)
-			return nil
+		kind := revertLink
+		if !proved {
+			kind = revertUnprovedLink
 		}
-		// It may have been mistyped, so whoever has it is told and no more.
-		switch ok, err := c.MayMail(ctx, mailNotice, before); {
-		case err != nil:
-			return err
-		case ok:
-			c.record(ctx, now, event.UserEmailLeft{Email: before.Address})
-		}
+		a.issue(ctx, c, kind, before)
 		return nil
 	})
 }

@@ -42,6 +42,9 @@ var (
 		purposeRevertEmail, func(Lifetimes) time.Duration { return revertLife },
 		func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
 	}
+	// An address that nobody proved to own may be mistyped, so whoever reads mail
+	// there has less time; but it may be the owner's, and the change a thief's.
+	revertUnprovedLink = link{revertLink.purpose, func(l Lifetimes) time.Duration { return l.Verification }, revertLink.event}
 )
 
 // revertLife is how long the owner of an address can take a change back: long

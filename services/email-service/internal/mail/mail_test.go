@@ -96,7 +96,6 @@ func TestHowMailsRead(t *testing.T) {
 		"reset_password": {told(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))), "reset_password", "Choose a new password"},
 		"email_change":   {told(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))), "email_change", "Confirm your new email address"},
 		"email_changed":  {told(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))), "email_changed", "Your email address was changed"},
-		"email_left":     {told(event.UserEmailLeft{Email: "ann@example.org"}), "email_left", "An account does not use this address any more"},
 		"password_changed": {
 			told(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},

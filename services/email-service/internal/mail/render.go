@@ -73,7 +73,6 @@ var kinds = map[string]kind{
 	event.UserResetLinkIssued{}.EventName():       {load("reset_password", "Choose a new password"), "/reset-password", "Choose a new password"},
 	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm", "Use this address"},
 	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert", "Take the change back"},
-	event.UserEmailLeft{}.EventName():             {load("email_left", "An account does not use this address any more"), "", ""},
 	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), "", ""},
 	event.MFAEnrolled{}.EventName():               {load("mfa_enrolled", "{{.Factor}} was added to your account"), "", ""},
 	event.MFARemoved{}.EventName():                {load("mfa_removed", "{{.Factor}} was removed from your account"), "", ""},
