@@ -28,6 +28,9 @@ tools/alone.sh "${modules[@]}"
 step "environment tables in the READMEs"
 tools/readme.sh check
 
+step "every promise of docs/SECURITY.md has a test"
+tools/promises.sh
+
 step "contracts: nothing published was taken back"
 published=$(git show origin/main:pkg/event/contracts.txt 2>/dev/null || true) # none in a new repository
 lost=$(comm -23 <(sort <<<"$published") <(sort pkg/event/contracts.txt) | grep . || true)

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,11 +39,30 @@ const insert = `
 	INSERT INTO outbox (event_id, topic, name, subject, payload)
 	VALUES ($1, $2, $3, $4, $5)`
 
-// Box writes a producer's events.
-type Box struct{ producer string }
+// Box writes a producer's events. It is safe for concurrent use.
+type Box struct {
+	producer string
+	started  time.Time
+	notified atomic.Int64 // when a relay was last woken, since started
+}
 
 // New returns the outbox of a producer, the service's name.
-func New(producer string) *Box { return &Box{producer: producer} }
+func New(producer string) *Box {
+	b := &Box{producer: producer, started: time.Now()}
+	b.notified.Store(-int64(notifyEvery))
+	return b
+}
+
+// notifyEvery keeps NOTIFY rare: transactions that have one commit one after the
+// other, each with a write to the disk of its own. A relay that was woken looks
+// again for longer than this, so it needs no call for what comes next.
+const notifyEvery = 20 * time.Millisecond
+
+// notify reports whether it is time to wake the relays.
+func (b *Box) notify() bool {
+	last, now := b.notified.Load(), int64(time.Since(b.started))
+	return now-last >= int64(notifyEvery) && b.notified.CompareAndSwap(last, now)
+}
 
 // Add writes events to every topic they go to, within tx. It gives each event
 // that has none its id, in place. Nothing is published before tx commits.
@@ -78,7 +98,7 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 			batch.Queue(insert, e.ID, string(topic), e.Name, e.Subject, payload)
 		}
 	}
-	if len(events) > 0 {
+	if len(events) > 0 && b.notify() {
 		batch.Queue(`SELECT pg_notify($1, '')`, channel)
 	}
 	return nil

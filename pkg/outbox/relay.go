@@ -30,6 +30,9 @@ const (
 	batchSize    = 500
 	pollInterval = time.Second // a safety net: NOTIFY is the way it learns of rows
 	behindPause  = 5 * time.Millisecond
+	// After rows were found, more are looked for without a call.
+	linger       = 3 * notifyEvery
+	lingerPause  = notifyEvery
 	stepTimeout  = 10 * time.Second
 	longestPause = 5 * time.Second
 	sweepEvery   = 10 * time.Minute
@@ -68,8 +71,9 @@ func (r *Relay) Run(ctx context.Context) error {
 
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
-	poll := time.NewTicker(pollInterval)
+	poll := time.NewTimer(pollInterval)
 	defer poll.Stop()
+	var found time.Time
 	var pause time.Duration
 	for {
 		done, err := r.step(ctx)
@@ -91,6 +95,14 @@ func (r *Relay) Run(ctx context.Context) error {
 			continue
 		}
 		pause = 0
+		if done.published > 0 {
+			found = time.Now()
+		}
+		if time.Since(found) < linger {
+			poll.Reset(lingerPause)
+		} else {
+			poll.Reset(pollInterval)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -185,9 +197,15 @@ func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	return done, nil
 }
 
+// markLazily has nobody wait for the disk to keep that rows were published: if a
+// crash of Postgres forgets it, they are published again, under the same ids and
+// numbers, which did wait.
+const markLazily = `SELECT set_config('synchronous_commit', 'off', true)`
+
 func claimRows(ctx context.Context, tx pgx.Tx, ids []int64) (claimed []row, err error) {
 	batch := &pgx.Batch{}
 	batch.Queue(plan)
+	batch.Queue(markLazily)
 	batch.Queue(claim, ids).Query(func(rows pgx.Rows) error {
 		claimed, err = pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
 			var b row

@@ -134,9 +134,10 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
 	return nil
 }
 
-// Querier is a pool or a transaction.
+// Querier is a pool, a transaction, or the connection of one.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }

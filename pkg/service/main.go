@@ -24,6 +24,8 @@ type Command[C Config] struct {
 	Name  string
 	Usage string
 	Run   func(ctx context.Context, cfg C, args []string) error
+	// Bare is there in place of Run for what needs no configuration.
+	Bare func(ctx context.Context, args []string) error
 }
 
 // Main is the whole of a service's func main: it loads and checks the
@@ -70,14 +72,17 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 	if err != nil {
 		return err
 	}
+	if command.Bare != nil {
+		return command.Bare(ctx, rest)
+	}
 	if err := Load(&cfg); err != nil {
 		return fmt.Errorf("check config: %w", err)
 	}
 	common := cfg.CommonConfig()
 	log := NewLogger(stderr, name, common)
 	slog.SetDefault(log)
-	if command != nil {
-		return command(ctx, cfg, rest)
+	if command.Run != nil {
+		return command.Run(ctx, cfg, rest)
 	}
 
 	s := New(name, common, log)
@@ -89,18 +94,19 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 	return run(ctx, s, cfg)
 }
 
-// pick finds the command that args name; none means to serve.
-func pick[C Config](name string, commands []Command[C], args []string) (func(context.Context, C, []string) error, []string, error) {
+// pick finds the command that args name and what follows it. An empty one means
+// to serve.
+func pick[C Config](name string, commands []Command[C], args []string) (Command[C], []string, error) {
 	if len(args) == 0 {
-		return nil, nil, nil
+		return Command[C]{}, nil, nil
 	}
 	if args[0] == "healthcheck" {
-		return func(ctx context.Context, cfg C, _ []string) error { return healthcheck(ctx, cfg.CommonConfig()) }, nil, nil
+		return Command[C]{Run: func(ctx context.Context, cfg C, _ []string) error { return healthcheck(ctx, cfg.CommonConfig()) }}, nil, nil
 	}
 	line := strings.Join(args, " ")
 	for _, c := range commands {
 		if line == c.Name || strings.HasPrefix(line, c.Name+" ") {
-			return c.Run, args[len(strings.Fields(c.Name)):], nil
+			return c, args[len(strings.Fields(c.Name)):], nil
 		}
 	}
 	var usage strings.Builder
@@ -109,7 +115,7 @@ func pick[C Config](name string, commands []Command[C], args []string) (func(con
 		fmt.Fprintf(&usage, "  %-16s %s\n", c.Name, c.Usage)
 	}
 	usage.WriteString("  config           print the environment variables\n  healthcheck      ask the running service whether it is ready\n  version          print the version")
-	return nil, nil, usageError(usage.String())
+	return Command[C]{}, nil, usageError(usage.String())
 }
 
 // Version returns the version that the program was built as.

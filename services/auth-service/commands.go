@@ -28,6 +28,7 @@ var commands = []service.Command[Config]{
 	{Name: "keys rotate", Usage: "sign with a new key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
 	{Name: "keys retire", Usage: "refuse tokens of an old key: keys retire [-force] KEY", Run: retireKey},
 	{Name: "users import", Usage: "create accounts with their password hashes: users import [-report FILE] FILE", Run: importUsers},
+	{Name: workCommand, Usage: "make hashes for a service that started this", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
 }
 
@@ -54,7 +55,11 @@ func withTools(ctx context.Context, cfg Config, do func(ctx context.Context, t t
 		return err
 	}
 	rows := store.New(db, box, time.Now)
-	accounts, err := open(rows, keyring, token.NewRevocations(rows.Revocations, slog.New(slog.DiscardHandler), time.Now), log, cfg)
+	hasher, err := cfg.hasher(nil)
+	if err != nil {
+		return err
+	}
+	accounts, err := open(rows, keyring, token.NewRevocations(rows.Revocations, slog.New(slog.DiscardHandler), time.Now), hasher, log, cfg)
 	if err != nil {
 		return err
 	}

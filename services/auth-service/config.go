@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os/exec"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -136,12 +137,20 @@ const (
 	bcryptHash = "bcrypt"
 )
 
-func (c Config) hashing(peppers password.Peppers) password.Config {
-	cfg := password.Config{Params: password.Standard, Peppers: peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue}
+// hasher returns a hasher that works in processes of worker, or in this one if it
+// is nil.
+func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
+	peppers, err := password.ParsePeppers(c.PasswordPeppers.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("PASSWORD_PEPPERS: %w", err)
+	}
+	cfg := password.Config{
+		Params: password.Standard, Peppers: peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue, Worker: worker,
+	}
 	if c.PasswordHash == bcryptHash {
 		cfg.BcryptCost = c.BcryptCost
 	}
-	return cfg
+	return password.NewHasher(cfg), nil
 }
 
 func (c Config) site() api.Site {

@@ -46,7 +46,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	accounts, err := open(rows, keyring, revocations, s.Log, cfg)
+	hasher, err := cfg.hasher(hashWorker)
+	if err != nil {
+		return err
+	}
+	defer hasher.Close()
+	accounts, err := open(rows, keyring, revocations, hasher, s.Log, cfg)
 	if err != nil {
 		return err
 	}
@@ -87,7 +92,7 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Con
 }
 
 // open wires the domain to its store.
-func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revocations, log *slog.Logger, cfg Config) (*account.Accounts, error) {
+func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revocations, hasher *password.Hasher, log *slog.Logger, cfg Config) (*account.Accounts, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
@@ -96,10 +101,6 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 	if err != nil {
 		return nil, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	peppers, err := password.ParsePeppers(cfg.PasswordPeppers.Reveal())
-	if err != nil {
-		return nil, fmt.Errorf("PASSWORD_PEPPERS: %w", err)
-	}
 	passkeys, err := cfg.passkeys()
 	if err != nil {
 		return nil, fmt.Errorf("PUBLIC_BASE_URL: %w", err)
@@ -107,7 +108,7 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 	return account.New(account.Config{
 		Store:             rows,
 		Revocations:       revocations,
-		Hasher:            password.NewHasher(cfg.hashing(peppers)),
+		Hasher:            hasher,
 		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
 		Sealer:            links,
 		AtRest:            atRest,

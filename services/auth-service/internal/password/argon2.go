@@ -35,11 +35,11 @@ func salt() []byte {
 }
 
 // encodeArgon2 returns the PHC string of a password.
-func (h *Hasher) encodeArgon2(password string) string {
-	p, secret, keyID := h.cfg.Params, []byte(password), ""
-	if len(h.cfg.Peppers) > 0 {
-		keyID = h.cfg.Peppers[0].ID
-		secret = h.cfg.Peppers[0].apply(secret)
+func (m maker) encodeArgon2(password string) string {
+	p, secret, keyID := m.cfg.Params, []byte(password), ""
+	if len(m.cfg.Peppers) > 0 {
+		keyID = m.cfg.Peppers[0].ID
+		secret = m.cfg.Peppers[0].apply(secret)
 	}
 	salt := salt()
 	key := argon2.IDKey(secret, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
@@ -50,17 +50,17 @@ func (h *Hasher) encodeArgon2(password string) string {
 
 // checkArgon2 reports whether password fits hash, and whether Hash would make it
 // the same way today.
-func (h *Hasher) checkArgon2(hash, password string) (ok, stale bool, err error) {
+func (m maker) checkArgon2(hash, password string) (ok, stale bool, err error) {
 	parsed, err := parse(hash)
 	if err != nil {
 		return false, false, err
 	}
 	secret, current := []byte(password), ""
-	if len(h.cfg.Peppers) > 0 {
-		current = h.cfg.Peppers[0].ID
+	if len(m.cfg.Peppers) > 0 {
+		current = m.cfg.Peppers[0].ID
 	}
 	if parsed.keyID != "" {
-		pepper, err := h.pepper(parsed.keyID)
+		pepper, err := m.pepper(parsed.keyID)
 		if err != nil {
 			return false, false, err
 		}
@@ -69,11 +69,11 @@ func (h *Hasher) checkArgon2(hash, password string) (ok, stale bool, err error) 
 	p := parsed.params
 	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
 	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
-	return ok, p != h.cfg.Params || parsed.keyID != current || h.cfg.BcryptCost > 0, nil
+	return ok, p != m.cfg.Params || parsed.keyID != current || m.cfg.BcryptCost > 0, nil
 }
 
-func (h *Hasher) pepper(id string) (Pepper, error) {
-	pepper, ok := h.cfg.Peppers.find(id)
+func (m maker) pepper(id string) (Pepper, error) {
+	pepper, ok := m.cfg.Peppers.find(id)
 	if !ok {
 		return Pepper{}, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, id)
 	}

@@ -34,7 +34,7 @@ func bcryptCost(hash string) (int, error) {
 
 // checkBcrypt refuses what bcrypt would cut off (TRAPS T12). spent is the cost
 // that it took, 0 for none.
-func (h *Hasher) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
+func (m maker) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
 	cost, err := bcryptCost(hash)
 	if err != nil {
 		return false, false, 0, err
@@ -45,15 +45,15 @@ func (h *Hasher) checkBcrypt(hash, password string) (ok, stale bool, spent int, 
 	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
 	switch {
 	case err == nil:
-		return true, cost < h.cfg.BcryptCost || h.cfg.BcryptCost == 0, cost, nil
+		return true, cost < m.cfg.BcryptCost || m.cfg.BcryptCost == 0, cost, nil
 	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
 		return false, false, cost, nil
 	}
 	return false, false, cost, fmt.Errorf("check bcrypt hash: %w", err)
 }
 
-func (h *Hasher) encodeBcrypt(password string) (string, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), h.cfg.BcryptCost)
+func (m maker) encodeBcrypt(password string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), m.cfg.BcryptCost)
 	if err != nil {
 		return "", fmt.Errorf("hash with bcrypt: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -27,12 +28,11 @@ func (s *Store) CountAttempt(ctx context.Context, a account.Attempt) (account.Ve
 		VALUES ($1, $2, $3, $4)
 		ON CONFLICT (key) DO UPDATE
 		SET failures = excluded.failures, last_at = excluded.last_at, blocked_until = excluded.blocked_until`
+	address, pair := attemptKeys(a)
+	key, rows := address, map[string]failures{}
 	var verdict account.Verdict
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		key, row, err := readFailures(ctx, tx, a)
-		if err != nil {
-			return err
-		}
+	err := postgres.Decide(ctx, s.db, readFailures(a, address, pair, &key, rows), func(_ postgres.Querier, batch *pgx.Batch) error {
+		row := rows[string(key)]
 		if wait := row.blockedUntil.Sub(a.At); wait > 0 {
 			verdict = account.Verdict{Wait: wait}
 			return nil
@@ -42,8 +42,8 @@ func (s *Store) CountAttempt(ctx context.Context, a account.Attempt) (account.Ve
 		}
 		row.failures++
 		verdict = account.Verdict{Allowed: true, Key: key, At: a.At}
-		_, err = tx.Exec(ctx, write, key, row.failures, a.At, a.At.Add(account.Delay(row.failures)))
-		return err
+		batch.Queue(write, key, row.failures, a.At, a.At.Add(account.Delay(row.failures)))
+		return nil
 	})
 	if err != nil {
 		return account.Verdict{}, fmt.Errorf("count attempt: %w", err)
@@ -56,8 +56,9 @@ type failures struct {
 	lastAt, blockedUntil time.Time
 }
 
-// readFailures locks what an attempt counts for and returns its key and row.
-func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, failures, error) {
+// readFailures locks what an attempt counts for, and finds out which key that is
+// and what was counted.
+func readFailures(a account.Attempt, address, pair []byte, key *[]byte, rows map[string]failures) *pgx.Batch {
 	// Whether the owner is known there is asked for every address, so the time
 	// tells nothing.
 	const known = `
@@ -68,9 +69,6 @@ func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, fa
 		SELECT key, failures, last_at, COALESCE(blocked_until, last_at)
 		FROM login_failures
 		WHERE key = ANY($1)`
-	address, pair := attemptKeys(a)
-	rows := map[string]failures{}
-	key := address
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(lockAddress, address)
@@ -78,7 +76,7 @@ func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, fa
 		var yes bool
 		err := row.Scan(&yes)
 		if yes {
-			key = pair
+			*key = pair
 		}
 		return err
 	})
@@ -91,10 +89,7 @@ func readFailures(ctx context.Context, tx pgx.Tx, a account.Attempt) ([]byte, fa
 		})
 		return err
 	})
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return nil, failures{}, err
-	}
-	return key, rows[string(key)], nil
+	return batch
 }
 
 // ReturnAttempt implements account.Store.

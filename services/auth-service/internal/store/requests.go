@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -139,7 +140,7 @@ func addressHash(key string) []byte {
 }
 
 // mayMail returns what account.Change has as MayMail.
-func mayMail(tx pgx.Tx, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
+func mayMail(q postgres.Querier, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
 	const forget = `
 		DELETE FROM mails_asked
 		WHERE address = $1 AND asked_at <= $2`
@@ -157,13 +158,13 @@ func mayMail(tx pgx.Tx, now time.Time) func(context.Context, account.MailKind, a
 		batch.Queue(forget, address, now.Add(-24*time.Hour))
 		var hour, day int
 		batch.Queue(count, address, now.Add(-time.Hour)).QueryRow(func(row pgx.Row) error { return row.Scan(&hour, &day) })
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		if err := q.SendBatch(ctx, batch).Close(); err != nil {
 			return false, fmt.Errorf("count mails to an address: %w", err)
 		}
 		if hour >= mailsPerHour || day >= mailsPerDay {
 			return false, nil
 		}
-		if _, err := tx.Exec(ctx, add, address, now); err != nil {
+		if _, err := q.Exec(ctx, add, address, now); err != nil {
 			return false, fmt.Errorf("count mails to an address: %w", err)
 		}
 		return true, nil

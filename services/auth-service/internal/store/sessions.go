@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -118,28 +119,28 @@ func (s *Store) signIn(ctx context.Context, owner account.Account, newHash strin
 		UPDATE accounts
 		SET password_hash = $2
 		WHERE id = $1`
-	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		batch := &pgx.Batch{}
-		query := lock
-		if newHash != "" {
-			query = lockAlone
-			batch.Queue(rehash, owner.ID, newHash)
-		}
-		var current account.Account
-		err := tx.QueryRow(ctx, query, owner.ID).Scan(scanAccount(&current)...)
-		if errors.Is(err, pgx.ErrNoRows) || err == nil && current != owner {
+	query := lock
+	if newHash != "" {
+		query = lockAlone
+	}
+	read := &pgx.Batch{}
+	var current account.Account
+	read.Queue(query, owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
+	err := postgres.Decide(ctx, s.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
+		if current != owner {
 			return account.ErrChanged
 		}
-		if err != nil {
-			return err
+		if newHash != "" {
+			write.Queue(rehash, owner.ID, newHash)
 		}
-		queue(batch)
-		batch.Queue(clearAttempt, attempt)
-		if err := s.box.Queue(batch, events...); err != nil {
-			return err
-		}
-		return tx.SendBatch(ctx, batch).Close()
+		queue(write)
+		write.Queue(clearAttempt, attempt)
+		return s.box.Queue(write, events...)
 	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return account.ErrChanged // It is gone.
+	}
+	return err
 }
 
 // UpdateSession implements account.Store.
@@ -149,28 +150,24 @@ func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*accou
 		FROM sessions s JOIN accounts a ON a.id = s.account_id
 		WHERE s.id = $1
 		FOR UPDATE OF s`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		c := account.SessionChange{MayMail: mayMail(tx, s.now())}
-		var row sessionRow
-		err := tx.QueryRow(ctx, read, id).Scan(append(row.targets(), scanAccount(&c.Owner)...)...)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return account.ErrSessionNotFound
-		}
-		if err != nil {
-			return fmt.Errorf("get session: %w", err)
-		}
+	var row sessionRow
+	var c account.SessionChange
+	batch := &pgx.Batch{}
+	batch.Queue(read, id).QueryRow(func(found pgx.Row) error {
+		return found.Scan(append(row.targets(), scanAccount(&c.Owner)...)...)
+	})
+	err := postgres.Decide(ctx, s.db, batch, func(q postgres.Querier, write *pgx.Batch) error {
 		before := row.session()
-		c.Session = before
+		c.Session, c.MayMail = before, mayMail(q, s.now())
 		if err := decide(&c); err != nil {
 			return err
 		}
-		batch := &pgx.Batch{}
-		queueSessionChange(batch, before, c.Session)
-		if err := s.box.Queue(batch, c.Events...); err != nil {
-			return err
-		}
-		return tx.SendBatch(ctx, batch).Close()
+		queueSessionChange(write, before, c.Session)
+		return s.box.Queue(write, c.Events...)
 	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return account.ErrSessionNotFound
+	}
 	if err != nil {
 		return fmt.Errorf("update session: %w", err)
 	}

@@ -51,7 +51,7 @@ func parts(t *testing.T, data string) (netmail.Header, map[string]string) {
 	}
 }
 
-func TestVerificationMail(t *testing.T) {
+func TestSEC63VerificationMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	to := newAddress()

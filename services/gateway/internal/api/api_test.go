@@ -21,7 +21,7 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
-func TestRoutes(t *testing.T) {
+func TestSEC41And43Routes(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.Limits{})
 	for _, tc := range []struct {
