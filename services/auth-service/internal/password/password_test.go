@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,15 +171,16 @@ func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
 		}
 		hashes[name] = string(hash)
 	}
-	// The shortest of many, for whatever else runs here only adds to it.
+	// The shortest of many, and of the processor's time, for whatever else runs on
+	// the machine only adds to it.
 	shortest := map[string]time.Duration{}
 	for range 15 {
 		for name, hash := range hashes {
-			started := time.Now()
+			started := processorTime(t)
 			if ok, _, err := h.Verify(t.Context(), hash, "another horse"); ok || err != nil {
 				t.Fatalf("%s: Verify = %t, %v", name, ok, err)
 			}
-			took := time.Since(started)
+			took := processorTime(t) - started
 			if best, ok := shortest[name]; !ok || took < best {
 				shortest[name] = took
 			}
@@ -189,6 +191,16 @@ func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
 			t.Errorf("%s took %s, nobody %s", name, took, nobody)
 		}
 	}
+}
+
+// processorTime is what this process has used.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func FuzzVerify(f *testing.F) {
