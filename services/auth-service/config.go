@@ -53,7 +53,7 @@ type Config struct {
 	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt a password has at most 72 bytes, and new hashes no pepper."`
 
 	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
-	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time; 0 is the number of cores. Each takes 19 MiB."`
+	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time, in a process each; 0 is the number of cores. Each takes up to 60 MiB while it hashes."`
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
 
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
