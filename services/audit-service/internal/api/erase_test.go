@@ -16,20 +16,24 @@ func TestSEC70DeletedUserIsErased(t *testing.T) {
 	own := event.Origin{Actor: event.Actor{Type: "user", ID: gone}, IP: "192.0.2.77", UserAgent: "Ann's Browser"}
 	admins := event.Origin{Actor: event.Actor{Type: "admin", ID: "01926f39-0000-7000-8000-00000000000a"}, IP: "192.0.2.1"}
 	signUp := event.UserSignedUp{Email: "ann@example.com", Name: "Ann", Role: "user"}
-	s.publish(newEvent(gone, own, signUp), newEvent(gone, own, event.UserLoggedIn{SessionID: "s", DeviceName: "Ann's phone"}),
-		newEvent("somebody else", admins, signUp))
-	s.wantRecords(3)
-	s.publish(newEvent(gone, admins, event.UserDeleted{}))
-	s.wantRecords(4)
-	s.publish(newEvent(gone, own, event.UserEmailVerified{Email: "ann@example.com"}))
 	stranger := event.Origin{Actor: event.Actor{Type: "anonymous"}, IP: "192.0.2.9"}
-	s.publish(newEvent("", stranger, event.UserLoginFailed{Reason: "invalid_credentials"}))
-	s.wantRecords(6)
+	failed := event.UserLoginFailed{Reason: "invalid_credentials"}
+	s.publish(newEvent(gone, own, signUp), newEvent(gone, stranger, failed), newEvent(gone, own, event.UserLoggedIn{SessionID: "s", DeviceName: "Ann's phone"}),
+		newEvent("somebody else", admins, signUp))
+	s.wantRecords(4)
+	s.publish(newEvent(gone, admins, event.UserDeleted{}))
+	s.wantRecords(5)
+	s.publish(newEvent(gone, own, event.UserEmailVerified{Email: "ann@example.com"}), newEvent(gone, stranger, failed), newEvent("", stranger, failed))
+	s.wantRecords(8)
 	s.publish(newEvent("", admins, event.UserDeleted{})) // It names nobody.
 	others, strangers := 0, 0
-	for _, r := range s.wantRecords(7) {
+	for _, r := range s.wantRecords(9) {
 		data := string(r.Data)
 		switch {
+		case r.Actor.ID == "" && r.SubjectID == gone:
+			if r.IP != "" {
+				t.Errorf("%s still comes from %s, where the owner may have been", r.Type, r.IP)
+			}
 		case r.Actor.ID == "":
 			if r.IP == stranger.IP {
 				strangers++

@@ -42,18 +42,19 @@ func (s *Store) Add(ctx context.Context, e event.Event) error {
 
 var deleted = event.UserDeleted{}.EventName()
 
+// Whoever is not signed in may be the subject: their own forgotten password, say.
 const insert = `
 	INSERT INTO events (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
 		ip, user_agent, request_id, correlation_id, causation_id, data)
 	SELECT id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
-		CASE WHEN actor.user_id IS NULL THEN ip ELSE '' END, CASE WHEN actor.user_id IS NULL THEN user_agent ELSE '' END,
+		CASE WHEN origin.user_id IS NULL THEN ip ELSE '' END, CASE WHEN origin.user_id IS NULL THEN user_agent ELSE '' END,
 		request_id, correlation_id, causation_id,
 		CASE WHEN subject.user_id IS NULL THEN data::jsonb ELSE data::jsonb - $17::text[] END
 	FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::timestamptz[], $5::text[], $6::bigint[], $7::text[], $8::text[],
 			$9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[])
 		AS e (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id,
 			subject_id, outcome, ip, user_agent, request_id, correlation_id, causation_id, data)
-		LEFT JOIN erased_users AS actor ON actor.user_id = actor_id
+		LEFT JOIN erased_users AS origin ON origin.user_id = CASE WHEN actor_id = '' THEN subject_id ELSE actor_id END
 		LEFT JOIN erased_users AS subject ON subject.user_id = subject_id
 	ON CONFLICT (id) DO NOTHING`
 
