@@ -53,7 +53,7 @@ type engine interface {
 // NewHasher returns a hasher, which is to be closed if it has workers.
 func NewHasher(cfg Config) *Hasher {
 	if cfg.Concurrency <= 0 {
-		cfg.Concurrency = runtime.NumCPU()
+		cfg.Concurrency = runtime.GOMAXPROCS(0) // It knows the limits of a container.
 	}
 	h := &Hasher{maker: newMaker(cfg), queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
 	for range cfg.Concurrency {
