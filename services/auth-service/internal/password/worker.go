@@ -134,9 +134,14 @@ func Work(in io.Reader, out io.Writer) error {
 
 // yield lets everything else on the machine go first: a hash takes no longer for it
 // while there is time, and a request that needs none does not wait for those that
-// do. If the system does not allow it, it is as it was.
+// do. What the system does not allow stays as it was.
 func yield() {
 	const niceness = 10
+	// Linux may weigh sessions against each other first, and only within one their
+	// processes (sched(7), autogroup): so this is a session of its own, and the
+	// niceness that of the session, too.
+	_, _ = syscall.Setsid()
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
 	threads, err := os.ReadDir("/proc/self/task") // On Linux each has its own; later ones inherit it.
 	if err != nil {
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
