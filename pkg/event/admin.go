@@ -75,6 +75,7 @@ func (UserViewed) EventTopics() []Topic { return []Topic{Audit} }
 
 // UserListed says that an administrator listed accounts. What was searched for is
 // not told: it may be somebody's address, and has no subject to be erased with.
+// Found is how many were read: one more than a page shows if there are more.
 type UserListed struct {
 	Searched bool   `json:"searched"`
 	Role     string `json:"role,omitempty"`

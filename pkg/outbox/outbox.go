@@ -55,7 +55,9 @@ func New(producer string) *Box {
 
 // notifyEvery keeps NOTIFY rare: transactions that have one commit one after the
 // other, each with a write to the disk of its own. A relay that was woken looks
-// again for longer than this, so it needs no call for what comes next.
+// again for longer than this, so it needs no call for what comes next. Only what
+// comes right after a transaction that had the call and was rolled back waits for
+// the poll.
 const notifyEvery = 20 * time.Millisecond
 
 // notify reports whether it is time to wake the relays.

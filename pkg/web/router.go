@@ -208,8 +208,7 @@ func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, e
 // wrong password, another token would not help.
 func Challenge(h http.Header, err error) {
 	p := problem.From(err)
-	switch {
-	case errors.Is(p, token.ErrInvalid), errors.Is(p, token.ErrExpired), errors.Is(p, token.ErrRevoked):
+	if errors.Is(p, token.ErrInvalid) || errors.Is(p, token.ErrExpired) || errors.Is(p, token.ErrRevoked) {
 		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	}
 }

@@ -12,7 +12,8 @@ import (
 const workCommand = "hash-worker"
 
 // hashWorker returns that command of the very program that runs, also if its file
-// was replaced meanwhile, where the system keeps it.
+// was replaced meanwhile, where the system keeps it. It gets no environment: that
+// holds secrets, of which it needs none.
 func hashWorker() *exec.Cmd {
 	path, err := os.Executable()
 	if err == nil {
@@ -21,7 +22,9 @@ func hashWorker() *exec.Cmd {
 	if err != nil {
 		path = "/proc/self/exe"
 	}
-	return exec.Command(path, workCommand) //nolint:gosec,noctx // It is this very program, and ends with its input.
+	cmd := exec.Command(path, workCommand) //nolint:gosec,noctx // It is this very program, and ends with its input.
+	cmd.Env = []string{}
+	return cmd
 }
 
 func work(context.Context, []string) error { return password.Work(os.Stdin, os.Stdout) }

@@ -9,8 +9,6 @@ import (
 // maker makes and checks hashes, as long as it takes.
 type maker struct{ cfg Config }
 
-func newMaker(cfg Config) maker { return maker{cfg: cfg} }
-
 // job is one hash to be made, or checked.
 type job struct {
 	Verify   bool

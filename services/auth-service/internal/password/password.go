@@ -55,7 +55,7 @@ func NewHasher(cfg Config) *Hasher {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = runtime.GOMAXPROCS(0) // It knows the limits of a container.
 	}
-	h := &Hasher{maker: newMaker(cfg), queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
+	h := &Hasher{maker: maker{cfg}, queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
 	for range cfg.Concurrency {
 		if cfg.Worker == nil {
 			h.engines <- h.maker

@@ -116,7 +116,7 @@ func Work(in io.Reader, out io.Writer) error {
 	for _, p := range first.Peppers {
 		cfg.Peppers = append(cfg.Peppers, Pepper{ID: p.ID, secret: p.Secret})
 	}
-	m := newMaker(cfg)
+	m := maker{cfg}
 	for {
 		var j job
 		if err := decode.Decode(&j); err != nil {
