@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"net/netip"
+	"strings"
 )
 
 // Origin is where a fact comes from: who acted, from which address, in which
@@ -29,6 +30,16 @@ func (o Origin) Network() string {
 		return o.IP
 	}
 	return prefix.String()
+}
+
+// TraceID returns the trace that TraceParent names (W3C Trace Context, 3.2.2), or
+// nothing if there is none.
+func (o Origin) TraceID() string {
+	parts := strings.SplitN(o.TraceParent, "-", 3)
+	if len(parts) < 3 || len(parts[1]) != 32 {
+		return ""
+	}
+	return parts[1]
 }
 
 type originKey struct{}

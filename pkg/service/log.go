@@ -2,11 +2,10 @@ package service
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
-
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/headgate/headgate/pkg/event"
 )
@@ -14,18 +13,36 @@ import (
 // NewLogger returns the logger of a service: JSON lines, or text when a person
 // watches. It adds the request id and the trace id that the context carries.
 func NewLogger(w io.Writer, name string, cfg Common) *slog.Logger {
+	return slog.New(newHandler(w, cfg)).With("service", name)
+}
+
+// newServingLogger is NewLogger for a process that answers many requests: lines of
+// less weight than a warning may wait for linesWait, if no person watches. flush
+// writes those that wait.
+func newServingLogger(w io.Writer, name string, cfg Common) (log *slog.Logger, flush func()) {
+	if cfg.text(w) {
+		return NewLogger(w, name, cfg), func() {}
+	}
+	out := newLines(w)
+	h := newHandler(out, cfg)
+	h.flush = out.flush
+	return slog.New(h).With("service", name), func() { _ = out.flush() } // There is no other place to tell.
+}
+
+func newHandler(w io.Writer, cfg Common) contextHandler {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
 	options := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler
-	if cfg.LogFormat == "text" || cfg.LogFormat == "auto" && terminal(w) {
-		handler = slog.NewTextHandler(w, options)
-	} else {
-		handler = slog.NewJSONHandler(w, options)
+	if cfg.text(w) {
+		return contextHandler{Handler: slog.NewTextHandler(w, options)}
 	}
-	return slog.New(contextHandler{handler}).With("service", name)
+	return contextHandler{Handler: slog.NewJSONHandler(w, options)}
+}
+
+func (c Common) text(w io.Writer) bool {
+	return c.LogFormat == "text" || c.LogFormat == "auto" && terminal(w)
 }
 
 func terminal(w io.Writer) bool {
@@ -37,22 +54,32 @@ func terminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-type contextHandler struct{ slog.Handler }
+type contextHandler struct {
+	slog.Handler
 
+	flush func() error // nil if nothing waits
+}
+
+// Handle implements slog.Handler.
 func (h contextHandler) Handle(ctx context.Context, r slog.Record) error {
-	if id := event.OriginFrom(ctx).RequestID; id != "" {
-		r.AddAttrs(slog.String("request_id", id))
+	origin := event.OriginFrom(ctx)
+	if origin.RequestID != "" {
+		r.AddAttrs(slog.String("request_id", origin.RequestID))
 	}
-	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()))
+	if id := origin.TraceID(); id != "" {
+		r.AddAttrs(slog.String("trace_id", id))
 	}
-	return h.Handler.Handle(ctx, r)
+	err := h.Handler.Handle(ctx, r)
+	if h.flush != nil && r.Level >= slog.LevelWarn {
+		err = errors.Join(err, h.flush())
+	}
+	return err
 }
 
 func (h contextHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return contextHandler{h.Handler.WithAttrs(attrs)}
+	return contextHandler{h.Handler.WithAttrs(attrs), h.flush}
 }
 
 func (h contextHandler) WithGroup(name string) slog.Handler {
-	return contextHandler{h.Handler.WithGroup(name)}
+	return contextHandler{h.Handler.WithGroup(name), h.flush}
 }

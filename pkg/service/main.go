@@ -79,12 +79,14 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 		return fmt.Errorf("check config: %w", err)
 	}
 	common := cfg.CommonConfig()
-	log := NewLogger(stderr, name, common)
-	slog.SetDefault(log)
 	if command.Run != nil {
+		slog.SetDefault(NewLogger(stderr, name, common))
 		return command.Run(ctx, cfg, rest)
 	}
 
+	log, flush := newServingLogger(stderr, name, common)
+	defer flush()
+	slog.SetDefault(log)
 	s := New(name, common, log)
 	ops, err := s.listenOps(ctx)
 	if err != nil {

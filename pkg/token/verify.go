@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -41,9 +42,13 @@ type Expected struct {
 
 // Verifier checks access tokens. It is safe for concurrent use.
 type Verifier struct {
-	keys    Keys
-	revoked *Revocations
-	parser  *jwt.Parser
+	keys     Keys
+	revoked  *Revocations
+	parser   *jwt.Parser
+	now      func() time.Time
+	verified *cache
+
+	hits, misses atomic.Int64 // of the tokens that were looked up among those verified
 }
 
 const (
@@ -55,8 +60,10 @@ const (
 // whose session is not among those revoked, which somebody must run.
 func NewVerifier(keys Keys, revoked *Revocations, want Expected, now func() time.Time) *Verifier {
 	return &Verifier{
-		keys:    keys,
-		revoked: revoked,
+		keys:     keys,
+		revoked:  revoked,
+		now:      now,
+		verified: newCache(),
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg(), jwt.SigningMethodEdDSA.Alg()}),
 			jwt.WithIssuer(want.Issuer),
@@ -77,34 +84,74 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if raw == "" || len(raw) > maxTokenBytes {
 		return Identity{}, ErrInvalid
 	}
-	var claims Claims
-	_, err := v.parser.ParseWithClaims(raw, &claims, func(t *jwt.Token) (any, error) {
-		return v.keyFor(ctx, t)
-	})
-	switch {
-	case errors.Is(err, ErrNoKeys):
-		return Identity{}, fmt.Errorf("verify access token: %w", err)
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return Identity{}, ErrExpired
-	case err != nil:
-		return Identity{}, ErrInvalid
-	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "" || !unambiguous(raw):
-		return Identity{}, ErrInvalid
+	identity, err := v.identity(ctx, raw)
+	if err != nil {
+		return Identity{}, err
 	}
-	identity := Identity{
-		UserID:    claims.Subject,
-		SessionID: claims.SessionID,
-		Role:      claims.Role,
-		Email:     claims.Email,
-		Name:      claims.Name,
-	}
-	switch err := v.revoked.check(ctx, claims.SessionID); {
+	switch err := v.revoked.check(ctx, identity.SessionID); {
 	case errors.Is(err, ErrRevoked):
 		return identity, ErrRevoked
 	case err != nil:
 		return Identity{}, err
 	}
 	return identity, nil
+}
+
+// identity returns whom raw speaks for if its session lives. A token that was found
+// good once is good until it expires or its key is gone.
+func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
+	known := v.verified.get(raw)
+	if known != nil {
+		if !v.now().Before(known.expires) {
+			v.verified.forget(raw)
+			return Identity{}, ErrExpired
+		}
+		if key, err := v.keys.Key(ctx, known.kid); err == nil && known.by(key) {
+			v.hits.Add(1)
+			return known.identity, nil
+		}
+		v.verified.forget(raw)
+	}
+	v.misses.Add(1)
+	fresh, err := v.parse(ctx, raw)
+	if err != nil {
+		return Identity{}, err
+	}
+	v.verified.put(raw, fresh)
+	return fresh.identity, nil
+}
+
+// parse checks everything about raw but whether its session lives.
+func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
+	var claims Claims
+	var found verified
+	_, err := v.parser.ParseWithClaims(raw, &claims, func(t *jwt.Token) (any, error) {
+		key, err := v.keyFor(ctx, t)
+		if err == nil {
+			found.key.Store(&key)
+			found.kid, _ = t.Header["kid"].(string) // It is one: there is a key of that name.
+		}
+		return key, err
+	})
+	switch {
+	case errors.Is(err, ErrNoKeys):
+		return nil, fmt.Errorf("verify access token: %w", err)
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return nil, ErrExpired
+	case err != nil:
+		return nil, ErrInvalid
+	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "" || !unambiguous(raw):
+		return nil, ErrInvalid
+	}
+	found.expires = claims.ExpiresAt.Add(leeway)
+	found.identity = Identity{
+		UserID:    claims.Subject,
+		SessionID: claims.SessionID,
+		Role:      claims.Role,
+		Email:     claims.Email,
+		Name:      claims.Name,
+	}
+	return &found, nil
 }
 
 // unambiguous reports whether no member of a token's header and claims is there

@@ -107,6 +107,9 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.log.DebugContext(ctx, "client went away", "error", err.Error())
+		info.code = "client_gone"
+		w.WriteHeader(statusClientGone)
+		return
 	case p.Kind == problem.Internal:
 		info.log.ErrorContext(ctx, "request failed", "error", err.Error())
 	case p.Kind >= problem.BadGateway:
@@ -144,6 +147,10 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		Message: p.Message, Code: p.Code, RequestID: id, Errors: p.Fields, Error: detail,
 	}) // Its parts always encode.
 }
+
+// statusClientGone is what the access log and the metrics say of a request whose
+// client did not wait for the answer, as nginx does. Nobody else sees it.
+const statusClientGone = 499
 
 func wantsDetails(r *http.Request) bool {
 	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
@@ -205,6 +212,7 @@ type info struct {
 	development bool
 	unavailable func(error) bool
 	started     time.Time
+	upstream    time.Duration // how long another service was waited for; negative if none was
 	log         *slog.Logger
 }
 
@@ -220,6 +228,12 @@ func infoFrom(ctx context.Context) *info {
 // SetRoute names the route of a request for the access log and the metrics.
 // Router does it by itself.
 func SetRoute(ctx context.Context, route string) { infoFrom(ctx).route = route }
+
+// SetUpstream tells the access log how long the caller waited for another service.
+func SetUpstream(ctx context.Context, waited time.Duration) { infoFrom(ctx).upstream = waited }
+
+// Log returns the log of the listener that the request of ctx came to.
+func Log(ctx context.Context) *slog.Logger { return infoFrom(ctx).log }
 
 // SetUser names the caller for the access log.
 func SetUser(ctx context.Context, id string) { infoFrom(ctx).userID = id }

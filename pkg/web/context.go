@@ -3,7 +3,8 @@
 package web
 
 import (
-	"crypto/rand"
+	"context"
+	"encoding/hex"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/headgate/headgate/pkg/event"
 )
@@ -82,26 +82,21 @@ const (
 	maxUserAgent     = 512
 )
 
-// requestID keeps a well-formed incoming id and replaces anything else.
-func requestID(r *http.Request) string {
+// requestID keeps a well-formed incoming id and puts fresh in the place of anything
+// else.
+func requestID(r *http.Request, fresh uuid.UUID) string {
 	id := r.Header.Get(requestIDHeader)
 	strange := func(c rune) bool { return !strings.ContainsRune(requestIDLetters, c) }
 	if id == "" || len(id) > maxRequestID || strings.ContainsFunc(id, strange) {
-		return uuid.Must(uuid.NewV7()).String()
+		return fresh.String()
 	}
 	return id
 }
 
-// withOrigin puts request id, trace, address and user agent into the context of r.
-func withOrigin(r *http.Request, trusted Prefixes) *http.Request {
-	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	if !trace.SpanContextFromContext(ctx).HasTraceID() {
-		ctx = trace.ContextWithRemoteSpanContext(ctx, newSpanContext())
-	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-
-	id := requestID(r)
+// originOf returns who asks from where, and the request's id and trace.
+func originOf(r *http.Request, trusted Prefixes) event.Origin {
+	fresh := uuid.Must(uuid.NewV7())
+	id := requestID(r, fresh)
 	agent := strings.ToValidUTF8(r.UserAgent(), "\uFFFD")
 	if len(agent) > maxUserAgent {
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
@@ -111,17 +106,29 @@ func withOrigin(r *http.Request, trusted Prefixes) *http.Request {
 		UserAgent:     agent,
 		RequestID:     id,
 		CorrelationID: id,
-		TraceParent:   carrier["traceparent"],
+		TraceParent:   traceParent(r, fresh),
 	}
 	if ip := ClientIP(r, trusted); ip.IsValid() {
 		origin.IP = ip.String()
 	}
-	return r.WithContext(event.WithOrigin(ctx, origin))
+	return origin
 }
 
-func newSpanContext() trace.SpanContext {
-	var cfg trace.SpanContextConfig
-	rand.Read(cfg.TraceID[:])
-	rand.Read(cfg.SpanID[:])
-	return trace.NewSpanContext(cfg)
+// traceParent returns the trace that the request belongs to (W3C Trace Context), or
+// a new one that has the bytes of fresh, so that it can be found by the request's id.
+func traceParent(r *http.Request, fresh uuid.UUID) string {
+	if r.Header.Get("Traceparent") != "" {
+		ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))
+		carrier := propagation.MapCarrier{}
+		propagation.TraceContext{}.Inject(ctx, carrier)
+		if parent := carrier["traceparent"]; parent != "" {
+			return parent
+		}
+	}
+	text := make([]byte, 0, 55)
+	text = append(text, "00-"...)
+	text = hex.AppendEncode(text, fresh[:])
+	text = append(text, '-')
+	text = hex.AppendEncode(text, fresh[8:])
+	return string(append(text, "-00"...))
 }

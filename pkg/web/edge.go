@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,16 +21,16 @@ import (
 func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r = withOrigin(r, o.TrustedProxies)
-		about := &info{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), log: o.Log}
-		r = r.WithContext(context.WithValue(r.Context(), infoKey{}, about))
+		origin := originOf(r, o.TrustedProxies)
+		about := &info{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), upstream: -1, log: o.Log}
+		r = r.WithContext(context.WithValue(event.WithOrigin(r.Context(), origin), infoKey{}, about))
 		rec := &recorder{ResponseWriter: w}
 
 		h := rec.Header()
-		h.Set(requestIDHeader, event.OriginFrom(r.Context()).RequestID)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h[requestIDHeader] = []string{origin.RequestID}
+		for _, header := range securityHeaders {
+			h[header.name] = header.values
+		}
 
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
@@ -37,6 +38,17 @@ func Edge(next http.Handler, o Options) http.Handler {
 		defer recoverPanic(rec, r, o.Log)
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// securityHeaders are on every answer that has none of its own. All share the
+// values: whoever changes a header sets it.
+var securityHeaders = []struct {
+	name   string
+	values []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
 }
 
 // recoverPanic answers 500 for a handler that panicked. http.ErrAbortHandler
@@ -66,15 +78,25 @@ func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.
 	if !knownMethod(method) {
 		method = "other"
 	}
-	m.requests.WithLabelValues(method, about.route, strconv.Itoa(rec.status)).Inc()
-	m.duration.WithLabelValues(method, about.route).Observe(took.Seconds())
+	m.of(series{method, about.route, rec.status}).observe(took)
 
+	level := slog.LevelInfo
+	// Services that poll each other would drown what people do.
+	if strings.HasPrefix(about.route, "/internal/") && rec.status < http.StatusBadRequest {
+		level = slog.LevelDebug
+	}
+	if !log.Enabled(r.Context(), level) {
+		return
+	}
 	attrs := []slog.Attr{
 		slog.String("method", method),
 		slog.String("route", about.route),
 		slog.Int("status", rec.status),
-		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.Float64("duration_ms", milliseconds(took)),
 		slog.Int64("bytes", rec.bytes),
+	}
+	if about.upstream >= 0 {
+		attrs = append(attrs, slog.Float64("upstream_ms", milliseconds(about.upstream)))
 	}
 	if about.userID != "" {
 		attrs = append(attrs, slog.String("user_id", about.userID))
@@ -82,13 +104,10 @@ func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.
 	if about.code != "" {
 		attrs = append(attrs, slog.String("code", about.code))
 	}
-	level := slog.LevelInfo
-	// Services that poll each other would drown what people do.
-	if strings.HasPrefix(about.route, "/internal/") && rec.status < http.StatusBadRequest {
-		level = slog.LevelDebug
-	}
 	log.LogAttrs(r.Context(), level, "request", attrs...)
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func knownMethod(method string) bool {
 	switch method {
@@ -102,6 +121,34 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+
+	known sync.Map // of series to *counters, which saves looking up each by its labels
+}
+
+// series is what requests are counted by. There are few: routes are patterns.
+type series struct {
+	method string
+	route  string
+	status int
+}
+
+type counters struct {
+	requests prometheus.Counter
+	duration prometheus.Observer
+}
+
+func (c *counters) observe(took time.Duration) {
+	c.requests.Inc()
+	c.duration.Observe(took.Seconds())
+}
+
+func (m *metrics) of(s series) *counters {
+	if known, ok := m.known.Load(s); ok {
+		return known.(*counters)
+	}
+	c := &counters{m.requests.WithLabelValues(s.method, s.route, strconv.Itoa(s.status)), m.duration.WithLabelValues(s.method, s.route)}
+	m.known.Store(s, c)
+	return c
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {

@@ -2,9 +2,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"net/url"
+	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/service"
@@ -12,6 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
 // Config is what the environment says.
@@ -24,12 +26,14 @@ type Config struct {
 
 	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as CIDRs with commas; only their X-Forwarded-For is believed. None if empty."`
 
-	AuthURL  string `envconfig:"AUTH_URL" required:"true" desc:"Address of auth-service, such as http://auth-service:8080."`
-	UserURL  string `envconfig:"USER_URL" required:"true" desc:"Address of user-service."`
-	EmailURL string `envconfig:"EMAIL_URL" required:"true" desc:"Address of email-service."`
-	AuditURL string `envconfig:"AUDIT_URL" required:"true" desc:"Address of audit-service."`
+	AuthURL  upstream.Addresses `envconfig:"AUTH_URL" required:"true" desc:"Address of auth-service, such as http://auth-service:8080; of several instances with commas."`
+	UserURL  upstream.Addresses `envconfig:"USER_URL" required:"true" desc:"The same of user-service."`
+	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"The same of email-service."`
+	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"The same of audit-service."`
 
-	UpstreamTimeout time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer; at most 25s."`
+	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer; at most 25s."`
+	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Requests at a time to each instance of a service; those beyond are refused with 503."`
+	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"lean, or standard for the one of net/http."`
 
 	LoginRate     limit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, or off. Every request counts."`
 	LoginIPRate   limit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins for each address."`
@@ -40,31 +44,30 @@ type Config struct {
 	GeneralRate   limit.Rate `envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests for each user, or address if nobody is signed in, on each gateway."`
 }
 
-// services returns the addresses of the services by their names.
-func (c Config) services() (map[string]*url.URL, error) {
-	found := map[string]*url.URL{}
-	var faults []error
-	for _, s := range []struct{ name, variable, address string }{
-		{"auth", "AUTH_URL", c.AuthURL},
-		{"user", "USER_URL", c.UserURL},
-		{"email", "EMAIL_URL", c.EmailURL},
-		{"audit", "AUDIT_URL", c.AuditURL},
-	} {
-		u, err := url.Parse(s.address)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" {
-			faults = append(faults, fmt.Errorf("%s: want http(s)://host:port", s.variable))
-			continue
-		}
-		found[s.name] = u
+// services returns the ways to the services by their names.
+func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
+	o := upstream.Options{
+		Timeout: c.UpstreamTimeout, MaxInFlight: c.UpstreamMaxInFlight, Standard: c.UpstreamTransport == "standard",
+		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
-	return found, errors.Join(faults...)
+	services := map[string]*upstream.Service{}
+	for name, addresses := range map[string]upstream.Addresses{"auth": c.AuthURL, "user": c.UserURL, "email": c.EmailURL, "audit": c.AuditURL} {
+		services[name] = upstream.New(name, addresses, o)
+	}
+	return services
 }
 
 // ValidateAll checks what is the gateway's own.
 func (c Config) ValidateAll() error {
-	_, err := c.services()
+	var err error
 	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > 25*time.Second {
 		err = errors.Join(err, errors.New("UPSTREAM_TIMEOUT: want more than 0 and at most 25s"))
+	}
+	if c.UpstreamMaxInFlight < 1 {
+		err = errors.Join(err, errors.New("UPSTREAM_MAX_IN_FLIGHT: want at least 1"))
+	}
+	if c.UpstreamTransport != "lean" && c.UpstreamTransport != "standard" {
+		err = errors.Join(err, errors.New("UPSTREAM_TRANSPORT: want lean or standard"))
 	}
 	return err
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -19,9 +20,16 @@ import (
 // in memory.
 const limiterPatience = 100 * time.Millisecond
 
+// gcPercent trades memory for time: what lives is small beside what every request
+// leaves behind.
+const gcPercent = 400
+
 func main() { service.Main("gateway", run) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
+	if set := debug.SetGCPercent(gcPercent); set != 100 {
+		debug.SetGCPercent(set) // GOGC says otherwise.
+	}
 	redis, err := cfg.Redis.Open(limiterPatience)
 	if err != nil {
 		return err
@@ -32,19 +40,14 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer events.Close()
-	services, err := cfg.services()
-	if err != nil {
-		return err
-	}
+	services := cfg.services(s.Log, s.Metrics)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
-	health := api.NewHealth(service.Version(), services)
 	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
 		Services: services,
 		Verifier: verifier,
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
-		Health:   health,
-		Timeout:  cfg.UpstreamTimeout,
+		Version:  service.Version(),
 		Now:      time.Now,
 		Edge: web.Options{
 			TrustedProxies: cfg.TrustedProxies,
@@ -55,10 +58,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Ready:          s.PublicReadyz,
 		},
 	})
-	return s.Run(ctx,
+	parts := []service.Runner{
 		web.NewServer(cfg.Listener, handler, s.Log),
-		health,
 		verifier,
 		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
-	)
+	}
+	for _, upstream := range services {
+		parts = append(parts, upstream)
+	}
+	return s.Run(ctx, parts...)
 }

@@ -3,9 +3,7 @@
 package api
 
 import (
-	"context"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -16,12 +14,14 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
 // prefix is one line of the table of routes.
 type prefix struct {
 	path    string
 	service string
+	upgrade bool // May a request switch protocols, as to WebSocket?
 	token   bool // Must the request carry a good access token? The service checks again, and who may do what.
 }
 
@@ -40,24 +40,22 @@ var published = map[string]bool{"/.well-known/jwks.json": true, "/.well-known/op
 
 // Config is what the edge is made of.
 type Config struct {
-	Services map[string]*url.URL // by the names in the table
+	Services map[string]*upstream.Service // by the names in the table
+	Version  string
 	Verifier web.Authenticator
 	Limiter  *limit.Limiter
 	Limits   Limits
-	Health   *Health
-	Timeout  time.Duration // for a service's answer to begin
 	Now      func() time.Time
 	Edge     web.Options
 }
 
 // New returns the gateway's handler.
 func New(cfg Config) http.Handler {
-	transport := newTransport(cfg.Timeout)
 	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, now: cfg.Now}
 	router := mux.NewRouter().SkipClean(true)
-	router.Handle("/health", method(http.MethodGet, handler(cfg.Health.handle)))
+	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
 	for _, line := range table {
-		next := newProxy(cfg.Services[line.service], transport, cfg.Edge.Log)
+		next := newProxy(cfg.Services[line.service], line.upgrade, cfg.Edge.Log)
 		serve := forward(line, next, cfg.Verifier, limits)
 		router.Handle(line.path, serve)
 		router.PathPrefix(line.path + "/").Handler(serve)
@@ -65,13 +63,23 @@ func New(cfg Config) http.Handler {
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
 	health := map[string]http.HandlerFunc{"/livez": cfg.Edge.Live, "/readyz": cfg.Edge.Ready}
-	edge := web.Edge(checked(router), cfg.Edge)
+	edge := web.Edge(checked(matched(router)), cfg.Edge)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if probe := health[r.URL.Path]; probe != nil && r.Method == http.MethodGet {
 			probe(w, r)
 			return
 		}
 		edge.ServeHTTP(w, r)
+	})
+}
+
+// matched is router without the copies of the request that carry variables of the
+// path, which nothing here has, and the route.
+func matched(router *mux.Router) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var match mux.RouteMatch
+		router.Match(r, &match)
+		match.Handler.ServeHTTP(w, r)
 	})
 }
 
@@ -145,8 +153,7 @@ func forward(line prefix, next http.Handler, verifier web.Authenticator, limits 
 		if err := limits.admit(w, r, identity.UserID); err != nil {
 			return err
 		}
-		ctx := context.WithValue(r.Context(), headerKey{}, w.Header())
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r)
 		return nil
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
 func TestSEC41And43Routes(t *testing.T) {
@@ -188,8 +188,8 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(services map[string]*url.URL) {
-		services["email"] = &url.URL{Scheme: "http", Host: gone.Addr().String()}
+	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(services map[string]upstream.Addresses) {
+		services["email"] = upstream.Addresses{{Scheme: "http", Host: gone.Addr().String()}}
 	}))
 	defer server.Close()
 	g.URL = server.URL

@@ -22,12 +22,13 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// upstream is a service behind the gateway that remembers what it got.
-type upstream struct {
+// behind is a service behind the gateway that remembers what it got.
+type behind struct {
 	*httptest.Server
 	mu   sync.Mutex
 	last *http.Request
@@ -35,9 +36,9 @@ type upstream struct {
 	hits int
 }
 
-func newUpstream(t *testing.T) *upstream {
+func newUpstream(t *testing.T) *behind {
 	t.Helper()
-	u := &upstream{}
+	u := &behind{}
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/readyz" {
 			return
@@ -67,7 +68,7 @@ func newUpstream(t *testing.T) *upstream {
 	return u
 }
 
-func (u *upstream) got() (*http.Request, string, int) {
+func (u *behind) got() (*http.Request, string, int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.last, u.body, u.hits
@@ -77,7 +78,7 @@ type gateway struct {
 	*httptest.Server
 	t        *testing.T
 	issuer   *testkit.Issuer
-	upstream *upstream
+	upstream *behind
 	trusted  web.Prefixes
 }
 
@@ -96,22 +97,26 @@ func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.Univers
 	return g
 }
 
-func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(map[string]*url.URL)) http.Handler {
+func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(map[string]upstream.Addresses)) http.Handler {
 	t.Helper()
 	target, err := url.Parse(g.upstream.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	services := map[string]*url.URL{"auth": target, "user": target, "email": target, "audit": target}
+	addresses := map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}}
 	if change != nil {
-		change(services)
+		change(addresses)
 	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
-	health := api.NewHealth("test", services)
-	testkit.Run(t, health)
+	o := upstream.Options{Timeout: 300 * time.Millisecond, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)}
+	services := map[string]*upstream.Service{}
+	for name, at := range addresses {
+		services[name] = upstream.New(name, at, o)
+		testkit.Run(t, services[name])
+	}
 	return api.New(api.Config{
-		Services: services, Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits,
-		Health: health, Timeout: 300 * time.Millisecond, Now: time.Now,
+		Services: services, Version: "test", Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits,
+		Now:  time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})
 }

@@ -3,18 +3,21 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
 // The failures of the services behind the gateway.
@@ -23,78 +26,212 @@ var (
 	ErrTimeout    = problem.New(problem.Timeout, "gateway_timeout", "The service behind this address did not answer in time.").WithRetryAfter(time.Second)
 )
 
-// newTransport returns the connections to the services. Responses pass as they
-// are, and no proxy of the environment is asked.
-func newTransport(timeout time.Duration) *http.Transport {
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConns:          1024,
-		MaxIdleConnsPerHost:   256,
-		IdleConnTimeout:       60 * time.Second,
-		ResponseHeaderTimeout: timeout,
-		ExpectContinueTimeout: time.Second,
-		DisableCompression:    true,
+// proxy passes requests on to one service, and the answers back. It does what
+// httputil.ReverseProxy does, without a copy of every header and a trace for every
+// request; ReverseProxy itself takes what switches protocols.
+type proxy struct {
+	service  *upstream.Service
+	switched *httputil.ReverseProxy // nil where no route may
+}
+
+func newProxy(service *upstream.Service, upgrade bool, log *slog.Logger) *proxy {
+	p := &proxy{service: service}
+	if upgrade {
+		p.switched = &httputil.ReverseProxy{
+			// Rewrite, not Director: with a Director the client could have the gateway's
+			// own headers removed by naming them in Connection (TRAPS T11).
+			Rewrite: func(r *httputil.ProxyRequest) {
+				kind := r.Out.Header.Get("Upgrade")
+				r.Out.Header = outgoing(r.In)
+				r.Out.Header["Connection"], r.Out.Header["Upgrade"] = []string{"Upgrade"}, []string{kind}
+				r.Out.Host = ""
+			},
+			ModifyResponse: func(res *http.Response) error {
+				for _, name := range own {
+					res.Header.Del(name)
+				}
+				return nil
+			},
+			Transport:    service,
+			ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+			ErrorHandler: failed,
+		}
+	}
+	return p
+}
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p.switched != nil && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+		p.switched.ServeHTTP(w, r)
+		return
+	}
+	out := *r
+	target := *r.URL
+	out.URL, out.Host, out.Close = &target, "", false
+	out.Header = outgoing(r)
+	if r.ContentLength == 0 {
+		out.Body = http.NoBody
+	}
+	res, err := p.service.Do(&out, func(status int, header http.Header) { inform(w, status, header) })
+	if err != nil {
+		failed(w, r, err)
+		return
+	}
+	defer res.Body.Close()
+	answer(w, r, res)
+}
+
+// hopByHop are the headers that are between two neighbours (RFC 9110, 7.6.1), and
+// Expect, which the gateway has met by itself.
+var hopByHop = map[string]bool{
+	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Expect": true,
+}
+
+// own are headers of answers that the gateway alone sets, or nobody.
+var own = []string{"X-Request-Id", "Server", "X-Powered-By"}
+
+// connectionOptions returns what else a header says is between two neighbours. A
+// client must not take away by it what the service relies on.
+func connectionOptions(h http.Header) []string {
+	lines := h["Connection"]
+	if len(lines) == 0 || len(lines) == 1 && strings.EqualFold(lines[0], "keep-alive") {
+		return nil
+	}
+	var options []string
+	for _, line := range lines {
+		for option := range strings.SplitSeq(line, ",") {
+			options = append(options, http.CanonicalHeaderKey(strings.TrimSpace(option)))
+		}
+	}
+	return options
+}
+
+// outgoing returns the header that the service gets: the client's, without what
+// stays between neighbours and what could pass for the gateway's word. Values are
+// shared with the client's.
+func outgoing(r *http.Request) http.Header {
+	h := make(http.Header, len(r.Header)+8)
+	for name, values := range r.Header {
+		if !hopByHop[name] && !spoofable(name) {
+			h[name] = values
+		}
+	}
+	for _, option := range connectionOptions(r.Header) {
+		if option != "Authorization" {
+			delete(h, option)
+		}
+	}
+	if httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers") {
+		h["Te"] = []string{"trailers"}
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // net/http would put its own.
+	}
+	origin := event.OriginFrom(r.Context())
+	proto := "http"
+	if r.TLS != nil {
+		proto = "https"
+	}
+	values := [...]string{origin.IP, r.Host, proto, origin.RequestID, origin.TraceParent}
+	for i, name := range [...]string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id", "Traceparent"} {
+		h[name] = values[i : i+1 : i+1]
+	}
+	return h
+}
+
+// spoofable reports whether a client could pass for somebody else by a header, in
+// any spelling that some server reads as the same.
+func spoofable(name string) bool {
+	switch name[0] {
+	case 'X', 'x', 'F', 'f', 'T', 't':
+	default:
+		return false
+	}
+	plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	switch plain {
+	case "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method-override", "x-request-id", "traceparent", "tracestate":
+		return true
+	}
+	return strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-user-") || strings.HasPrefix(plain, "x-internal-")
+}
+
+// inform passes an answer of status 1xx on.
+func inform(w http.ResponseWriter, status int, header http.Header) {
+	h := w.Header()
+	before := h.Clone()
+	for name, values := range header {
+		h[name] = values
+	}
+	w.WriteHeader(status)
+	clear(h) // WriteHeader leaves them for the final answer, whose they are not.
+	for name, values := range before {
+		h[name] = values
 	}
 }
 
-// newProxy returns the way to one service.
-//
-// Rewrite, not Director: with a Director the client could have the gateway's own
-// headers removed by naming them in Connection (TRAPS T11).
-func newProxy(target *url.URL, transport http.RoundTripper, log *slog.Logger) *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			strip(r.Out.Header)
-			origin := event.OriginFrom(r.In.Context())
-			r.Out.Header.Set("X-Forwarded-For", origin.IP)
-			r.Out.Header.Set("X-Forwarded-Host", r.In.Host)
-			r.Out.Header.Set("X-Forwarded-Proto", "http")
-			if r.In.TLS != nil {
-				r.Out.Header.Set("X-Forwarded-Proto", "https")
+// answer passes the service's answer on. Its headers take the place of those that
+// the gateway would set by itself: the service knows better what its page needs.
+func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
+	h := w.Header()
+	options := connectionOptions(res.Header)
+	for name, values := range res.Header {
+		if !hopByHop[name] {
+			h[name] = values
+		}
+	}
+	for _, option := range options {
+		delete(h, option)
+	}
+	for _, name := range own[1:] {
+		delete(h, name)
+	}
+	h["X-Request-Id"] = []string{event.OriginFrom(r.Context()).RequestID}
+	for name := range res.Trailer {
+		h.Add("Trailer", name)
+	}
+	w.WriteHeader(res.StatusCode)
+	if res.Body == http.NoBody {
+		return
+	}
+	if err := copyBody(w, res); err != nil {
+		web.Log(r.Context()).WarnContext(r.Context(), "answer broken off", "error", err.Error())
+		panic(http.ErrAbortHandler) // The client must see that it is not complete.
+	}
+	if len(res.Trailer) > 0 {
+		_ = http.NewResponseController(w).Flush() // Or a short answer would get a length, and no trailers.
+	}
+	for name, values := range res.Trailer {
+		h[name] = values
+	}
+}
+
+const bufferSize = 32 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// copyBody passes the body on; each piece at once if nobody knows how long it is,
+// for it may be one that never ends.
+func copyBody(w http.ResponseWriter, res *http.Response) error {
+	buffer, _ := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buffer)
+	for {
+		n, err := res.Body.Read(buffer[:])
+		if n > 0 {
+			if _, err := w.Write(buffer[:n]); err != nil {
+				return err
 			}
-			r.Out.Header.Set("X-Request-Id", origin.RequestID)
-			r.Out.Header.Set("Traceparent", origin.TraceParent)
-			if auth := r.In.Header.Get("Authorization"); auth != "" {
-				r.Out.Header.Set("Authorization", auth) // Whatever Connection says.
-			}
-		},
-		ModifyResponse: func(res *http.Response) error {
-			// The gateway has set these on its own answer; the service's are the
-			// more precise ones, and two of each would be none.
-			for _, name := range []string{"Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options"} {
-				if res.Header.Get(name) != "" {
-					if w, ok := res.Request.Context().Value(headerKey{}).(http.Header); ok {
-						w.Del(name)
-					}
+			if res.ContentLength < 0 {
+				if err := http.NewResponseController(w).Flush(); err != nil {
+					return err
 				}
 			}
-			for _, name := range []string{"X-Request-Id", "Server", "X-Powered-By"} {
-				res.Header.Del(name)
-			}
+		}
+		if errors.Is(err, io.EOF) {
 			return nil
-		},
-		Transport:    transport,
-		BufferPool:   &buffers{},
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ErrorHandler: failed,
-	}
-}
-
-// headerKey finds the header of the gateway's answer in the context of a
-// proxied request.
-type headerKey struct{}
-
-// strip removes the headers by which a client could pass for somebody else, in
-// every spelling that some server reads as the same.
-func strip(h http.Header) {
-	for name := range h {
-		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-		switch {
-		case strings.HasPrefix(plain, "x-forwarded-"), strings.HasPrefix(plain, "x-user-"), strings.HasPrefix(plain, "x-internal-"),
-			plain == "forwarded", plain == "x-real-ip", plain == "x-original-url", plain == "x-rewrite-url",
-			plain == "x-http-method-override", plain == "x-request-id", plain == "traceparent", plain == "tracestate":
-			delete(h, name)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -107,6 +244,7 @@ func failed(w http.ResponseWriter, r *http.Request, err error) {
 		err = problem.ErrTooLarge
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		// The client has gone; Fail notes it quietly.
+	case errors.Is(err, upstream.ErrAway), errors.Is(err, upstream.ErrOverloaded):
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		err = errors.Join(ErrTimeout, err)
 	default:
@@ -114,19 +252,3 @@ func failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	web.Fail(w, r, err)
 }
-
-// buffers lends the memory for copying bodies.
-type buffers struct{ pool sync.Pool }
-
-const bufferSize = 32 << 10
-
-// Get implements httputil.BufferPool.
-func (b *buffers) Get() []byte {
-	if buffer, ok := b.pool.Get().(*[bufferSize]byte); ok {
-		return buffer[:]
-	}
-	return make([]byte, bufferSize)
-}
-
-// Put implements httputil.BufferPool.
-func (b *buffers) Put(buffer []byte) { b.pool.Put((*[bufferSize]byte)(buffer)) }

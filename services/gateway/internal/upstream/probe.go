@@ -1,0 +1,80 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Run implements service.Runner: until ctx ends it asks every address whether it is
+// ready, and closes what has been idle for too long.
+func (s *Service) Run(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		var probes sync.WaitGroup
+		for _, a := range s.addresses {
+			probes.Go(func() { s.probe(ctx, a) })
+		}
+		probes.Wait()
+		select {
+		case <-ctx.Done():
+			for _, a := range s.addresses {
+				a.closeIdle(time.Now())
+				a.standard.CloseIdleConnections()
+			}
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// What the last probe of an address found.
+const (
+	unknown int32 = iota
+	up
+	down
+)
+
+func (s *Service) probe(ctx context.Context, a *address) {
+	err := s.askReady(ctx, a)
+	if ctx.Err() != nil {
+		return
+	}
+	found := up
+	if err != nil {
+		found = down
+	}
+	log := s.o.Log.With("service", s.name, "address", a.url.Host)
+	switch was := a.state.Swap(found); {
+	case was == up && found == down:
+		log.WarnContext(ctx, "service is not ready", "error", err.Error())
+	case was == down && found == up:
+		log.InfoContext(ctx, "service is ready")
+	}
+	a.closeIdle(time.Now().Add(-keepIdle))
+}
+
+func (s *Service) askReady(ctx context.Context, a *address) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url.JoinPath("readyz").String(), http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask for readiness: %w", err)
+	}
+	res, err := s.probes.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask for readiness: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask for readiness: %s", res.Status)
+	}
+	return nil
+}
+
+// Up reports whether some address of the service was ready when last asked.
+func (s *Service) Up() bool {
+	return slices.ContainsFunc(s.addresses, func(a *address) bool { return a.state.Load() == up })
+}
