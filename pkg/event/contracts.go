@@ -26,6 +26,8 @@ func Contracts() []Payload {
 		MFARemoved{},
 		MFARenamed{},
 		MFAReset{},
+		RateLimitCleared{},
+		RateLimitExceeded{},
 		RequestRefused{},
 		SessionRefreshReused{},
 		SessionRefreshed{},

@@ -229,6 +229,12 @@ func infoFrom(ctx context.Context) *info {
 // Router does it by itself.
 func SetRoute(ctx context.Context, route string) { infoFrom(ctx).route = route }
 
+// RouteOf returns the route of a request, as the access log names it.
+func RouteOf(ctx context.Context) string { return infoFrom(ctx).route }
+
+// UserOf returns who SetUser named, or nothing.
+func UserOf(ctx context.Context) string { return infoFrom(ctx).userID }
+
 // SetUpstream tells the access log how long the caller waited for another service.
 func SetUpstream(ctx context.Context, waited time.Duration) { infoFrom(ctx).upstream = waited }
 

@@ -88,6 +88,15 @@ func fieldOf(pointer jsontext.Pointer) string {
 	return strings.Join(slices.Collect(pointer.Tokens()), ".")
 }
 
+// CheckBody returns the problem that Read would have with the syntax of a body, if
+// its Content-Type is JSON. It is for who passes a request on.
+func CheckBody(contentType string, body []byte) error {
+	if len(body) == 0 || !isJSON(contentType) {
+		return nil
+	}
+	return checkSyntax(body)
+}
+
 // checkSyntax returns nil if body is one object and nothing else.
 func checkSyntax(body []byte) error {
 	d := jsontext.NewDecoder(bytes.NewReader(body))

@@ -35,13 +35,14 @@ type Config struct {
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Requests at a time to each instance of a service; those beyond are refused with 503."`
 	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"lean, or standard for the one of net/http."`
 
-	LoginRate     limit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, or off. Every request counts."`
+	LoginRate     limit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, the same with a space and observe to report only what would be refused, or off. Every request counts."`
 	LoginIPRate   limit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins for each address."`
 	RefreshRate   limit.Rate `envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes for each session and address."`
 	RefreshIPRate limit.Rate `envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes for each address."`
 	SignupRate    limit.Rate `envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups for each address."`
 	MailRate      limit.Rate `envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a mail, that is forgotten passwords and verifications again, for each address."`
-	GeneralRate   limit.Rate `envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests for each user, or address if nobody is signed in, on each gateway."`
+	GeneralRate   limit.Rate `envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests for each user who is signed in."`
+	GeneralIPRate limit.Rate `envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests for each address, whoever asks."`
 }
 
 // services returns the ways to the services by their names.
@@ -75,6 +76,6 @@ func (c Config) ValidateAll() error {
 func (c Config) limits() api.Limits {
 	return api.Limits{
 		Login: c.LoginRate, LoginIP: c.LoginIPRate, Refresh: c.RefreshRate, RefreshIP: c.RefreshIPRate,
-		SignupIP: c.SignupRate, Mail: c.MailRate, General: c.GeneralRate,
+		SignupIP: c.SignupRate, Mail: c.MailRate, General: c.GeneralRate, GeneralIP: c.GeneralIPRate,
 	}
 }

@@ -42,11 +42,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer events.Close()
 	services := cfg.services(s.Log, s.Metrics)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
+	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
 	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
 		Services: services,
 		Verifier: verifier,
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
+		Reports:  reports,
 		Version:  service.Version(),
 		Now:      time.Now,
 		Edge: web.Options{
@@ -60,6 +62,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	})
 	parts := []service.Runner{
 		web.NewServer(cfg.Listener, handler, s.Log),
+		reports,
 		verifier,
 		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
 	}

@@ -209,7 +209,7 @@ func (s *stack) environment(service string, first map[string]string) []string {
 		"EMAIL_URL": "http://" + first[emailService], "AUDIT_URL": "http://" + first[auditService],
 		"RECONCILE_INTERVAL": "2s", "MAIL_RETRY_FIRST": "2s",
 	}
-	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "GENERAL"} {
+	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "GENERAL", "GENERAL_IP"} {
 		env[limit+"_RATE_LIMIT"] = "100000/1m"
 	}
 	for _, i := range instances {

@@ -53,6 +53,11 @@ func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int)
 	}))
 }
 
+// Record writes down what happened elsewhere, as told by who has no events of its own.
+func (a *Accounts) Record(ctx context.Context, told event.Payload) error {
+	return a.store.Record(ctx, event.New(ctx, a.time(), event.OriginFrom(ctx).Actor.ID, told))
+}
+
 // User returns an account, or ErrNotFound; who looked is recorded.
 func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
 	found, err := a.store.Account(ctx, id)

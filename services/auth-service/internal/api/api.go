@@ -24,7 +24,7 @@ type Site struct {
 func Routes(accounts *account.Accounts, keyring *account.Keyring, site Site) []web.Route {
 	a := &api{accounts: accounts, keyring: keyring, site: site}
 	flows := a.flows()
-	return []web.Route{
+	return append(a.rateLimits(), []web.Route{
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
 		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
 		{Method: http.MethodPost, Path: prefix + "/refresh", Access: web.Anyone, Handler: a.refresh},
@@ -68,7 +68,7 @@ func Routes(accounts *account.Accounts, keyring *account.Keyring, site Site) []w
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
 		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Handler: a.discovery},
-	}
+	}...)
 }
 
 type api struct {

@@ -21,22 +21,21 @@ import (
 type prefix struct {
 	path    string
 	service string
-	upgrade bool // May a request switch protocols, as to WebSocket?
+	exact   bool // Is it the path itself only, and nothing below?
 	token   bool // Must the request carry a good access token? The service checks again, and who may do what.
+	upgrade bool // May a request switch protocols, as to WebSocket?
 }
 
 // table is the whole surface behind the gateway. auth-service's own table says
 // which of its routes need a token.
 var table = []prefix{
 	{path: "/api/v1/auth", service: "auth"},
-	{path: "/.well-known", service: "auth"},
+	{path: "/.well-known/jwks.json", service: "auth", exact: true},
+	{path: "/.well-known/openid-configuration", service: "auth", exact: true},
 	{path: "/api/v1/user", service: "user", token: true},
 	{path: "/api/v1/email", service: "email", token: true},
 	{path: "/api/v1/audit", service: "audit", token: true},
 }
-
-// published are the addresses under /.well-known.
-var published = map[string]bool{"/.well-known/jwks.json": true, "/.well-known/openid-configuration": true}
 
 // Config is what the edge is made of.
 type Config struct {
@@ -45,20 +44,24 @@ type Config struct {
 	Verifier web.Authenticator
 	Limiter  *limit.Limiter
 	Limits   Limits
+	Reports  *Reports
 	Now      func() time.Time
 	Edge     web.Options
 }
 
 // New returns the gateway's handler.
 func New(cfg Config) http.Handler {
-	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, now: cfg.Now}
+	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, reports: cfg.Reports, now: cfg.Now}
 	router := mux.NewRouter().SkipClean(true)
 	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
+	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
 	for _, line := range table {
 		next := newProxy(cfg.Services[line.service], line.upgrade, cfg.Edge.Log)
 		serve := forward(line, next, cfg.Verifier, limits)
 		router.Handle(line.path, serve)
-		router.PathPrefix(line.path + "/").Handler(serve)
+		if !line.exact {
+			router.PathPrefix(line.path + "/").Handler(serve)
+		}
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
@@ -106,8 +109,6 @@ func method(allowed string, next http.Handler) http.Handler {
 // methods are those that some route behind the gateway may take.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
-const maxAvatar = 5 << 20
-
 // checked refuses what no route can want, before anything looks at it.
 func checked(next http.Handler) http.Handler {
 	allowed := strings.Join(methods, ", ")
@@ -119,38 +120,38 @@ func checked(next http.Handler) http.Handler {
 			w.Header().Set("Allow", allowed)
 			return problem.ErrMethod
 		}
-		if r.Header.Get("Content-Encoding") != "" {
-			return problem.ErrMediaType
+		if err := limited(w, r); err != nil {
+			return err
 		}
-		longest := int64(web.MaxBody)
-		if r.Method == http.MethodPut && r.URL.Path == "/api/v1/user/me/avatar" {
-			longest = maxAvatar
-		}
-		if r.ContentLength > longest {
-			return problem.ErrTooLarge
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, longest)
 		next.ServeHTTP(w, r)
 		return nil
 	})
 }
 
-// forward checks the token and the limits and passes the request on.
+// forward checks the limits and the token and passes the request on. What costs
+// least comes first.
 func forward(line prefix, next http.Handler, verifier web.Authenticator, limits *limiting) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		web.SetRoute(r.Context(), line.path)
-		if strings.HasPrefix(r.URL.Path, "/.well-known") && !published[r.URL.Path] {
-			return problem.ErrNotFound
+		if err := limits.admitAddress(w, r); err != nil {
+			return err
 		}
 		identity, err := identify(r, verifier)
-		if err != nil && line.token {
+		switch {
+		case err == nil:
+			web.SetUser(r.Context(), identity.UserID)
+			if err := limits.admitUser(w, r, identity.UserID); err != nil {
+				return err
+			}
+		case line.token:
 			web.Challenge(w.Header(), err)
 			return err
 		}
-		if err == nil {
-			web.SetUser(r.Context(), identity.UserID)
+		body, err := buffered(r)
+		if err != nil {
+			return err
 		}
-		if err := limits.admit(w, r, identity.UserID); err != nil {
+		if err := limits.admitRoute(w, r, body); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)

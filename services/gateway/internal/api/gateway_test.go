@@ -114,8 +114,10 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 		services[name] = upstream.New(name, at, o)
 		testkit.Run(t, services[name])
 	}
+	reports := api.NewReports(services["auth"], log, metrics, time.Now)
+	testkit.Run(t, reports)
 	return api.New(api.Config{
-		Services: services, Version: "test", Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits,
+		Services: services, Version: "test", Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports,
 		Now:  time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})

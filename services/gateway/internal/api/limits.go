@@ -1,12 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -15,7 +12,6 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
@@ -27,80 +23,118 @@ type Limits struct {
 	RefreshIP limit.Rate
 	SignupIP  limit.Rate
 	Mail      limit.Rate // for each address, by either way of asking for one
-	General   limit.Rate // for each user or address, on this gateway
+	General   limit.Rate // for each user
+	GeneralIP limit.Rate // for each address
 }
 
 // ErrRateLimited says that a limit is reached.
 var ErrRateLimited = problem.New(problem.TooManyRequests, "rate_limited", "Too many requests. Try again later.")
 
+// party is whom a request is counted for; what is not known of it is empty.
+type party struct {
+	network string // see event.Origin.Network
+	account string // in the form in which two spellings of an address are one
+	session string
+	userID  string
+}
+
+// policy is a line of the table of limits.
+type policy struct {
+	name   string
+	rate   func(Limits) limit.Rate
+	routes []string               // the POST routes that it counts; none for the general ones
+	who    func(p party) []string // the parts of a party that are counted together
+}
+
+// policies are the whole of what is counted. What a body names is counted for each
+// address apart: nobody has proved yet that the name is theirs to use up.
+var policies = []policy{
+	{"login", func(l Limits) limit.Rate { return l.Login }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network, p.account} }},
+	{"login-ip", func(l Limits) limit.Rate { return l.LoginIP }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network} }},
+	{"refresh", func(l Limits) limit.Rate { return l.Refresh }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network, p.session} }},
+	{"refresh-ip", func(l Limits) limit.Rate { return l.RefreshIP }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network} }},
+	{"signup", func(l Limits) limit.Rate { return l.SignupIP }, []string{"/api/v1/auth/signup"}, func(p party) []string { return []string{p.network} }},
+	{"mail", func(l Limits) limit.Rate { return l.Mail }, []string{"/api/v1/auth/forgot-password", "/api/v1/auth/resend-verification"}, func(p party) []string { return []string{p.network} }},
+	{"general", func(l Limits) limit.Rate { return l.General }, nil, func(p party) []string { return []string{p.userID} }},
+	{"general-ip", func(l Limits) limit.Rate { return l.GeneralIP }, nil, func(p party) []string { return []string{p.network} }},
+}
+
+// key returns what p is counted by, and the tag that it shares with the other keys
+// of a request; ok is false if p has not what it takes.
+func (p policy) key(l Limits, of party) (key limit.Key, tag string, ok bool) {
+	parts := p.who(of)
+	for _, part := range parts {
+		if part == "" {
+			return limit.Key{}, "", false
+		}
+	}
+	return limit.Key{Policy: limit.Policy{Name: p.name, Rate: p.rate(l)}, Who: strings.Join(parts, " ")}, parts[0], true
+}
+
 // limiting counts a request before it goes on.
 type limiting struct {
 	limiter *limit.Limiter
 	limits  Limits
+	reports *Reports
 	now     func() time.Time
 }
 
-// admit counts r against the limits of its route and the general one, and
-// returns ErrRateLimited if one is reached. It may read the body, and puts it back.
-func (l *limiting) admit(w http.ResponseWriter, r *http.Request, userID string) error {
-	address := event.OriginFrom(r.Context()).Network()
-	who := userID
-	if who == "" {
-		who = address
+// admitAddress counts r against the general limit of its address, before anything
+// is done for it.
+func (l *limiting) admitAddress(w http.ResponseWriter, r *http.Request) error {
+	network := event.OriginFrom(r.Context()).Network()
+	return l.lease(w, r, limit.Key{Policy: limit.Policy{Name: "general-ip", Rate: l.limits.GeneralIP}, Who: network})
+}
+
+// admitUser counts r against the general limit of who is signed in.
+func (l *limiting) admitUser(w http.ResponseWriter, r *http.Request, userID string) error {
+	return l.lease(w, r, limit.Key{Policy: limit.Policy{Name: "general", Rate: l.limits.General}, Who: userID})
+}
+
+func (l *limiting) lease(w http.ResponseWriter, r *http.Request, key limit.Key) error {
+	if d, ok := l.limiter.TakeLease(r.Context(), key); ok && !d.Allowed {
+		return l.refuse(w, r, d, key.Who)
 	}
-	general := limit.Key{Policy: limit.Policy{Name: "general", Rate: l.limits.General}, Who: who}
-	if d, ok := l.limiter.TakeLocal(general); ok && !d.Allowed {
-		return l.refuse(w, d)
+	return nil
+}
+
+// admitRoute counts r, whose body was read, against the limits of its route.
+func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, body []byte) error {
+	if r.Method != http.MethodPost {
+		return nil
 	}
-	keys, err := l.keys(w, r, address)
-	if err != nil || len(keys) == 0 {
-		return err
+	var keys []limit.Key
+	of := party{network: event.OriginFrom(r.Context()).Network()}
+	switch r.URL.Path {
+	case "/api/v1/auth/login":
+		of.account = loginAccount(body)
+	case "/api/v1/auth/refresh":
+		of.session = refreshSession(body)
 	}
-	d, ok := l.limiter.Take(r.Context(), address, keys...)
+	for _, p := range policies {
+		for _, route := range p.routes {
+			if key, _, ok := p.key(l.limits, of); ok && route == r.URL.Path {
+				keys = append(keys, key)
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	d, ok := l.limiter.Take(r.Context(), of.network, keys...)
 	if !ok {
 		return nil
 	}
 	if !d.Allowed {
-		return l.refuse(w, d)
+		return l.refuse(w, r, d, fmt.Sprint(of))
 	}
 	l.show(w.Header(), d)
 	return nil
 }
 
-func (l *limiting) keys(w http.ResponseWriter, r *http.Request, address string) ([]limit.Key, error) {
-	if r.Method != http.MethodPost {
-		return nil, nil
-	}
-	byAddress := func(name string, rate limit.Rate) limit.Key {
-		return limit.Key{Policy: limit.Policy{Name: name, Rate: rate}, Who: address}
-	}
-	switch r.URL.Path {
-	case "/api/v1/auth/login":
-		body, err := peek(w, r)
-		return append(byName("login", l.limits.Login, address, loginAccount(body)), byAddress("login-ip", l.limits.LoginIP)), err
-	case "/api/v1/auth/refresh":
-		body, err := peek(w, r)
-		return append(byName("refresh", l.limits.Refresh, address, refreshSession(body)), byAddress("refresh-ip", l.limits.RefreshIP)), err
-	case "/api/v1/auth/signup":
-		return []limit.Key{byAddress("signup", l.limits.SignupIP)}, nil
-	case "/api/v1/auth/forgot-password", "/api/v1/auth/resend-verification":
-		return []limit.Key{byAddress("mail", l.limits.Mail)}, nil
-	}
-	return nil, nil
-}
-
-// byName returns the key of what a body names, for each address apart: nobody has
-// proved yet that the name is theirs to use up. A body that names nothing has
-// none, or all of those would be counted as one.
-func byName(policy string, rate limit.Rate, address, name string) []limit.Key {
-	if name == "" {
-		return nil
-	}
-	return []limit.Key{{Policy: limit.Policy{Name: policy, Rate: rate}, Who: address + " " + name}}
-}
-
-func (l *limiting) refuse(w http.ResponseWriter, d limit.Decision) error {
+func (l *limiting) refuse(w http.ResponseWriter, r *http.Request, d limit.Decision, who string) error {
 	l.show(w.Header(), d)
+	l.reports.exceeded(r, d, who)
 	return ErrRateLimited.WithRetryAfter(d.Reset)
 }
 
@@ -115,21 +149,6 @@ func (l *limiting) show(h http.Header, d limit.Decision) {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.now().Add(d.Reset).Unix()+1, 10))
 }
 
-// peek reads the body and puts it back.
-func peek(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, web.MaxBody))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, problem.ErrTooLarge
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	r.TransferEncoding = nil
-	return body, nil
-}
-
 // loginAccount returns the account that a login is for, in the form in which two
 // spellings of an address are one, or nothing if there is none to be read.
 func loginAccount(body []byte) string {
@@ -139,8 +158,10 @@ func loginAccount(body []byte) string {
 	if json.Unmarshal(body, &in) != nil {
 		return ""
 	}
-	return strings.ToLower(strings.TrimSpace(in.Email))
+	return accountKey(in.Email)
 }
+
+func accountKey(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
 
 // refreshSession returns the session that a refresh token names, unchecked: who
 // makes sessions up is counted by address. Without one it is the token itself, and

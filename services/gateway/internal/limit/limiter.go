@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
+	"golang.org/x/time/rate"
 )
 
 // Limiter counts in Redis, and by the same policies in memory while Redis is
@@ -19,11 +20,20 @@ type Limiter struct {
 	client    redis.UniversalClient
 	breaker   *gobreaker.CircuitBreaker[[]int64]
 	memory    *Memory
+	leases    *leases
+	log       *slog.Logger
 	decisions *prometheus.CounterVec
+	inRedis   prometheus.Gauge
+
+	counters sync.Map // of outcome to prometheus.Counter, which saves looking up each by its labels
+	reported sync.Map // of a policy's name to *rate.Sometimes
 }
 
 // breather is how long Redis is left alone after it has failed twice.
 const breather = time.Second
+
+// reportEvery is how often it is logged what a policy that is observed would refuse.
+const reportEvery = time.Minute
 
 // New returns a limiter on client, whose patience bounds what a request may
 // wait for Redis.
@@ -31,60 +41,41 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 	l := &Limiter{
 		client: client,
 		memory: NewMemory(now),
+		leases: newLeases(now),
+		log:    log,
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_limiter_decisions_total", Help: "Decisions of the rate limiter, by policy, backend (redis or memory) and result.",
+			Name: "headgate_limiter_decisions_total",
+			Help: "Decisions of the rate limiter, by policy, backend (redis, lease or memory) and result (allowed, denied, or observed for what is only reported).",
 		}, []string{"policy", "backend", "result"}),
+		inRedis: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "headgate_limiter_redis_up", Help: "Whether limits are counted in Redis, for all gateways together: 1, or 0 while each counts for itself.",
+		}),
 	}
+	l.inRedis.Set(1)
 	l.breaker = gobreaker.NewCircuitBreaker[[]int64](gobreaker.Settings{
 		Name: "limiter", Timeout: breather,
 		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= 2 },
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, context.Canceled) },
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			switch to {
-			case gobreaker.StateOpen:
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			switch {
+			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
 				log.Warn("rate limits are counted in memory: redis is away")
-			case gobreaker.StateClosed:
+				l.inRedis.Set(0)
+			case to == gobreaker.StateClosed:
 				log.Info("rate limits are counted in redis again")
-			case gobreaker.StateHalfOpen:
+				l.inRedis.Set(1)
 			}
 		},
 	})
-	reg.MustRegister(l.decisions)
+	reg.MustRegister(l.decisions, l.inRedis)
 	return l
 }
 
-// take counts a request against every key, or against none if one of them is
-// full. A key is a sorted set of the requests that passed, by Redis's time in
-// microseconds, so never more than the limit pass in any window. It returns, for
-// every key, what was in the window before and when its oldest leaves it.
-var take = redis.NewScript(`
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-local free = true
-local out = {}
-for i, key in ipairs(KEYS) do
-  local limit, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
-  local count = redis.call('ZCARD', key)
-  local reset = window
-  if count > 0 then
-    reset = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] + window - now
-  end
-  if count >= limit then free = false end
-  out[2 * i - 1], out[2 * i] = count, math.floor(reset)
-end
-if free then
-  for i, key in ipairs(KEYS) do
-    redis.call('ZADD', key, now, ARGV[1])
-    redis.call('PEXPIRE', key, math.ceil(ARGV[2 * i + 1] / 1000))
-  end
-end
-return out`)
-
 // Take counts a request against every key if all of them let it pass, and
-// against none otherwise. Keys without a limit count nothing; ok is false if
-// none is left. It never fails: without Redis it counts in memory. tag is what
-// the keys have in common, such as the client's address.
+// against none otherwise. Keys without a limit count nothing, and those that are
+// observed refuse nothing; ok is false if none is left. It never fails: without
+// Redis it counts in memory. tag is what the keys have in common, such as the
+// client's address.
 func (l *Limiter) Take(ctx context.Context, tag string, keys ...Key) (d Decision, ok bool) {
 	limited := make([]Key, 0, len(keys))
 	for _, key := range keys {
@@ -96,60 +87,76 @@ func (l *Limiter) Take(ctx context.Context, tag string, keys ...Key) (d Decision
 		return Decision{Allowed: true}, false
 	}
 	backend := "redis"
-	d, err := l.takeRedis(ctx, tag, limited)
+	found, err := l.takeRedis(ctx, tag, limited)
 	if err != nil {
 		backend = "memory"
-		d = l.memory.Take(limited)
+		found = l.memory.Take(limited)
 	}
-	l.count(d, backend)
-	return d, true
+	return l.judge(ctx, backend, found)
 }
 
-// TakeLocal is Take for limits that each gateway counts for itself, since a
-// round trip to Redis would cost more than the limit is worth.
-func (l *Limiter) TakeLocal(key Key) (d Decision, ok bool) {
+// TakeLease is Take for a limit that is high: permits are leased from Redis, many at
+// a time if need be, since a round trip for each request would cost more than the
+// limit is worth. Never more than the limit pass in any window, over all gateways.
+// A client may be refused early by the permits that other gateways have leased and
+// not used, and by what of a lease is counted for longer than it lives: a twentieth
+// of the window.
+func (l *Limiter) TakeLease(ctx context.Context, key Key) (d Decision, ok bool) {
 	if key.Policy.Rate.Off() {
 		return Decision{Allowed: true}, false
 	}
-	d = l.memory.Take([]Key{key})
-	l.count(d, "memory")
-	return d, true
+	backend := "lease"
+	found, err := l.leases.take(ctx, key, l.lease)
+	if err != nil {
+		backend = "memory"
+		found = l.memory.Take([]Key{key})[0]
+	}
+	return l.judge(ctx, backend, []Decision{found})
 }
 
-func (l *Limiter) count(d Decision, backend string) {
-	result := "allowed"
-	if !d.Allowed {
-		result = "denied"
+// judge counts what was found of a request's keys, and decides.
+func (l *Limiter) judge(ctx context.Context, backend string, found []Decision) (Decision, bool) {
+	for _, d := range found {
+		if d.Policy.Rate.Observe && !d.Allowed {
+			l.count(outcome{d.Policy.Name, backend, "observed"})
+			l.report(ctx, d.Policy)
+		}
 	}
-	l.decisions.WithLabelValues(d.Policy.Name, backend, result).Inc()
+	d, enforced := decide(found)
+	switch {
+	case !enforced:
+	case d.Allowed:
+		l.count(outcome{d.Policy.Name, backend, "allowed"})
+	default:
+		l.count(outcome{d.Policy.Name, backend, "denied"})
+	}
+	return d, enforced
 }
 
-func (l *Limiter) takeRedis(ctx context.Context, tag string, keys []Key) (Decision, error) {
-	names := make([]string, len(keys))
-	args := []any{uuid.NewString()}
-	for i, key := range keys {
-		names[i] = key.name(hash(tag))
-		args = append(args, key.Policy.Rate.Requests, key.Policy.Rate.Window.Microseconds())
+type outcome struct{ policy, backend, result string }
+
+func (l *Limiter) count(o outcome) {
+	counter, ok := l.counters.Load(o)
+	if !ok {
+		counter, _ = l.counters.LoadOrStore(o, l.decisions.WithLabelValues(o.policy, o.backend, o.result))
 	}
+	counter.(prometheus.Counter).Inc()
+}
+
+func (l *Limiter) report(ctx context.Context, p Policy) {
+	once, _ := l.reported.LoadOrStore(p.Name, &rate.Sometimes{Interval: reportEvery})
+	once.(*rate.Sometimes).Do(func() {
+		l.log.InfoContext(ctx, "an observed rate limit would refuse requests", "policy", p.Name, "limit", p.Rate.String())
+	})
+}
+
+// ask runs a script, unless Redis has just failed.
+func (l *Limiter) ask(ctx context.Context, script *redis.Script, names []string, args ...any) ([]int64, error) {
 	found, err := l.breaker.Execute(func() ([]int64, error) {
-		return take.Run(ctx, l.client, names, args...).Int64Slice()
+		return script.Run(ctx, l.client, names, args...).Int64Slice()
 	})
 	if err != nil {
-		return Decision{}, fmt.Errorf("count in redis: %w", err)
+		return nil, fmt.Errorf("count in redis: %w", err)
 	}
-	if len(found) != 2*len(keys) {
-		return Decision{}, fmt.Errorf("count in redis: %d numbers for %d keys", len(found), len(keys))
-	}
-	var worst Decision
-	for i, key := range keys {
-		count, reset := int(found[2*i]), time.Duration(found[2*i+1])*time.Microsecond
-		d := Decision{
-			Allowed: count < key.Policy.Rate.Requests, Policy: key.Policy,
-			Remaining: max(0, key.Policy.Rate.Requests-count-1), Reset: reset,
-		}
-		if i == 0 || d.tighter(worst) {
-			worst = d
-		}
-	}
-	return worst, nil
+	return found, nil
 }

@@ -15,13 +15,13 @@ type Memory struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	counts map[string]*list.Element     // each of a *count
+	counts map[id]*list.Element         // each of a *count
 	byEnd  map[time.Duration]*list.List // the same for each window, those that end first in front
 }
 
 // count is what passed of one key. It ends when the newest mark leaves the window.
 type count struct {
-	name   string
+	name   id
 	window time.Duration
 	marks  []time.Time // when requests passed, oldest first; at least one
 }
@@ -39,45 +39,63 @@ const (
 
 // NewMemory returns an empty count.
 func NewMemory(now func() time.Time) *Memory {
-	return &Memory{now: now, counts: map[string]*list.Element{}, byEnd: map[time.Duration]*list.List{}}
+	return &Memory{now: now, counts: map[id]*list.Element{}, byEnd: map[time.Duration]*list.List{}}
 }
 
-// Take counts a request against every key if all of them let it pass, and
-// against none otherwise. More can pass only of a key that had to make room. A
-// policy must have one window at all times.
-func (m *Memory) Take(keys []Key) Decision {
-	names := make([]string, len(keys))
-	for i, key := range keys {
-		names[i] = key.name("")
-	}
+// Take counts a request against every key that has room if all those that are
+// enforced have, and against none otherwise, and returns what it found of each. More
+// can pass only of a key that had to make room. A policy must have one window at all
+// times.
+func (m *Memory) Take(keys []Key) []Decision {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
 	m.forgetEnded(now)
+	found := make([]Decision, len(keys))
+	for i, key := range keys {
+		found[i] = m.look(key, now)
+	}
+	if worst, enforced := decide(found); enforced && !worst.Allowed {
+		return found
+	}
+	for i, key := range keys {
+		if found[i].Allowed {
+			m.add(key, now)
+		}
+	}
+	return found
+}
 
-	var worst Decision
-	for i, key := range keys {
-		rate := key.Policy.Rate
-		marks := m.marks(names[i], now.Add(-rate.Window))
-		d := Decision{Allowed: len(marks) < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-len(marks)-1), Reset: rate.Window}
-		if len(marks) > 0 {
-			d.Reset = marks[0].Add(rate.Window).Sub(now)
-		}
-		if i == 0 || d.tighter(worst) {
-			worst = d
-		}
+// Look returns what Take would find of a key.
+func (m *Memory) Look(key Key) Decision {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.look(key, m.now())
+}
+
+// Clear forgets what passed of a key, and reports whether there was anything.
+func (m *Memory) Clear(key Key) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.counts[key.id()]
+	if e != nil {
+		m.forget(e)
 	}
-	if !worst.Allowed {
-		return worst
+	return e != nil
+}
+
+func (m *Memory) look(key Key, now time.Time) Decision {
+	rate := key.Policy.Rate
+	marks := m.marks(key.id(), now.Add(-rate.Window))
+	d := Decision{Allowed: len(marks) < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-len(marks)-1), Reset: rate.Window}
+	if len(marks) > 0 {
+		d.Reset = marks[0].Add(rate.Window).Sub(now)
 	}
-	for i, key := range keys {
-		m.add(names[i], key.Policy.Rate.Window, now)
-	}
-	return worst
+	return d
 }
 
 // marks returns when requests of a key passed after since.
-func (m *Memory) marks(name string, since time.Time) []time.Time {
+func (m *Memory) marks(name id, since time.Time) []time.Time {
 	e := m.counts[name]
 	if e == nil {
 		return nil
@@ -88,12 +106,13 @@ func (m *Memory) marks(name string, since time.Time) []time.Time {
 		m.forget(e)
 		return nil
 	}
-	c.marks = slices.Delete(c.marks, 0, left)
+	c.marks = c.marks[left:]
 	return c.marks
 }
 
 // add counts a request that passes now. Its key ends last of those of its window.
-func (m *Memory) add(name string, window time.Duration, now time.Time) {
+func (m *Memory) add(key Key, now time.Time) {
+	name, window := key.id(), key.Policy.Rate.Window
 	if e := m.counts[name]; e != nil {
 		c := countOf(e)
 		c.marks = append(c.marks, now)

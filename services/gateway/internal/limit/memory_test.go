@@ -20,6 +20,11 @@ func key(policy string, requests int, window time.Duration, who any) []Key {
 	return []Key{{Policy: Policy{Name: policy, Rate: Rate{Requests: requests, Window: window}}, Who: fmt.Sprint(who)}}
 }
 
+func pass(m *Memory, keys []Key) Decision {
+	d, _ := decide(m.Take(keys))
+	return d
+}
+
 func TestMemoryNeverLetsMorePass(t *testing.T) {
 	t.Parallel()
 	m, c := newMemory()
@@ -38,7 +43,7 @@ func TestMemoryNeverLetsMorePass(t *testing.T) {
 	} {
 		c.at = c.at.Add(tc.later)
 		tc.want.Policy = ann[0].Policy
-		if got := m.Take(ann); got != tc.want {
+		if got := pass(m, ann); got != tc.want {
 			t.Errorf("Take %d = %+v, want %+v", i+1, got, tc.want)
 		}
 	}
@@ -50,11 +55,11 @@ func TestMemoryCountsAllOrNone(t *testing.T) {
 	m, _ := newMemory()
 	both := append(key("login", 1, time.Minute, "ann"), key("login-ip", 3, time.Minute, "192.0.2.1")...)
 	for i, want := range []bool{true, false, false, false} {
-		if d := m.Take(both); d.Allowed != want {
+		if d := pass(m, both); d.Allowed != want {
 			t.Errorf("Take %d = %+v", i+1, d)
 		}
 	}
-	if d := m.Take(both[1:]); !d.Allowed || d.Remaining != 1 {
+	if d := pass(m, both[1:]); !d.Allowed || d.Remaining != 1 {
 		t.Errorf("the address' Take = %+v, want 1 remaining", d)
 	}
 }
@@ -66,10 +71,10 @@ func TestMemoryForgetsByWindow(t *testing.T) {
 	m, c := newMemory()
 	const many = 10_000
 	for i := range many {
-		m.Take(key("general", 5, time.Minute, i))
+		pass(m, key("general", 5, time.Minute, i))
 	}
 	for i := range 10 {
-		m.Take(key("login", 5, 15*time.Minute, i))
+		pass(m, key("login", 5, 15*time.Minute, i))
 	}
 	if got := len(m.counts); got != many+10 {
 		t.Fatalf("%d keys, want %d", got, many+10)
@@ -78,7 +83,7 @@ func TestMemoryForgetsByWindow(t *testing.T) {
 	least := many
 	for i := range many {
 		before := len(m.counts)
-		m.Take(key("general", 5, time.Minute, "one"))
+		pass(m, key("general", 5, time.Minute, "one"))
 		if gone := before - len(m.counts); gone > maxForgotten {
 			t.Fatalf("call %d forgot %d keys, want at most %d", i+1, gone, maxForgotten)
 		}
@@ -89,7 +94,7 @@ func TestMemoryForgetsByWindow(t *testing.T) {
 	if least != 11 {
 		t.Errorf("%d keys are left, want the 10 of the long window and the new one", least)
 	}
-	if d := m.Take(key("login", 5, 15*time.Minute, 0)); d.Remaining != 3 {
+	if d := pass(m, key("login", 5, 15*time.Minute, 0)); d.Remaining != 3 {
 		t.Errorf("a key of the long window was forgotten: %+v", d)
 	}
 }
@@ -100,10 +105,10 @@ func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	m, _ := newMemory()
 	for i := range 10 {
-		m.Take(key("login", 1, 15*time.Minute, i))
+		pass(m, key("login", 1, 15*time.Minute, i))
 	}
 	for i := range maxKeys {
-		m.Take(key("general", 1, time.Minute, i))
+		pass(m, key("general", 1, time.Minute, i))
 		if len(m.counts) > maxKeys {
 			t.Fatalf("%d keys, want at most %d", len(m.counts), maxKeys)
 		}
@@ -112,14 +117,14 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d keys, want %d: one makes room for one", got, maxKeys)
 	}
 	for i := range 10 {
-		if d := m.Take(key("login", 1, 15*time.Minute, i)); d.Allowed {
+		if d := pass(m, key("login", 1, 15*time.Minute, i)); d.Allowed {
 			t.Errorf("the flood made room for login %d", i)
 		}
 	}
-	if d := m.Take(key("general", 1, time.Minute, maxKeys-1)); d.Allowed {
+	if d := pass(m, key("general", 1, time.Minute, maxKeys-1)); d.Allowed {
 		t.Errorf("the newest key made room")
 	}
-	if d := m.Take(key("general", 1, time.Minute, 0)); !d.Allowed {
+	if d := pass(m, key("general", 1, time.Minute, 0)); !d.Allowed {
 		t.Errorf("the oldest key did not make room")
 	}
 	held := 0
@@ -136,16 +141,16 @@ func TestMemoryIsBounded(t *testing.T) {
 func TestMemoryKeepsWhatIsUsed(t *testing.T) {
 	t.Parallel()
 	m, c := newMemory()
-	m.Take(key("general", 2, time.Minute, "ann"))
+	pass(m, key("general", 2, time.Minute, "ann"))
 	for i := range maxKeys - 1 {
-		m.Take(key("general", 2, time.Minute, i))
+		pass(m, key("general", 2, time.Minute, i))
 	}
 	c.at = c.at.Add(time.Second)
-	m.Take(key("general", 2, time.Minute, "ann"))
+	pass(m, key("general", 2, time.Minute, "ann"))
 	for i := range 100 {
-		m.Take(key("general", 2, time.Minute, fmt.Sprint("new ", i)))
+		pass(m, key("general", 2, time.Minute, fmt.Sprint("new ", i)))
 	}
-	if d := m.Take(key("general", 2, time.Minute, "ann")); d.Allowed {
+	if d := pass(m, key("general", 2, time.Minute, "ann")); d.Allowed {
 		t.Errorf("Take = %+v: the key that was used last made room", d)
 	}
 }
@@ -153,9 +158,9 @@ func TestMemoryKeepsWhatIsUsed(t *testing.T) {
 func BenchmarkMemoryFull(b *testing.B) {
 	m, _ := newMemory()
 	for i := range maxKeys {
-		m.Take(key("general", 1, time.Minute, i))
+		pass(m, key("general", 1, time.Minute, i))
 	}
 	for i := 0; b.Loop(); i++ {
-		m.Take(key("general", 1, time.Minute, maxKeys+i))
+		pass(m, key("general", 1, time.Minute, maxKeys+i))
 	}
 }

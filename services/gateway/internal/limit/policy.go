@@ -17,22 +17,24 @@ import (
 type Rate struct {
 	Requests int
 	Window   time.Duration
+	Observe  bool // Is it only reported what the limit would refuse?
 }
 
-var errRate = errors.New("want requests/window, such as 5/15m, or off")
+var errRate = errors.New("want requests/window, such as 5/15m, or the same with a space and observe, or off")
 
 const (
 	maxRequests = 1_000_000
 	maxWindow   = 24 * time.Hour
 )
 
-// UnmarshalText implements encoding.TextUnmarshaler: 5/15m, or off.
+// UnmarshalText implements encoding.TextUnmarshaler: 5/15m, 5/15m observe, or off.
 func (r *Rate) UnmarshalText(text []byte) error {
 	if string(text) == "off" {
 		*r = Rate{}
 		return nil
 	}
-	left, right, ok := strings.Cut(string(text), "/")
+	amount, observe := strings.CutSuffix(string(text), " observe")
+	left, right, ok := strings.Cut(amount, "/")
 	if !ok {
 		return errRate
 	}
@@ -44,14 +46,17 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	if err != nil || window < time.Second || window > maxWindow || window%time.Second != 0 {
 		return errRate
 	}
-	*r = Rate{Requests: requests, Window: window}
+	*r = Rate{Requests: requests, Window: window, Observe: observe}
 	return nil
 }
 
 // String returns what UnmarshalText reads.
 func (r Rate) String() string {
-	if r.Off() {
+	switch {
+	case r.Off():
 		return "off"
+	case r.Observe:
+		return fmt.Sprintf("%d/%s observe", r.Requests, r.Window)
 	}
 	return fmt.Sprintf("%d/%s", r.Requests, r.Window)
 }
@@ -71,6 +76,11 @@ type Key struct {
 	Policy Policy
 	Who    string
 }
+
+// id tells keys apart within the process.
+type id struct{ policy, who string }
+
+func (k Key) id() id { return id{k.Policy.Name, k.Who} }
 
 // name returns the key's name in Redis. Keys of one call share the tag in
 // braces, so that a cluster keeps them on one node.
@@ -101,4 +111,23 @@ func (d Decision) tighter(b Decision) bool {
 		return d.Reset > b.Reset
 	}
 	return d.Remaining < b.Remaining
+}
+
+// decide joins what was found of the keys of a request. It may pass if all of those
+// that are enforced have room; those that are observed have no say. enforced is
+// false if there is none of the former.
+func decide(found []Decision) (worst Decision, enforced bool) {
+	for _, d := range found {
+		if d.Policy.Rate.Observe {
+			continue
+		}
+		if !enforced || d.tighter(worst) {
+			worst = d
+		}
+		enforced = true
+	}
+	if !enforced {
+		return Decision{Allowed: true}, false
+	}
+	return worst, true
 }

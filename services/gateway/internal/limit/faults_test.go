@@ -1,0 +1,188 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/testkit/localserver"
+)
+
+// patience is what a request may wait for Redis, as the gateway has it.
+const patience = 100 * time.Millisecond
+
+// ownRedis is a server that a test may break.
+type ownRedis struct {
+	t       *testing.T
+	options localserver.Options
+	server  *localserver.Server
+	admin   redis.UniversalClient
+}
+
+func startRedis(t *testing.T) *ownRedis {
+	t.Helper()
+	r := &ownRedis{t: t, options: localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}}
+	r.start()
+	r.options.Port = r.server.Port
+	r.admin = testkit.OpenRedis(t, r.server.URL, 5*time.Second)
+	t.Cleanup(func() {
+		if err := r.server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *ownRedis) start() {
+	r.t.Helper()
+	server, err := localserver.StartRedis(r.t.Context(), r.options)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.server = server
+}
+
+func (r *ownRedis) signal(s syscall.Signal) {
+	r.t.Helper()
+	if err := syscall.Kill(r.server.Pid(), s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *ownRedis) maxMemory(amount string) {
+	r.t.Helper()
+	if err := r.admin.ConfigSet(r.t.Context(), "maxmemory", amount).Err(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestSEC33RedisFaults is SEC-33 and REL-01 to REL-05 for the limits: whatever becomes
+// of Redis, no request fails or waits for long, the same limits hold in memory, and
+// within two seconds of its return Redis counts again.
+func TestSEC33RedisFaults(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]struct {
+		begin, end func(r *ownRedis)
+		before     int // of what passed before count meanwhile
+	}{
+		"gone": {
+			func(r *ownRedis) {
+				if err := r.server.Stop(r.t.Context()); err != nil {
+					r.t.Fatal(err)
+				}
+			},
+			(*ownRedis).start, 0,
+		},
+		"stopped": {
+			func(r *ownRedis) { r.signal(syscall.SIGSTOP) },
+			func(r *ownRedis) { r.signal(syscall.SIGCONT) }, 0,
+		},
+		"full": {
+			func(r *ownRedis) { r.maxMemory("1") },
+			// Redis lets a script that has begun to write go on, so the limits stay there.
+			func(r *ownRedis) { r.maxMemory("0") }, 1,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := startRedis(t)
+			l := New(testkit.OpenRedis(t, r.server.URL, patience), testkit.Log(t), prometheus.NewRegistry(), time.Now)
+			login := key("login", 5, 15*time.Minute, "ann")
+			general := key("general", 50, 15*time.Minute, "ann")[0]
+			if d, _ := l.Take(t.Context(), "ann", login...); !d.Allowed || d.Remaining != 4 {
+				t.Fatalf("before: %+v", d)
+			}
+			if d, _ := l.TakeLease(t.Context(), general); !d.Allowed {
+				t.Fatalf("before: %+v", d)
+			}
+			fault.begin(r)
+			for what, take := range map[string]func() bool{
+				"login":   func() bool { d, _ := l.Take(t.Context(), "ann", login...); return d.Allowed },
+				"general": func() bool { d, _ := l.TakeLease(t.Context(), general); return d.Allowed },
+			} {
+				passed, slow := 0, 0
+				for range 100 {
+					began := time.Now()
+					if take() {
+						passed++
+					}
+					// On a machine that is busy otherwise; the client's patience is the bound.
+					if time.Since(began) > patience+time.Second {
+						slow++
+					}
+				}
+				if limit := map[string]int{"login": 5, "general": 50}[what] - fault.before; passed != limit || slow > 0 {
+					t.Errorf("meanwhile %d of %s passed, %d were slow; want %d and 0", passed, what, slow, limit)
+				}
+			}
+			fault.end(r)
+			back := time.Now()
+			testkit.Eventually(t, 10*time.Second, func() error {
+				// Redis remembers what was used before. What it was asked while it was
+				// stopped it may count when it goes on.
+				if state := l.Look(t.Context(), "ann", login[0]); state.Backend != "redis" || state.Used < 1 {
+					return fmt.Errorf("redis is not asked yet: %+v", state)
+				}
+				return nil
+			})
+			t.Logf("counted in Redis again after %s", time.Since(back).Round(time.Millisecond))
+		})
+	}
+}
+
+// TestObservedLimits: they refuse nothing, count no more than they would let pass, and
+// leave the others as they are.
+func TestObservedLimits(t *testing.T) {
+	t.Parallel()
+	client := testkit.Redis(t)
+	reg := prometheus.NewRegistry()
+	l := New(client, testkit.Log(t), reg, time.Now)
+	observed := key("observed", 2, time.Minute, "ann")[0]
+	observed.Policy.Rate.Observe = true
+	enforced := key("enforced", 4, time.Minute, "ann")[0]
+	for i, want := range []bool{true, true, true, true, false, false} {
+		d, ok := l.Take(t.Context(), "ann", observed, enforced)
+		if !ok || d.Allowed != want || d.Policy.Name != "enforced" {
+			t.Errorf("Take %d = %+v, %v", i+1, d, ok)
+		}
+	}
+	if state := l.Look(t.Context(), "ann", observed); state.Used != 2 {
+		t.Errorf("the observed one has %d", state.Used)
+	}
+	for range 5 {
+		if d, ok := l.TakeLease(t.Context(), observed); ok || !d.Allowed {
+			t.Errorf("a lease of the observed one: %+v, %v", d, ok)
+		}
+	}
+	want := `headgate_limiter_decisions_total{backend="redis",policy="observed",result="observed"}`
+	if n := counted(t, reg, map[string]string{"policy": "observed", "backend": "redis", "result": "observed"}); n != 4 {
+		t.Errorf("%s = %v, want 4", want, n)
+	}
+}
+
+func counted(t *testing.T, reg *prometheus.Registry, labels map[string]string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			match := family.GetName() == "headgate_limiter_decisions_total"
+			for _, label := range m.GetLabel() {
+				match = match && labels[label.GetName()] == label.GetValue()
+			}
+			if match {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
