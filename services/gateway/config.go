@@ -45,10 +45,13 @@ type Config struct {
 	GeneralIPRate limit.Rate `envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests for each address, whoever asks."`
 }
 
+// upstreamStall is how long an answer that has begun may pause.
+const upstreamStall = 30 * time.Second
+
 // services returns the ways to the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
-		Timeout: c.UpstreamTimeout, MaxInFlight: c.UpstreamMaxInFlight, Standard: c.UpstreamTransport == "standard",
+		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight, Standard: c.UpstreamTransport == "standard",
 		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
 	services := map[string]*upstream.Service{}

@@ -17,29 +17,30 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// prefix is one line of the table of routes.
-type prefix struct {
-	path    string
-	service string
-	exact   bool // Is it the path itself only, and nothing below?
-	token   bool // Must the request carry a good access token? The service checks again, and who may do what.
-	upgrade bool // May a request switch protocols, as to WebSocket?
+// Route is one line of the table of routes: a path and all below it.
+type Route struct {
+	Path    string
+	Service string
+	Exact   bool // Is it the path itself only, and nothing below?
+	Token   bool // Must the request carry a good access token? The service checks again, and who may do what.
+	Upgrade bool // May a request switch protocols, as to WebSocket?
 }
 
-// table is the whole surface behind the gateway. auth-service's own table says
+// Routes is the whole surface behind the gateway. auth-service's own table says
 // which of its routes need a token.
-var table = []prefix{
-	{path: "/api/v1/auth", service: "auth"},
-	{path: "/.well-known/jwks.json", service: "auth", exact: true},
-	{path: "/.well-known/openid-configuration", service: "auth", exact: true},
-	{path: "/api/v1/user", service: "user", token: true},
-	{path: "/api/v1/email", service: "email", token: true},
-	{path: "/api/v1/audit", service: "audit", token: true},
+var Routes = []Route{
+	{Path: "/api/v1/auth", Service: "auth"},
+	{Path: "/.well-known/jwks.json", Service: "auth", Exact: true},
+	{Path: "/.well-known/openid-configuration", Service: "auth", Exact: true},
+	{Path: "/api/v1/user", Service: "user", Token: true},
+	{Path: "/api/v1/email", Service: "email", Token: true},
+	{Path: "/api/v1/audit", Service: "audit", Token: true},
 }
 
 // Config is what the edge is made of.
 type Config struct {
-	Services map[string]*upstream.Service // by the names in the table
+	Routes   []Route
+	Services map[string]*upstream.Service // by the names in Routes
 	Version  string
 	Verifier web.Authenticator
 	Limiter  *limit.Limiter
@@ -55,12 +56,12 @@ func New(cfg Config) http.Handler {
 	router := mux.NewRouter().SkipClean(true)
 	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
-	for _, line := range table {
-		next := newProxy(cfg.Services[line.service], line.upgrade, cfg.Edge.Log)
+	for _, line := range cfg.Routes {
+		next := newProxy(cfg.Services[line.Service], line.Upgrade, cfg.Edge.Log)
 		serve := forward(line, next, cfg.Verifier, limits)
-		router.Handle(line.path, serve)
-		if !line.exact {
-			router.PathPrefix(line.path + "/").Handler(serve)
+		router.Handle(line.Path, serve)
+		if !line.Exact {
+			router.PathPrefix(line.Path + "/").Handler(serve)
 		}
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
@@ -130,9 +131,9 @@ func checked(next http.Handler) http.Handler {
 
 // forward checks the limits and the token and passes the request on. What costs
 // least comes first.
-func forward(line prefix, next http.Handler, verifier web.Authenticator, limits *limiting) http.Handler {
+func forward(line Route, next http.Handler, verifier web.Authenticator, limits *limiting) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
-		web.SetRoute(r.Context(), line.path)
+		web.SetRoute(r.Context(), line.Path)
 		if err := limits.admitAddress(w, r); err != nil {
 			return err
 		}
@@ -143,7 +144,7 @@ func forward(line prefix, next http.Handler, verifier web.Authenticator, limits 
 			if err := limits.admitUser(w, r, identity.UserID); err != nil {
 				return err
 			}
-		case line.token:
+		case line.Token:
 			web.Challenge(w.Header(), err)
 			return err
 		}

@@ -188,8 +188,8 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(services map[string]upstream.Addresses) {
-		services["email"] = upstream.Addresses{{Scheme: "http", Host: gone.Addr().String()}}
+	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(s *setup) {
+		s.addresses["email"] = upstream.Addresses{{Scheme: "http", Host: gone.Addr().String()}}
 	}))
 	defer server.Close()
 	g.URL = server.URL

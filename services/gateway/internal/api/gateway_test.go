@@ -97,28 +97,38 @@ func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.Univers
 	return g
 }
 
-func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(map[string]upstream.Addresses)) http.Handler {
+// setup is what a test may change of a gateway.
+type setup struct {
+	routes    []api.Route
+	addresses map[string]upstream.Addresses
+	upstream  upstream.Options
+}
+
+func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(*setup)) http.Handler {
 	t.Helper()
 	target, err := url.Parse(g.upstream.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addresses := map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}}
-	if change != nil {
-		change(addresses)
-	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
-	o := upstream.Options{Timeout: 300 * time.Millisecond, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)}
+	s := setup{
+		routes:    api.Routes,
+		addresses: map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}},
+		upstream:  upstream.Options{Timeout: 300 * time.Millisecond, Stall: time.Second, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)},
+	}
+	if change != nil {
+		change(&s)
+	}
 	services := map[string]*upstream.Service{}
-	for name, at := range addresses {
-		services[name] = upstream.New(name, at, o)
+	for name, at := range s.addresses {
+		services[name] = upstream.New(name, at, s.upstream)
 		testkit.Run(t, services[name])
 	}
 	reports := api.NewReports(services["auth"], log, metrics, time.Now)
 	testkit.Run(t, reports)
 	return api.New(api.Config{
-		Services: services, Version: "test", Verifier: g.issuer.Verifier(), Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports,
-		Now:  time.Now,
+		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
+		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -72,13 +73,44 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	}
+	var body *streamedBody // nil if nothing of it is left to be read
+	if r.GetBody == nil && r.ContentLength != 0 {
+		body = &streamedBody{ReadCloser: r.Body}
+		out.Body = body
+	}
 	res, err := p.service.Do(&out, func(status int, header http.Header) { inform(w, status, header) })
 	if err != nil {
 		failed(w, r, err)
 		return
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		failed(w, r, errSwitched)
+		return
+	}
+	if body != nil && !body.read.Load() {
+		// Answered early: net/http would wait for the rest of the request first.
+		w.Header()["Connection"] = []string{"close"}
+		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }()
+	}
 	answer(w, r, res)
+}
+
+var errSwitched = errors.New("the service switched protocols unasked")
+
+// streamedBody knows whether it was read to its end.
+type streamedBody struct {
+	io.ReadCloser
+
+	read atomic.Bool
+}
+
+func (b *streamedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.read.Store(true)
+	}
+	return n, err
 }
 
 // hopByHop are the headers that are between two neighbours (RFC 9110, 7.6.1), and
@@ -187,12 +219,17 @@ func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
 		delete(h, name)
 	}
 	h["X-Request-Id"] = []string{event.OriginFrom(r.Context()).RequestID}
+	announced := make(map[string]bool, len(res.Trailer))
 	for name := range res.Trailer {
+		announced[name] = true
 		h.Add("Trailer", name)
 	}
 	w.WriteHeader(res.StatusCode)
 	if res.Body == http.NoBody {
 		return
+	}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		_ = http.NewResponseController(w).Flush() // The first event may be long in coming.
 	}
 	if err := copyBody(w, res); err != nil {
 		web.Log(r.Context()).WarnContext(r.Context(), "answer broken off", "error", err.Error())
@@ -202,6 +239,9 @@ func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
 		_ = http.NewResponseController(w).Flush() // Or a short answer would get a length, and no trailers.
 	}
 	for name, values := range res.Trailer {
+		if !announced[name] {
+			name = http.TrailerPrefix + name
+		}
 		h[name] = values
 	}
 }

@@ -31,6 +31,7 @@ type address struct {
 	url      *url.URL
 	hostport string
 	timeout  time.Duration
+	stall    time.Duration
 	standard *http.Transport // for TLS, for upgrades, and where the configuration says so
 	always   bool            // standard for everything
 	breaker  *gobreaker.CircuitBreaker[*http.Response]
@@ -42,7 +43,7 @@ type address struct {
 }
 
 func newAddress(u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
-	a := &address{url: u, hostport: u.Host, timeout: o.Timeout, always: o.Standard || u.Scheme != "http"}
+	a := &address{url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall, always: o.Standard || u.Scheme != "http"}
 	if u.Port() == "" {
 		a.hostport = net.JoinHostPort(u.Hostname(), "80")
 	}
@@ -80,7 +81,7 @@ func (a *address) roundTrip(req *http.Request, informational Informational) (*ht
 	if a.always || req.Header.Get("Upgrade") != "" {
 		return a.standard.RoundTrip(informational.trace(req))
 	}
-	o := exchangeOptions{timeout: a.timeout, release: a.release, informational: informational}
+	o := exchangeOptions{timeout: a.timeout, stall: a.stall, release: a.release, informational: informational}
 	c := a.take()
 	if c == nil {
 		return a.onNew(req, o)

@@ -17,7 +17,6 @@ import (
 const (
 	maxHeaderBytes = 64 << 10         // of an answer
 	sendTime       = 30 * time.Second // for a request's body, beyond the client's own time for it
-	stallTime      = 30 * time.Second // between two pieces of an answer's body
 )
 
 var (
@@ -132,6 +131,7 @@ func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, e
 }
 
 type exchangeOptions struct {
+	stall         time.Duration             // between two pieces of the answer's body
 	timeout       time.Duration             // for the answer to begin, once the request is sent
 	release       func(c *conn, again bool) // Is told whether the connection may take another request.
 	informational Informational
@@ -274,7 +274,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if b.x.c.r.Buffered() == 0 {
-		_ = b.x.c.SetReadDeadline(time.Now().Add(stallTime)) // Reading tells what is amiss.
+		_ = b.x.c.SetReadDeadline(time.Now().Add(b.x.o.stall)) // Reading tells what is amiss.
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {

@@ -38,6 +38,7 @@ const (
 // Options are what the ways to all services have in common.
 type Options struct {
 	Timeout     time.Duration // for an answer to begin, once the request is sent
+	Stall       time.Duration // between two pieces of its body; not observed by the standard transport
 	MaxInFlight int           // requests at a time for each address of a service
 	Standard    bool          // use net/http's Transport for everything
 	Log         *slog.Logger

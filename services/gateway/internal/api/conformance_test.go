@@ -1,0 +1,482 @@
+package api_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/gateway/internal/api"
+	"github.com/headgate/headgate/services/gateway/internal/upstream"
+)
+
+// eachTransport runs a test over either way to the services: what a client sees must
+// not depend on it. before is the service.
+func eachTransport(t *testing.T, before *httptest.Server, test func(t *testing.T, gateway string)) {
+	t.Helper()
+	for name, standard := range map[string]bool{"lean": false, "standard": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, gatewayTo(t, before.URL, func(s *setup) { s.upstream.Standard = standard }))
+		})
+	}
+}
+
+// gatewayTo returns the address of a gateway to a service at an address.
+func gatewayTo(t *testing.T, service string, change func(*setup)) string {
+	t.Helper()
+	at, err := url.Parse(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
+	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(s *setup) {
+		s.addresses["auth"] = upstream.Addresses{at}
+		// Bodies are streamed on the way to this one; its token is auth-service's affair here.
+		s.addresses["user"] = upstream.Addresses{at}
+		s.routes = []api.Route{{Path: "/api/v1/auth", Service: "auth"}, {Path: "/api/v1/user", Service: "user"}}
+		s.upstream.Timeout = 10 * time.Second
+		if change != nil {
+			change(s)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// serveFunc returns a service that is always ready.
+func serveFunc(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			h(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// rawService answers each request on a connection with what answer returns, as it is;
+// an empty answer closes the connection, and so does an answer with close.
+func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) string {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	var n atomic.Int64
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					if _, err := io.Copy(io.Discard, req.Body); err != nil {
+						return
+					}
+					if req.URL.Path == "/readyz" {
+						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+						continue
+					}
+					text, closed := answer(n.Add(1))
+					if _, err := io.WriteString(c, text); err != nil || closed {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String()
+}
+
+func send(t *testing.T, method, address string, body io.Reader, header ...string) (*http.Response, string) {
+	t.Helper()
+	res, text, err := trySend(t.Context(), method, address, body, header...)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, address, err)
+	}
+	return res, text
+}
+
+func trySend(ctx context.Context, method, address string, body io.Reader, header ...string) (*http.Response, string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return nil, "", err
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return res, string(text), err
+}
+
+const avatar = "/api/v1/user/me/avatar"
+
+// TestBodiesOfAnyForm sends and gets them in every form, shorter and longer than any buffer.
+func TestBodiesOfAnyForm(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		w.Header().Set("X-Got", fmt.Sprint(r.ContentLength))
+		if r.URL.RawQuery == "length" {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		}
+		for piece := range slices.Chunk(body, 10_000) {
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		for _, size := range []int{1, 4095, 4096, 4097, 65_535, 3_000_000} {
+			for _, query := range []string{"length", "chunked"} {
+				content := strings.Repeat("abcdefghijk\n", size/12+1)[:size]
+				res, got := send(t, "PUT", gateway+avatar+"?"+query, strings.NewReader(content))
+				if got != content || res.Header.Get("X-Got") != strconv.Itoa(size) {
+					t.Errorf("%d bytes with a length, answer %s: got %d, the service got %s", size, query, len(got), res.Header.Get("X-Got"))
+				}
+				// A reader of unknown length is sent in chunks.
+				res, got = send(t, "PUT", gateway+avatar+"?"+query, io.MultiReader(strings.NewReader(content)))
+				if got != content || res.Header.Get("X-Got") != "-1" {
+					t.Errorf("%d bytes in chunks, answer %s: got %d, the service got %s", size, query, len(got), res.Header.Get("X-Got"))
+				}
+			}
+		}
+		// Small bodies of other routes are read before they go on, and so get a length.
+		res, got := send(t, "POST", gateway+"/api/v1/auth/x", io.MultiReader(strings.NewReader("abc")))
+		if got != "abc" || res.Header.Get("X-Got") != "3" {
+			t.Errorf("got %q, the service got %s", got, res.Header.Get("X-Got"))
+		}
+	})
+}
+
+// TestPiecesComeAtOnce: what has no length may have no end.
+func TestPiecesComeAtOnce(t *testing.T) {
+	t.Parallel()
+	var next sync.Map // of the query to a channel of pieces
+	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		pieces, _ := next.Load(r.URL.RawQuery)
+		w.Header().Set("Content-Type", "text/event-stream")
+		_ = http.NewResponseController(w).Flush()
+		for {
+			select {
+			case piece := <-pieces.(chan string):
+				fmt.Fprint(w, piece)
+				_ = http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		pieces := make(chan string)
+		name := url.QueryEscape(t.Name())
+		next.Store(name, pieces)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gateway+"/api/v1/auth/stream?"+name, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		buffer := make([]byte, 16)
+		for range 3 {
+			pieces <- "piece"
+			if n, err := res.Body.Read(buffer); err != nil || string(buffer[:n]) != "piece" {
+				t.Fatalf("got %q, %v", buffer[:n], err)
+			}
+		}
+	})
+}
+
+func TestEarlyHints(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		fmt.Fprint(w, "done")
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		hinted := ""
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+			hinted += fmt.Sprint(status, h.Get("Link"))
+			return nil
+		}})
+		res, got, err := trySend(ctx, "GET", gateway+"/api/v1/auth/x", http.NoBody)
+		if err != nil || got != "done" || hinted != "103</style.css>" {
+			t.Errorf("got %q after %q, %v", got, hinted, err)
+		}
+		if res.Header.Get("Link") != "" || res.Header.Get("X-Request-Id") == "" || res.Header.Get("X-Content-Type-Options") == "" {
+			t.Errorf("header = %v", res.Header)
+		}
+	})
+}
+
+// TestNoBodies: answers that have none leave the connection fit for the next.
+func TestNoBodies(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Etag", `"1"`)
+		w.Header().Set("X-From", r.RemoteAddr)
+		switch r.URL.RawQuery {
+		case "204":
+			w.WriteHeader(http.StatusNoContent)
+		case "304":
+			w.WriteHeader(http.StatusNotModified)
+		default:
+			w.Header().Set("Content-Length", "5")
+			fmt.Fprint(w, "hello")
+		}
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		from := map[string]bool{}
+		for range 2 {
+			for _, tc := range []struct {
+				method, query, length string
+				status                int
+			}{{"HEAD", "", "5", 200}, {"GET", "204", "", 204}, {"GET", "304", "", 304}, {"HEAD", "304", "", 304}, {"POST", "204", "", 204}, {"GET", "", "5", 200}} {
+				res, got := send(t, tc.method, gateway+"/api/v1/auth/x?"+tc.query, http.NoBody)
+				want := ""
+				if tc.method == "GET" && tc.status == 200 {
+					want = "hello"
+				}
+				if res.StatusCode != tc.status || got != want || res.Header.Get("Content-Length") != tc.length || res.Header.Get("Etag") != `"1"` {
+					t.Errorf("%s ?%s = %d %q %v", tc.method, tc.query, res.StatusCode, got, res.Header)
+				}
+				from[res.Header.Get("X-From")] = true
+			}
+		}
+		if len(from) != 1 {
+			t.Errorf("%d connections for one request at a time: %v", len(from), from)
+		}
+	})
+}
+
+func TestTrailers(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		w.Header().Set("Trailer", "X-Sum")
+		fmt.Fprint(w, "short")
+		w.Header().Set("X-Sum", "5")
+		w.Header().Set(http.TrailerPrefix+"X-Late", r.Trailer.Get("X-Client"))
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, gateway+avatar, io.MultiReader(strings.NewReader("body")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Trailer = http.Header{"X-Client": {"said"}}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if got, err := io.ReadAll(res.Body); err != nil || string(got) != "short" || res.Trailer.Get("X-Sum") != "5" || res.Trailer.Get("X-Late") != "said" {
+			t.Errorf("got %q, %v, trailers %v", got, err, res.Trailer)
+		}
+	})
+}
+
+// TestEarlyAnswer: a service may answer before it has read the request; the client
+// sees the answer, not a failure to send.
+func TestEarlyAnswer(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		fmt.Fprint(w, "no more")
+	})
+	eachTransport(t, service, func(t *testing.T, gateway string) {
+		// A client that sends its beginning and then waits.
+		reader, writer := io.Pipe()
+		defer writer.Close()
+		go func() { _, _ = writer.Write([]byte("beginning")) }()
+		res, got := send(t, "PUT", gateway+avatar, reader)
+		if res.StatusCode != http.StatusRequestEntityTooLarge || got != "no more" {
+			t.Errorf("= %d %q", res.StatusCode, got)
+		}
+	})
+}
+
+// TestClosedConnections: a service that closes connections when it likes costs nobody
+// a request that cannot have reached it, or may be sent twice.
+func TestClosedConnections(t *testing.T) {
+	t.Parallel()
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	for name, standard := range map[string]bool{"lean": false, "standard": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// Closed after each answer, without a word about it.
+			gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return ok, true }), func(s *setup) { s.upstream.Standard = standard })
+			for i := range 50 {
+				method := []string{"GET", "POST"}[i%2]
+				if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != 200 || got != "ok" {
+					// The close may cross the request on its way; such a POST may have been read.
+					if method == "GET" || res.StatusCode != http.StatusBadGateway {
+						t.Errorf("%s %d = %d %q", method, i, res.StatusCode, got)
+					}
+				}
+			}
+			// Closed instead of every second answer, when the request was read.
+			var reached atomic.Int64
+			gateway = gatewayTo(t, rawService(t, func(n int64) (string, bool) {
+				reached.Add(1)
+				return map[bool]string{true: ok, false: ""}[n%2 == 1], n%2 == 0
+			}), func(s *setup) { s.upstream.Standard = standard })
+			for i := range 20 {
+				if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != 200 {
+					t.Errorf("GET %d = %d", i, res.StatusCode)
+				}
+			}
+			reached.Store(0)
+			counts := map[int]int{}
+			for range 20 {
+				res, _ := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+				counts[res.StatusCode]++
+			}
+			if counts[200]+counts[502] != 20 || reached.Load() != 20 {
+				t.Errorf("answers = %v, the service saw %d of 20 requests", counts, reached.Load())
+			}
+		})
+	}
+}
+
+// TestBadAnswers: what is no answer is 502, and one that is broken off is not taken
+// for whole.
+func TestBadAnswers(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"nothing":              "",
+		"nonsense":             "hello\r\n\r\n",
+		"a bad status":         "HTTP/1.1 abc\r\n\r\n",
+		"two lengths":          "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
+		"a negative length":    "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc",
+		"an endless header":    "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 200_000) + "\r\n\r\n",
+		"half a header":        "HTTP/1.1 200 OK\r\nX-Half: ",
+		"a switch of protocol": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+	} {
+		for transport, standard := range map[string]bool{"lean": false, "standard": true} {
+			t.Run(name+"/"+transport, func(t *testing.T) {
+				t.Parallel()
+				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
+				res, got := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+				if res.StatusCode != http.StatusBadGateway || !strings.Contains(got, `"code":"bad_gateway"`) || res.Header.Get("Retry-After") == "" {
+					t.Errorf("= %d %s", res.StatusCode, got)
+				}
+			})
+		}
+	}
+	for transport, standard := range map[string]bool{"lean": false, "standard": true} {
+		t.Run("broken off/"+transport, func(t *testing.T) {
+			t.Parallel()
+			for _, text := range []string{
+				"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+				"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+			} {
+				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
+				if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x", http.NoBody); err == nil {
+					t.Errorf("%q looks whole: %q", text, got)
+				}
+			}
+		})
+	}
+}
+
+// TestTimeouts: a service that does not begin, or does not go on, is not waited for.
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // A server looks for the client's end only then.
+		if r.URL.RawQuery == "stall" {
+			fmt.Fprint(w, "a beginning")
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-r.Context().Done()
+	})
+	for name, standard := range map[string]bool{"lean": false, "standard": true} {
+		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, 300*time.Millisecond })
+		for _, method := range []string{"GET", "POST"} {
+			began := time.Now()
+			res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+			if took := time.Since(began); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(got, `"code":"gateway_timeout"`) || took > 5*time.Second {
+				t.Errorf("%s %s = %d %s after %s", name, method, res.StatusCode, got, took)
+			}
+		}
+	}
+	gateway := gatewayTo(t, service.URL, nil)
+	if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x?stall", http.NoBody); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a stalled answer = %q, %v", got, err)
+	}
+}
+
+// TestCancellation: when the client goes, the service hears of it.
+func TestCancellation(t *testing.T) {
+	t.Parallel()
+	reached, gone := make(chan struct{}), make(chan struct{})
+	service := serveFunc(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // A server looks for the client's end only then.
+		reached <- struct{}{}
+		<-r.Context().Done()
+		gone <- struct{}{}
+	})
+	for name, standard := range map[string]bool{"lean": false, "standard": true} {
+		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, time.Minute })
+		for _, method := range []string{"GET", "POST"} {
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() {
+				_, _, err := trySend(ctx, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+				done <- err
+			}()
+			<-reached
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s %s: %v", name, method, err)
+			}
+			select {
+			case <-gone:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s %s: the service was not told", name, method)
+			}
+		}
+	}
+}
