@@ -82,7 +82,7 @@ func (c *client) try(method, path string, body any, header ...string) (answer, e
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := httpClient.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -214,7 +214,7 @@ func getJSON(t *testing.T, address string, out any) error {
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := httpClient.Do(req)
 	if err != nil {
 		return err
 	}

@@ -13,13 +13,13 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser is a Chromium with an authenticator, on a page of the gateway.
+// browser is a Chromium.
 type browser struct {
 	t   *testing.T
 	ctx context.Context //nolint:containedctx // chromedp keeps the browser in it.
 }
 
-func newBrowser(t *testing.T, gateway string) *browser {
+func startBrowser(t *testing.T) *browser {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
 	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
@@ -28,7 +28,13 @@ func newBrowser(t *testing.T, gateway string) *browser {
 	t.Cleanup(stop)
 	ctx, stop = context.WithTimeout(ctx, time.Minute)
 	t.Cleanup(stop)
-	b := &browser{t: t, ctx: ctx}
+	return &browser{t: t, ctx: ctx}
+}
+
+// newBrowser returns one with an authenticator, on a page of the gateway.
+func newBrowser(t *testing.T, gateway string) *browser {
+	t.Helper()
+	b := startBrowser(t)
 	// The script is ours, and the landing page has a policy that allows none.
 	do(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})
 	drive(b, chromedp.Navigate(gateway+"/api/v1/auth/verify-email?token=x"))

@@ -91,7 +91,7 @@ func TestSEC20NoSecretInLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The page is where the secret is in a URL, the form where it is in a body.
-	res, err := http.Get(link.String())
+	res, err := httpClient.Get(link.String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,6 +80,10 @@ func run(m *testing.M) (code int) {
 			fmt.Fprintln(os.Stderr, "tests: SEC-20: the logs of the stack hold", found, err)
 			code = max(code, 1)
 		}
+		if err := contractKept(); err != nil {
+			fmt.Fprintln(os.Stderr, "tests:", err)
+			code = max(code, 1)
+		}
 		if err := system.stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "tests:", err)
 			code = max(code, 1)

@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
+	"github.com/headgate/headgate/services/gateway/internal/docs"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
@@ -40,15 +41,21 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer events.Close()
+	described, err := docs.New()
+	if err != nil {
+		return err
+	}
 	services := cfg.services(s.Log, s.Metrics)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
 	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
+		Routes:   api.Routes,
 		Services: services,
 		Verifier: verifier,
 		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
 		Reports:  reports,
+		Docs:     described,
 		Version:  service.Version(),
 		Now:      time.Now,
 		Edge: web.Options{

@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/gateway/internal/docs"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
@@ -46,6 +47,7 @@ type Config struct {
 	Limiter  *limit.Limiter
 	Limits   Limits
 	Reports  *Reports
+	Docs     *docs.Docs
 	Now      func() time.Time
 	Edge     web.Options
 }
@@ -53,12 +55,16 @@ type Config struct {
 // New returns the gateway's handler.
 func New(cfg Config) http.Handler {
 	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, reports: cfg.Reports, now: cfg.Now}
+	names := newNames(cfg.Docs.Routes())
 	router := mux.NewRouter().SkipClean(true)
 	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
+	router.Handle(docs.DocumentPath, cfg.Docs)
+	router.Handle(docs.PagePath, cfg.Docs)
+	router.PathPrefix(docs.PagePath + "/").Handler(cfg.Docs)
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
 	for _, line := range cfg.Routes {
 		next := newProxy(cfg.Services[line.Service], line.Upgrade, cfg.Edge.Log)
-		serve := forward(line, next, cfg.Verifier, limits)
+		serve := forward(line, next, cfg.Verifier, limits, names)
 		router.Handle(line.Path, serve)
 		if !line.Exact {
 			router.PathPrefix(line.Path + "/").Handler(serve)
@@ -67,7 +73,7 @@ func New(cfg Config) http.Handler {
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
 	health := map[string]http.HandlerFunc{"/livez": cfg.Edge.Live, "/readyz": cfg.Edge.Ready}
-	edge := web.Edge(checked(matched(router)), cfg.Edge)
+	edge := web.Edge(checked(matched(router), names), cfg.Edge)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if probe := health[r.URL.Path]; probe != nil && r.Method == http.MethodGet {
 			probe(w, r)
@@ -111,15 +117,20 @@ func method(allowed string, next http.Handler) http.Handler {
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
 // checked refuses what no route can want, before anything looks at it.
-func checked(next http.Handler) http.Handler {
-	allowed := strings.Join(methods, ", ")
+func checked(next http.Handler, names *names) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
+		if !slices.Contains(methods, r.Method) {
+			allowed := methods
+			if canonical(r.URL) {
+				if name := names.of(r.URL.Path); name.pattern != "" {
+					allowed = name.allowed
+				}
+			}
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			return problem.ErrMethod
+		}
 		if !canonical(r.URL) {
 			return ErrPath
-		}
-		if !slices.Contains(methods, r.Method) {
-			w.Header().Set("Allow", allowed)
-			return problem.ErrMethod
 		}
 		if err := limited(w, r); err != nil {
 			return err
@@ -131,9 +142,13 @@ func checked(next http.Handler) http.Handler {
 
 // forward checks the limits and the token and passes the request on. What costs
 // least comes first.
-func forward(line Route, next http.Handler, verifier web.Authenticator, limits *limiting) http.Handler {
+func forward(line Route, next http.Handler, verifier web.Authenticator, limits *limiting, names *names) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
-		web.SetRoute(r.Context(), line.Path)
+		route := line.Path
+		if name := names.of(r.URL.Path); name.pattern != "" {
+			route = name.pattern
+		}
+		web.SetRoute(r.Context(), route)
 		if err := limits.admitAddress(w, r); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
+	"github.com/headgate/headgate/services/gateway/internal/docs"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
@@ -124,11 +125,15 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 		services[name] = upstream.New(name, at, s.upstream)
 		testkit.Run(t, services[name])
 	}
+	described, err := docs.New()
+	if err != nil {
+		t.Fatal(err)
+	}
 	reports := api.NewReports(services["auth"], log, metrics, time.Now)
 	testkit.Run(t, reports)
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
-		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Now: time.Now,
+		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})
 }

@@ -134,7 +134,7 @@ func TestExceededIsReported(t *testing.T) {
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
 		r, body, hits := g.upstream.got()
-		want := `{"policy":"login","limit":1,"windowSeconds":900,"method":"POST","route":"/api/v1/auth"}`
+		want := `{"policy":"login","limit":1,"windowSeconds":900,"method":"POST","route":"/api/v1/auth/login"}`
 		if hits != 2 || r.URL.Path != event.RateLimitsPath+"/exceeded" || body != want || r.Header.Get("X-Forwarded-For") != "192.0.2.1" ||
 			r.Header.Get("User-Agent") != "curl" || r.Header.Get("X-Request-Id") != "one" {
 			return fmt.Errorf("%d requests, the last one %s %s %v", hits, r.URL.Path, body, r.Header)

@@ -48,7 +48,7 @@ func (s *Service) probe(ctx context.Context, a *address) {
 	if err != nil {
 		found = down
 	}
-	log := s.o.Log.With("service", s.name, "address", a.url.Host)
+	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
 	switch was := a.state.Swap(found); {
 	case was == up && found == down:
 		log.WarnContext(ctx, "service is not ready", "error", err.Error())

@@ -72,7 +72,7 @@ func New(name string, addresses []*url.URL, o Options) *Service {
 }
 
 func (s *Service) breakerChanged(a *address, to gobreaker.State) {
-	log := s.o.Log.With("service", s.name, "address", a.url.Host)
+	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
 	switch to {
 	case gobreaker.StateOpen:
 		log.Warn("service is left alone for a moment: it failed several times in a row")
