@@ -3,7 +3,6 @@
 package web
 
 import (
-	"context"
 	"encoding/hex"
 	"net"
 	"net/http"
@@ -118,7 +117,7 @@ func originOf(r *http.Request, trusted Prefixes) event.Origin {
 // a new one that has the bytes of fresh, so that it can be found by the request's id.
 func traceParent(r *http.Request, fresh uuid.UUID) string {
 	if r.Header.Get("Traceparent") != "" {
-		ctx := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))
+		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		carrier := propagation.MapCarrier{}
 		propagation.TraceContext{}.Inject(ctx, carrier)
 		if parent := carrier["traceparent"]; parent != "" {

@@ -48,7 +48,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	services := cfg.services(s.Log, s.Metrics)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
-	handler := api.New(api.Config{ //nolint:contextcheck // The proxy answers with the context of the request at hand.
+	handler := api.New(api.Config{
 		Routes:   api.Routes,
 		Services: services,
 		Verifier: verifier,

@@ -149,7 +149,7 @@ func TestBodiesOfAnyForm(t *testing.T) {
 		if err != nil {
 			return
 		}
-		w.Header().Set("X-Got", fmt.Sprint(r.ContentLength))
+		w.Header().Set("X-Got", strconv.FormatInt(r.ContentLength, 10))
 		if r.URL.RawQuery == "length" {
 			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		}
@@ -161,6 +161,7 @@ func TestBodiesOfAnyForm(t *testing.T) {
 		}
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		for _, size := range []int{1, 4095, 4096, 4097, 65_535, 3_000_000} {
 			for _, query := range []string{"length", "chunked"} {
 				content := strings.Repeat("abcdefghijk\n", size/12+1)[:size]
@@ -202,6 +203,7 @@ func TestPiecesComeAtOnce(t *testing.T) {
 		}
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		pieces := make(chan string)
 		name := url.QueryEscape(t.Name())
 		next.Store(name, pieces)
@@ -233,6 +235,7 @@ func TestEarlyHints(t *testing.T) {
 		fmt.Fprint(w, "done")
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		hinted := ""
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
 			hinted += fmt.Sprint(status, h.Get("Link"))
@@ -265,6 +268,7 @@ func TestNoBodies(t *testing.T) {
 		}
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		from := map[string]bool{}
 		for range 2 {
 			for _, tc := range []struct {
@@ -300,6 +304,7 @@ func TestTrailers(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Late", r.Trailer.Get("X-Client"))
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, gateway+avatar, io.MultiReader(strings.NewReader("body")))
 		if err != nil {
 			t.Fatal(err)
@@ -326,6 +331,7 @@ func TestEarlyAnswer(t *testing.T) {
 		fmt.Fprint(w, "no more")
 	})
 	eachTransport(t, service, func(t *testing.T, gateway string) {
+		t.Helper()
 		// A client that sends its beginning and then waits.
 		reader, writer := io.Pipe()
 		defer writer.Close()
@@ -349,7 +355,7 @@ func TestClosedConnections(t *testing.T) {
 			gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return ok, true }), func(s *setup) { s.upstream.Standard = standard })
 			for i := range 50 {
 				method := []string{"GET", "POST"}[i%2]
-				if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != 200 || got != "ok" {
+				if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != http.StatusOK || got != "ok" {
 					// The close may cross the request on its way; such a POST may have been read.
 					if method == "GET" || res.StatusCode != http.StatusBadGateway {
 						t.Errorf("%s %d = %d %q", method, i, res.StatusCode, got)
@@ -363,7 +369,7 @@ func TestClosedConnections(t *testing.T) {
 				return map[bool]string{true: ok, false: ""}[n%2 == 1], n%2 == 0
 			}), func(s *setup) { s.upstream.Standard = standard })
 			for i := range 20 {
-				if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != 200 {
+				if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != http.StatusOK {
 					t.Errorf("GET %d = %d", i, res.StatusCode)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,10 +64,8 @@ var policies = []policy{
 // of a request; ok is false if p has not what it takes.
 func (p policy) key(l Limits, of party) (key limit.Key, tag string, ok bool) {
 	parts := p.who(of)
-	for _, part := range parts {
-		if part == "" {
-			return limit.Key{}, "", false
-		}
+	if slices.Contains(parts, "") {
+		return limit.Key{}, "", false
 	}
 	return limit.Key{Policy: limit.Policy{Name: p.name, Rate: p.rate(l)}, Who: strings.Join(parts, " ")}, parts[0], true
 }

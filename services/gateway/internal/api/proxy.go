@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -78,7 +79,9 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = &streamedBody{ReadCloser: r.Body}
 		out.Body = body
 	}
+	began := time.Now()
 	res, err := p.service.Do(&out, func(status int, header http.Header) { inform(w, status, header) })
+	web.SetUpstream(r.Context(), time.Since(began))
 	if err != nil {
 		failed(w, r, err)
 		return
@@ -192,14 +195,10 @@ func spoofable(name string) bool {
 func inform(w http.ResponseWriter, status int, header http.Header) {
 	h := w.Header()
 	before := h.Clone()
-	for name, values := range header {
-		h[name] = values
-	}
+	maps.Copy(h, header)
 	w.WriteHeader(status)
 	clear(h) // WriteHeader leaves them for the final answer, whose they are not.
-	for name, values := range before {
-		h[name] = values
-	}
+	maps.Copy(h, before)
 }
 
 // answer passes the service's answer on. Its headers take the place of those that

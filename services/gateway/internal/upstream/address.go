@@ -55,7 +55,7 @@ func newAddress(u *url.URL, o Options, changed func(a *address, to gobreaker.Sta
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true,
 	}
-	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{
+	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // It has no answer to close.
 		Name: u.Host, Timeout: breather,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 		IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) },

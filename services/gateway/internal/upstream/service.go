@@ -21,7 +21,6 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/web"
 )
 
 // The ways in which a service cannot be asked at all.
@@ -101,17 +100,13 @@ func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
 	return s.Do(req, func(int, http.Header) {})
 }
 
-// Do sends req and returns the answer as soon as its header is there. A request goes to another address if the
-// first one could not be connected to. Nothing that may have been read is sent
-// twice, unless it is GET or HEAD. It fails with ErrAway, ErrOverloaded, the
-// context's error, or what the network or the service did wrong.
+// Do sends req and returns the answer as soon as its header is there. A request goes
+// to another address if the first one could not be connected to. Nothing that may have
+// been read is sent twice, unless it is GET or HEAD. It fails with ErrAway,
+// ErrOverloaded, the context's error, or what the network or the service did wrong.
 func (s *Service) Do(req *http.Request, informational Informational) (*http.Response, error) {
 	began := time.Now()
-	defer func() {
-		waited := time.Since(began)
-		s.wait.Observe(waited.Seconds())
-		web.SetUpstream(req.Context(), waited)
-	}()
+	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
 	var tried []*address
 	var faults []error
 	for len(tried) < len(s.addresses) {
