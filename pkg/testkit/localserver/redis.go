@@ -108,8 +108,8 @@ func (r *store) url(port int) string {
 	return u.String()
 }
 
-// probe asks the server for its process id, which fails while it still loads
-// its data.
+// probe asks the server for its process id, and before that to answer at all, which
+// fails while it still loads its data.
 func (r *store) probe(ctx context.Context, port, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -122,7 +122,7 @@ func (r *store) probe(ctx context.Context, port, pid int) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	request := "INFO server\r\nQUIT\r\n"
+	request := "PING\r\nINFO server\r\nQUIT\r\n"
 	if r.password != "" {
 		request = "AUTH " + r.password + "\r\n" + request
 	}
