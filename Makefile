@@ -37,7 +37,7 @@ check: $(LAUNCHER) ## what CI checks besides the tests: format, lint, modules on
 
 .PHONY: lint
 lint: $(LINT) ## run the linters alone
-	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off "$(CURDIR)/$(LINT)" run --config "$(CURDIR)/.golangci.yml" ./...) || exit 1; done
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off GOFLAGS="-buildvcs=false -race" "$(CURDIR)/$(LINT)" run --config "$(CURDIR)/.golangci.yml" ./...) || exit 1; done
 
 .PHONY: generate
 generate: ## rewrite the environment tables in the services' READMEs
@@ -75,4 +75,4 @@ $(LAUNCHER):
 # The version is that of tools/go.mod.
 $(LINT): tools/go.mod
 	@echo "building golangci-lint, once"
-	@mkdir -p .bin && cd tools && GOWORK=off go build -o "$(CURDIR)/$(LINT)" github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch "$(CURDIR)/$(LINT)"
+	@mkdir -p .bin && cd tools && GOWORK=off GOFLAGS=-buildvcs=false go build -o "$(CURDIR)/$(LINT)" github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch "$(CURDIR)/$(LINT)"

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 # Always the same folder, for the build cache goes by its name.
 tree=$PWD/.local/alone
 trap 'rm -rf "$tree"' EXIT
-export GOWORK=off
+export GOWORK=off GOFLAGS="-buildvcs=false -race"
 for m in "$@"; do
 	rm -rf "$tree"
 	mkdir -p "$tree/$(dirname "$m")"

@@ -67,27 +67,30 @@ func (s *Service) Check(name string, check func(context.Context) error) {
 }
 
 // Run works until ctx ends or a runner fails, then stops every runner and waits
-// for all of them, at most SHUTDOWN_TIMEOUT. A runner that returns while
-// nobody asked it to is an error: a service without its consumer is no service.
-func (s *Service) Run(ctx context.Context, runners ...Runner) error {
-	runCtx, stop := context.WithCancel(ctx)
-	defer stop()
+// for all of them, at most SHUTDOWN_TIMEOUT. door, by which requests come, stops
+// first, since the others serve it; from the moment that ctx ends the service says
+// that it is not ready. A runner that returns while nobody asked it to is an error:
+// a service without its consumer is no service.
+func (s *Service) Run(ctx context.Context, door Runner, others ...Runner) error {
+	inside, closeInside := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeInside()
+	outside, closeDoor := context.WithCancel(ctx)
+	defer closeDoor()
 
-	ended := make(chan error, len(runners))
-	for _, runner := range runners {
-		go func() {
-			err := runner.Run(runCtx)
-			if err == nil && runCtx.Err() == nil {
-				err = fmt.Errorf("%T ended by itself", runner)
-			}
-			ended <- err
-		}()
+	ended := make(chan error, 1+len(others))
+	doorClosed := make(chan struct{})
+	go func() {
+		defer close(doorClosed)
+		ended <- untilAsked(outside, door)
+	}()
+	for _, runner := range others {
+		go func() { ended <- untilAsked(inside, runner) }()
 	}
 	s.setState("")
 	s.Log.InfoContext(ctx, "started")
 
 	var faults []error
-	left := len(runners)
+	left := 1 + len(others)
 	select {
 	case <-ctx.Done():
 		s.Log.InfoContext(ctx, "stopping")
@@ -96,10 +99,14 @@ func (s *Service) Run(ctx context.Context, runners ...Runner) error {
 		left--
 	}
 	s.setState("stopping")
-	stop()
-
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
 	defer cancel()
+	closeDoor()
+	select {
+	case <-doorClosed:
+	case <-deadline.Done():
+	}
+	closeInside()
 	for ; left > 0; left-- {
 		select {
 		case err := <-ended:
@@ -109,6 +116,14 @@ func (s *Service) Run(ctx context.Context, runners ...Runner) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func untilAsked(ctx context.Context, runner Runner) error {
+	err := runner.Run(ctx)
+	if err == nil && ctx.Err() == nil {
+		err = fmt.Errorf("%T ended by itself", runner)
+	}
+	return err
 }
 
 func (s *Service) setState(state string) {

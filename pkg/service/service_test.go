@@ -178,7 +178,7 @@ func TestRunWaitsForEveryPart(t *testing.T) {
 		var mu sync.Mutex
 		finished := 0
 		slow := until(func() {
-			time.Sleep(20 * time.Second)
+			time.Sleep(10 * time.Second)
 			mu.Lock()
 			defer mu.Unlock()
 			finished++
@@ -200,6 +200,26 @@ func TestRunWaitsForEveryPart(t *testing.T) {
 		}
 		if err := <-done; err != nil || finished != 2 {
 			t.Errorf("Run = %v after %d parts", err, finished)
+		}
+	})
+}
+
+// TestRunStopsTheDoorFirst: what serves requests outlives the last of them.
+func TestRunStopsTheDoorFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var doorClosed, insideClosed time.Time
+		door := until(func() {
+			time.Sleep(10 * time.Second)
+			doorClosed = time.Now()
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := newService(30*time.Second).Run(ctx, door, until(func() { insideClosed = time.Now() })); err != nil {
+			t.Error(err)
+		}
+		if insideClosed.Before(doorClosed) {
+			t.Errorf("the door closed at %s, what serves it at %s", doorClosed, insideClosed)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -120,7 +121,7 @@ func (i *Issuer) snapshot() token.Snapshot {
 
 // Verifier returns a verifier of the issuer's tokens.
 func (i *Issuer) Verifier() *token.RemoteVerifier {
-	verifier := token.NewRemoteVerifier(token.Remote{JWKSURL: i.JWKSURL}, Expected, Log(i.t), time.Now)
+	verifier := token.NewRemoteVerifier(token.Remote{JWKSURL: i.JWKSURL}, Expected, Log(i.t), prometheus.NewRegistry(), time.Now)
 	Run(i.t, verifier)
 	return verifier
 }

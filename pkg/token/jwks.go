@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type JWKS struct {
 	mu      sync.Mutex
 	keys    map[string]crypto.PublicKey
 	tried   time.Time
+	fetched time.Time // the last time that it worked
 	refresh chan struct{} // closed when the fetch under way ends; nil if none is
 }
 
@@ -125,10 +127,20 @@ func (j *JWKS) fetch(ctx context.Context, done chan struct{}) {
 	if err != nil {
 		j.log.WarnContext(ctx, "keys not refreshed", "error", err.Error())
 	} else {
-		j.keys = keys
+		j.keys, j.fetched = keys, j.now()
 	}
 	j.refresh = nil
 	close(done)
+}
+
+// age returns how many seconds ago the keys were fetched: without end if never.
+func (j *JWKS) age() float64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fetched.IsZero() {
+		return math.Inf(1)
+	}
+	return j.now().Sub(j.fetched).Seconds()
 }
 
 func (j *JWKS) load(ctx context.Context) (map[string]crypto.PublicKey, error) {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/event"
 )
@@ -20,10 +23,24 @@ type RemoteVerifier struct {
 }
 
 // NewRemoteVerifier returns a verifier of the tokens of auth-service.
-func NewRemoteVerifier(cfg Remote, want Expected, log *slog.Logger, now func() time.Time) *RemoteVerifier {
+func NewRemoteVerifier(cfg Remote, want Expected, log *slog.Logger, metrics prometheus.Registerer, now func() time.Time) *RemoteVerifier {
 	keys := NewJWKS(cfg, log, now)
 	revoked := NewRevocations(RemoteSnapshots(cfg), log, now)
-	return &RemoteVerifier{Verifier: NewVerifier(keys, revoked, want, now), keys: keys, revoked: revoked}
+	v := &RemoteVerifier{Verifier: NewVerifier(keys, revoked, want, now), keys: keys, revoked: revoked}
+	metrics.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headgate_jwks_age_seconds", Help: "Time since the keys of access tokens were fetched; over 60 while auth-service is away; +Inf before the first time.",
+		}, keys.age),
+		looked(&v.hits, "hit"), looked(&v.misses, "miss"),
+	)
+	return v
+}
+
+func looked(n *atomic.Int64, result string) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "headgate_token_cache_total", Help: "Access tokens looked up among those that were found good: a miss costs a check of the signature.",
+		ConstLabels: prometheus.Labels{"result": result},
+	}, func() float64 { return float64(n.Load()) })
 }
 
 // Run keeps keys and revocations up to date until ctx ends.

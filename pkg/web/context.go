@@ -40,7 +40,8 @@ func (p *Prefixes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-func (p Prefixes) contain(addr netip.Addr) bool {
+// Contain reports whether addr is in one of the networks.
+func (p Prefixes) Contain(addr netip.Addr) bool {
 	for _, prefix := range p {
 		if prefix.Contains(addr) {
 			return true
@@ -62,7 +63,7 @@ func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
 	}
 	client = client.Unmap().WithZone("")
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && trusted.contain(client); i-- {
+	for i := len(hops) - 1; i >= 0 && trusted.Contain(client); i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break

@@ -7,13 +7,30 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
 // Listener is the part of the configuration that says where a service listens.
 type Listener struct {
-	HTTPAddr string `envconfig:"HTTP_ADDR" default:":8080" desc:"Address that the service listens on."`
+	HTTPAddr   string        `envconfig:"HTTP_ADDR" default:":8080" desc:"Address that the service listens on."`
+	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service goes on taking requests while /readyz says 503 already, so that whoever sends them sees that first."`
 }
+
+// Validate implements service.Validator.
+func (l Listener) Validate() error {
+	if l.DrainDelay < 0 || l.DrainDelay > maxDrainDelay {
+		return fmt.Errorf("DRAIN_DELAY: want 0 to %s", maxDrainDelay)
+	}
+	return nil
+}
+
+const (
+	maxDrainDelay = 15 * time.Second
+	// finish is how long requests under way have when no more come. It ends before a
+	// service's whole time to stop does.
+	finish = 20 * time.Second
+)
 
 // Behind is the part of the configuration of a service that stands behind the
 // gateway and takes the client's address from it.
@@ -23,45 +40,69 @@ type Behind struct {
 
 // Server is an HTTP server as a part of a service.
 type Server struct {
-	addr    string
-	server  *http.Server
-	stopped time.Duration
+	// ConnState, if it is there, is told of connections as that of http.Server.
+	ConnState func(net.Conn, http.ConnState)
+
+	cfg      Listener
+	server   *http.Server
+	draining atomic.Bool
 }
 
 // NewServer returns a server for handler with limits against slow and greedy
 // clients.
 func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
-	return &Server{
-		addr:    cfg.HTTPAddr,
-		stopped: 25 * time.Second,
-		server: &http.Server{
-			Handler:           handler,
-			ReadHeaderTimeout: 5 * time.Second,
-			ReadTimeout:       20 * time.Second,
-			WriteTimeout:      30 * time.Second,
-			IdleTimeout:       90 * time.Second,
-			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
+	s := &Server{cfg: cfg}
+	s.server = &http.Server{
+		Handler:           s.lastAnswers(handler),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	return s
 }
 
-// Run implements service.Runner: it serves until ctx ends, then lets the
-// requests under way finish.
+// lastAnswers asks clients to take their next request elsewhere while the server
+// drains.
+func (s *Server) lastAnswers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header()["Connection"] = []string{"close"}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Run implements service.Runner: it serves until ctx ends, for DRAIN_DELAY more, and
+// then lets the requests under way finish.
 func (s *Server) Run(ctx context.Context) error {
 	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", s.addr)
+	listener, err := lc.Listen(ctx, "tcp", s.cfg.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("listen on HTTP_ADDR: %w", err)
 	}
+	return s.Serve(ctx, listener)
+}
+
+// Serve is Run on a listener, which it closes.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	s.server.ConnState = s.ConnState
 	failed := make(chan error, 1)
-	go func() { failed <- s.server.Serve(listener) }()
+	go func() { failed <- s.server.Serve(refusing{listener}) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.stopped)
+	s.draining.Store(true)
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve http: %w", err)
+	case <-time.After(s.cfg.DrainDelay):
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 	defer cancel()
 	if err := s.server.Shutdown(drain); err != nil {
 		return errors.Join(fmt.Errorf("drain http: %w", err), s.server.Close())

@@ -44,7 +44,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	box := outbox.New(name)
 
 	log, letters := store.New(db), deadletter.New(db, box, time.Now)
-	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	router := web.NewRouter(append(api.Routes(log), letters.Routes(api.Prefix)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,

@@ -60,7 +60,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	router := web.NewRouter(append(api.Routes(messages), letters.Routes(api.Prefix)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,

@@ -26,6 +26,11 @@ type Config struct {
 
 	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as CIDRs with commas; only their X-Forwarded-For is believed. None if empty."`
 
+	CORSOrigins    api.Origins  `envconfig:"CORS_ORIGINS" desc:"Origins of the web applications whose scripts may call the gateway from a browser, such as https://app.example.com, with commas. None if empty."`
+
+	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Connections of clients at a time; those beyond are closed at once."`
+	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"The same from one IPv4 address or IPv6 /64, unless it is one of TRUSTED_PROXIES."`
+
 	AuthURL  upstream.Addresses `envconfig:"AUTH_URL" required:"true" desc:"Address of auth-service, such as http://auth-service:8080; of several instances with commas."`
 	UserURL  upstream.Addresses `envconfig:"USER_URL" required:"true" desc:"The same of user-service."`
 	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"The same of email-service."`
@@ -70,10 +75,22 @@ func (c Config) ValidateAll() error {
 	if c.UpstreamMaxInFlight < 1 {
 		err = errors.Join(err, errors.New("UPSTREAM_MAX_IN_FLIGHT: want at least 1"))
 	}
+	if c.MaxConnections < 1 {
+		err = errors.Join(err, errors.New("MAX_CONNECTIONS: want at least 1"))
+	}
+	if c.MaxConnectionsPerIP < 1 {
+		err = errors.Join(err, errors.New("MAX_CONNECTIONS_PER_IP: want at least 1"))
+	}
 	if c.UpstreamTransport != "lean" && c.UpstreamTransport != "standard" {
 		err = errors.Join(err, errors.New("UPSTREAM_TRANSPORT: want lean or standard"))
 	}
 	return err
+}
+
+func (c Config) connections(log *slog.Logger, metrics prometheus.Registerer) limit.ConnectionsConfig {
+	return limit.ConnectionsConfig{
+		Total: c.MaxConnections, PerNetwork: c.MaxConnectionsPerIP, Trusted: c.TrustedProxies, Log: log, Metrics: metrics, Now: time.Now,
+	}
 }
 
 func (c Config) limits() api.Limits {

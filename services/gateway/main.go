@@ -46,7 +46,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	services := cfg.services(s.Log, s.Metrics)
-	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
 	handler := api.New(api.Config{
 		Routes:   api.Routes,
@@ -56,6 +56,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Limits:   cfg.limits(),
 		Reports:  reports,
 		Docs:     described,
+		Origins:  cfg.CORSOrigins,
 		Version:  service.Version(),
 		Now:      time.Now,
 		Edge: web.Options{
@@ -67,8 +68,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Ready:          s.PublicReadyz,
 		},
 	})
+	door := web.NewServer(cfg.Listener, handler, s.Log)
+	door.ConnState = limit.NewConnections(cfg.connections(s.Log, s.Metrics)).Observe
 	parts := []service.Runner{
-		web.NewServer(cfg.Listener, handler, s.Log),
 		reports,
 		verifier,
 		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
@@ -76,5 +78,5 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	for _, upstream := range services {
 		parts = append(parts, upstream)
 	}
-	return s.Run(ctx, parts...)
+	return s.Run(ctx, door, parts...)
 }

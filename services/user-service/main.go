@@ -49,7 +49,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 
 	profiles := profile.New(store.New(db, box), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
 	letters := deadletter.New(db, box, time.Now)
-	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, time.Now)
+	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,

@@ -133,7 +133,7 @@ func (b *bench) auditDatabase(ctx context.Context) (*pgxpool.Pool, string, error
 }
 
 func (b *bench) auditEnvironment(ctx context.Context, url, instance string) ([]string, error) {
-	env := append(os.Environ(), "ENV=development", "LOG_LEVEL=warn", "LOCAL_DIR="+b.dir, "INSTANCE_ID="+instance,
+	env := append(os.Environ(), "ENV=development", "LOG_LEVEL=warn", "DRAIN_DELAY=0s", "LOCAL_DIR="+b.dir, "INSTANCE_ID="+instance,
 		"DATABASE_URL="+url, "REDIS_URL="+b.redisURL, "JWKS_URL=http://127.0.0.1:1/")
 	for _, name := range []string{"HTTP_ADDR", "OPS_ADDR"} {
 		port, err := localserver.FreePort(ctx)

@@ -201,7 +201,7 @@ func (s *stack) planServices(ctx context.Context) error {
 func (s *stack) environment(service string, first map[string]string) []string {
 	env := map[string]string{
 		"HOME": s.dir, "ENV": "development", "LOG_FORMAT": "json",
-		"LOCAL_DIR": s.dir, "SHUTDOWN_TIMEOUT": "5s",
+		"LOCAL_DIR": s.dir, "SHUTDOWN_TIMEOUT": "5s", "DRAIN_DELAY": "0s",
 		"REDIS_URL":       strings.Replace(s.redis.url, loopback(s.redis.opts.Port), s.links[service].listen, 1),
 		"JWKS_URL":        "http://" + first[authService] + "/.well-known/jwks.json",
 		"PUBLIC_BASE_URL": s.gateway, "MAIL_FROM": "Headgate <no-reply@headgate.local>", "SMTP_URL": s.smtp.url(),

@@ -71,6 +71,7 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 		delete(e, name)
 	}
 	e.preset("ENV", "development")
+	s.preset(e, "DRAIN_DELAY", "0s") // Nobody else sends requests to an instance that stops.
 	if s.terminal {
 		e.preset("LOG_FORMAT", "text")
 	}

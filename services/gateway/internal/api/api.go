@@ -48,6 +48,7 @@ type Config struct {
 	Limits   Limits
 	Reports  *Reports
 	Docs     *docs.Docs
+	Origins  Origins
 	Now      func() time.Time
 	Edge     web.Options
 }
@@ -73,7 +74,7 @@ func New(cfg Config) http.Handler {
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
 	health := map[string]http.HandlerFunc{"/livez": cfg.Edge.Live, "/readyz": cfg.Edge.Ready}
-	edge := web.Edge(checked(matched(router), names), cfg.Edge)
+	edge := web.Edge(crossOrigin(cfg.Origins, checked(matched(router), names)), cfg.Edge)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if probe := health[r.URL.Path]; probe != nil && r.Method == http.MethodGet {
 			probe(w, r)
@@ -131,6 +132,11 @@ func checked(next http.Handler, names *names) http.Handler {
 		}
 		if !canonical(r.URL) {
 			return ErrPath
+		}
+		if len(r.TransferEncoding) > 0 {
+			// It may have had a length besides, and whoever passed it on may have gone by
+			// that: what follows on this connection is nobody's (RFC 9112, 6.1).
+			w.Header()["Connection"] = []string{"close"}
 		}
 		if err := limited(w, r); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +36,8 @@ type behind struct {
 	last *http.Request
 	body string
 	hits int
+
+	requests []string // method and path of each
 }
 
 func newUpstream(t *testing.T) *behind {
@@ -48,6 +51,7 @@ func newUpstream(t *testing.T) *behind {
 		u.mu.Lock()
 		u.last, u.body = r, string(body)
 		u.hits++
+		u.requests = append(u.requests, r.Method+" "+r.URL.Path)
 		u.mu.Unlock()
 		switch {
 		case err != nil:
@@ -73,6 +77,13 @@ func (u *behind) got() (*http.Request, string, int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.last, u.body, u.hits
+}
+
+// since returns method and path of the requests after the first n.
+func (u *behind) since(n int) []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.requests[n:])
 }
 
 type gateway struct {
@@ -103,6 +114,7 @@ type setup struct {
 	routes    []api.Route
 	addresses map[string]upstream.Addresses
 	upstream  upstream.Options
+	origins   api.Origins
 }
 
 func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(*setup)) http.Handler {
@@ -133,7 +145,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	testkit.Run(t, reports)
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
-		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Now: time.Now,
+		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
 	})
 }

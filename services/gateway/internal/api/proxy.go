@@ -185,7 +185,7 @@ func spoofable(name string) bool {
 	}
 	plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	switch plain {
-	case "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method-override", "x-request-id", "traceparent", "tracestate":
+	case "forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override", "x-request-id", "traceparent", "tracestate":
 		return true
 	}
 	return strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-user-") || strings.HasPrefix(plain, "x-internal-")
@@ -207,7 +207,11 @@ func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	h := w.Header()
 	options := connectionOptions(res.Header)
 	for name, values := range res.Header {
-		if !hopByHop[name] {
+		switch {
+		case hopByHop[name]:
+		case name == "Vary":
+			h[name] = append(h[name], values...)
+		default:
 			h[name] = values
 		}
 	}

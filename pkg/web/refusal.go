@@ -1,0 +1,87 @@
+package web
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// The problems of what is no request. net/http finds them before a handler is called.
+var (
+	errMalformedRequest = problem.New(problem.Invalid, "malformed_request", "This is not a well-formed HTTP request.")
+	errHeaderTooLarge   = problem.New(problem.Invalid, "header_too_large", "The request's header is too large.")
+	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses a part of HTTP that is not supported here.")
+)
+
+// refusing is a listener on whose connections the answers that net/http gives by
+// itself, in plain text, are in the envelope as all others.
+type refusing struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l refusing) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return refusingConn{tcp}, err
+	}
+	return c, err
+}
+
+// refusingConn keeps all that net/http looks for in a TCP connection.
+type refusingConn struct{ *net.TCPConn }
+
+// Write implements net.Conn.
+func (c refusingConn) Write(p []byte) (int, error) {
+	status, ok := refusalStatus(p)
+	if !ok {
+		return c.TCPConn.Write(p)
+	}
+	if _, err := c.TCPConn.Write(refusalAnswer(status)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// onItsOwn is the header, and the whole of it, of net/http's own refusals. Those of
+// handlers have a date at least.
+var onItsOwn = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+
+// refusalStatus returns the status of p if it is a refusal of net/http's own.
+func refusalStatus(p []byte) (status int, ok bool) {
+	const version = "HTTP/1.1 "
+	if len(p) < len(version)+3 || p[len(version)] < '4' || !bytes.HasPrefix(p, []byte(version)) {
+		return 0, false
+	}
+	line := bytes.IndexByte(p, '\r')
+	if line < 0 || !bytes.HasPrefix(p[line:], onItsOwn) {
+		return 0, false
+	}
+	status, err := strconv.Atoi(string(p[len(version) : len(version)+3]))
+	return status, err == nil
+}
+
+func refusalAnswer(status int) []byte {
+	fault := errMalformedRequest
+	switch {
+	case status == http.StatusRequestHeaderFieldsTooLarge:
+		fault = errHeaderTooLarge
+	case status > http.StatusInternalServerError:
+		fault = errUnsupported
+	}
+	id := uuid.Must(uuid.NewV7()).String()
+	body := fmt.Sprintf(`{"success":false,"message":%q,"code":%q,"requestId":%q}`+"\n", fault.Message, fault.Code, id)
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	for _, header := range securityHeaders {
+		fmt.Fprintf(&b, "%s: %s\r\n", header.name, header.values[0])
+	}
+	fmt.Fprintf(&b, "%s: %s\r\nCache-Control: no-store\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		requestIDHeader, id, len(body), body)
+	return []byte(b.String())
+}

@@ -1,0 +1,66 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rs/cors"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// Origins are those of web applications whose scripts may call the gateway, such as
+// https://app.example.com (RFC 6454).
+type Origins []string
+
+// UnmarshalText implements encoding.TextUnmarshaler: origins with commas between them,
+// each exact. There is no pattern, for a pattern lets in more than was thought of.
+func (o *Origins) UnmarshalText(text []byte) error {
+	*o = nil
+	for origin := range strings.SplitSeq(string(text), ",") {
+		origin = strings.TrimSpace(origin)
+		if origin == "" {
+			continue
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, "*") {
+			return fmt.Errorf("%q is no origin such as https://app.example.com", origin)
+		}
+		if origin != strings.ToLower(origin) {
+			return fmt.Errorf("%q: browsers send origins in lower case", origin)
+		}
+		*o = append(*o, origin)
+	}
+	return nil
+}
+
+// corsMaxAge is how many seconds a browser may go by an earlier answer.
+const corsMaxAge = 600
+
+// crossOrigin lets scripts of the origins call next and read its answers. Credentials
+// of the browser's own are never asked for: a token comes in a header, which no other
+// site can have the browser send.
+func crossOrigin(origins Origins, next http.Handler) http.Handler {
+	if len(origins) == 0 {
+		return next
+	}
+	policy := cors.New(cors.Options{
+		AllowedOrigins: origins,
+		AllowedMethods: methods,
+		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Traceparent", "X-Request-Id"},
+		ExposedHeaders: []string{
+			"Content-Disposition", "ETag", "Idempotency-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Cache",
+			"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Refresh-Outcome", "X-Request-Id",
+		},
+		MaxAge: corsMaxAge,
+	})
+	checked := policy.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			web.SetRoute(r.Context(), "preflight")
+		}
+		checked.ServeHTTP(w, r)
+	})
+}
