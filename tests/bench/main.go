@@ -1,7 +1,9 @@
 // Bench measures the event path against the raw limit and against Watermill's
-// stock parts, and auth-service against its hash and a minimal program. Every figure is the median of rounds that alternate between the
-// variants, so a noisy machine disturbs all of them alike; trust the ratios, not
-// the absolute figures. It is no test: it only fails if it cannot measure.
+// stock parts, auth-service against its hash and a minimal program, and the gateway
+// against a bare ReverseProxy and nginx. Every figure is the median of rounds that
+// alternate between the variants, so a noisy machine disturbs all of them alike;
+// trust the ratios, not the absolute figures. It is no test: it only fails if it
+// cannot measure.
 package main
 
 import (
@@ -65,9 +67,17 @@ var benchmarks = []struct {
 	{"scale", (*bench).scale},
 	{"latency", (*bench).latency},
 	{"memory", (*bench).memory},
+	{"edge", (*bench).edge},
+	{"edge-half", (*bench).edgeHalf},
+	{"edge-memory", (*bench).edgeMemory},
+	{"edge-forged", (*bench).edgeForged},
+	{"edge-revoke", (*bench).edgeRevoke},
 }
 
 func run(ctx context.Context) (err error) {
+	if len(os.Args) > 1 && parts[os.Args[1]] != nil {
+		return parts[os.Args[1]](ctx, os.Args[2:])
+	}
 	chosen := flag.String("run", "", "run only the benchmarks whose name matches this regular expression")
 	rounds := flag.Int("rounds", 5, "rounds of each")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
