@@ -33,7 +33,7 @@ type JWKS struct {
 	mu      sync.Mutex
 	keys    map[string]crypto.PublicKey
 	tried   time.Time
-	fetched time.Time // the last time that it worked
+	fetched time.Time     // the last time that it worked
 	refresh chan struct{} // closed when the fetch under way ends; nil if none is
 }
 

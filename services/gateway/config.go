@@ -26,7 +26,7 @@ type Config struct {
 
 	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as CIDRs with commas; only their X-Forwarded-For is believed. None if empty."`
 
-	CORSOrigins    api.Origins  `envconfig:"CORS_ORIGINS" desc:"Origins of the web applications whose scripts may call the gateway from a browser, such as https://app.example.com, with commas. None if empty."`
+	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Origins of the web applications whose scripts may call the gateway from a browser, such as https://app.example.com, with commas. None if empty."`
 
 	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Connections of clients at a time; those beyond are closed at once."`
 	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"The same from one IPv4 address or IPv6 /64, unless it is one of TRUSTED_PROXIES."`

@@ -38,6 +38,13 @@ var Routes = []Route{
 	{Path: "/api/v1/audit", Service: "audit", Token: true},
 }
 
+// match is a mux.MatcherFunc. mux's own are regular expressions, of which a request
+// would try one after the other.
+func (l Route) match(r *http.Request, _ *mux.RouteMatch) bool {
+	rest, ok := strings.CutPrefix(r.URL.Path, l.Path)
+	return ok && (rest == "" || rest[0] == '/' && !l.Exact)
+}
+
 // Config is what the edge is made of.
 type Config struct {
 	Routes   []Route
@@ -65,11 +72,7 @@ func New(cfg Config) http.Handler {
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
 	for _, line := range cfg.Routes {
 		next := newProxy(cfg.Services[line.Service], line.Upgrade, cfg.Edge.Log)
-		serve := forward(line, next, cfg.Verifier, limits, names)
-		router.Handle(line.Path, serve)
-		if !line.Exact {
-			router.PathPrefix(line.Path + "/").Handler(serve)
-		}
+		router.MatcherFunc(line.match).Handler(forward(line, next, cfg.Verifier, limits, names))
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
