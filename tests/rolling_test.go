@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -56,7 +57,7 @@ func newInstances(t *testing.T, n int) []*instance {
 		instance := &instance{url: fmt.Sprintf("http://127.0.0.1:%d", ports[0])}
 		instance.start = func() *exec.Cmd {
 			cmd := exec.Command(binary)
-			cmd.Env = append(env, fmt.Sprintf("INSTANCE_ID=rolling-%d", i),
+			cmd.Env = append(slices.Clone(env), fmt.Sprintf("INSTANCE_ID=rolling-%d", i),
 				fmt.Sprintf("HTTP_ADDR=127.0.0.1:%d", ports[0]), fmt.Sprintf("OPS_ADDR=127.0.0.1:%d", ports[1]))
 			cmd.Stderr = testWriter{t}
 			if err := cmd.Start(); err != nil {

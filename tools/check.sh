@@ -15,9 +15,6 @@ if [ -n "$unformatted" ]; then
 	exit 1
 fi
 
-step "vet"
-go vet work
-
 step "modules are tidy"
 for m in "${modules[@]}" tools; do
 	(cd "$m" && GOWORK=off go mod tidy -diff) || { echo "$m: run go mod tidy"; exit 1; }

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// The bounds of the memory for tokens that were found good: at most 32 MB, and about
-// 10 MB with tokens of the usual length.
+// The bounds of the memory for tokens that were found good: at most 64 MB, and about
+// 20 MB with tokens of the usual length.
 const (
-	maxVerified      = 16_384
+	maxVerified      = 32_768
 	maxVerifiedBytes = 2 << 10
 )
 

@@ -62,6 +62,9 @@ func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
 		return netip.Addr{}
 	}
 	client = client.Unmap().WithZone("")
+	if !trusted.Contain(client) {
+		return client
+	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && trusted.Contain(client); i-- {
 		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))

@@ -219,7 +219,7 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-func TestErrorsHaveTheEnvelope(t *testing.T) {
+func TestSEC54And57ErrorsHaveTheEnvelope(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
 	for _, tc := range []struct {

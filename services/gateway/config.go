@@ -87,8 +87,8 @@ func (c Config) ValidateAll() error {
 	return err
 }
 
-func (c Config) connections(log *slog.Logger, metrics prometheus.Registerer) limit.ConnectionsConfig {
-	return limit.ConnectionsConfig{
+func (c Config) connections(log *slog.Logger, metrics prometheus.Registerer) api.ConnectionsConfig {
+	return api.ConnectionsConfig{
 		Total: c.MaxConnections, PerNetwork: c.MaxConnectionsPerIP, Trusted: c.TrustedProxies, Log: log, Metrics: metrics, Now: time.Now,
 	}
 }

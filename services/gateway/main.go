@@ -69,7 +69,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		},
 	})
 	door := web.NewServer(cfg.Listener, handler, s.Log)
-	door.ConnState = limit.NewConnections(cfg.connections(s.Log, s.Metrics)).Observe
+	door.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).Observe
 	parts := []service.Runner{
 		reports,
 		verifier,

@@ -286,8 +286,8 @@ func TestFormsThatFail(t *testing.T) {
 	s.want(s.call("POST", "/verify-email", "", fields{"token": link}), 500, "internal_error")
 }
 
-// Pages lead on to the application and nowhere else (SEC-55).
-func TestLandingLeadsOn(t *testing.T) {
+// TestSEC55LandingLeadsOn: pages lead on to the application and nowhere else.
+func TestSEC55LandingLeadsOn(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	const home = `<a class="button" href="https://app.example.com/in?a=1&amp;b=2">Continue</a>`

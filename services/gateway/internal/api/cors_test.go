@@ -73,7 +73,7 @@ func TestSEC52CrossOrigin(t *testing.T) {
 func TestOrigins(t *testing.T) {
 	t.Parallel()
 	for text, ok := range map[string]bool{
-		"": true, "https://app.example.com": true, " https://a.example , http://localhost:5173": true,
+		"": true, "https://app.example.com": true, "https://a.example , http://localhost:5173": true,
 		"*": false, "https://*.example.com": false, "null": false, "app.example.com": false, "https://app.example.com/": false,
 		"https://App.example.com": false, "ftp://a.example": false, "https://user@a.example": false, "https://a.example?x": false,
 	} {

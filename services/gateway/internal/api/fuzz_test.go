@@ -1,15 +1,18 @@
 package api
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
@@ -47,6 +50,40 @@ func FuzzLimitKeys(f *testing.F) {
 		}
 		if again, err := io.ReadAll(r.Body); err != nil || string(again) != body {
 			t.Errorf("the body %q became %q, %v", body, again, err)
+		}
+	})
+}
+
+// FuzzHeaders: whatever header a client comes with, the service gets the gateway's word
+// on who asks, and nothing that is between two neighbours.
+func FuzzHeaders(f *testing.F) {
+	for _, seed := range []string{
+		"Connection: X-Forwarded-For, authorization\r\nX-Forwarded-For: 1.2.3.4", "x_user_id: 1\r\nX-User-Id: 2", "Forwarded: for=1", "TE: trailers, gzip",
+		"Connection: close\r\nConnection: keep-alive,,x-a\r\nX-A: b", "Transfer-Encoding: chunked", "X-REQUEST-ID: \tx", "Upgrade: h2c\r\nHTTP2-Settings: x",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, lines string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET / HTTP/1.1\r\nHost: x\r\n" + lines + "\r\n\r\n")))
+		if err != nil {
+			return
+		}
+		origin := event.Origin{IP: "192.0.2.1", RequestID: "id", TraceParent: "trace"}
+		got := outgoing(r.WithContext(event.WithOrigin(t.Context(), origin)))
+		ours := map[string]string{"X-Forwarded-For": origin.IP, "X-Forwarded-Host": r.Host, "X-Forwarded-Proto": "http", "X-Request-Id": origin.RequestID, "Traceparent": origin.TraceParent}
+		for name, value := range ours {
+			if !slices.Equal(got[name], []string{value}) {
+				t.Errorf("%s: %q, want %q", name, got[name], value)
+			}
+		}
+		for name, values := range got {
+			plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+			switch {
+			case ours[name] != "" || name == "X-Forwarded-Host":
+			case name == "Te" && slices.Equal(values, []string{"trailers"}):
+			case hopByHop[name] || strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-user-") || plain == "forwarded" || plain == "x-request-id":
+				t.Errorf("%q passes with %q", name, values)
+			}
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package limit_test
+package api_test
 
 import (
 	"context"
@@ -14,14 +14,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/api"
 )
 
 // TestSEC45Connections: who holds many connections gets no more, and others do.
 func TestSEC45Connections(t *testing.T) {
 	t.Parallel()
 	metrics := prometheus.NewRegistry()
-	connections := limit.NewConnections(limit.ConnectionsConfig{Total: 5, PerNetwork: 3, Log: testkit.Log(t), Metrics: metrics, Now: time.Now})
+	connections := api.NewConnections(api.ConnectionsConfig{Total: 5, PerNetwork: 3, Log: testkit.Log(t), Metrics: metrics, Now: time.Now})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
 	server.Config.ConnState = connections.Observe
 	server.Start()
