@@ -12,7 +12,7 @@ import (
 
 func (s *Service) opsHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", Livez)
+	mux.HandleFunc("GET /livez", livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{Registry: s.Metrics}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -21,9 +21,9 @@ func (s *Service) opsHandler() http.Handler {
 	return mux
 }
 
-// Livez answers that the process lives. It asks nobody, so that a dependency
-// that is down never makes an orchestrator kill healthy processes.
-func Livez(w http.ResponseWriter, _ *http.Request) {
+// livez asks nobody, so that a dependency that is down never makes an orchestrator
+// kill healthy processes.
+func livez(w http.ResponseWriter, _ *http.Request) {
 	health(w, http.StatusOK, "alive", "")
 }
 
@@ -33,17 +33,6 @@ func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		health(w, http.StatusServiceUnavailable, "not ready", err.Error())
-		return
-	}
-	health(w, http.StatusOK, "ready", "")
-}
-
-// PublicReadyz is readiness without the reason, for listeners that strangers reach.
-func (s *Service) PublicReadyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
-	if s.Ready(ctx) != nil {
-		health(w, http.StatusServiceUnavailable, "not ready", "")
 		return
 	}
 	health(w, http.StatusOK, "ready", "")

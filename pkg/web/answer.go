@@ -116,7 +116,13 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		info.log.WarnContext(ctx, "request failed", "error", err.Error())
 	}
 	info.code = p.Code
+	show(w, r, p, err)
+}
 
+// show answers with p, which is ProblemOf err.
+func show(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error) {
+	ctx := r.Context()
+	info := infoFrom(ctx)
 	status := Status(p.Kind)
 	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, 15.5.2

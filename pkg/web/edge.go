@@ -28,9 +28,7 @@ func Edge(next http.Handler, o Options) http.Handler {
 
 		h := rec.Header()
 		h[requestIDHeader] = []string{origin.RequestID}
-		for _, header := range securityHeaders {
-			h[header.name] = header.values
-		}
+		secure(h)
 
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
@@ -49,6 +47,12 @@ var securityHeaders = []struct {
 	{"X-Content-Type-Options", []string{"nosniff"}},
 	{"Referrer-Policy", []string{"no-referrer"}},
 	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
+}
+
+func secure(h http.Header) {
+	for _, header := range securityHeaders {
+		h[header.name] = header.values
+	}
 }
 
 // recoverPanic answers 500 for a handler that panicked. http.ErrAbortHandler

@@ -72,9 +72,8 @@ type Options struct {
 	// RequestRefused. It may be nil.
 	Refused func(ctx context.Context, refused event.Payload)
 
-	// Live and Ready answer /livez and /readyz, outside the access log: probes
-	// would drown it. Those paths are not routed if they are nil.
-	Live, Ready http.HandlerFunc
+	// Ready tells whether requests can be answered; see WithHealth.
+	Ready func(context.Context) error
 }
 
 // NewRouter returns the handler for routes. Requests that none of them takes
@@ -114,18 +113,7 @@ func NewRouter(routes []Route, o Options) http.Handler {
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, problem.ErrNotFound)
 	})
-	return withHealth(Edge(router, o), o)
-}
-
-func withHealth(next http.Handler, o Options) http.Handler {
-	health := map[string]http.HandlerFunc{"/livez": o.Live, "/readyz": o.Ready}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if probe := health[r.URL.Path]; probe != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-			probe(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return WithHealth(Edge(router, o), o.Ready)
 }
 
 func serve(route Route, o Options) http.Handler {

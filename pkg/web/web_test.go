@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ func newEdgeWith(t *testing.T, o web.Options) *edge {
 	}
 	o.Auth, o.TrustedProxies = e.issuer.Verifier(), trusted
 	o.Log, o.Metrics = service.NewLogger(e.logs, "test", service.Common{LogFormat: "json"}), prometheus.NewRegistry()
-	o.Live, o.Unavailable = service.Livez, func(err error) bool { return errors.Is(err, errAway) }
+	o.Ready, o.Unavailable = func(context.Context) error { return nil }, func(err error) bool { return errors.Is(err, errAway) }
 	e.Server = httptest.NewServer(web.NewRouter(routes(), o))
 	t.Cleanup(e.Close)
 	return e

@@ -66,8 +66,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
 		Refused:        box.Refusals(db, s.Log),
-		Live:           service.Livez,
-		Ready:          s.PublicReadyz,
+		Ready:          s.Ready,
 	})
 	s.Check("postgres", db.Ping)
 	return s.Run(ctx,

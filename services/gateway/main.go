@@ -64,8 +64,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Development:    cfg.Development(),
 			Log:            s.Log,
 			Metrics:        s.Metrics,
-			Live:           service.Livez,
-			Ready:          s.PublicReadyz,
+			Ready:          s.Ready,
 		},
 	})
 	door := web.NewServer(cfg.Listener, handler, s.Log)

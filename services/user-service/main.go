@@ -58,8 +58,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Metrics:        s.Metrics,
 		Unavailable:    postgres.Unavailable,
 		Refused:        box.Refusals(db, s.Log),
-		Live:           service.Livez,
-		Ready:          s.PublicReadyz,
+		Ready:          s.Ready,
 	})
 	stream := bus.NewSubscriber(bus.SubscriberConfig{
 		Client: redis, Group: name, Consumer: cfg.Instance(), Retain: cfg.StreamRetention,

@@ -76,15 +76,7 @@ func New(cfg Config) http.Handler {
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
-	health := map[string]http.HandlerFunc{"/livez": cfg.Edge.Live, "/readyz": cfg.Edge.Ready}
-	edge := web.Edge(crossOrigin(cfg.Origins, checked(matched(router), names)), cfg.Edge)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if probe := health[r.URL.Path]; probe != nil && r.Method == http.MethodGet {
-			probe(w, r)
-			return
-		}
-		edge.ServeHTTP(w, r)
-	})
+	return web.WithHealth(web.Edge(crossOrigin(cfg.Origins, checked(matched(router), names)), cfg.Edge), cfg.Edge.Ready)
 }
 
 // matched is router without the copies of the request that carry variables of the

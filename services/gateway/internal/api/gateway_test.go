@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -146,7 +145,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
 		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
-		Edge: web.Options{Log: log, Metrics: metrics, Live: service.Livez, Ready: service.Livez, TrustedProxies: g.trusted},
+		Edge: web.Options{Log: log, Metrics: metrics, Ready: func(context.Context) error { return nil }, TrustedProxies: g.trusted},
 	})
 }
 

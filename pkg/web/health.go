@@ -1,0 +1,52 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+var errNotReady = problem.New(problem.Unavailable, "not_ready", "This instance takes no requests at the moment.").WithRetryAfter(time.Second)
+
+const readyPatience = 2 * time.Second
+
+// WithHealth is next with /livez and /readyz before it, outside the access log: probes
+// would drown it. The one asks nobody, so that a dependency that is down never makes
+// an orchestrator kill healthy processes. The other says 503 while ready fails, and
+// not why: strangers reach it.
+func WithHealth(next http.Handler, ready func(context.Context) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/livez":
+			probe(w, r, "alive", func(context.Context) error { return nil })
+		case "/readyz":
+			probe(w, r, "ready", ready)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+func probe(w http.ResponseWriter, r *http.Request, word string, check func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyPatience)
+	defer cancel()
+	id := requestID(r, uuid.Must(uuid.NewV7()))
+	r = r.WithContext(event.WithOrigin(ctx, event.Origin{RequestID: id}))
+	secure(w.Header())
+	w.Header().Set(requestIDHeader, id)
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", strings.Join([]string{http.MethodGet, http.MethodHead}, ", "))
+		show(w, r, problem.ErrMethod, problem.ErrMethod)
+	case check(ctx) != nil:
+		show(w, r, errNotReady, errNotReady)
+	default:
+		_ = OK(w, http.StatusOK, map[string]string{"status": word}) // It always encodes.
+	}
+}
