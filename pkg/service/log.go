@@ -63,12 +63,15 @@ type contextHandler struct {
 // Handle implements slog.Handler.
 func (h contextHandler) Handle(ctx context.Context, r slog.Record) error {
 	origin := event.OriginFrom(ctx)
+	var ids [2]slog.Attr
+	attrs := ids[:0]
 	if origin.RequestID != "" {
-		r.AddAttrs(slog.String("request_id", origin.RequestID))
+		attrs = append(attrs, slog.String("request_id", origin.RequestID))
 	}
 	if id := origin.TraceID(); id != "" {
-		r.AddAttrs(slog.String("trace_id", id))
+		attrs = append(attrs, slog.String("trace_id", id))
 	}
+	r.AddAttrs(attrs...)
 	err := h.Handler.Handle(ctx, r)
 	if h.flush != nil && r.Level >= slog.LevelWarn {
 		err = errors.Join(err, h.flush())

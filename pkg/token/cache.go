@@ -18,6 +18,7 @@ const (
 
 // verified is what is known of a token that was found good.
 type verified struct {
+	raw      string
 	identity Identity
 	kid      string
 	key      atomic.Pointer[crypto.PublicKey]
@@ -54,20 +55,24 @@ func newCache() *cache { return &cache{young: map[string]*verified{}} }
 // get returns nil for a token that is not known.
 func (c *cache) get(raw string) *verified {
 	c.mu.RLock()
-	v, aged := c.young[raw], false
+	key := signature(raw)
+	v, aged := c.young[key], false
 	if v == nil {
-		v = c.old[raw]
+		v = c.old[key]
 		aged = v != nil
 	}
 	c.mu.RUnlock()
+	if v != nil && v.raw != raw {
+		return nil
+	}
 	if aged {
-		c.put(raw, v)
+		c.put(v)
 	}
 	return v
 }
 
-func (c *cache) put(raw string, v *verified) {
-	if len(raw) > maxVerifiedBytes {
+func (c *cache) put(v *verified) {
+	if len(v.raw) > maxVerifiedBytes {
 		return
 	}
 	c.mu.Lock()
@@ -75,12 +80,16 @@ func (c *cache) put(raw string, v *verified) {
 	if len(c.young) >= maxVerified/2 {
 		c.old, c.young = c.young, make(map[string]*verified, maxVerified/2)
 	}
-	c.young[strings.Clone(raw)] = v // raw is a part of the request's whole header.
+	c.young[signature(v.raw)] = v
 }
 
 func (c *cache) forget(raw string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.young, raw)
-	delete(c.old, raw)
+	delete(c.young, signature(raw))
+	delete(c.old, signature(raw))
 }
+
+// signature returns the last part of a token, which is enough to find it by and
+// shorter than the whole.
+func signature(raw string) string { return raw[strings.LastIndexByte(raw, '.')+1:] }

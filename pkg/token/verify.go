@@ -117,7 +117,7 @@ func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	v.verified.put(raw, fresh)
+	v.verified.put(fresh)
 	return fresh.identity, nil
 }
 
@@ -143,6 +143,7 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "" || !unambiguous(raw):
 		return nil, ErrInvalid
 	}
+	found.raw = strings.Clone(raw) // which is a part of the request's whole header
 	found.expires = claims.ExpiresAt.Add(leeway)
 	found.identity = Identity{
 		UserID:    claims.Subject,

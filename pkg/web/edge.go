@@ -92,15 +92,16 @@ func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.
 	if !log.Enabled(r.Context(), level) {
 		return
 	}
-	attrs := []slog.Attr{
+	var most [8]slog.Attr
+	attrs := append(most[:0],
 		slog.String("method", method),
 		slog.String("route", about.route),
 		slog.Int("status", rec.status),
-		slog.Float64("duration_ms", milliseconds(took)),
+		slog.Int64("duration_us", took.Microseconds()), // slog takes its time with fractions
 		slog.Int64("bytes", rec.bytes),
-	}
+	)
 	if about.upstream >= 0 {
-		attrs = append(attrs, slog.Float64("upstream_ms", milliseconds(about.upstream)))
+		attrs = append(attrs, slog.Int64("upstream_us", about.upstream.Microseconds()))
 	}
 	if about.userID != "" {
 		attrs = append(attrs, slog.String("user_id", about.userID))
@@ -110,8 +111,6 @@ func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.
 	}
 	log.LogAttrs(r.Context(), level, "request", attrs...)
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func knownMethod(method string) bool {
 	switch method {

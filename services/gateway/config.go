@@ -36,7 +36,7 @@ type Config struct {
 	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"The same of email-service."`
 	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"The same of audit-service."`
 
-	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer; at most 25s."`
+	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer, or up to an eighth longer; at most 25s."`
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Requests at a time to each instance of a service; those beyond are refused with 503."`
 	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"lean, or standard for the one of net/http."`
 

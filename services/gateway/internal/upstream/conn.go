@@ -48,9 +48,10 @@ type conn struct {
 
 	r        *bufio.Reader
 	w        *bufio.Writer
-	readable int64 // bytes that may still be read: of a header not without end
-	sent     int64 // bytes of the request under way that were written
-	kept     bool  // from an earlier request
+	readable int64     // bytes that may still be read: of a header not without end
+	sent     int64     // bytes of the request under way that were written
+	kept     bool      // from an earlier request
+	until    time.Time // the deadline, if allow has set it
 	since    time.Time
 }
 
@@ -75,6 +76,17 @@ func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.sent += int64(n)
 	return n, err
+}
+
+// allow lets the next exchange take timeout, or up to an eighth longer: moving the
+// deadline for each request costs more than that is worth.
+func (c *conn) allow(timeout time.Duration) error {
+	now := time.Now()
+	if left := c.until.Sub(now); left >= timeout && left <= timeout+timeout/8 {
+		return nil
+	}
+	c.until = now.Add(timeout + timeout/8)
+	return c.SetDeadline(c.until)
 }
 
 // abort ends what waits on the connection, which is of no use afterwards.
@@ -108,7 +120,7 @@ func (c *conn) check() error {
 func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, error) {
 	ctx := req.Context()
 	c.sent = 0
-	if err := c.SetDeadline(time.Now().Add(o.timeout)); err != nil {
+	if err := c.allow(o.timeout); err != nil {
 		o.release(c, false)
 		return nil, notSentError{err}
 	}
@@ -218,6 +230,7 @@ func (c *conn) sendBody(req *http.Request, timeout time.Duration) *sending {
 	s := &sending{}
 	out := *req // The caller may go on with req once the answer is there.
 	out.Body = &requestBody{ReadCloser: req.Body, sending: s}
+	c.until = time.Time{}
 	_ = c.SetDeadline(time.Now().Add(sendTime + timeout)) // A connection that takes no deadline fails at once.
 	go func() {
 		err := writeRequest(c.w, &out)
@@ -274,6 +287,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if b.x.c.r.Buffered() == 0 {
+		b.x.c.until = time.Time{}
 		_ = b.x.c.SetReadDeadline(time.Now().Add(b.x.o.stall)) // Reading tells what is amiss.
 	}
 	n, err := b.ReadCloser.Read(p)

@@ -47,7 +47,7 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 // told by Flush.
 func writeLine(w *bufio.Writer, parts ...string) bool {
 	for _, part := range parts {
-		if strings.ContainsAny(part, "\r\n") {
+		if strings.IndexByte(part, '\n') >= 0 || strings.IndexByte(part, '\r') >= 0 { // ContainsAny takes ten times as long.
 			return false
 		}
 		_, _ = w.WriteString(part)
