@@ -20,7 +20,7 @@ for m in "${modules[@]}" tools; do
 	(cd "$m" && GOWORK=off go mod tidy -diff) || { echo "$m: run go mod tidy"; exit 1; }
 done
 
-step "each module builds and passes its tests with only itself and pkg"
+step "each module and its tests compile with only itself and pkg"
 tools/alone.sh "${modules[@]}"
 
 step "environment tables in the READMEs"
