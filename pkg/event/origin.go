@@ -35,11 +35,12 @@ func (o Origin) Network() string {
 // TraceID returns the trace that TraceParent names (W3C Trace Context, 3.2.2), or
 // nothing if there is none.
 func (o Origin) TraceID() string {
-	parts := strings.SplitN(o.TraceParent, "-", 3)
-	if len(parts) < 3 || len(parts[1]) != 32 {
+	_, rest, _ := strings.Cut(o.TraceParent, "-")
+	id, _, ok := strings.Cut(rest, "-")
+	if !ok || len(id) != 32 {
 		return ""
 	}
-	return parts[1]
+	return id
 }
 
 type originKey struct{}

@@ -34,7 +34,8 @@ func (v *verified) by(key crypto.PublicKey) bool {
 	}
 	k, ok := was.(interface{ Equal(x crypto.PublicKey) bool })
 	if ok = ok && k.Equal(key); ok {
-		v.key.Store(&key)
+		same := key // key itself would be allocated for every call.
+		v.key.Store(&same)
 	}
 	return ok
 }
