@@ -202,6 +202,7 @@ func (l *launched) stop() error {
 // facts returns what is true of the stack now; pids change when a child restarts.
 func facts(t *testing.T) stack {
 	t.Helper()
+	workspace.NotCached()
 	s, err := system.read()
 	if err != nil {
 		t.Fatal(err)

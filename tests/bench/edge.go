@@ -86,20 +86,23 @@ func (e *edge) lines(ctx context.Context) ([]edgeLine, error) {
 	gateway := lines[len(lines)-1].to
 	many, public := few, few
 	many.tokens, public.tokens, public.path = e.many, "", "/api/v1/auth/x"
-	lines = append(lines, edgeLine{"bare-gc", bare, few}, edgeLine{"many", gateway, many}, edgeLine{"public", gateway, public})
+	lines = append(lines, edgeLine{"bare-gc", bare, few}, edgeLine{"public", gateway, public})
+	// Each is a process of its own, so that what one remembers does not burden another.
 	for _, one := range []struct {
 		name     string
+		load     loadOptions
 		settings []string
 	}{
-		{"standard", []string{"UPSTREAM_TRANSPORT=standard"}},
-		{"unlimited", []string{"GENERAL_RATE_LIMIT=off", "GENERAL_IP_RATE_LIMIT=off"}},
-		{"quiet", []string{"LOG_LEVEL=warn"}},
+		{"many", many, nil},
+		{"standard", few, []string{"UPSTREAM_TRANSPORT=standard"}},
+		{"unlimited", few, []string{"GENERAL_RATE_LIMIT=off", "GENERAL_IP_RATE_LIMIT=off"}},
+		{"quiet", few, []string{"LOG_LEVEL=warn"}},
 	} {
 		s, err := e.startGateway(ctx, "gateway-"+one.name, one.settings...)
 		if err != nil {
 			return nil, err
 		}
-		lines = append(lines, edgeLine{one.name, s, few})
+		lines = append(lines, edgeLine{one.name, s, one.load})
 	}
 	return lines, nil
 }

@@ -14,6 +14,7 @@ func TestShortChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes more than a minute")
 	}
+	workspace.NotCached()
 	root, err := workspace.Root()
 	if errors.Is(err, workspace.ErrPartial) {
 		t.Skip("this tree does not hold the whole product, so there is nothing to break")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,7 @@ func newProxy(service *upstream.Service, upgrade bool, log *slog.Logger) *proxy 
 			// own headers removed by naming them in Connection (TRAPS T11).
 			Rewrite: func(r *httputil.ProxyRequest) {
 				kind := r.Out.Header.Get("Upgrade")
-				r.Out.Header = outgoing(r.In)
+				r.Out.Header = onward(r.In).Apply(r.In.Header)
 				r.Out.Header["Connection"], r.Out.Header["Upgrade"] = []string{"Upgrade"}, []string{kind}
 				r.Out.Host = ""
 			},
@@ -70,7 +71,6 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := *r
 	target := *r.URL
 	out.URL, out.Host, out.Close = &target, "", false
-	out.Header = outgoing(r)
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	}
@@ -80,7 +80,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.Body = body
 	}
 	began := time.Now()
-	res, err := p.service.Do(&out, func(status int, header http.Header) { inform(w, status, header) })
+	res, err := p.service.Do(&out, onward(r), func(status int, header http.Header) { inform(w, status, header) })
 	web.SetUpstream(r.Context(), time.Since(began))
 	if err != nil {
 		failed(w, r, err)
@@ -142,37 +142,31 @@ func connectionOptions(h http.Header) []string {
 	return options
 }
 
-// outgoing returns the header that the service gets: the client's, without what
-// stays between neighbours and what could pass for the gateway's word. Values are
-// shared with the client's.
-func outgoing(r *http.Request) http.Header {
-	h := make(http.Header, len(r.Header)+8)
-	for name, values := range r.Header {
-		if !hopByHop[name] && !spoofable(name) {
-			h[name] = values
-		}
-	}
-	for _, option := range connectionOptions(r.Header) {
-		if option != "Authorization" {
-			delete(h, option)
-		}
-	}
-	if httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers") {
-		h["Te"] = []string{"trailers"}
-	}
-	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = nil // net/http would put its own.
-	}
+// onward returns how the header of r differs on its way to the service: without what
+// stays between neighbours and what could pass for the gateway's word, and with that.
+func onward(r *http.Request) upstream.Edit {
+	options := connectionOptions(r.Header)
 	origin := event.OriginFrom(r.Context())
 	proto := "http"
 	if r.TLS != nil {
 		proto = "https"
 	}
-	values := [...]string{origin.IP, r.Host, proto, origin.RequestID, origin.TraceParent}
-	for i, name := range [...]string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id", "Traceparent"} {
-		h[name] = values[i : i+1 : i+1]
+	edit := upstream.Edit{
+		Omit: func(name string) bool {
+			return hopByHop[name] || spoofable(name) || name != "Authorization" && slices.Contains(options, name)
+		},
+		Add: []upstream.Field{
+			{Name: "X-Forwarded-For", Value: origin.IP},
+			{Name: "X-Forwarded-Host", Value: r.Host},
+			{Name: "X-Forwarded-Proto", Value: proto},
+			{Name: "X-Request-Id", Value: origin.RequestID},
+			{Name: "Traceparent", Value: origin.TraceParent},
+		},
 	}
-	return h
+	if httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers") {
+		edit.Add = append(edit.Add, upstream.Field{Name: "Te", Value: "trailers"})
+	}
+	return edit
 }
 
 // spoofable reports whether a client could pass for somebody else by a header, in

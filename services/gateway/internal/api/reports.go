@@ -107,7 +107,7 @@ func (r *Reports) first(name string, window time.Duration) bool {
 // reportHeader says on whose behalf a report is made, as a request of theirs would.
 func reportHeader(req *http.Request) http.Header {
 	h := http.Header{"Content-Type": {"application/json"}}
-	for name, values := range outgoing(req) {
+	for name, values := range onward(req).Apply(req.Header) {
 		switch name {
 		case "User-Agent", "X-Forwarded-For", "X-Request-Id", "Traceparent", "Authorization":
 			h[name] = values

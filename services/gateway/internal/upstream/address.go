@@ -77,11 +77,11 @@ func (a *address) usable() bool {
 }
 
 // roundTrip sends req by a kept connection if there is one that still lives.
-func (a *address) roundTrip(req *http.Request, informational Informational) (*http.Response, error) {
-	if a.always || req.Header.Get("Upgrade") != "" {
+func (a *address) roundTrip(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
+	if a.always || req.Header.Get("Upgrade") != "" && (edit.Omit == nil || !edit.Omit("Upgrade")) {
 		return a.standard.RoundTrip(informational.trace(req))
 	}
-	o := exchangeOptions{timeout: a.timeout, stall: a.stall, release: a.release, informational: informational}
+	o := exchangeOptions{timeout: a.timeout, stall: a.stall, release: a.release, edit: edit, informational: informational}
 	c := a.take()
 	if c == nil {
 		return a.onNew(req, o)
@@ -121,7 +121,7 @@ func again(req *http.Request, err error) bool {
 
 // repeatable reports whether req may reach the service twice.
 func repeatable(req *http.Request) bool {
-	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
+	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && !hasBody(req)
 }
 
 func isTimeout(err error) bool {

@@ -146,6 +146,7 @@ type exchangeOptions struct {
 	stall         time.Duration             // between two pieces of the answer's body
 	timeout       time.Duration             // for the answer to begin, once the request is sent
 	release       func(c *conn, again bool) // Is told whether the connection may take another request.
+	edit          Edit
 	informational Informational
 }
 
@@ -170,8 +171,8 @@ func (x *exchange) end(complete bool) {
 func (x *exchange) run(req *http.Request) (*http.Response, error) {
 	c := x.c
 	var fault error
-	if req.Body == nil || req.Body == http.NoBody || req.GetBody != nil {
-		fault = writeRequest(c.w, req)
+	if !hasBody(req) || req.GetBody != nil {
+		fault = writeRequest(c.w, req, x.o.edit)
 		if fault != nil && c.sent == 0 {
 			return nil, notSentError{fault}
 		}
@@ -233,7 +234,7 @@ func (c *conn) sendBody(req *http.Request, timeout time.Duration) *sending {
 	c.until = time.Time{}
 	_ = c.SetDeadline(time.Now().Add(sendTime + timeout)) // A connection that takes no deadline fails at once.
 	go func() {
-		err := writeRequest(c.w, &out)
+		err := writeRequest(c.w, &out, Edit{})
 		switch {
 		case s.read.Load() != nil:
 			c.abort()

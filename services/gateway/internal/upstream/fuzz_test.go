@@ -22,7 +22,7 @@ func FuzzWriteRequest(f *testing.F) {
 		req := &http.Request{Method: method, URL: &url.URL{Path: path, RawQuery: query}, Host: "svc", Header: http.Header{name: {value}}}
 		var out bytes.Buffer
 		w := bufio.NewWriter(&out)
-		if writeRequest(w, req) != nil {
+		if writeRequest(w, req, Edit{}) != nil {
 			return
 		}
 		in := bufio.NewReader(&out)

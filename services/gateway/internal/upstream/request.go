@@ -7,12 +7,41 @@ import (
 	"strings"
 )
 
+// Edit is how the header of a request differs from Header on its way to a service. To
+// make another map of each would cost more than to send it.
+type Edit struct {
+	Omit func(name string) bool // what does not go on; nil if all does
+	Add  []Field                // what goes on besides, whose names Omit reports
+}
+
+// Field is one line of a header. Name is in its canonical form.
+type Field struct{ Name, Value string }
+
+// Apply returns the header that a service gets in place of h. Values are shared.
+func (e Edit) Apply(h http.Header) http.Header {
+	sent := make(http.Header, len(h)+len(e.Add))
+	for name, values := range h {
+		if e.Omit == nil || !e.Omit(name) {
+			sent[name] = values
+		}
+	}
+	for _, field := range e.Add {
+		sent[field.Name] = []string{field.Value}
+	}
+	if _, ok := sent["User-Agent"]; !ok {
+		sent["User-Agent"] = nil // net/http would put its own.
+	}
+	return sent
+}
+
 var errNewline = errors.New("a part of the request has more than one line")
 
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
 // writeRequest sends req. One with a body, and so with more to get wrong, is
-// written by net/http.
-func writeRequest(w *bufio.Writer, req *http.Request) error {
-	if req.Body != nil && req.Body != http.NoBody {
+// written by net/http, as it is.
+func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {
+	if hasBody(req) {
 		if err := req.Write(w); err != nil {
 			return err
 		}
@@ -30,9 +59,15 @@ func writeRequest(w *bufio.Writer, req *http.Request) error {
 		case "Host", "Content-Length", "Transfer-Encoding", "Trailer":
 			continue
 		}
+		if edit.Omit != nil && edit.Omit(name) {
+			continue
+		}
 		for _, value := range values {
 			ok = ok && writeLine(w, name, ": ", value)
 		}
+	}
+	for _, field := range edit.Add {
+		ok = ok && writeLine(w, field.Name, ": ", field.Value)
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		ok = ok && writeLine(w, "Content-Length: 0")

@@ -52,6 +52,7 @@ type Service struct {
 	addresses []*address
 	next      atomic.Uint64
 	o         Options
+	standard  bool // Does an address use net/http's Transport?
 	probes    *http.Client
 	wait      prometheus.Observer
 }
@@ -64,7 +65,8 @@ func New(name string, addresses []*url.URL, o Options) *Service {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	for _, u := range addresses {
-		s.addresses = append(s.addresses, newAddress(u, o, s.breakerChanged))
+		a := newAddress(u, o, s.breakerChanged)
+		s.addresses, s.standard = append(s.addresses, a), s.standard || a.always
 		o.Metrics.breaker.WithLabelValues(name, u.Host).Set(0)
 	}
 	return s
@@ -97,22 +99,25 @@ func (i Informational) trace(req *http.Request) *http.Request {
 
 // RoundTrip implements http.RoundTripper as Do; answers of status 1xx are passed over.
 func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
-	return s.Do(req, func(int, http.Header) {})
+	return s.Do(req, Edit{}, func(int, http.Header) {})
 }
 
-// Do sends req and returns the answer as soon as its header is there. A request goes
+// Do sends req with its header edited and returns the answer as soon as its header is there. A request goes
 // to another address if the first one could not be connected to. Nothing that may have
 // been read is sent twice, unless it is GET or HEAD. It fails with ErrAway,
 // ErrOverloaded, the context's error, or what the network or the service did wrong.
-func (s *Service) Do(req *http.Request, informational Informational) (*http.Response, error) {
+func (s *Service) Do(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
 	began := time.Now()
 	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
+	if hasBody(req) || s.standard {
+		req.Header, edit = edit.Apply(req.Header), Edit{}
+	}
 	var tried []*address
 	var faults []error
 	for len(tried) < len(s.addresses) {
 		a := s.pick(tried)
 		tried = append(tried, a)
-		res, err := s.ask(a, req, informational)
+		res, err := s.ask(a, req, edit, informational)
 		if err == nil {
 			return res, nil
 		}
@@ -147,13 +152,13 @@ func (s *Service) pick(tried []*address) *address {
 	return best
 }
 
-func (s *Service) ask(a *address, req *http.Request, informational Informational) (*http.Response, error) {
+func (s *Service) ask(a *address, req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
 	if a.inFlight.Add(1) > int64(s.o.MaxInFlight) {
 		a.inFlight.Add(-1)
 		return nil, ErrOverloaded
 	}
 	req.URL.Scheme, req.URL.Host = a.url.Scheme, a.url.Host
-	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, informational) })
+	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit, informational) })
 	switch {
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 		err = errors.Join(ErrAway, err)
