@@ -39,19 +39,26 @@ func exposed(t *testing.T, g *gateway, change func(*setup)) string {
 	return listener.Addr().String()
 }
 
-// exchange sends text as it is and returns the answers up to the end of the
-// connection; open says that the server did not end it.
-func exchange(t *testing.T, addr, text string) (answers []answer, open bool) {
+// dial returns a connection that ends after patience at the latest.
+func dial(t *testing.T, addr string, patience time.Duration) net.Conn {
 	t.Helper()
 	var dialer net.Dialer
 	c, err := dialer.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+// exchange sends text as it is and returns the answers up to the end of the
+// connection; open says that the server did not end it.
+func exchange(t *testing.T, addr, text string) (answers []answer, open bool) {
+	t.Helper()
+	c := dial(t, addr, 2*time.Second)
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}
@@ -219,15 +226,7 @@ func TestSEC46And47Bodies(t *testing.T) {
 // answers.
 func firstAnswer(t *testing.T, addr, text string) answer {
 	t.Helper()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(t.Context(), "tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	c := dial(t, addr, 10*time.Second)
 	go func() { _, _ = io.WriteString(c, text) }() // The answer says what became of it.
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {

@@ -46,17 +46,9 @@ func TestSEC58Upgrade(t *testing.T) {
 	gateway := gatewayTo(t, service.URL, func(s *setup) {
 		s.routes = []api.Route{{Path: "/api/v1/user", Service: "user", Upgrade: true}, {Path: "/api/v1/auth", Service: "auth"}}
 	})
-	dial := func(path string) (net.Conn, *bufio.Reader, *http.Response) {
+	upgrade := func(path string) (net.Conn, *bufio.Reader, *http.Response) {
 		t.Helper()
-		var dialer net.Dialer
-		c, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(gateway, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		c := dial(t, strings.TrimPrefix(gateway, "http://"), 10*time.Second)
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, X-Forwarded-For\r\nUpgrade: websocket\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n", path)
 		r := bufio.NewReader(c)
 		res, err := http.ReadResponse(r, nil)
@@ -65,7 +57,7 @@ func TestSEC58Upgrade(t *testing.T) {
 		}
 		return c, r, res
 	}
-	c, r, res := dial("/api/v1/user/live")
+	c, r, res := upgrade("/api/v1/user/live")
 	if res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("X-For") != "127.0.0.1" {
 		t.Fatalf("= %d %v", res.StatusCode, res.Header)
 	}
@@ -77,7 +69,7 @@ func TestSEC58Upgrade(t *testing.T) {
 			t.Errorf("sent %q, got %q, %v", line, got, err)
 		}
 	}
-	_, _, res = dial("/api/v1/auth/live")
+	_, _, res = upgrade("/api/v1/auth/live")
 	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(body) != "plain" {
 		t.Errorf("where no route says so = %d %q, %v", res.StatusCode, body, err)
 	}
