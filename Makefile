@@ -27,7 +27,7 @@ chaos: ## break every part under load and check that nothing is lost or done twi
 	@exec .local/bin/chaos $(CHAOSFLAGS)
 
 .PHONY: bench
-bench: ## measure events against raw Redis, auth-service against its hash and a minimal program (10 minutes)
+bench: ## measure events against raw Redis, auth-service against its hash, the gateway against a bare proxy and nginx (13 minutes)
 	@go build -o .local/bin/bench ./tests/bench
 	@exec .local/bin/bench $(BENCHFLAGS)
 

@@ -94,7 +94,9 @@ func (i *instance) stop() error {
 // until ctx ends.
 func balance(ctx context.Context, instances []*instance) {
 	probe := &http.Client{Timeout: time.Second}
-	for tick := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; <-tick.C {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ; ctx.Err() == nil; <-tick.C {
 		for _, i := range instances {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, i.url+"/readyz", http.NoBody)
 			if err != nil {

@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,12 +18,16 @@ const readyPatience = 2 * time.Second
 // WithHealth is next with /livez and /readyz before it, outside the access log: probes
 // would drown it. The one asks nobody, so that a dependency that is down never makes
 // an orchestrator kill healthy processes. The other says 503 while ready fails, and
-// not why: strangers reach it.
+// not why: strangers reach it. What has no condition is always ready.
 func WithHealth(next http.Handler, ready func(context.Context) error) http.Handler {
+	always := func(context.Context) error { return nil }
+	if ready == nil {
+		ready = always
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/livez":
-			probe(w, r, "alive", func(context.Context) error { return nil })
+			probe(w, r, "alive", always)
 		case "/readyz":
 			probe(w, r, "ready", ready)
 		default:
@@ -42,7 +45,7 @@ func probe(w http.ResponseWriter, r *http.Request, word string, check func(conte
 	w.Header().Set(requestIDHeader, id)
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		w.Header().Set("Allow", strings.Join([]string{http.MethodGet, http.MethodHead}, ", "))
+		w.Header().Set("Allow", "GET, HEAD")
 		show(w, r, problem.ErrMethod, problem.ErrMethod)
 	case check(ctx) != nil:
 		show(w, r, errNotReady, errNotReady)

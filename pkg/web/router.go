@@ -72,7 +72,7 @@ type Options struct {
 	// RequestRefused. It may be nil.
 	Refused func(ctx context.Context, refused event.Payload)
 
-	// Ready tells whether requests can be answered; see WithHealth.
+	// Ready tells whether requests can be answered; see WithHealth. It may be nil.
 	Ready func(context.Context) error
 }
 

@@ -14,7 +14,7 @@ import (
 // Listener is the part of the configuration that says where a service listens.
 type Listener struct {
 	HTTPAddr   string        `envconfig:"HTTP_ADDR" default:":8080" desc:"Address that the service listens on."`
-	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service goes on taking requests while /readyz says 503 already, so that whoever sends them sees that first."`
+	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service goes on taking requests while /readyz says 503 already, so that whoever sends them sees that first; at most 15s, and a part of SHUTDOWN_TIMEOUT."`
 }
 
 // Validate implements service.Validator.
@@ -27,8 +27,8 @@ func (l Listener) Validate() error {
 
 const (
 	maxDrainDelay = 15 * time.Second
-	// finish is how long requests under way have when no more come. It ends before a
-	// service's whole time to stop does.
+	// finish is how long requests under way have when no more come. With the default
+	// DRAIN_DELAY it ends before SHUTDOWN_TIMEOUT does.
 	finish = 20 * time.Second
 )
 

@@ -25,7 +25,7 @@ func (o *Origins) UnmarshalText(text []byte) error {
 			continue
 		}
 		u, err := url.Parse(origin)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, "*") {
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.Contains(origin, "*") {
 			return fmt.Errorf("%q is no origin such as https://app.example.com", origin)
 		}
 		if origin != strings.ToLower(origin) {
