@@ -22,8 +22,9 @@ type Attempt struct {
 	Error string    `json:"error"`
 }
 
-// attempt notes how one attempt went, for the dead letter that may come. A
-// dependency that is away ends the retries at once: hold takes over.
+// attempt records a failed attempt on the message, for the dead letter that may
+// follow. An unavailable dependency ends the retries at once and is left to the
+// circuit breaker.
 func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
 	return func(m *message.Message) ([]*message.Message, error) {
 		out, err := next(m)

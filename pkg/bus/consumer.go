@@ -35,27 +35,32 @@ type ConsumerConfig struct {
 	Rest        Handler              // for all other names; they are acknowledged and counted if it is nil
 	DeadLetters message.Publisher    // must not need Redis
 
-	// Unavailable tells a dependency that is away from a fault of the message. The
-	// message then waits for the dependency, however long, and consumes no attempt.
+	// Unavailable reports whether an error means that a dependency is unavailable,
+	// not that the message is at fault. Such an error opens the circuit breaker: the
+	// consumer is paused until the dependency is back, and no attempt is consumed.
 	Unavailable func(error) bool
 	// Settled notes that the event needs nothing more from this consumer: it was
 	// handled, is none of its business, or is a dead letter. It may be called again
 	// for the same event. Nothing is noted if it is nil.
 	Settled func(ctx context.Context, e event.Event) error
 
-	Timeout   time.Duration // for one attempt; 10 s if zero
-	HoldLimit time.Duration // for a message that alone finds a dependency away; 1 hour if zero
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	Timeout time.Duration // for one attempt; 10 s if zero
+	// IsolatedFailureTimeout is how long a message may find a dependency unavailable
+	// while other messages succeed; after that it counts as failed. 1 hour if zero.
+	IsolatedFailureTimeout time.Duration
+
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Consumer runs handlers for a stream: three attempts, one and two seconds
 // apart, then the dead letters. A message that waits for its next attempt does
-// not hold up the others.
+// not delay the others. A circuit breaker pauses the consumer while a dependency
+// is unavailable.
 type Consumer struct {
 	cfg     ConsumerConfig
 	types   map[string]bool // of the events that Handlers know in some version
-	gate    *gate
+	breaker breaker
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
@@ -74,8 +79,8 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = attemptTimeout
 	}
-	if cfg.HoldLimit == 0 {
-		cfg.HoldLimit = time.Hour
+	if cfg.IsolatedFailureTimeout == 0 {
+		cfg.IsolatedFailureTimeout = time.Hour
 	}
 	if cfg.Unavailable == nil {
 		cfg.Unavailable = func(error) bool { return false }
@@ -83,9 +88,8 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 	c := &Consumer{
 		cfg:   cfg,
 		types: map[string]bool{},
-		gate:  newGate(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_events_total", Help: "Deliveries of events by their end: handled, ignored, failed (one attempt), held (a dependency was away) or dead.",
+			Name: "headgate_events_total", Help: "Deliveries of events by their end: handled, ignored, failed (one attempt), paused (a dependency was unavailable) or dead.",
 		}, []string{"topic", "name", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_event_duration_seconds", Help: "Time of one attempt to handle an event.",
@@ -95,10 +99,11 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 	for name := range cfg.Handlers {
 		c.types[event.Event{Name: name}.Type()] = true
 	}
-	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headgate_events_held", Help: "Messages that wait for a dependency to come back.",
-	}, func() float64 { return float64(c.gate.waiting()) })
-	cfg.Metrics.MustRegister(c.handled, c.seconds, held)
+	paused := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headgate_consumer_paused", Help: "1 while the consumer's circuit breaker is open or half-open, else 0.",
+		ConstLabels: prometheus.Labels{"topic": string(cfg.Topic)},
+	}, c.breaker.paused)
+	cfg.Metrics.MustRegister(c.handled, c.seconds, paused)
 	return c
 }
 
@@ -125,7 +130,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.open,
 		c.settle,
 		poison,
-		c.hold(ctx),
+		c.circuitBreaker(ctx),
 		middleware.Retry{
 			MaxRetries:          maxRetries,
 			InitialInterval:     firstRetry,

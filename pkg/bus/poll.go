@@ -11,7 +11,7 @@ import (
 
 // Poller is a message.Subscriber for messages that wait in a table: dead letters
 // to be replayed, work to be done later. It feeds them to a consumer beside those
-// of the stream, so they are held, retried and given up in the same way.
+// of the stream, so the same circuit breaker, retries and dead letters apply.
 type Poller struct {
 	cfg     PollerConfig
 	closing chan struct{}

@@ -34,6 +34,7 @@ type world struct {
 	client  redis.UniversalClient
 	db      *pgxpool.Pool
 	letters *deadletter.Store
+	metrics *prometheus.Registry // of the consumer that was started last
 
 	mu      sync.Mutex
 	seen    map[string]int
@@ -66,6 +67,7 @@ func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.S
 	for _, change := range changes {
 		change(&stream)
 	}
+	w.metrics = prometheus.NewRegistry()
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
 		Topic:       event.Audit,
 		Subscriber:  bus.NewSubscriber(stream),
@@ -73,9 +75,10 @@ func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.S
 		DeadLetters: w.letters,
 		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
 		Settled:     w.settle,
-		HoldLimit:   2 * time.Second,
-		Log:         log,
-		Metrics:     prometheus.NewRegistry(),
+
+		IsolatedFailureTimeout: 2 * time.Second,
+		Log:                    log,
+		Metrics:                w.metrics,
 	})
 	return testkit.Run(w.t, consumer)
 }
@@ -119,6 +122,26 @@ func (w *world) wantLetters(n int) []deadletter.Letter {
 		return err
 	})
 	return letters
+}
+
+// wantPaused checks headgate_consumer_paused.
+func (w *world) wantPaused(want float64) {
+	w.t.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "headgate_consumer_paused" {
+			continue
+		}
+		m := f.GetMetric()[0]
+		if label := m.GetLabel()[0]; label.GetName() != "topic" || label.GetValue() != string(event.Audit) || m.GetGauge().GetValue() != want {
+			w.t.Errorf("headgate_consumer_paused = %v, want %v", m, want)
+		}
+		return
+	}
+	w.t.Error("no metric headgate_consumer_paused")
 }
 
 func (w *world) wantNothingPending() {

@@ -14,9 +14,9 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// TestOutage is REL-12 in small: while a dependency is away for longer than all
-// attempts would take, nothing is given up and no attempt consumed, one message
-// probes, and afterwards all go on.
+// TestOutage is REL-12 on a small scale: a dependency is unavailable for longer
+// than three attempts take. No event becomes a dead letter, one message at a time
+// probes, and all messages are handled once the dependency is back.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
@@ -37,19 +37,22 @@ func TestOutage(t *testing.T) {
 	w.publish(messages...)
 	outage := time.NewTimer(6 * time.Second)
 	<-outage.C
-	// The first ones find out at the same time, then one at a time probes.
+	// All messages in flight fail together; then one at a time probes.
 	if n := tries.Load(); n > 64+8 {
 		t.Errorf("%d tries during the outage", n)
 	}
 	w.wantLetters(0)
+	w.wantPaused(1)
 	away.Store(false)
 	w.wantSeen(messages...)
 	w.wantNothingPending()
 	w.wantLetters(0)
+	w.wantPaused(0)
 }
 
-// TestAloneWithAnOutage: what the others do not suffer from is no outage.
-func TestAloneWithAnOutage(t *testing.T) {
+// TestIsolatedFailure: a failure that affects a single message is not treated as
+// an outage.
+func TestIsolatedFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
 	bad := newMessage(t, event.UserLoggedIn{})
@@ -68,7 +71,7 @@ func TestAloneWithAnOutage(t *testing.T) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.settled[bad.UUID] == 0 {
-			return errors.New("the bad message is still held")
+			return errors.New("the bad message still waits")
 		}
 		return nil
 	})
@@ -77,7 +80,8 @@ func TestAloneWithAnOutage(t *testing.T) {
 	}
 }
 
-// TestStopDuringAnOutage hands held messages back at once, as if never delivered.
+// TestStopDuringAnOutage: a stop releases paused messages at once, and this does
+// not count as a delivery.
 func TestStopDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
