@@ -47,8 +47,8 @@ func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
 		if permanent || len(attempts) > maxRetries {
 			result = "dead"
 		}
-		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(openedOf(m).event.Name), result).Inc()
-		c.cfg.Log.WarnContext(m.Context(), "event not handled", "event", openedOf(m).event.Name, "event_id", m.UUID,
+		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
+		c.cfg.Log.WarnContext(m.Context(), "event not handled", "event", decodedOf(m).event.Name, "event_id", m.UUID,
 			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
 		return out, err
 	}

@@ -41,7 +41,7 @@ func (c *Consumer) circuitBreaker(stop context.Context) message.HandlerMiddlewar
 					}
 					return out, err
 				}
-				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(openedOf(m).event.Name), "paused").Inc()
+				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), "paused").Inc()
 				result := c.breaker.fail(&call)
 				c.logUnavailable(m, result, err) //nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
 				if result != othersSucceed {
@@ -68,7 +68,7 @@ func (c *Consumer) circuitBreaker(stop context.Context) message.HandlerMiddlewar
 // each message in flight.
 func (c *Consumer) logUnavailable(m *message.Message, result failResult, err error) {
 	ctx := m.Context()
-	attributes := []any{"event", openedOf(m).event.Name, "event_id", m.UUID, "topic", string(c.cfg.Topic), "error", err.Error()}
+	attributes := []any{"event", decodedOf(m).event.Name, "event_id", m.UUID, "topic", string(c.cfg.Topic), "error", err.Error()}
 	switch result {
 	case breakerOpened:
 		c.cfg.Log.WarnContext(ctx, "circuit breaker opened", attributes...)

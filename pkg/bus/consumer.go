@@ -127,7 +127,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	// Outermost first. Both intervals and the multiplier must be set, else the
 	// pauses are constant; two retries are three attempts.
 	router.AddMiddleware(
-		c.open,
+		c.decode,
 		c.settle,
 		poison,
 		c.circuitBreaker(ctx),
@@ -157,30 +157,32 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return errors.Join(err, <-stopped)
 }
 
-// opened is the event that a message carries, or why it carries none.
-type opened struct {
+// decoded is the event in a message, or why the message has none.
+type decoded struct {
 	event event.Event
 	fault error
 }
 
-type openedKey struct{}
+type decodedKey struct{}
 
-// open decodes the message once for all attempts.
-func (c *Consumer) open(next message.HandlerFunc) message.HandlerFunc {
+// decode decodes the message once for all attempts.
+func (c *Consumer) decode(next message.HandlerFunc) message.HandlerFunc {
 	return func(m *message.Message) ([]*message.Message, error) {
-		var o opened
-		o.event, o.fault = parse(m)
-		m.SetContext(context.WithValue(m.Context(), openedKey{}, &o))
+		var d decoded
+		d.event, d.fault = parse(m)
+		m.SetContext(context.WithValue(m.Context(), decodedKey{}, &d))
 		return next(m)
 	}
 }
 
-func openedOf(m *message.Message) *opened {
-	o, ok := m.Context().Value(openedKey{}).(*opened)
+// decodedOf panics if decode has not run; only the order of middleware in this
+// package can cause that.
+func decodedOf(m *message.Message) *decoded {
+	d, ok := m.Context().Value(decodedKey{}).(*decoded)
 	if !ok {
-		panic("bus: message was not opened") // The middleware is ours.
+		panic("bus: message was not decoded")
 	}
-	return o
+	return d
 }
 
 func parse(m *message.Message) (event.Event, error) {
@@ -204,8 +206,8 @@ func (c *Consumer) settle(next message.HandlerFunc) message.HandlerFunc {
 	}
 	return func(m *message.Message) ([]*message.Message, error) {
 		out, err := next(m)
-		if o := openedOf(m); err == nil && o.fault == nil {
-			if err := c.cfg.Settled(m.Context(), o.event); err != nil {
+		if d := decodedOf(m); err == nil && d.fault == nil {
+			if err := c.cfg.Settled(m.Context(), d.event); err != nil {
 				return nil, fmt.Errorf("note that the event is settled: %w", err)
 			}
 		}
@@ -215,14 +217,14 @@ func (c *Consumer) settle(next message.HandlerFunc) message.HandlerFunc {
 
 // handle is one attempt at one message.
 func (c *Consumer) handle(m *message.Message) error {
-	o := openedOf(m)
-	if o.fault != nil {
-		return Permanent(o.fault)
+	d := decodedOf(m)
+	if d.fault != nil {
+		return Permanent(d.fault)
 	}
-	if times := m.Metadata.Get(CrashLoopKey); times != "" {
-		return Permanent(fmt.Errorf("crash loop: delivered %s times without an answer", times))
+	if count := m.Metadata.Get(CrashLoopKey); count != "" {
+		return Permanent(fmt.Errorf("crash loop: delivered %s times without an acknowledgement", count))
 	}
-	e := o.event
+	e := d.event
 	handler, err := c.handlerFor(e)
 	if err != nil {
 		return Permanent(err)

@@ -14,15 +14,16 @@ import (
 const (
 	TopicKey     = "headgate_topic"
 	EntryKey     = "headgate_entry"      // id of the stream entry
-	MalformedKey = "headgate_malformed"  // why the entry is no message; its fields are the payload, as JSON
-	CrashLoopKey = "headgate_crash_loop" // how often it was delivered without an answer, when that is too often
+	MalformedKey = "headgate_malformed"  // why the entry is not a message; its fields are the payload, as JSON
+	CrashLoopKey = "headgate_crash_loop" // how often it was delivered without an acknowledgement, if that is too often
 )
 
 // own are the keys that only this package sets.
 var own = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey}
 
-// decode never fails: what is no message becomes one that says so.
-func decode(topic string, entry redis.XMessage) *message.Message {
+// decodeEntry returns the message in a stream entry. It never fails: an entry that
+// is not a message becomes a message with MalformedKey.
+func decodeEntry(topic string, entry redis.XMessage) *message.Message {
 	m, err := unmarshal(entry.Values)
 	if err != nil {
 		fields, _ := json.Marshal(entry.Values) // A map of texts always encodes.

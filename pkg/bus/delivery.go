@@ -145,7 +145,7 @@ func (s *subscription) insist(stop, work context.Context, entry redis.XMessage, 
 }
 
 func (s *subscription) open(work context.Context, entry redis.XMessage, times int64) sent {
-	m := decode(s.topic, entry)
+	m := decodeEntry(s.topic, entry)
 	if times > s.cfg.MaxDeliveries {
 		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(times, 10))
 	}
