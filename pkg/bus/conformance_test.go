@@ -20,7 +20,7 @@ func TestConformance(t *testing.T) {
 		t.Helper()
 		return bus.NewPublisher(client), bus.NewSubscriber(bus.SubscriberConfig{
 			Client: client, Group: group, Consumer: uuid.NewString(), Log: testkit.Log(t),
-			Window: 32, MaxIdle: 3 * time.Second, NackPause: 5 * time.Millisecond, DrainTimeout: time.Second,
+			Window: 32, MaxIdle: 3 * time.Second, NackBackoff: 5 * time.Millisecond, DrainTimeout: time.Second,
 		})
 	}
 	tests.TestPubSub(t,

@@ -27,8 +27,8 @@ func (w *world) readAs(consumer, from string) int {
 	return len(streams[0].Messages)
 }
 
-// TestCrashLoop: what was delivered too often without an answer becomes a dead
-// letter; what was delivered with it a few times is handled.
+// TestCrashLoop: an entry that was delivered too often without an acknowledgement
+// becomes a dead letter; an entry that was delivered beside it a few times is handled.
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
@@ -57,9 +57,9 @@ func TestCrashLoop(t *testing.T) {
 	w.wantNothingPending()
 }
 
-// TestSuspectsAreAlone: after some deliveries without an answer, entries are
+// TestQuarantine: after some deliveries without an acknowledgement, entries are
 // handled one at a time, so that one of them cannot take the others with it.
-func TestSuspectsAreAlone(t *testing.T) {
+func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
 	var messages []*message.Message
@@ -79,7 +79,7 @@ func TestSuspectsAreAlone(t *testing.T) {
 		select {
 		case busy <- struct{}{}:
 		default:
-			t.Error("two suspects at a time")
+			t.Error("two entries in quarantine at a time")
 		}
 		defer func() { <-busy }()
 		return w.count(ctx, e)

@@ -10,25 +10,26 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// suspicious is after how many deliveries without an answer an entry is handled
-// alone: whatever kills its consumers should not take its neighbours' good name
-// with it.
-const suspicious = 3
+// quarantineAfter is the number of deliveries without an acknowledgement after
+// which an entry is in quarantine: if it is what kills its consumers, the entries
+// beside it should not be suspected as well.
+const quarantineAfter = 3
 
-// track returns the entries that were not in flight before.
+// track puts the entries in flight and returns those that were not before.
 func (s *subscription) track(entries []redis.XMessage) []redis.XMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fresh := entries[:0]
+	added := entries[:0]
 	for _, entry := range entries {
 		if _, ok := s.inFlight[entry.ID]; !ok {
 			s.inFlight[entry.ID] = struct{}{}
-			fresh = append(fresh, entry)
+			added = append(added, entry)
 		}
 	}
-	return fresh
+	return added
 }
 
+// untrack takes the entries out of flight.
 func (s *subscription) untrack(ids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,7 +38,7 @@ func (s *subscription) untrack(ids ...string) {
 	}
 }
 
-func (s *subscription) pending() []string {
+func (s *subscription) inFlightIDs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ids := make([]string, 0, len(s.inFlight))
@@ -47,70 +48,82 @@ func (s *subscription) pending() []string {
 	return ids
 }
 
-// sent is an entry in the hands of a handler.
-type sent struct {
-	entry  redis.XMessage
-	m      *message.Message
-	cancel context.CancelFunc
+// delivery is an entry in the hands of a handler.
+type delivery struct {
+	entry   redis.XMessage
+	message *message.Message
+	cancel  context.CancelFunc
+}
+
+// newDelivery makes the message for an entry that was delivered count times. Its
+// context ends with work, or with the delivery.
+func (s *subscription) newDelivery(work context.Context, entry redis.XMessage, count int64) delivery {
+	m := decodeEntry(s.topic, entry)
+	if count > s.cfg.MaxDeliveries {
+		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(count, 10))
+	}
+	ctx, cancel := context.WithCancel(work)
+	m.SetContext(ctx)
+	return delivery{entry, m, cancel}
 }
 
 // patience is how long a batch waits for a handler to take the next entry before
-// it looks after those that it has sent.
+// it collects the acknowledgements of those that it has sent.
 const patience = time.Millisecond
 
-// deliver hands entries that nobody had before to handlers. Handlers that are
-// fast have answered the first ones when the last one is sent; only what they
-// have not gets a goroutine to wait for the answer.
+// deliver hands entries that were never delivered before to handlers. Fast
+// handlers have acknowledged the first entries when the last one is sent; only
+// the others need a goroutine that waits for the acknowledgement.
 func (s *subscription) deliver(stop, work context.Context, entries []redis.XMessage, from slots, running *sync.WaitGroup) {
-	out := make([]sent, 0, len(entries))
-	look := time.NewTimer(patience)
-	defer look.Stop()
+	sent := make([]delivery, 0, len(entries))
+	collect := time.NewTimer(patience)
+	defer collect.Stop()
 	for _, entry := range entries {
-		one := s.open(work, entry, 0)
+		d := s.newDelivery(work, entry, 0)
 		select {
-		case s.out <- one.m:
-			out = append(out, one)
+		case s.out <- d.message:
+			sent = append(sent, d)
 			continue
 		default:
 		}
-		look.Reset(patience)
+		collect.Reset(patience)
 		select {
-		case s.out <- one.m:
-			out = append(out, one)
+		case s.out <- d.message:
+			sent = append(sent, d)
 			continue
 		case <-stop.Done():
-		case <-look.C:
-			s.look(stop, work, out, from, running)
-			out = out[:0]
-			if s.send(stop, one) {
-				out = append(out, one)
+		case <-collect.C:
+			s.collectAcks(stop, work, sent, from, running)
+			sent = sent[:0]
+			if s.send(stop, d) {
+				sent = append(sent, d)
 				continue
 			}
 		}
-		one.cancel()
+		d.cancel()
 		from.release(1)
 	}
-	s.look(stop, work, out, from, running)
+	s.collectAcks(stop, work, sent, from, running)
 }
 
-// look acknowledges the entries that were answered, and leaves each other to a
-// goroutine.
-func (s *subscription) look(stop, work context.Context, out []sent, from slots, running *sync.WaitGroup) {
-	acked := make([]string, 0, len(out))
-	for _, one := range out {
+// collectAcks acknowledges the entries whose handlers have finished, and starts a
+// goroutine for each of the others.
+func (s *subscription) collectAcks(stop, work context.Context, sent []delivery, from slots, running *sync.WaitGroup) {
+	acked := make([]string, 0, len(sent))
+	for _, d := range sent {
 		select {
-		case <-one.m.Acked():
-			one.cancel()
-			acked = append(acked, one.entry.ID)
+		case <-d.message.Acked():
+			d.cancel()
+			acked = append(acked, d.entry.ID)
 		default:
 			running.Go(func() {
 				defer from.release(1)
-				if s.await(work, one) {
-					s.acks <- []string{one.entry.ID}
+				if s.await(work, d) {
+					s.acks <- []string{d.entry.ID}
 					return
 				}
-				if work.Err() == nil && wait(stop, s.cfg.NackPause) {
-					s.insist(stop, work, one.entry, 0)
+				if work.Err() == nil && wait(stop, s.cfg.NackBackoff) {
+					s.redeliver(stop, work, d.entry, 0)
 				}
 			})
 		}
@@ -121,110 +134,101 @@ func (s *subscription) look(stop, work context.Context, out []sent, from slots, 
 	}
 }
 
-// insist hands one entry to the handler until it is acknowledged. When stop ends
-// before a handler has it, or work before it is answered, the entry is left
-// pending for handBack.
-func (s *subscription) insist(stop, work context.Context, entry redis.XMessage, times int64) {
-	if times > suspicious {
-		if s.alone.reserve(stop, 1) == 0 {
+// redeliver delivers one entry, which was delivered count times already, until it
+// is acknowledged. If stop ends before a handler takes it, or work before the
+// handler has finished, the entry stays in flight for releaseInFlight.
+func (s *subscription) redeliver(stop, work context.Context, entry redis.XMessage, count int64) {
+	if count > quarantineAfter {
+		if s.quarantine.reserve(stop, 1) == 0 {
 			return
 		}
-		defer s.alone.release(1)
+		defer s.quarantine.release(1)
 	}
-	for pause := s.cfg.NackPause; ; pause = min(2*pause, longestNack) {
-		one := s.open(work, entry, times)
-		if s.send(stop, one) && s.await(work, one) {
+	for delay := s.cfg.NackBackoff; ; delay = min(2*delay, longestNackBackoff) {
+		d := s.newDelivery(work, entry, count)
+		if s.send(stop, d) && s.await(work, d) {
 			s.acks <- []string{entry.ID}
 			return
 		}
-		one.cancel()
-		if work.Err() != nil || !wait(stop, pause) {
+		d.cancel()
+		if work.Err() != nil || !wait(stop, delay) {
 			return
 		}
 	}
 }
 
-func (s *subscription) open(work context.Context, entry redis.XMessage, times int64) sent {
-	m := decodeEntry(s.topic, entry)
-	if times > s.cfg.MaxDeliveries {
-		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(times, 10))
-	}
-	ctx, cancel := context.WithCancel(work)
-	m.SetContext(ctx)
-	return sent{entry, m, cancel}
-}
-
-// send reports whether a handler has taken the entry before stop ended.
-func (s *subscription) send(stop context.Context, one sent) bool {
+// send reports whether a handler has taken the message before stop ended.
+func (s *subscription) send(stop context.Context, d delivery) bool {
 	select {
 	case <-stop.Done():
 		return false
-	case s.out <- one.m:
+	case s.out <- d.message:
 		return true
 	}
 }
 
-// await reports whether the entry was acknowledged.
-func (s *subscription) await(work context.Context, one sent) bool {
-	defer one.cancel()
+// await reports whether the message was acknowledged before work ended.
+func (s *subscription) await(work context.Context, d delivery) bool {
+	defer d.cancel()
 	select {
-	case <-one.m.Acked():
+	case <-d.message.Acked():
 		return true
-	case <-one.m.Nacked():
+	case <-d.message.Nacked():
 		return false
 	case <-work.Done():
 		return false
 	}
 }
 
-// deliveries returns how often each of the entries, which this consumer holds,
-// was delivered, this time included. Without an answer of Redis all count as new.
-func (s *subscription) deliveries(ctx context.Context, entries []redis.XMessage) map[string]int64 {
-	times := make(map[string]int64, len(entries))
+// deliveryCounts returns how often each of the entries, which this consumer has in
+// flight, was delivered, this time included. If Redis cannot be asked, all count as
+// new.
+func (s *subscription) deliveryCounts(ctx context.Context, entries []redis.XMessage) map[string]int64 {
+	counts := make(map[string]int64, len(entries))
 	pending, err := s.cfg.Client.XPendingExt(ctx, &redis.XPendingExtArgs{
 		Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer,
 		Start: entries[0].ID, End: entries[len(entries)-1].ID, Count: int64(len(entries) + s.cfg.Window),
 	}).Result()
 	if err != nil {
-		s.cfg.Log.WarnContext(ctx, "deliveries not counted", "topic", s.topic, "error", err.Error())
-		return times
+		s.cfg.Log.WarnContext(ctx, "delivery counts read failed", "topic", s.topic, "error", err.Error())
+		return counts
 	}
 	for _, p := range pending {
-		times[p.ID] = p.RetryCount
+		counts[p.ID] = p.RetryCount
 	}
-	return times
+	return counts
 }
 
-// present returns the entries that still have content. The others were deleted
-// from the stream while they were pending; they are acknowledged, for nobody can
-// ever handle them.
-func (s *subscription) present(ctx context.Context, entries []redis.XMessage) []redis.XMessage {
-	var gone []string
-	there := entries[:0]
+// withoutDeleted returns the entries that still have content. The others were
+// deleted from the stream while they were pending. It acknowledges them in Redis,
+// because no consumer can ever handle them.
+func (s *subscription) withoutDeleted(ctx context.Context, entries []redis.XMessage) []redis.XMessage {
+	var deleted []string
+	existing := entries[:0]
 	for _, entry := range entries {
 		if entry.Values == nil {
-			gone = append(gone, entry.ID)
+			deleted = append(deleted, entry.ID)
 			continue
 		}
-		there = append(there, entry)
+		existing = append(existing, entry)
 	}
-	s.lost(ctx, gone)
-	if len(gone) > 0 {
-		if err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, gone...).Err(); err != nil {
-			s.cfg.Log.WarnContext(ctx, "deleted entries not acknowledged", "topic", s.topic, "error", err.Error())
+	s.reportLost(ctx, deleted)
+	if len(deleted) > 0 {
+		if err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, deleted...).Err(); err != nil {
+			s.cfg.Log.WarnContext(ctx, "deleted entries could not be acknowledged", "topic", s.topic, "count", len(deleted), "error", err.Error())
 		}
 	}
-	return there
+	return existing
 }
 
-// lost tells of entries that were deleted before this group had handled them.
+// reportLost reports entries that were deleted before this group handled them.
 // The producers' outboxes still have the events.
-func (s *subscription) lost(ctx context.Context, ids []string) {
+func (s *subscription) reportLost(ctx context.Context, ids []string) {
 	if len(ids) == 0 {
 		return
 	}
 	s.metrics.lost.With(s.lookup).Add(float64(len(ids)))
-	s.cfg.Log.ErrorContext(ctx, "entries were deleted before they were handled", "topic", s.topic, "count", len(ids), "first", ids[0])
+	s.cfg.Log.ErrorContext(ctx, "stream entries deleted before they were handled", "topic", s.topic, "count", len(ids), "first", ids[0])
 }
 
 // every calls f at each interval until ctx ends.

@@ -25,7 +25,7 @@ type SubscriberConfig struct {
 	Window        int           // messages in flight; 64. Up to a sixteenth more are entries of consumers that died
 	MaxIdle       time.Duration // after which another consumer takes an entry over; 15 s
 	MaxDeliveries int64         // without an answer, after which an entry counts as a crash loop; 8
-	NackPause     time.Duration // before the first redelivery, then doubled; 1 s
+	NackBackoff   time.Duration // before the first redelivery, then doubled; 1 s
 	DrainTimeout  time.Duration // how long Close waits for answers; 30 s
 	Retain        time.Duration // how long a settled entry stays in the stream; 10 minutes
 	ConsumerTTL   time.Duration // after which a consumer that holds nothing is removed; 1 hour
@@ -38,7 +38,7 @@ type SubscriberConfig struct {
 func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 	defaults := []struct{ member, value *time.Duration }{
 		{&cfg.MaxIdle, new(15 * time.Second)},
-		{&cfg.NackPause, new(time.Second)},
+		{&cfg.NackBackoff, new(time.Second)},
 		{&cfg.DrainTimeout, new(30 * time.Second)},
 		{&cfg.Retain, new(10 * time.Minute)},
 		{&cfg.ConsumerTTL, new(time.Hour)},
@@ -86,14 +86,14 @@ type failure struct {
 var _ message.Subscriber = (*Subscriber)(nil)
 
 const (
-	readBlock    = time.Second
-	readBatch    = 256 // entries in one read: the next is on its way while these are handled
-	firstPause   = 100 * time.Millisecond
-	longestPause = 5 * time.Second
-	longestNack  = 30 * time.Second
-	claimEvery   = time.Second
-	farewell     = 5 * time.Second  // for the last words to Redis when closing
-	unhealthy    = 15 * time.Second // of reads that fail
+	readBlock          = time.Second
+	readBatch          = 256 // entries in one read: the next is on its way while these are handled
+	firstPause         = 100 * time.Millisecond
+	longestPause       = 5 * time.Second
+	longestNackBackoff = 30 * time.Second
+	claimEvery         = time.Second
+	farewell           = 5 * time.Second  // for the last words to Redis when closing
+	unhealthy          = 15 * time.Second // of reads that fail
 )
 
 // NewSubscriber returns a subscriber.
@@ -153,27 +153,27 @@ func (s *Subscriber) Healthy(context.Context) error {
 // subscription is one stream read by one consumer.
 type subscription struct {
 	*Subscriber
-	topic  string
-	out    chan *message.Message
-	fresh  slots // for entries that nobody had before
-	taken  slots // for entries of consumers that died; apart, lest an idle reader hold them all
-	alone  slots // for the one entry under suspicion of killing its consumers
-	acks   chan []string
-	lookup prometheus.Labels
+	topic      string
+	out        chan *message.Message
+	fresh      slots // for entries that were never delivered before
+	claimed    slots // for entries of consumers that died; separate, because an idle reader reserves all of fresh
+	quarantine slots // for the one entry that may be what kills its consumers
+	acks       chan []string
+	lookup     prometheus.Labels
 
 	mu       sync.Mutex
 	inFlight map[string]struct{}
 }
 
 func newSubscription(s *Subscriber, topic string) *subscription {
-	taken := min(max(1, s.cfg.Window/16), 32)
+	claimed := min(max(1, s.cfg.Window/16), 32)
 	return &subscription{
 		Subscriber: s,
 		topic:      topic,
 		out:        make(chan *message.Message),
 		fresh:      newSlots(s.cfg.Window),
-		taken:      newSlots(taken),
-		alone:      newSlots(1),
+		claimed:    newSlots(claimed),
+		quarantine: newSlots(1),
 		acks:       make(chan []string, s.cfg.Window),
 		lookup:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
 		inFlight:   map[string]struct{}{},
@@ -189,25 +189,25 @@ func (s *subscription) run(stop context.Context) {
 	var acker, deliveries, upkeep, renewer sync.WaitGroup
 	acker.Go(func() { s.acknowledge(last, stop) })
 
-	take := func(from slots, entries []redis.XMessage, times map[string]int64) {
-		fresh := s.track(s.present(last, entries))
-		from.release(len(entries) - len(fresh))
-		if times != nil {
-			for _, entry := range fresh {
-				deliveries.Go(func() {
-					defer from.release(1)
-					s.insist(stop, work, entry, times[entry.ID])
-				})
-			}
+	dispatch := func(from slots, entries []redis.XMessage, counts map[string]int64) {
+		added := s.track(s.withoutDeleted(last, entries))
+		from.release(len(entries) - len(added))
+		if counts == nil {
+			deliveries.Go(func() { s.deliver(stop, work, added, from, &deliveries) })
 			return
 		}
-		deliveries.Go(func() { s.deliver(stop, work, fresh, from, &deliveries) })
+		for _, entry := range added {
+			deliveries.Go(func() {
+				defer from.release(1)
+				s.redeliver(stop, work, entry, counts[entry.ID])
+			})
+		}
 	}
 	renewing, stopRenewing := context.WithCancel(last)
-	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, take) }) })
+	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, dispatch) }) })
 	upkeep.Go(func() { every(stop, s.cfg.TidyEvery, func() { s.tidy(stop) }) })
 	renewer.Go(func() { every(renewing, s.cfg.MaxIdle/3, func() { s.renew(renewing) }) })
-	s.read(stop, take)
+	s.read(stop, dispatch)
 
 	upkeep.Wait()
 	drained := time.AfterFunc(s.cfg.DrainTimeout, giveUp)
@@ -217,17 +217,18 @@ func (s *subscription) run(stop context.Context) {
 	renewer.Wait()
 	close(s.acks)
 	acker.Wait()
-	s.handBack(last)
+	s.releaseInFlight(last)
 	close(s.out)
 }
 
-// takeFunc hands entries to handlers. times says how often each was delivered;
-// it is nil for entries that nobody had before.
-type takeFunc func(from slots, entries []redis.XMessage, times map[string]int64)
+// dispatchFunc delivers entries to handlers and gives their slots back when they
+// are acknowledged. counts says how often each was delivered; it is nil for entries
+// that were never delivered before.
+type dispatchFunc func(from slots, entries []redis.XMessage, counts map[string]int64)
 
 // read takes what this consumer had when it died, then new entries, never more
 // than it has free slots: nothing is hoarded.
-func (s *subscription) read(ctx context.Context, take takeFunc) {
+func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 	from := "0"
 	var pause time.Duration
 	for {
@@ -249,7 +250,7 @@ func (s *subscription) read(ctx context.Context, take takeFunc) {
 		pause = 0
 		s.failing.Store(nil)
 		if from == ">" {
-			take(s.fresh, entries, nil)
+			dispatch(s.fresh, entries, nil)
 			continue
 		}
 		if len(entries) == 0 {
@@ -257,7 +258,7 @@ func (s *subscription) read(ctx context.Context, take takeFunc) {
 			continue
 		}
 		from = entries[len(entries)-1].ID
-		take(s.fresh, entries, s.deliveries(ctx, entries))
+		dispatch(s.fresh, entries, s.deliveryCounts(ctx, entries))
 	}
 }
 

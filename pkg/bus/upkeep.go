@@ -62,7 +62,7 @@ func lostGroup(err error) bool { return redis.HasErrorPrefix(err, "NOGROUP") }
 
 // renew keeps the entries in flight from looking abandoned.
 func (s *subscription) renew(ctx context.Context) {
-	ids := s.pending()
+	ids := s.inFlightIDs()
 	if len(ids) == 0 {
 		return
 	}
@@ -75,9 +75,9 @@ func (s *subscription) renew(ctx context.Context) {
 }
 
 // claim takes over the entries that were abandoned, as fast as they are handled.
-func (s *subscription) claim(ctx context.Context, take takeFunc) {
+func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 	for cursor := "0-0"; ; {
-		free := s.taken.reserve(ctx, readBatch)
+		free := s.claimed.reserve(ctx, readBatch)
 		if free == 0 {
 			return
 		}
@@ -85,23 +85,23 @@ func (s *subscription) claim(ctx context.Context, take takeFunc) {
 			Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer,
 			MinIdle: s.cfg.MaxIdle, Start: cursor, Count: int64(free),
 		}).Result()
-		s.taken.release(free - len(entries))
+		s.claimed.release(free - len(entries))
 		if err != nil {
 			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
 				s.cfg.Log.WarnContext(ctx, "abandoned entries not claimed", "topic", s.topic, "error", err.Error())
 			}
 			return
 		}
-		s.lost(ctx, gone)
+		s.reportLost(ctx, gone)
 		if len(entries) > 0 {
 			s.metrics.claimed.With(s.lookup).Add(float64(len(entries)))
 			s.cfg.Log.InfoContext(ctx, "abandoned entries claimed", "topic", s.topic, "count", len(entries))
-			times := s.deliveries(ctx, entries)
-			// Of the entries that a crash left behind one may be its cause. In another
-			// order each time, the innocent get ahead of it sooner or later.
+			counts := s.deliveryCounts(ctx, entries)
+			// One of the entries that a crash left behind may be its cause. In a random
+			// order each of the others is handled before that one sooner or later.
 			//nolint:gosec // Chance, not secrecy.
 			rand.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
-			take(s.taken, entries, times)
+			dispatch(s.claimed, entries, counts)
 		}
 		if next == "0-0" || next == "" {
 			return
@@ -110,11 +110,11 @@ func (s *subscription) claim(ctx context.Context, take takeFunc) {
 	}
 }
 
-// handBack makes the entries that no handler has finished look long abandoned,
-// so that another consumer claims them at its next look. They do not count as
-// deliveries without an answer: nobody died of them.
-func (s *subscription) handBack(ctx context.Context) {
-	ids := s.pending()
+// releaseInFlight makes the entries in flight look long abandoned, so that another
+// consumer claims them at once. It resets their delivery counts: no consumer has
+// died of them.
+func (s *subscription) releaseInFlight(ctx context.Context) {
+	ids := s.inFlightIDs()
 	if len(ids) == 0 {
 		return
 	}
@@ -126,6 +126,6 @@ func (s *subscription) handBack(ctx context.Context) {
 	}
 	args = append(args, "IDLE", (10 * s.cfg.MaxIdle).Milliseconds(), "RETRYCOUNT", 0, "JUSTID")
 	if err := s.cfg.Client.Do(ctx, args...).Err(); err != nil {
-		s.cfg.Log.WarnContext(ctx, "entries not handed back", "topic", s.topic, "count", len(ids), "error", err.Error())
+		s.cfg.Log.WarnContext(ctx, "entries in flight could not be released", "topic", s.topic, "count", len(ids), "error", err.Error())
 	}
 }
