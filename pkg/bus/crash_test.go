@@ -88,22 +88,21 @@ func TestQuarantine(t *testing.T) {
 	w.wantNothingPending()
 }
 
-// TestConsumersThatAreGone are removed when they hold nothing, and only then.
-func TestConsumersThatAreGone(t *testing.T) {
+// TestRemoveIdleConsumers: only idle consumers without pending entries are removed.
+func TestRemoveIdleConsumers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
 	topic := string(event.Audit)
 	if err := w.client.XGroupCreateMkStream(t.Context(), topic, "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	held := newMessage(t, event.UserLoggedIn{})
-	w.publish(held)
-	w.readAs("holds", ">")
+	w.publish(newMessage(t, event.UserLoggedIn{}))
+	w.readAs("busy", ">")
 	if err := w.client.XGroupCreateConsumer(t.Context(), topic, "test", "idle").Err(); err != nil {
 		t.Fatal(err)
 	}
 	w.consume("live", nil, func(cfg *bus.SubscriberConfig) {
-		cfg.ConsumerTTL, cfg.TidyEvery, cfg.MaxIdle = 1500*time.Millisecond, 100*time.Millisecond, time.Minute
+		cfg.ConsumerTTL, cfg.MaintenanceInterval, cfg.MaxIdle = 1500*time.Millisecond, 100*time.Millisecond, time.Minute
 	})
 	names := func() string {
 		consumers, err := w.client.XInfoConsumers(t.Context(), topic, "test").Result()
@@ -117,14 +116,15 @@ func TestConsumersThatAreGone(t *testing.T) {
 		return strings.Join(all, " ")
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
-		if got := names(); got != "holds live" {
+		if got := names(); got != "busy live" {
 			return fmt.Errorf("consumers are %s", got)
 		}
 		return nil
 	})
 }
 
-// TestTrim: only what every group has settled goes, and the lag stays true.
+// TestTrim: only entries that every group has acknowledged are trimmed, and Redis
+// still knows the lag.
 func TestTrim(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
@@ -133,7 +133,7 @@ func TestTrim(t *testing.T) {
 		t.Fatal(err)
 	}
 	trimming := func(cfg *bus.SubscriberConfig) {
-		cfg.Retain, cfg.TidyEvery, cfg.Groups = time.Millisecond, 50*time.Millisecond, []string{"slow"}
+		cfg.Retain, cfg.MaintenanceInterval, cfg.Groups = time.Millisecond, 50*time.Millisecond, []string{"slow"}
 	}
 	w.consume("a", nil, trimming)
 	var messages []*message.Message
@@ -154,9 +154,9 @@ func TestTrim(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, 5*time.Second, func() error {
-		// Redis trims whole nodes of 100 entries: at most what is settled.
+		// Redis trims whole nodes of 100 entries, so it may leave some.
 		if n := w.client.XLen(t.Context(), topic).Val(); n > 250 || n < 150 {
-			return fmt.Errorf("%d entries are left of 500, of which 350 are settled", n)
+			return fmt.Errorf("%d entries are left of 500, of which 350 are acknowledged", n)
 		}
 		return nil
 	})
@@ -174,7 +174,8 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// TestTrimWaitsForEveryGroup that is expected, whether it exists or not.
+// TestTrimWaitsForEveryGroup: nothing is trimmed before every configured group
+// exists.
 func TestTrimWaitsForEveryGroup(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
@@ -184,7 +185,7 @@ func TestTrimWaitsForEveryGroup(t *testing.T) {
 	}
 	w.publish(messages...)
 	w.consume("a", nil, func(cfg *bus.SubscriberConfig) {
-		cfg.Retain, cfg.TidyEvery, cfg.Groups = time.Millisecond, 20*time.Millisecond, []string{"to-come"}
+		cfg.Retain, cfg.MaintenanceInterval, cfg.Groups = time.Millisecond, 20*time.Millisecond, []string{"to-come"}
 	})
 	w.wantSeen(messages...)
 	w.wantNothingPending()
@@ -258,7 +259,7 @@ func TestCaughtUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if at := caughtUp(); at.Before(added.Add(-time.Second)) {
-		t.Errorf("with all settled = %s, want now", at)
+		t.Errorf("with all acknowledged = %s, want now", at)
 	}
 }
 

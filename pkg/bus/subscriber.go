@@ -22,14 +22,14 @@ type SubscriberConfig struct {
 	Consumer string   // stable name of this instance, unique in the group
 	Groups   []string // every group that must have seen an entry before it is trimmed; Group is one of them
 
-	Window        int           // messages in flight; 64. Up to a sixteenth more are entries of consumers that died
-	MaxIdle       time.Duration // after which another consumer takes an entry over; 15 s
-	MaxDeliveries int64         // without an answer, after which an entry counts as a crash loop; 8
-	NackBackoff   time.Duration // before the first redelivery, then doubled; 1 s
-	DrainTimeout  time.Duration // how long Close waits for answers; 30 s
-	Retain        time.Duration // how long a settled entry stays in the stream; 10 minutes
-	ConsumerTTL   time.Duration // after which a consumer that holds nothing is removed; 1 hour
-	TidyEvery     time.Duration // how often the stream is surveyed and trimmed; 15 s
+	Window              int           // messages in flight; 64. Up to a sixteenth more are entries of consumers that died
+	MaxIdle             time.Duration // after which another consumer takes an entry over; 15 s
+	MaxDeliveries       int64         // without an answer, after which an entry counts as a crash loop; 8
+	NackBackoff         time.Duration // before the first redelivery, then doubled; 1 s
+	DrainTimeout        time.Duration // how long Close waits for answers; 30 s
+	Retain              time.Duration // how long an acknowledged entry stays in the stream; 10 minutes
+	ConsumerTTL         time.Duration // after which an idle consumer without pending entries is removed; 1 hour
+	MaintenanceInterval time.Duration // between two rounds of metrics, trimming and removal of idle consumers; 15 s
 
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // none if nil
@@ -42,7 +42,7 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 		{&cfg.DrainTimeout, new(30 * time.Second)},
 		{&cfg.Retain, new(10 * time.Minute)},
 		{&cfg.ConsumerTTL, new(time.Hour)},
-		{&cfg.TidyEvery, new(15 * time.Second)},
+		{&cfg.MaintenanceInterval, new(15 * time.Second)},
 	}
 	for _, d := range defaults {
 		if *d.member == 0 {
@@ -205,7 +205,7 @@ func (s *subscription) run(stop context.Context) {
 	}
 	renewing, stopRenewing := context.WithCancel(last)
 	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, dispatch) }) })
-	upkeep.Go(func() { every(stop, s.cfg.TidyEvery, func() { s.tidy(stop) }) })
+	upkeep.Go(func() { every(stop, s.cfg.MaintenanceInterval, func() { s.maintain(stop) }) })
 	renewer.Go(func() { every(renewing, s.cfg.MaxIdle/3, func() { s.renew(renewing) }) })
 	s.read(stop, dispatch)
 

@@ -110,7 +110,7 @@ func TestCluster(t *testing.T) {
 		return nil
 	})
 	w := newWorld(t, client)
-	w.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.TidyEvery = 50 * time.Millisecond })
+	w.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
 	for range 20 {
 		m := newMessage(t, event.UserLoggedIn{})
 		w.publish(m)

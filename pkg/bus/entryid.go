@@ -1,0 +1,30 @@
+package bus
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// entryID is the id of a stream entry: Redis's time in milliseconds and a number
+// within that millisecond.
+type entryID struct{ ms, n int64 }
+
+func entryAt(t time.Time) entryID { return entryID{ms: t.UnixMilli()} }
+
+func parseEntryID(text string) entryID {
+	ms, n, _ := strings.Cut(text, "-")
+	var id entryID
+	id.ms, _ = strconv.ParseInt(ms, 10, 64) // Redis makes ids, so they are always valid.
+	id.n, _ = strconv.ParseInt(n, 10, 64)
+	return id
+}
+
+func (id entryID) compare(other entryID) int {
+	return cmp.Or(cmp.Compare(id.ms, other.ms), cmp.Compare(id.n, other.n))
+}
+
+func (id entryID) String() string {
+	return strconv.FormatInt(id.ms, 10) + "-" + strconv.FormatInt(id.n, 10)
+}
