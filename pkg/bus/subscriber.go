@@ -88,11 +88,11 @@ var _ message.Subscriber = (*Subscriber)(nil)
 const (
 	readBlock          = time.Second
 	readBatch          = 256 // entries in one read: the next is on its way while these are handled
-	firstPause         = 100 * time.Millisecond
-	longestPause       = 5 * time.Second
+	firstBackoff       = 100 * time.Millisecond
+	longestBackoff     = 5 * time.Second
 	longestNackBackoff = 30 * time.Second
 	claimEvery         = time.Second
-	farewell           = 5 * time.Second  // for the last words to Redis when closing
+	closeTimeout       = 5 * time.Second  // for the last commands to Redis on Close
 	unhealthy          = 15 * time.Second // of reads that fail
 )
 
@@ -242,7 +242,7 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 			return
 		}
 		if err != nil {
-			pause = min(max(2*pause, firstPause), longestPause)
+			pause = min(max(2*pause, firstBackoff), longestBackoff)
 			s.failing.CompareAndSwap(nil, &failure{time.Now(), err})
 			s.recover(ctx, err, pause)
 			continue

@@ -4,63 +4,12 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-const (
-	ackBatch  = 100
-	ackLinger = 2 * time.Millisecond
-)
-
-// acknowledge sends acknowledgements in batches until the channel is closed and
-// every one has been sent, or, once stop has ended, Redis stays away too long.
-func (s *subscription) acknowledge(ctx, stop context.Context) {
-	batch := make([]string, 0, ackBatch)
-	for ids := range s.acks {
-		batch = append(batch[:0], ids...)
-		open := true
-		linger := time.NewTimer(ackLinger)
-		for open && len(batch) < ackBatch {
-			select {
-			case next, ok := <-s.acks:
-				if open = ok; ok {
-					batch = append(batch, next...)
-				}
-				continue
-			case <-linger.C:
-			}
-			break
-		}
-		linger.Stop()
-		s.sendAcks(ctx, stop, batch)
-	}
-}
-
-// sendAcks tries until Redis answers. An acknowledgement that is lost costs a
-// second delivery, which idempotent handlers take; so when the subscriber stops
-// it gives up after a while.
-func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(stop, func() { time.AfterFunc(farewell, cancel) })()
-	defer s.untrack(ids...)
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, ids...).Err()
-		if err == nil {
-			return
-		}
-		s.cfg.Log.WarnContext(ctx, "acknowledgements wait", "topic", s.topic, "count", len(ids), "error", err.Error())
-		if lostGroup(err) || !wait(ctx, pause) {
-			return
-		}
-	}
-}
-
-func lostGroup(err error) bool { return redis.HasErrorPrefix(err, "NOGROUP") }
-
-// renew keeps the entries in flight from looking abandoned.
+// renew resets the idle time of the entries in flight, so that no other consumer
+// claims them.
 func (s *subscription) renew(ctx context.Context) {
 	ids := s.inFlightIDs()
 	if len(ids) == 0 {
@@ -70,11 +19,11 @@ func (s *subscription) renew(ctx context.Context) {
 		Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer, Messages: ids,
 	}).Err()
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "entries in flight not renewed", "topic", s.topic, "error", err.Error())
+		s.cfg.Log.WarnContext(ctx, "entries in flight could not be renewed", "topic", s.topic, "error", err.Error())
 	}
 }
 
-// claim takes over the entries that were abandoned, as fast as they are handled.
+// claim takes over the entries of consumers that died, as fast as they are handled.
 func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 	for cursor := "0-0"; ; {
 		free := s.claimed.reserve(ctx, readBatch)
@@ -88,7 +37,7 @@ func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 		s.claimed.release(free - len(entries))
 		if err != nil {
 			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
-				s.cfg.Log.WarnContext(ctx, "abandoned entries not claimed", "topic", s.topic, "error", err.Error())
+				s.cfg.Log.WarnContext(ctx, "abandoned entries could not be claimed", "topic", s.topic, "error", err.Error())
 			}
 			return
 		}
@@ -118,7 +67,7 @@ func (s *subscription) releaseInFlight(ctx context.Context) {
 	if len(ids) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	args := []any{"XCLAIM", s.topic, s.cfg.Group, s.cfg.Consumer, 0}
 	for _, id := range ids {
