@@ -66,12 +66,12 @@ type Consumer struct {
 }
 
 const (
-	maxRetries       = 2 // that is three attempts
-	firstRetry       = time.Second
-	longestRetry     = 10 * time.Second
-	attemptTimeout   = 10 * time.Second
-	routerPatience   = 40 * time.Second // more than a subscriber takes to drain
-	deadLettersTopic = "dead_letters"
+	maxRetries         = 2 // that is three attempts
+	firstRetry         = time.Second
+	longestRetry       = 10 * time.Second
+	attemptTimeout     = 10 * time.Second
+	routerCloseTimeout = 40 * time.Second // of the router: more than DrainTimeout
+	deadLettersTopic   = "dead_letters"
 )
 
 // NewConsumer returns a consumer of one topic.
@@ -113,7 +113,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	logger := watermill.NewSlogLoggerWithLevelMapping(c.cfg.Log, map[slog.Level]slog.Level{
 		slog.LevelInfo: slog.LevelDebug,
 	})
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: routerPatience}, logger)
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: routerCloseTimeout}, logger)
 	if err != nil {
 		return fmt.Errorf("make router: %w", err)
 	}

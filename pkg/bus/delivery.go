@@ -67,16 +67,16 @@ func (s *subscription) newDelivery(work context.Context, entry redis.XMessage, c
 	return delivery{entry, m, cancel}
 }
 
-// patience is how long a batch waits for a handler to take the next entry before
-// it collects the acknowledgements of those that it has sent.
-const patience = time.Millisecond
+// handoffTimeout is how long a batch waits for a handler to take the next entry
+// before it collects the acknowledgements of the entries that it has sent.
+const handoffTimeout = time.Millisecond
 
 // deliver hands entries that were never delivered before to handlers. Fast
 // handlers have acknowledged the first entries when the last one is sent; only
 // the others need a goroutine that waits for the acknowledgement.
 func (s *subscription) deliver(stop, work context.Context, entries []redis.XMessage, from slots, running *sync.WaitGroup) {
 	sent := make([]delivery, 0, len(entries))
-	collect := time.NewTimer(patience)
+	collect := time.NewTimer(handoffTimeout)
 	defer collect.Stop()
 	for _, entry := range entries {
 		d := s.newDelivery(work, entry, 0)
@@ -86,7 +86,7 @@ func (s *subscription) deliver(stop, work context.Context, entries []redis.XMess
 			continue
 		default:
 		}
-		collect.Reset(patience)
+		collect.Reset(handoffTimeout)
 		select {
 		case s.out <- d.message:
 			sent = append(sent, d)

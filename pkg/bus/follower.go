@@ -32,9 +32,9 @@ const (
 	followerPause    = 250 * time.Millisecond
 )
 
-// NewFollower returns a follower of topic. observe must not block, must take an
-// event twice, and sees one at a time. client needs the patience for a read
-// that waits: EventPatience.
+// NewFollower returns a follower of topic. It calls observe for one event at a
+// time; observe must not block and must accept an event twice. client needs
+// EventTimeout, because a read waits for new entries.
 func NewFollower(client redis.UniversalClient, topic event.Topic, observe func(event.Event), log *slog.Logger) *Follower {
 	return &Follower{client: client, topic: topic, observe: observe, log: log}
 }

@@ -87,12 +87,12 @@ func (r Redis) options() (*redis.UniversalOptions, error) {
 	}, nil
 }
 
-// Open returns a client whose commands honour their context, which go-redis
-// ignores by default, and are never repeated behind the caller's back: a
-// repeated XADD is a second entry. patience bounds each connect, write and
-// read; an event path wants seconds, a cache or limiter milliseconds. Nothing
-// is connected before the first command.
-func (r Redis) Open(patience time.Duration) (redis.UniversalClient, error) {
+// Open returns a client that connects with the first command. Its commands obey
+// their context, which go-redis ignores by default, and are never retried: a
+// retried XADD would add a second entry. timeout bounds each connect, write and
+// read. Publishers and subscribers need EventTimeout; a cache or a rate limiter
+// needs milliseconds.
+func (r Redis) Open(timeout time.Duration) (redis.UniversalClient, error) {
 	quiet()
 	options, err := r.options()
 	if err != nil {
@@ -100,15 +100,15 @@ func (r Redis) Open(patience time.Duration) (redis.UniversalClient, error) {
 	}
 	options.ContextTimeoutEnabled = true
 	options.MaxRetries = -1
-	options.DialTimeout = patience
-	options.ReadTimeout = patience
-	options.WriteTimeout = patience
-	options.PoolTimeout = patience
+	options.DialTimeout = timeout
+	options.ReadTimeout = timeout
+	options.WriteTimeout = timeout
+	options.PoolTimeout = timeout
 	options.DialerRetries = 1
-	options.DisableIdentity = true // CLIENT SETINFO is one more command to allow.
+	options.DisableIdentity = true // CLIENT SETINFO would need another permission in Redis.
 	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		// Keepalive tells of a peer that vanished without a word within 15 s.
-		dialer := &net.Dialer{Timeout: patience, KeepAliveConfig: net.KeepAliveConfig{
+		// Keepalive detects within 15 s that a peer has disappeared silently.
+		dialer := &net.Dialer{Timeout: timeout, KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 5 * time.Second, Interval: 3 * time.Second, Count: 3,
 		}}
 		if options.TLSConfig != nil {
@@ -139,8 +139,8 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-// EventPatience is the patience that publishers and subscribers want.
-const EventPatience = 5 * time.Second
+// EventTimeout is the timeout for the clients of publishers and subscribers.
+const EventTimeout = 5 * time.Second
 
 // Ping returns a readiness check of a client.
 func Ping(client redis.UniversalClient) func(context.Context) error {

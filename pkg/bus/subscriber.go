@@ -265,7 +265,7 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 func (s *subscription) fetch(ctx context.Context, from string, count int) ([]redis.XMessage, error) {
 	// The deadline tells of a connection that went silent; go-redis alone would
 	// wait ten seconds more than the server is asked to.
-	ctx, cancel := context.WithTimeout(ctx, readBlock+EventPatience)
+	ctx, cancel := context.WithTimeout(ctx, readBlock+EventTimeout)
 	defer cancel()
 	streams, err := s.cfg.Client.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group:    s.cfg.Group,

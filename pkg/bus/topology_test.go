@@ -232,7 +232,7 @@ func TestSilentConnection(t *testing.T) {
 	port, _ := startRedis(t)
 	proxy := newHole(t, address(port))
 	direct := testkit.OpenRedis(t, "redis://"+address(port), time.Second)
-	through := testkit.OpenRedis(t, "redis://"+proxy.address, bus.EventPatience)
+	through := testkit.OpenRedis(t, "redis://"+proxy.address, bus.EventTimeout)
 	w := newWorld(t, through)
 	consumer := w.consume("a", nil)
 	defer consumer.Stop()

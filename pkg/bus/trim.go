@@ -11,7 +11,7 @@ import (
 // maintain updates the stream's metrics, trims the stream and removes idle
 // consumers.
 func (s *subscription) maintain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, EventPatience)
+	ctx, cancel := context.WithTimeout(ctx, EventTimeout)
 	defer cancel()
 	err := errors.Join(s.trim(ctx), s.removeIdleConsumers(ctx))
 	if err != nil && !lostGroup(err) && ctx.Err() == nil {

@@ -36,7 +36,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
-	events, err := cfg.Redis.Open(bus.EventPatience)
+	events, err := cfg.Redis.Open(bus.EventTimeout)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer db.Close()
-	redis, err := cfg.Redis.Open(bus.EventPatience)
+	redis, err := cfg.Redis.Open(bus.EventTimeout)
 	if err != nil {
 		return err
 	}

@@ -166,7 +166,7 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 
 // client returns a client of its own, as each process has.
 func (b *bench) client() (redis.UniversalClient, error) {
-	client, err := bus.Redis{RedisURL: service.Secret(b.redisURL)}.Open(bus.EventPatience)
+	client, err := bus.Redis{RedisURL: service.Secret(b.redisURL)}.Open(bus.EventTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("open Redis: %w", err)
 	}
