@@ -70,7 +70,7 @@ func TestIsolatedFailure(t *testing.T) {
 		w.publish(newMessage(t, event.UserLoggedIn{}))
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.settled[bad.UUID] == 0 {
+		if w.consumed[bad.UUID] == 0 {
 			return errors.New("the bad message still waits")
 		}
 		return nil
@@ -105,8 +105,9 @@ func TestStopDuringAnOutage(t *testing.T) {
 	w.wantNothingPending()
 }
 
-// TestSettled: everything that was acknowledged is noted, whatever became of it.
-func TestSettled(t *testing.T) {
+// TestConsumed: Consumed is called once for every acknowledged event: handled,
+// ignored or dead letter.
+func TestConsumed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, testkit.Redis(t))
 	bad := newMessage(t, event.UserLoggedIn{})
@@ -123,8 +124,8 @@ func TestSettled(t *testing.T) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, m := range messages {
-			if w.settled[m.UUID] != 1 {
-				return fmt.Errorf("message %s was noted %d times", m.UUID, w.settled[m.UUID])
+			if w.consumed[m.UUID] != 1 {
+				return fmt.Errorf("message %s was recorded %d times", m.UUID, w.consumed[m.UUID])
 			}
 		}
 		return nil

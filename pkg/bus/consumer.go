@@ -39,10 +39,11 @@ type ConsumerConfig struct {
 	// not that the message is at fault. Such an error opens the circuit breaker: the
 	// consumer is paused until the dependency is back, and no attempt is consumed.
 	Unavailable func(error) bool
-	// Settled notes that the event needs nothing more from this consumer: it was
-	// handled, is none of its business, or is a dead letter. It may be called again
-	// for the same event. Nothing is noted if it is nil.
-	Settled func(ctx context.Context, e event.Event) error
+	// Consumed writes the consumed-event record: the consumer needs nothing more from
+	// the event, because it was handled, was ignored, or is a dead letter. It runs
+	// before the acknowledgement and may be called again for the same event. No record
+	// is written if it is nil.
+	Consumed func(ctx context.Context, e event.Event) error
 
 	Timeout time.Duration // for one attempt; 10 s if zero
 	// IsolatedFailureTimeout is how long a message may find a dependency unavailable
@@ -128,7 +129,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	// pauses are constant; two retries are three attempts.
 	router.AddMiddleware(
 		c.decode,
-		c.settle,
+		c.recordConsumed,
 		poison,
 		c.circuitBreaker(ctx),
 		middleware.Retry{
@@ -199,16 +200,16 @@ func parse(m *message.Message) (event.Event, error) {
 	return e, nil
 }
 
-// settle notes what the others have acknowledged.
-func (c *Consumer) settle(next message.HandlerFunc) message.HandlerFunc {
-	if c.cfg.Settled == nil {
+// recordConsumed calls Consumed for each event that is about to be acknowledged.
+func (c *Consumer) recordConsumed(next message.HandlerFunc) message.HandlerFunc {
+	if c.cfg.Consumed == nil {
 		return next
 	}
 	return func(m *message.Message) ([]*message.Message, error) {
 		out, err := next(m)
 		if d := decodedOf(m); err == nil && d.fault == nil {
-			if err := c.cfg.Settled(m.Context(), d.event); err != nil {
-				return nil, fmt.Errorf("note that the event is settled: %w", err)
+			if err := c.cfg.Consumed(m.Context(), d.event); err != nil {
+				return nil, fmt.Errorf("write consumed-event record: %w", err)
 			}
 		}
 		return out, err

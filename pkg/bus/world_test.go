@@ -36,24 +36,24 @@ type world struct {
 	letters *deadletter.Store
 	metrics *prometheus.Registry // of the consumer that was started last
 
-	mu      sync.Mutex
-	seen    map[string]int
-	settled map[string]int
+	mu       sync.Mutex
+	seen     map[string]int
+	consumed map[string]int
 }
 
 var errAway = errors.New("the dependency is away")
 
-func (w *world) settle(_ context.Context, e event.Event) error {
+func (w *world) recordConsumed(_ context.Context, e event.Event) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.settled[e.ID]++
+	w.consumed[e.ID]++
 	return nil
 }
 
 func newWorld(t *testing.T, client redis.UniversalClient) *world {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
-	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, settled: map[string]int{}}
+	return &world{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, consumed: map[string]int{}}
 }
 
 // consume runs a consumer until the test ends or it is stopped.
@@ -74,7 +74,7 @@ func (w *world) consume(name string, handler bus.Handler, changes ...func(*bus.S
 		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
 		DeadLetters: w.letters,
 		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
-		Settled:     w.settle,
+		Consumed:    w.recordConsumed,
 
 		IsolatedFailureTimeout: 2 * time.Second,
 		Log:                    log,

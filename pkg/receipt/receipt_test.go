@@ -57,7 +57,7 @@ func (p *path) consume(handler bus.Handler) (stop func()) {
 		Topic:      event.Audit,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: p.client, Group: "consumer", Consumer: "c", Log: log}),
 		Rest:       handler, DeadLetters: deadletter.New(p.consumer, outbox.New("consumer"), time.Now),
-		Settled: receipt.NewBook(p.consumer, event.Audit).Settled, Log: log, Metrics: prometheus.NewRegistry(),
+		Consumed: receipt.NewBook(p.consumer, event.Audit).Settled, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
 	reconciler := testkit.Run(p.t, receipt.NewReconciler(receipt.ReconcilerConfig{
 		Database: p.consumer, Redis: p.client, Topic: event.Audit, Group: "consumer", Interval: interval, Log: log, Metrics: prometheus.NewRegistry(),

@@ -96,7 +96,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Done: messages.DoneDue, Log: s.Log}),
 			},
 			Unavailable: api.Unavailable,
-			Settled:     receipt.NewBook(db, event.Email).Settled,
+			Consumed:    receipt.NewBook(db, event.Email).Settled,
 			Timeout:     cfg.attemptTimeout(),
 			Log:         s.Log,
 			Metrics:     s.Metrics,

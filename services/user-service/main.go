@@ -82,7 +82,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			DeadLetters: letters,
 			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
 			Unavailable: api.Unavailable,
-			Settled:     receipt.NewBook(db, event.User).Settled,
+			Consumed:    receipt.NewBook(db, event.User).Settled,
 			Log:         s.Log,
 			Metrics:     s.Metrics,
 		}),
