@@ -27,7 +27,7 @@ type Config struct {
 	web.Behind
 	postgres.Database
 	bus.Redis
-	bus.Upkeep
+	bus.Streams
 	token.Expected
 
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`

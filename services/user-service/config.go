@@ -15,7 +15,7 @@ type Config struct {
 	web.Behind
 	postgres.Database
 	bus.Redis
-	bus.Upkeep
+	bus.Streams
 	token.Expected
 	token.Remote
 }

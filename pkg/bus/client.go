@@ -1,7 +1,3 @@
-// Package bus moves events over Redis Streams: a pipelined publisher, a
-// windowed subscriber, and a consumer that runs Watermill's router with retry
-// and poison-queue middleware around a service's handlers. The wire format is
-// watermill-redisstream's, so either side can be the stock one.
 package bus
 
 import (
@@ -19,28 +15,10 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 )
 
-// Redis is the part of the configuration that says where Redis is: one server,
-// the master that Sentinels name, or a Cluster.
+// Redis is the part of the configuration with the address of Redis: one server, a
+// master known by its Sentinels, or a Cluster.
 type Redis struct {
-	RedisURL service.Secret `envconfig:"REDIS_URL" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, more of them as &addr=host:port; without it, more hosts make it a Cluster."`
-}
-
-// Upkeep is the part of the configuration of services that publish or consume.
-type Upkeep struct {
-	ReconcileInterval time.Duration `envconfig:"RECONCILE_INTERVAL" default:"15s" desc:"How often producers and consumers compare what was published with what arrived; 1s to 5m."`
-	StreamRetention   time.Duration `envconfig:"STREAM_RETENTION" default:"10m" desc:"How long entries stay in a stream after every group has settled them."`
-}
-
-// Validate implements service.Validator.
-func (u Upkeep) Validate() error {
-	var faults []error
-	if u.ReconcileInterval < time.Second || u.ReconcileInterval > 5*time.Minute {
-		faults = append(faults, errors.New("RECONCILE_INTERVAL: want 1s to 5m"))
-	}
-	if u.StreamRetention <= 0 {
-		faults = append(faults, errors.New("STREAM_RETENTION: want more than 0"))
-	}
-	return errors.Join(faults...)
+	RedisURL service.Secret `envconfig:"REDIS_URL" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, and &addr=host:port adds one; with &addr=host:port alone they are nodes of a Cluster."`
 }
 
 var errRedisURL = errors.New("REDIS_URL: want redis://user:password@host:port/number")
@@ -51,8 +29,8 @@ func (r Redis) Validate() error {
 	return err
 }
 
-// options reads the URL in go-redis's own dialects. No error shows the URL,
-// which holds a password.
+// options parses the URL in the three dialects of go-redis. Errors never contain
+// the URL, because it contains a password.
 func (r Redis) options() (*redis.UniversalOptions, error) {
 	text := r.RedisURL.Reveal()
 	u, err := url.Parse(text)
@@ -119,8 +97,8 @@ func (r Redis) Open(timeout time.Duration) (redis.UniversalClient, error) {
 	return redis.NewUniversalClient(options), nil
 }
 
-// dialTLS checks the certificate of the host that it dials: the nodes of a
-// Cluster and the master behind Sentinels have other names than the URL.
+// dialTLS verifies the certificate against the host that it dials, not the host of
+// the URL: the nodes of a Cluster and the master behind Sentinels have other names.
 func dialTLS(ctx context.Context, dialer *net.Dialer, network, addr string, cfg *tls.Config) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -131,8 +109,8 @@ func dialTLS(ctx context.Context, dialer *net.Dialer, network, addr string, cfg 
 	return (&tls.Dialer{NetDialer: dialer, Config: cfg}).DialContext(ctx, network, addr)
 }
 
-// quiet keeps go-redis from writing to stderr past the service's own log: every
-// failure that it mentions is also returned.
+// quiet keeps go-redis from writing its own log to stderr. Every failure that it
+// would log is also returned.
 var quiet = sync.OnceFunc(func() { redis.SetLogger(silence{}) })
 
 type silence struct{}
