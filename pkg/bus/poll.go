@@ -19,13 +19,17 @@ type Poller struct {
 	running sync.WaitGroup
 }
 
-// PollerConfig says where the messages are.
+// PollerConfig says where the messages are. All functions may be called
+// concurrently, also by several instances.
 type PollerConfig struct {
-	// Take leases messages of a topic that are due, for so long that handling them
-	// takes less. Several instances may take at once.
+	// Take leases messages of a topic that are due, for longer than it takes to handle
+	// them.
 	Take func(ctx context.Context, topic string) ([]*message.Message, error)
-	// Done ends the lease: the message was settled, or it must come again.
-	Done  func(ctx context.Context, m *message.Message, settled bool) error
+	// Complete ends the lease of a message that was acknowledged.
+	Complete func(ctx context.Context, m *message.Message) error
+	// Release ends the lease of any other message: it is due again at once.
+	Release func(ctx context.Context, m *message.Message) error
+
 	Every time.Duration // 1 s if zero
 	Log   *slog.Logger
 }
@@ -61,7 +65,7 @@ func (p *Poller) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	return out, nil
 }
 
-// Close implements message.Subscriber: it waits for the messages in hand.
+// Close implements message.Subscriber: it waits for the messages in flight.
 func (p *Poller) Close() error {
 	p.once.Do(func() { close(p.closing) })
 	p.running.Wait()
@@ -72,16 +76,19 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 	due, err := p.cfg.Take(stop, topic)
 	if err != nil {
 		if stop.Err() == nil {
-			p.cfg.Log.WarnContext(stop, "messages that are due not taken", "topic", topic, "error", err.Error())
+			p.cfg.Log.WarnContext(stop, "due messages could not be taken; retrying", "topic", topic, "error", err.Error())
 		}
 		return
 	}
 	work := context.WithoutCancel(stop)
 	for _, m := range due {
 		deliveries.Go(func() {
-			settled := p.deliver(stop, work, m, out)
-			if err := p.cfg.Done(work, m, settled); err != nil {
-				p.cfg.Log.WarnContext(work, "message that was due comes again", "message", m.UUID, "error", err.Error())
+			endLease := p.cfg.Release
+			if p.deliver(stop, work, m, out) {
+				endLease = p.cfg.Complete
+			}
+			if err := endLease(work, m); err != nil {
+				p.cfg.Log.WarnContext(work, "lease of a message could not be ended; it will be redelivered", "topic", topic, "message", m.UUID, "error", err.Error())
 			}
 		})
 	}

@@ -28,7 +28,7 @@ const (
 // the consumer of this service alone; on the stream, the other services would
 // get the event again as well. Several instances share the work.
 func NewReplays(store *Store, log *slog.Logger) message.Subscriber {
-	return bus.NewPoller(bus.PollerConfig{Take: store.take, Done: store.replayed, Log: log})
+	return bus.NewPoller(bus.PollerConfig{Take: store.take, Complete: store.completeReplay, Release: store.releaseReplay, Log: log})
 }
 
 // take leases letters that are due, oldest first.
@@ -69,16 +69,25 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 	return letters, nil
 }
 
-// replayed notes that the letter was settled, that is handled or open again, or
-// else that it is due at once.
-func (s *Store) replayed(ctx context.Context, m *message.Message, settled bool) error {
+// completeReplay ends the lease of a letter whose replay was acknowledged: the
+// event was handled, or the letter is open again.
+func (s *Store) completeReplay(ctx context.Context, m *message.Message) error {
+	return s.endLease(ctx, m, nil)
+}
+
+// releaseReplay makes a letter due again at once.
+func (s *Store) releaseReplay(ctx context.Context, m *message.Message) error {
+	return s.endLease(ctx, m, new(s.now()))
+}
+
+func (s *Store) endLease(ctx context.Context, m *message.Message, due *time.Time) error {
 	// The lease tells this replay from one that was asked for since.
-	const query = `UPDATE dead_letters SET replay_due = CASE WHEN $3 THEN NULL ELSE $4::timestamptz END WHERE id = $1 AND replay_due = $2::timestamptz`
+	const query = `UPDATE dead_letters SET replay_due = $3 WHERE id = $1 AND replay_due = $2::timestamptz`
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	letter := m.Metadata.Get(letterKey)
-	if _, err := s.db.Exec(ctx, query, letter, m.Metadata.Get(leaseKey), settled, s.now()); err != nil {
-		return fmt.Errorf("note the replay of dead letter %s: %w", letter, err)
+	if _, err := s.db.Exec(ctx, query, letter, m.Metadata.Get(leaseKey), due); err != nil {
+		return fmt.Errorf("end the lease of dead letter %s: %w", letter, err)
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			DeadLetters: letters,
 			Due: []message.Subscriber{
 				deadletter.NewReplays(letters, s.Log),
-				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Done: messages.DoneDue, Log: s.Log}),
+				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log}),
 			},
 			Unavailable: api.Unavailable,
 			Consumed:    receipt.NewBook(db, event.Email).Settled,

@@ -101,7 +101,7 @@ func (s *service) consume(name string) testkit.Running {
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "email-service", Consumer: name, Log: s.log}),
 		Due: []message.Subscriber{
 			deadletter.NewReplays(s.letters, s.log),
-			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Done: messages.DoneDue, Every: 50 * time.Millisecond, Log: s.log}),
+			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
 		Handlers: api.Handlers(mailer), DeadLetters: s.letters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
 	})

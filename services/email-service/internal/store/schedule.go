@@ -98,14 +98,23 @@ func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, erro
 	return due, nil
 }
 
-// DoneDue ends a lease. It is a bus.PollerConfig.Done.
-func (s *Store) DoneDue(ctx context.Context, m *message.Message, settled bool) error {
-	// What was settled is sent, failed, or deferred with a time of its own; only a
-	// message whose handler found it in none of these states still has the lease.
+// CompleteDue ends the lease of a message whose event was acknowledged. It is a
+// bus.PollerConfig.Complete.
+func (s *Store) CompleteDue(ctx context.Context, m *message.Message) error {
+	return s.endLease(ctx, m, nil)
+}
+
+// ReleaseDue makes a message due again at once. It is a bus.PollerConfig.Release.
+func (s *Store) ReleaseDue(ctx context.Context, m *message.Message) error {
+	return s.endLease(ctx, m, new(s.now()))
+}
+
+func (s *Store) endLease(ctx context.Context, m *message.Message, due *time.Time) error {
+	// A message that is sent, failed or deferred with a time of its own has no lease.
 	const query = `
-		UPDATE messages SET next_attempt_at = CASE WHEN $2 THEN NULL ELSE $3::timestamptz END
+		UPDATE messages SET next_attempt_at = $2
 		WHERE event_id = $1 AND status IN ('queued', 'sending') AND next_attempt_at IS NOT NULL`
-	if _, err := s.db.Exec(ctx, query, m.UUID, settled, s.now()); err != nil {
+	if _, err := s.db.Exec(ctx, query, m.UUID, due); err != nil {
 		return fmt.Errorf("end the lease of a message: %w", err)
 	}
 	return nil
