@@ -19,63 +19,63 @@ import (
 // probes, and all messages are handled once the dependency is back.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	var away atomic.Bool
 	var tries atomic.Int64
 	away.Store(true)
-	w.consume("a", func(ctx context.Context, e event.Event) error {
+	f.consume("a", func(ctx context.Context, e event.Event) error {
 		tries.Add(1)
 		if away.Load() {
 			return fmt.Errorf("insert: %w", errAway)
 		}
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
 	var messages []*message.Message
 	for range 200 { // more than the window
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages...)
+	f.publish(messages...)
 	outage := time.NewTimer(6 * time.Second)
 	<-outage.C
 	// All messages in flight fail together; then one at a time probes.
 	if n := tries.Load(); n > 64+8 {
 		t.Errorf("%d tries during the outage", n)
 	}
-	w.wantLetters(0)
-	w.wantPaused(1)
+	f.wantLetters(0)
+	f.wantPaused(1)
 	away.Store(false)
-	w.wantSeen(messages...)
-	w.wantNothingPending()
-	w.wantLetters(0)
-	w.wantPaused(0)
+	f.wantSeen(messages...)
+	f.wantNothingPending()
+	f.wantLetters(0)
+	f.wantPaused(0)
 }
 
 // TestIsolatedFailure: a failure that affects a single message is not treated as
 // an outage.
 func TestIsolatedFailure(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	bad := newMessage(t, event.UserLoggedIn{})
-	w.consume("a", func(ctx context.Context, e event.Event) error {
+	f.consume("a", func(ctx context.Context, e event.Event) error {
 		if e.ID == bad.UUID {
 			return errAway
 		}
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
-	w.publish(bad)
+	f.publish(bad)
 	traffic := time.NewTicker(20 * time.Millisecond)
 	defer traffic.Stop()
 	testkit.Eventually(t, 60*time.Second, func() error {
 		<-traffic.C
-		w.publish(newMessage(t, event.UserLoggedIn{}))
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.consumed[bad.UUID] == 0 {
+		f.publish(newMessage(t, event.UserLoggedIn{}))
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.consumed[bad.UUID] == 0 {
 			return errors.New("the bad message still waits")
 		}
 		return nil
 	})
-	if letter := w.wantLetters(1)[0]; *letter.EventID != bad.UUID || letter.Class != "message" {
+	if letter := f.wantLetters(1)[0]; *letter.EventID != bad.UUID || letter.Class != "message" {
 		t.Errorf("letter = %+v", letter)
 	}
 }
@@ -84,48 +84,48 @@ func TestIsolatedFailure(t *testing.T) {
 // not count as a delivery.
 func TestStopDuringAnOutage(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	var away atomic.Bool
 	away.Store(true)
 	m := newMessage(t, event.UserLoggedIn{})
-	w.publish(m)
+	f.publish(m)
 	for i := range 10 { // more often than a crash loop may be
 		tried := make(chan struct{}, 100)
-		consumer := w.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
+		consumer := f.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
 			tried <- struct{}{}
 			return errAway
 		})
 		<-tried
 		consumer.Stop()
 	}
-	w.wantLetters(0)
-	w.consume("last", nil)
-	w.wantSeen(m)
-	w.wantLetters(0)
-	w.wantNothingPending()
+	f.wantLetters(0)
+	f.consume("last", nil)
+	f.wantSeen(m)
+	f.wantLetters(0)
+	f.wantNothingPending()
 }
 
 // TestConsumed: Consumed is called once for every acknowledged event: handled,
 // ignored or dead letter.
 func TestConsumed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	bad := newMessage(t, event.UserLoggedIn{})
-	w.consume("a", func(_ context.Context, e event.Event) error {
+	f.consume("a", func(_ context.Context, e event.Event) error {
 		if e.ID == bad.UUID {
 			return event.ErrMalformed
 		}
 		return nil
 	})
 	messages := []*message.Message{bad, newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedOut{})}
-	w.publish(messages...)
-	w.wantNothingPending()
+	f.publish(messages...)
+	f.wantNothingPending()
 	testkit.Eventually(t, 5*time.Second, func() error {
-		w.mu.Lock()
-		defer w.mu.Unlock()
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		for _, m := range messages {
-			if w.consumed[m.UUID] != 1 {
-				return fmt.Errorf("message %s was recorded %d times", m.UUID, w.consumed[m.UUID])
+			if f.consumed[m.UUID] != 1 {
+				return fmt.Errorf("message %s was recorded %d times", m.UUID, f.consumed[m.UUID])
 			}
 		}
 		return nil

@@ -22,17 +22,17 @@ import (
 
 func TestEveryMessageIsHandledAndAcknowledged(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	var messages []*message.Message
 	for range 500 {
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages[:250]...) // before there is a group
-	w.consume("a", nil)
-	w.publish(messages[250:]...)
-	w.wantSeen(messages...)
-	w.wantNothingPending()
-	for id, n := range w.seen {
+	f.publish(messages[:250]...) // before there is a group
+	f.consume("a", nil)
+	f.publish(messages[250:]...)
+	f.wantSeen(messages...)
+	f.wantNothingPending()
+	for id, n := range f.seen {
 		if n != 1 {
 			t.Errorf("message %s was handled %d times", id, n)
 		}
@@ -42,8 +42,8 @@ func TestEveryMessageIsHandledAndAcknowledged(t *testing.T) {
 // TestMalformedEntries is trap T1: each ends as a dead letter and the consumer lives.
 func TestMalformedEntries(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
-	w.consume("a", nil)
+	f := newFixture(t, testkit.Redis(t))
+	f.consume("a", nil)
 	topic := string(event.Audit)
 	good := newMessage(t, event.UserLoggedIn{})
 	for _, values := range []map[string]any{
@@ -53,33 +53,33 @@ func TestMalformedEntries(t *testing.T) {
 		{redisstream.UUIDHeaderKey: uuid.NewString(), "metadata": "", "payload": string(good.Payload)},
 		{redisstream.UUIDHeaderKey: "", "payload": ""},
 	} {
-		if err := w.client.XAdd(t.Context(), &redis.XAddArgs{Stream: topic, Values: values}).Err(); err != nil {
+		if err := f.client.XAdd(t.Context(), &redis.XAddArgs{Stream: topic, Values: values}).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.publish(good)
-	w.wantSeen(good)
-	for _, letter := range w.wantLetters(5) {
+	f.publish(good)
+	f.wantSeen(good)
+	for _, letter := range f.wantLetters(5) {
 		if letter.Class != "permanent" || letter.Attempts != 1 || letter.Reason == "" || letter.Stream != topic || letter.Status != "open" {
 			t.Errorf("letter = %+v", letter)
 		}
-		if detail, err := w.letters.Get(t.Context(), letter.ID); err != nil || detail.Payload == nil || detail.EntryID == "" {
+		if detail, err := f.letters.Get(t.Context(), letter.ID); err != nil || detail.Payload == nil || detail.EntryID == "" {
 			t.Errorf("detail = %+v, %v", detail, err)
 		}
 	}
-	w.wantNothingPending()
+	f.wantNothingPending()
 }
 
 // TestLostGroup is trap T2: a Redis without its data heals by itself.
 func TestLostGroup(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
-	w.consume("a", nil)
+	f := newFixture(t, testkit.Redis(t))
+	f.consume("a", nil)
 	for range 3 {
 		m := newMessage(t, event.UserLoggedIn{})
-		w.publish(m)
-		w.wantSeen(m)
-		flush(t, w.client)
+		f.publish(m)
+		f.wantSeen(m)
+		flush(t, f.client)
 	}
 }
 
@@ -109,11 +109,11 @@ func TestRedisRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := testkit.OpenRedis(t, server.URL, time.Second)
-	w := newWorld(t, client)
-	consumer := w.consume("a", nil)
+	f := newFixture(t, client)
+	consumer := f.consume("a", nil)
 	first := newMessage(t, event.UserLoggedIn{})
-	w.publish(first)
-	w.wantSeen(first)
+	f.publish(first)
+	f.wantSeen(first)
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +125,8 @@ func TestRedisRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := newMessage(t, event.UserLoggedIn{})
-	w.publish(second)
-	w.wantSeen(second)
+	f.publish(second)
+	f.wantSeen(second)
 	consumer.Stop()
 	if err := server.Stop(t.Context()); err != nil {
 		t.Error(err)
@@ -137,27 +137,27 @@ func TestRedisRestart(t *testing.T) {
 // record, and no other message waits for them.
 func TestRetries(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	bad, good := newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{})
 	var healthyAfter atomic.Int64
 	start := time.Now()
-	w.consume("a", func(ctx context.Context, e event.Event) error {
+	f.consume("a", func(ctx context.Context, e event.Event) error {
 		if e.ID == bad.UUID {
 			return errors.New("no luck")
 		}
 		healthyAfter.Store(int64(time.Since(start)))
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
-	w.publish(bad, good)
-	w.wantSeen(good)
+	f.publish(bad, good)
+	f.wantSeen(good)
 	if d := time.Duration(healthyAfter.Load()); d > 2500*time.Millisecond {
 		t.Errorf("the healthy message was handled after %s", d)
 	}
-	letter := w.wantLetters(1)[0]
+	letter := f.wantLetters(1)[0]
 	if letter.Class != "message" || letter.Attempts != 3 || letter.Reason != "no luck" || *letter.EventID != bad.UUID || *letter.Type != "user.logged_in.v1" {
 		t.Errorf("letter = %+v", letter)
 	}
-	detail, err := w.letters.Get(t.Context(), letter.ID)
+	detail, err := f.letters.Get(t.Context(), letter.ID)
 	if err != nil || len(detail.Errors) != 3 {
 		t.Fatalf("detail = %+v, %v", detail, err)
 	}
@@ -166,21 +166,21 @@ func TestRetries(t *testing.T) {
 			t.Errorf("pause %d = %s, want about %s", i+1, got, want)
 		}
 	}
-	w.wantNothingPending()
+	f.wantNothingPending()
 }
 
 func TestPermanentErrorsAndPanics(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	permanent, panics := newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{})
-	w.consume("a", func(_ context.Context, e event.Event) error {
+	f.consume("a", func(_ context.Context, e event.Event) error {
 		if e.ID == panics.UUID {
 			panic("oops")
 		}
 		return bus.Permanent(errors.New("never"))
 	})
-	w.publish(permanent, panics)
-	for _, letter := range w.wantLetters(2) {
+	f.publish(permanent, panics)
+	for _, letter := range f.wantLetters(2) {
 		want := map[string]int{permanent.UUID: 1, panics.UUID: 3}[*letter.EventID]
 		if letter.Attempts != want {
 			t.Errorf("%s: %d attempts, want %d", letter.Reason, letter.Attempts, want)
@@ -190,40 +190,40 @@ func TestPermanentErrorsAndPanics(t *testing.T) {
 
 func TestUnknownNamesAreAcknowledged(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
-	w.consume("a", nil)
-	w.publish(newMessage(t, event.UserLoggedOut{}))
+	f := newFixture(t, testkit.Redis(t))
+	f.consume("a", nil)
+	f.publish(newMessage(t, event.UserLoggedOut{}))
 	last := newMessage(t, event.UserLoggedIn{})
-	w.publish(last)
-	w.wantSeen(last)
-	w.wantNothingPending()
-	w.wantLetters(0)
+	f.publish(last)
+	f.wantSeen(last)
+	f.wantNothingPending()
+	f.wantLetters(0)
 }
 
 // TestSlowHandler is trap T4: a message is not delivered again while its
 // handler still works, by its own consumer or another.
 func TestSlowHandler(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	release := make(chan struct{})
 	slow := func(ctx context.Context, e event.Event) error {
-		if err := w.count(ctx, e); err != nil {
+		if err := f.count(ctx, e); err != nil {
 			return err
 		}
 		<-release
 		return nil
 	}
-	w.consume("a", slow)
-	w.consume("b", slow)
+	f.consume("a", slow)
+	f.consume("b", slow)
 	m := newMessage(t, event.UserLoggedIn{})
-	w.publish(m)
-	w.wantSeen(m)
+	f.publish(m)
+	f.wantSeen(m)
 	// Three times MaxIdle: both consumers have looked for abandoned entries.
 	deadline := time.NewTimer(1800 * time.Millisecond)
 	<-deadline.C
 	close(release)
-	w.wantNothingPending()
-	if n := w.seen[m.UUID]; n != 1 {
+	f.wantNothingPending()
+	if n := f.seen[m.UUID]; n != 1 {
 		t.Errorf("handled %d times", n)
 	}
 }
@@ -231,20 +231,20 @@ func TestSlowHandler(t *testing.T) {
 // TestDeadConsumer reads entries for a consumer that never answers.
 func TestDeadConsumer(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	m := newMessage(t, event.UserLoggedIn{})
-	w.publish(m)
+	f.publish(m)
 	topic := string(event.Audit)
-	if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+	if err := f.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	read, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "test", Consumer: "dead", Streams: []string{topic, ">"}}).Result()
+	read, err := f.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "test", Consumer: "dead", Streams: []string{topic, ">"}}).Result()
 	if err != nil || len(read[0].Messages) != 1 {
 		t.Fatalf("read = %v, %v", read, err)
 	}
-	w.consume("b", nil)
-	w.wantSeen(m)
-	w.wantNothingPending()
+	f.consume("b", nil)
+	f.wantSeen(m)
+	f.wantNothingPending()
 }
 
 // TestClose finishes what is in flight and leaves nothing pending.
@@ -252,29 +252,29 @@ func TestDeadConsumer(t *testing.T) {
 // client stays open (T7).
 func TestClose(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	entered, release := make(chan struct{}, 10), make(chan struct{})
-	consumer := w.consume("a", func(ctx context.Context, e event.Event) error {
+	consumer := f.consume("a", func(ctx context.Context, e event.Event) error {
 		entered <- struct{}{}
 		<-release
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
 	var messages []*message.Message
 	for range 10 {
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages...)
+	f.publish(messages...)
 	for range 10 {
 		<-entered
 	}
 	consumer.Cancel()
 	close(release)
 	consumer.Stop()
-	w.wantSeen(messages...)
-	w.wantNothingPending()
+	f.wantSeen(messages...)
+	f.wantNothingPending()
 }
 
 // TestCloseWhileRedisIsFrozen waits for no answer that does not come.
@@ -282,15 +282,15 @@ func TestClose(t *testing.T) {
 // reading ends, and its answer still counts.
 func TestStopLeavesWorkItsContext(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
-	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: w.client, Group: "test", Consumer: "a", Log: testkit.Log(t)})
+	f := newFixture(t, testkit.Redis(t))
+	subscriber := bus.NewSubscriber(bus.SubscriberConfig{Client: f.client, Group: "test", Consumer: "a", Log: testkit.Log(t)})
 	reading, stop := context.WithCancel(t.Context())
 	defer stop()
 	messages, err := subscriber.Subscribe(reading, string(event.Audit))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.publish(newMessage(t, event.UserLoggedIn{}))
+	f.publish(newMessage(t, event.UserLoggedIn{}))
 	m := <-messages
 	stop()
 	if err := m.Context().Err(); err != nil {
@@ -303,7 +303,7 @@ func TestStopLeavesWorkItsContext(t *testing.T) {
 	if err := m.Context().Err(); err == nil {
 		t.Error("the context of an answered message goes on")
 	}
-	w.wantNothingPending()
+	f.wantNothingPending()
 }
 
 func TestCloseWhileRedisIsFrozen(t *testing.T) {
@@ -318,21 +318,21 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 		}
 	}()
 	client := testkit.OpenRedis(t, server.URL, 500*time.Millisecond)
-	w := newWorld(t, client)
+	f := newFixture(t, client)
 	entered, release := make(chan struct{}), make(chan struct{})
-	consumer := w.consume("a", func(ctx context.Context, e event.Event) error {
+	consumer := f.consume("a", func(ctx context.Context, e event.Event) error {
 		close(entered)
 		<-release
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
 	m := newMessage(t, event.UserLoggedIn{})
-	w.publish(m)
+	f.publish(m)
 	<-entered
 	if err := server.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	close(release) // Its acknowledgement finds nobody.
-	w.wantSeen(m)
+	f.wantSeen(m)
 	start := time.Now()
 	consumer.Stop()
 	if took := time.Since(start); took > 20*time.Second {

@@ -16,13 +16,13 @@ import (
 )
 
 // readAs reads for a consumer that never answers, as one does that crashes.
-func (w *world) readAs(consumer, from string) int {
-	w.t.Helper()
-	streams, err := w.client.XReadGroup(w.t.Context(), &redis.XReadGroupArgs{
+func (f *fixture) readAs(consumer, from string) int {
+	f.t.Helper()
+	streams, err := f.client.XReadGroup(f.t.Context(), &redis.XReadGroupArgs{
 		Group: "test", Consumer: consumer, Streams: []string{string(event.Audit), from}, Block: -1,
 	}).Result()
 	if err != nil {
-		w.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return len(streams[0].Messages)
 }
@@ -31,81 +31,81 @@ func (w *world) readAs(consumer, from string) int {
 // becomes a dead letter; an entry that was delivered beside it a few times is handled.
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	killer := newMessage(t, event.UserLoggedIn{})
-	w.publish(killer)
-	if err := w.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
+	f.publish(killer)
+	if err := f.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.readAs("dead", ">")
+	f.readAs("dead", ">")
 	for range 6 {
-		w.readAs("dead", "0")
+		f.readAs("dead", "0")
 	}
 	innocent := newMessage(t, event.UserLoggedIn{})
-	w.publish(innocent)
-	w.readAs("dead", ">")
-	w.readAs("dead", "0") // the killer for the eighth time
-	w.consume("b", nil)
-	w.wantSeen(innocent)
-	letter := w.wantLetters(1)[0]
+	f.publish(innocent)
+	f.readAs("dead", ">")
+	f.readAs("dead", "0") // the killer for the eighth time
+	f.consume("b", nil)
+	f.wantSeen(innocent)
+	letter := f.wantLetters(1)[0]
 	if *letter.EventID != killer.UUID || letter.Class != "permanent" || !strings.Contains(letter.Reason, "9 times") {
 		t.Errorf("letter = %+v", letter)
 	}
-	if w.seen[killer.UUID] != 0 {
+	if f.seen[killer.UUID] != 0 {
 		t.Error("the killer was handled once more")
 	}
-	w.wantNothingPending()
+	f.wantNothingPending()
 }
 
 // TestQuarantine: after some deliveries without an acknowledgement, entries are
 // handled one at a time, so that one of them cannot take the others with it.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	var messages []*message.Message
 	for range 10 {
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages...)
-	if err := w.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
+	f.publish(messages...)
+	if err := f.client.XGroupCreate(t.Context(), string(event.Audit), "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.readAs("dead", ">")
+	f.readAs("dead", ">")
 	for range 3 {
-		w.readAs("dead", "0")
+		f.readAs("dead", "0")
 	}
 	busy := make(chan struct{}, 1)
-	w.consume("b", func(ctx context.Context, e event.Event) error {
+	f.consume("b", func(ctx context.Context, e event.Event) error {
 		select {
 		case busy <- struct{}{}:
 		default:
 			t.Error("two entries in quarantine at a time")
 		}
 		defer func() { <-busy }()
-		return w.count(ctx, e)
+		return f.count(ctx, e)
 	})
-	w.wantSeen(messages...)
-	w.wantNothingPending()
+	f.wantSeen(messages...)
+	f.wantNothingPending()
 }
 
 // TestRemoveIdleConsumers: only idle consumers without pending entries are removed.
 func TestRemoveIdleConsumers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	topic := string(event.Audit)
-	if err := w.client.XGroupCreateMkStream(t.Context(), topic, "test", "0").Err(); err != nil {
+	if err := f.client.XGroupCreateMkStream(t.Context(), topic, "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.publish(newMessage(t, event.UserLoggedIn{}))
-	w.readAs("busy", ">")
-	if err := w.client.XGroupCreateConsumer(t.Context(), topic, "test", "idle").Err(); err != nil {
+	f.publish(newMessage(t, event.UserLoggedIn{}))
+	f.readAs("busy", ">")
+	if err := f.client.XGroupCreateConsumer(t.Context(), topic, "test", "idle").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.consume("live", nil, func(cfg *bus.SubscriberConfig) {
+	f.consume("live", nil, func(cfg *bus.SubscriberConfig) {
 		cfg.ConsumerTTL, cfg.MaintenanceInterval, cfg.MaxIdle = 1500*time.Millisecond, 100*time.Millisecond, time.Minute
 	})
 	names := func() string {
-		consumers, err := w.client.XInfoConsumers(t.Context(), topic, "test").Result()
+		consumers, err := f.client.XInfoConsumers(t.Context(), topic, "test").Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,22 +127,22 @@ func TestRemoveIdleConsumers(t *testing.T) {
 // still knows the lag.
 func TestTrim(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	topic := string(event.Audit)
-	if err := w.client.XGroupCreateMkStream(t.Context(), topic, "slow", "0").Err(); err != nil {
+	if err := f.client.XGroupCreateMkStream(t.Context(), topic, "slow", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	trimming := func(cfg *bus.SubscriberConfig) {
 		cfg.Retain, cfg.MaintenanceInterval, cfg.Groups = time.Millisecond, 50*time.Millisecond, []string{"slow"}
 	}
-	w.consume("a", nil, trimming)
+	f.consume("a", nil, trimming)
 	var messages []*message.Message
 	for range 500 {
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages...)
-	w.wantSeen(messages...)
-	read, err := w.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "slow", Consumer: "s", Count: 400, Streams: []string{topic, ">"}}).Result()
+	f.publish(messages...)
+	f.wantSeen(messages...)
+	read, err := f.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "slow", Consumer: "s", Count: 400, Streams: []string{topic, ">"}}).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,17 +150,17 @@ func TestTrim(t *testing.T) {
 	for _, entry := range read[0].Messages[:350] {
 		ids = append(ids, entry.ID)
 	}
-	if err := w.client.XAck(t.Context(), topic, "slow", ids...).Err(); err != nil {
+	if err := f.client.XAck(t.Context(), topic, "slow", ids...).Err(); err != nil {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, 5*time.Second, func() error {
 		// Redis trims whole nodes of 100 entries, so it may leave some.
-		if n := w.client.XLen(t.Context(), topic).Val(); n > 250 || n < 150 {
+		if n := f.client.XLen(t.Context(), topic).Val(); n > 250 || n < 150 {
 			return fmt.Errorf("%d entries are left of 500, of which 350 are acknowledged", n)
 		}
 		return nil
 	})
-	groups, err := w.client.XInfoGroups(t.Context(), topic).Result()
+	groups, err := f.client.XInfoGroups(t.Context(), topic).Result()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestTrim(t *testing.T) {
 			t.Errorf("lag of %s = %d, want %d", g.Name, g.Lag, want)
 		}
 	}
-	if n, err := w.client.XPending(t.Context(), topic, "slow").Result(); err != nil || n.Count != 50 {
+	if n, err := f.client.XPending(t.Context(), topic, "slow").Result(); err != nil || n.Count != 50 {
 		t.Errorf("pending of slow = %+v, %v", n, err)
 	}
 }
@@ -178,20 +178,20 @@ func TestTrim(t *testing.T) {
 // exists.
 func TestTrimWaitsForEveryGroup(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	var messages []*message.Message
 	for range 300 {
 		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
 	}
-	w.publish(messages...)
-	w.consume("a", nil, func(cfg *bus.SubscriberConfig) {
+	f.publish(messages...)
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
 		cfg.Retain, cfg.MaintenanceInterval, cfg.Groups = time.Millisecond, 20*time.Millisecond, []string{"to-come"}
 	})
-	w.wantSeen(messages...)
-	w.wantNothingPending()
+	f.wantSeen(messages...)
+	f.wantNothingPending()
 	rounds := time.NewTimer(300 * time.Millisecond)
 	<-rounds.C
-	if n := w.client.XLen(t.Context(), string(event.Audit)).Val(); n != 300 {
+	if n := f.client.XLen(t.Context(), string(event.Audit)).Val(); n != 300 {
 		t.Errorf("%d entries are left of 300", n)
 	}
 }
@@ -203,22 +203,22 @@ func TestDeletedWhilePending(t *testing.T) {
 	for name, reader := range map[string]string{"its own": "a", "another's": "dead"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, testkit.Redis(t))
-			w.publish(newMessage(t, event.UserLoggedIn{}))
+			f := newFixture(t, testkit.Redis(t))
+			f.publish(newMessage(t, event.UserLoggedIn{}))
 			topic := string(event.Audit)
-			if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+			if err := f.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
 				t.Fatal(err)
 			}
-			w.readAs(reader, ">")
-			if err := w.client.XTrimMaxLen(t.Context(), topic, 0).Err(); err != nil {
+			f.readAs(reader, ">")
+			if err := f.client.XTrimMaxLen(t.Context(), topic, 0).Err(); err != nil {
 				t.Fatal(err)
 			}
 			m := newMessage(t, event.UserLoggedIn{})
-			w.publish(m)
-			w.consume("a", nil)
-			w.wantSeen(m)
-			w.wantNothingPending()
-			w.wantLetters(0)
+			f.publish(m)
+			f.consume("a", nil)
+			f.wantSeen(m)
+			f.wantNothingPending()
+			f.wantLetters(0)
 		})
 	}
 }
@@ -226,10 +226,10 @@ func TestDeletedWhilePending(t *testing.T) {
 // TestCaughtUp is what the reconciler goes by.
 func TestCaughtUp(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	topic := string(event.Audit)
 	caughtUp := func() time.Time {
-		at, err := bus.CaughtUp(t.Context(), w.client, topic, "test")
+		at, err := bus.CaughtUp(t.Context(), f.client, topic, "test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,23 +239,23 @@ func TestCaughtUp(t *testing.T) {
 		t.Errorf("without a stream = %s", at)
 	}
 	before := time.Now().Add(-time.Second)
-	w.publish(newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{}))
+	f.publish(newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{}))
 	added := time.Now()
-	if err := w.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
+	if err := f.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if at := caughtUp(); at.After(before) {
 		t.Errorf("before anything was read = %s", at)
 	}
-	w.readAs("c", ">")
+	f.readAs("c", ">")
 	if at := caughtUp(); at.Before(before) || at.After(added) {
 		t.Errorf("with two pending = %s, want the time of the first", at)
 	}
-	entries, err := w.client.XRange(t.Context(), topic, "-", "+").Result()
+	entries, err := f.client.XRange(t.Context(), topic, "-", "+").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.client.XAck(t.Context(), topic, "test", entries[0].ID, entries[1].ID).Err(); err != nil {
+	if err := f.client.XAck(t.Context(), topic, "test", entries[0].ID, entries[1].ID).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if at := caughtUp(); at.Before(added.Add(-time.Second)) {
@@ -266,12 +266,12 @@ func TestCaughtUp(t *testing.T) {
 // TestUnknownVersion is REL-29: parked, not dropped.
 func TestUnknownVersion(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, testkit.Redis(t))
+	f := newFixture(t, testkit.Redis(t))
 	m := newMessage(t, event.UserLoggedIn{})
 	m.Payload = []byte(strings.Replace(string(m.Payload), "user.logged_in.v1", "user.logged_in.v2", 1))
-	w.publish(m)
-	w.consume("a", nil)
-	letter := w.wantLetters(1)[0]
+	f.publish(m)
+	f.consume("a", nil)
+	letter := f.wantLetters(1)[0]
 	if *letter.Type != "user.logged_in.v2" || letter.Class != "permanent" || !strings.Contains(letter.Reason, "unknown version") {
 		t.Errorf("letter = %+v", letter)
 	}

@@ -109,14 +109,14 @@ func TestCluster(t *testing.T) {
 		}
 		return nil
 	})
-	w := newWorld(t, client)
-	w.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
+	f := newFixture(t, client)
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
 	for range 20 {
 		m := newMessage(t, event.UserLoggedIn{})
-		w.publish(m)
-		w.wantSeen(m)
+		f.publish(m)
+		f.wantSeen(m)
 	}
-	w.wantNothingPending()
+	f.wantNothingPending()
 	if _, err := bus.CaughtUp(t.Context(), client, string(event.Audit), "test"); err != nil {
 		t.Error(err)
 	}
@@ -135,13 +135,13 @@ func TestFailover(t *testing.T) {
 	}
 	sentinel, _ := startRedis(t, conf, "--sentinel")
 	client := testkit.OpenRedis(t, "redis://"+address(sentinel)+"?master_name=main", time.Second)
-	w := newWorld(t, client)
-	w.consume("a", nil)
+	f := newFixture(t, client)
+	f.consume("a", nil)
 	first := newMessage(t, event.UserLoggedIn{})
 	testkit.Eventually(t, 20*time.Second, func() error {
 		return bus.NewPublisher(client).Publish(string(event.Audit), first)
 	})
-	w.wantSeen(first)
+	f.wantSeen(first)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		admin := redis.NewClient(&redis.Options{Addr: address(replica)})
 		defer admin.Close()
@@ -156,7 +156,7 @@ func TestFailover(t *testing.T) {
 	testkit.Eventually(t, 40*time.Second, func() error {
 		return bus.NewPublisher(client).Publish(string(event.Audit), second)
 	})
-	w.wantSeen(second)
+	f.wantSeen(second)
 }
 
 // hole is a proxy whose connections can fall silent.
@@ -233,19 +233,19 @@ func TestSilentConnection(t *testing.T) {
 	proxy := newHole(t, address(port))
 	direct := testkit.OpenRedis(t, "redis://"+address(port), time.Second)
 	through := testkit.OpenRedis(t, "redis://"+proxy.address, bus.EventTimeout)
-	w := newWorld(t, through)
-	consumer := w.consume("a", nil)
+	f := newFixture(t, through)
+	consumer := f.consume("a", nil)
 	defer consumer.Stop()
 	first := newMessage(t, event.UserLoggedIn{})
-	w.publish(first)
-	w.wantSeen(first)
+	f.publish(first)
+	f.wantSeen(first)
 	proxy.swallow()
 	start := time.Now()
 	second := newMessage(t, event.UserLoggedIn{})
 	if err := bus.NewPublisher(direct).Publish(string(event.Audit), second); err != nil {
 		t.Fatal(err)
 	}
-	w.wantSeen(second)
+	f.wantSeen(second)
 	t.Logf("noticed after %s", time.Since(start))
 }
 
