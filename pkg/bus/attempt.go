@@ -10,7 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Metadata of a message that failed, for the dead letters.
+// Metadata of a failed message, for its dead letter.
 const (
 	AttemptsKey = "headgate_attempts" // JSON list of Attempt
 	ClassKey    = "headgate_class"    // permanent or message
@@ -42,20 +42,20 @@ func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
 		if permanent {
 			class = "permanent"
 		}
-		attempts := c.note(m, class, err)
+		attempts := c.recordAttempt(m, class, err)
 		result := "failed"
 		if permanent || len(attempts) > maxRetries {
 			result = "dead"
 		}
 		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
-		c.cfg.Log.WarnContext(m.Context(), "event not handled", "event", decodedOf(m).event.Name, "event_id", m.UUID,
+		c.cfg.Log.WarnContext(m.Context(), "event handler failed", "event", decodedOf(m).event.Name, "event_id", m.UUID,
 			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
 		return out, err
 	}
 }
 
-// note adds a failed attempt to the message.
-func (c *Consumer) note(m *message.Message, class string, err error) []Attempt {
+// recordAttempt adds a failed attempt to the metadata of the message.
+func (c *Consumer) recordAttempt(m *message.Message, class string, err error) []Attempt {
 	attempts := append(Attempts(m), Attempt{At: time.Now().UTC(), Error: err.Error()})
 	encoded, _ := json.Marshal(attempts) // Times and texts always encode.
 	m.Metadata.Set(AttemptsKey, string(encoded))
@@ -63,12 +63,12 @@ func (c *Consumer) note(m *message.Message, class string, err error) []Attempt {
 	return attempts
 }
 
-// Attempts returns the failed attempts that m carries.
+// Attempts returns the failed attempts in the metadata of m.
 func Attempts(m *message.Message) []Attempt {
 	var attempts []Attempt
 	if text := m.Metadata.Get(AttemptsKey); text != "" {
 		if err := json.Unmarshal([]byte(text), &attempts); err != nil {
-			return nil // A publisher's own metadata of that name is none of ours.
+			return nil // A publisher may use the same key for something else.
 		}
 	}
 	return attempts

@@ -52,7 +52,7 @@ func (c *Consumer) circuitBreaker(stop context.Context) message.HandlerMiddlewar
 					isolatedSince = time.Now()
 				}
 				if time.Since(isolatedSince) > c.cfg.IsolatedFailureTimeout {
-					c.note(m, "message", err)
+					c.recordAttempt(m, "message", err)
 					return out, err
 				}
 				if !wait(stop, delay) {

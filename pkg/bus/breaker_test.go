@@ -20,13 +20,13 @@ import (
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
-	var away atomic.Bool
+	var unavailable atomic.Bool
 	var tries atomic.Int64
-	away.Store(true)
+	unavailable.Store(true)
 	f.consume("a", func(ctx context.Context, e event.Event) error {
 		tries.Add(1)
-		if away.Load() {
-			return fmt.Errorf("insert: %w", errAway)
+		if unavailable.Load() {
+			return fmt.Errorf("insert: %w", errUnavailable)
 		}
 		return f.count(ctx, e)
 	})
@@ -43,7 +43,7 @@ func TestOutage(t *testing.T) {
 	}
 	f.wantLetters(0)
 	f.wantPaused(1)
-	away.Store(false)
+	unavailable.Store(false)
 	f.wantSeen(messages...)
 	f.wantNothingPending()
 	f.wantLetters(0)
@@ -58,7 +58,7 @@ func TestIsolatedFailure(t *testing.T) {
 	bad := newMessage(t, event.UserLoggedIn{})
 	f.consume("a", func(ctx context.Context, e event.Event) error {
 		if e.ID == bad.UUID {
-			return errAway
+			return errUnavailable
 		}
 		return f.count(ctx, e)
 	})
@@ -85,15 +85,15 @@ func TestIsolatedFailure(t *testing.T) {
 func TestStopDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
-	var away atomic.Bool
-	away.Store(true)
+	var unavailable atomic.Bool
+	unavailable.Store(true)
 	m := newMessage(t, event.UserLoggedIn{})
 	f.publish(m)
 	for i := range 10 { // more often than a crash loop may be
 		tried := make(chan struct{}, 100)
 		consumer := f.consume(fmt.Sprint("consumer-", i), func(context.Context, event.Event) error {
 			tried <- struct{}{}
-			return errAway
+			return errUnavailable
 		})
 		<-tried
 		consumer.Stop()

@@ -39,7 +39,8 @@ func TestEveryMessageIsHandledAndAcknowledged(t *testing.T) {
 	}
 }
 
-// TestMalformedEntries is trap T1: each ends as a dead letter and the consumer lives.
+// TestMalformedEntries: each malformed entry becomes a dead letter, and the consumer
+// goes on. The stock subscriber stops for good at the first one.
 func TestMalformedEntries(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -70,7 +71,8 @@ func TestMalformedEntries(t *testing.T) {
 	f.wantNothingPending()
 }
 
-// TestLostGroup is trap T2: a Redis without its data heals by itself.
+// TestLostGroup: the subscriber creates its group again after Redis lost its data.
+// The stock subscriber never does.
 func TestLostGroup(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -83,8 +85,8 @@ func TestLostGroup(t *testing.T) {
 	}
 }
 
-// flush empties Redis and waits for the next millisecond, so that no entry gets
-// the id of one that was lost.
+// flush empties Redis and waits for the next millisecond, so that no new entry gets
+// the id of a lost one.
 func flush(t *testing.T, client redis.UniversalClient) {
 	t.Helper()
 	now := func() int64 {
@@ -118,7 +120,7 @@ func TestRedisRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := bus.NewPublisher(client).Publish(string(event.Audit), newMessage(t, event.UserLoggedIn{})); err == nil {
-		t.Error("Publish to a Redis that is away = nil")
+		t.Error("Publish while Redis is unavailable = nil")
 	}
 	options.Port = server.Port
 	if server, err = localserver.StartRedis(t.Context(), options); err != nil {
@@ -133,8 +135,9 @@ func TestRedisRestart(t *testing.T) {
 	}
 }
 
-// TestRetries is trap T3: three attempts, one and two seconds apart, each on
-// record, and no other message waits for them.
+// TestRetries: a message gets three attempts, one and two seconds apart, each one
+// recorded, and no other message waits for them. With Watermill's defaults the delay
+// would be constant.
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -200,8 +203,8 @@ func TestUnknownNamesAreAcknowledged(t *testing.T) {
 	f.wantLetters(0)
 }
 
-// TestSlowHandler is trap T4: a message is not delivered again while its
-// handler still works, by its own consumer or another.
+// TestSlowHandler: while a handler runs, neither its own consumer nor another one
+// delivers the message again. The stock subscriber claims slow messages from itself.
 func TestSlowHandler(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -218,7 +221,7 @@ func TestSlowHandler(t *testing.T) {
 	m := newMessage(t, event.UserLoggedIn{})
 	f.publish(m)
 	f.wantSeen(m)
-	// Three times MaxIdle: both consumers have looked for abandoned entries.
+	// Three times MaxIdle: both consumers have tried to claim abandoned entries.
 	deadline := time.NewTimer(1800 * time.Millisecond)
 	<-deadline.C
 	close(release)
@@ -228,7 +231,7 @@ func TestSlowHandler(t *testing.T) {
 	}
 }
 
-// TestDeadConsumer reads entries for a consumer that never answers.
+// TestDeadConsumer: entries of a consumer that died are claimed and handled.
 func TestDeadConsumer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -247,9 +250,8 @@ func TestDeadConsumer(t *testing.T) {
 	f.wantNothingPending()
 }
 
-// TestClose finishes what is in flight and leaves nothing pending.
-// TestClose: what is in flight when the stop comes is finished in peace, and the
-// client stays open (T7).
+// TestClose: messages in flight are finished, their context does not end, nothing is
+// left pending, and the client stays open.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -277,9 +279,8 @@ func TestClose(t *testing.T) {
 	f.wantNothingPending()
 }
 
-// TestCloseWhileRedisIsFrozen waits for no answer that does not come.
-// TestStopLeavesWorkItsContext: a message in flight keeps its context when
-// reading ends, and its answer still counts.
+// TestStopLeavesWorkItsContext: the context of a message in flight goes on when
+// reading ends, and the message can still be acknowledged.
 func TestStopLeavesWorkItsContext(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -294,18 +295,20 @@ func TestStopLeavesWorkItsContext(t *testing.T) {
 	m := <-messages
 	stop()
 	if err := m.Context().Err(); err != nil {
-		t.Errorf("the context of a message in flight ended with the reading: %v", err)
+		t.Errorf("the context of a message in flight ended when reading ended: %v", err)
 	}
 	m.Ack()
 	if another, open := <-messages; open {
-		t.Errorf("message %s came after the stop", another.UUID)
+		t.Errorf("message %s was delivered after the stop", another.UUID)
 	}
 	if err := m.Context().Err(); err == nil {
-		t.Error("the context of an answered message goes on")
+		t.Error("the context of an acknowledged message has not ended")
 	}
 	f.wantNothingPending()
 }
 
+// TestCloseWhileRedisIsFrozen: Close does not wait for ever for a Redis that does not
+// answer.
 func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	t.Parallel()
 	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
@@ -331,7 +334,7 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	if err := server.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	close(release) // Its acknowledgement finds nobody.
+	close(release) // Redis does not answer its acknowledgement.
 	f.wantSeen(m)
 	start := time.Now()
 	consumer.Stop()
@@ -340,8 +343,8 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 	}
 }
 
-// TestWireFormat has the stock parts read ours and the other way round: either
-// side of a stream may be watermill-redisstream's.
+// TestWireFormat: watermill-redisstream reads what our publisher writes, and the
+// other way round.
 func TestWireFormat(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)

@@ -43,7 +43,7 @@ func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 		}
 		s.reportLost(ctx, gone)
 		if len(entries) > 0 {
-			s.metrics.claimed.With(s.lookup).Add(float64(len(entries)))
+			s.metrics.claimed.With(s.labels).Add(float64(len(entries)))
 			s.cfg.Log.InfoContext(ctx, "abandoned entries claimed", "topic", s.topic, "count", len(entries))
 			counts := s.deliveryCounts(ctx, entries)
 			// One of the entries that a crash left behind may be its cause. In a random

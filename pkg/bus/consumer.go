@@ -17,22 +17,22 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Handler acts on an event. It may be called again for an event that it has
-// handled, also at the same time, and must act once: by the event's id, in the
-// transaction of its effect.
+// Handler handles an event. It may be called more than once for the same event, also
+// concurrently, and its effect must happen once: it records the event's id in the
+// transaction of the effect.
 type Handler func(ctx context.Context, e event.Event) error
 
-// Permanent marks an error that no retry can mend: the event becomes a dead
-// letter at once.
+// Permanent marks an error that no retry can fix: the event becomes a dead letter
+// at once.
 func Permanent(err error) error { return backoff.Permanent(err) }
 
-// ConsumerConfig says what a consumer reads and what it does with it.
+// ConsumerConfig says which messages a consumer reads and how it handles them.
 type ConsumerConfig struct {
 	Topic       event.Topic
 	Subscriber  message.Subscriber
-	Due         []message.Subscriber // of messages that come from elsewhere than the stream, such as dead letters to be replayed
+	Due         []message.Subscriber // other sources of messages, such as dead letters to be replayed
 	Handlers    map[string]Handler   // by event name
-	Rest        Handler              // for all other names; they are acknowledged and counted if it is nil
+	Rest        Handler              // for all other names; if nil, those events are ignored: counted and acknowledged
 	DeadLetters message.Publisher    // must not need Redis
 
 	// Unavailable reports whether an error means that a dependency is unavailable,
@@ -90,10 +90,10 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 		cfg:   cfg,
 		types: map[string]bool{},
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_events_total", Help: "Deliveries of events by their end: handled, ignored, failed (one attempt), paused (a dependency was unavailable) or dead.",
+			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable) or dead (became a dead letter).",
 		}, []string{"topic", "name", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "headgate_event_duration_seconds", Help: "Time of one attempt to handle an event.",
+			Name: "headgate_event_duration_seconds", Help: "Duration of successful attempts to handle an event.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"topic", "name"}),
 	}
@@ -108,25 +108,25 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 	return c
 }
 
-// Run implements service.Runner. It reads until ctx ends, then lets the
-// handlers under way finish and acknowledges what they did.
+// Run implements service.Runner. It reads until ctx ends, then waits for the
+// handlers in flight and acknowledges their messages.
 func (c *Consumer) Run(ctx context.Context) error {
 	logger := watermill.NewSlogLoggerWithLevelMapping(c.cfg.Log, map[slog.Level]slog.Level{
 		slog.LevelInfo: slog.LevelDebug,
 	})
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: routerCloseTimeout}, logger)
 	if err != nil {
-		return fmt.Errorf("make router: %w", err)
+		return fmt.Errorf("create router: %w", err)
 	}
-	// What a stop interrupts is nobody's fault: it goes back to the stream.
+	// A message that a stop interrupts has not failed: it is released to the stream.
 	poison, err := middleware.PoisonQueueWithFilter(c.cfg.DeadLetters, deadLettersTopic, func(err error) bool {
 		return !errors.Is(err, errStopped)
 	})
 	if err != nil {
-		return fmt.Errorf("make router: %w", err)
+		return fmt.Errorf("create router: %w", err)
 	}
-	// Outermost first. Both intervals and the multiplier must be set, else the
-	// pauses are constant; two retries are three attempts.
+	// Outermost first. Without both intervals and the multiplier, Watermill's delay
+	// between attempts is constant.
 	router.AddMiddleware(
 		c.decode,
 		c.recordConsumed,
@@ -151,7 +151,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	go func() { stopped <- router.Run(context.WithoutCancel(ctx)) }()
 	select {
 	case err := <-stopped:
-		return errors.Join(errors.New("router ended by itself"), err)
+		return errors.Join(errors.New("router stopped unexpectedly"), err)
 	case <-ctx.Done():
 	}
 	err = router.Close()
@@ -254,11 +254,11 @@ func (c *Consumer) handle(m *message.Message) error {
 	return nil
 }
 
-// ErrUnknownVersion says that this release does not know the version of an event
-// whose type it knows. A newer release can take the dead letter.
+// ErrUnknownVersion says that this release knows the type of an event, but not this
+// version of it. A newer release can replay the dead letter.
 var ErrUnknownVersion = errors.New("unknown version of a known event")
 
-// handlerFor returns nil for events that are none of this consumer's business.
+// handlerFor returns nil for an event that this consumer ignores.
 func (c *Consumer) handlerFor(e event.Event) (Handler, error) {
 	if handler, ok := c.cfg.Handlers[e.Name]; ok {
 		return handler, nil
@@ -269,7 +269,8 @@ func (c *Consumer) handlerFor(e event.Event) (Handler, error) {
 	return c.cfg.Rest, nil
 }
 
-// label keeps names that a stranger could make up out of the metrics.
+// label returns the name for metrics. Unknown names share one label, so that nobody
+// can create time series by publishing events.
 func (c *Consumer) label(name string) string {
 	if _, ok := c.cfg.Handlers[name]; ok || known[name] {
 		return name
@@ -285,7 +286,7 @@ var known = func() map[string]bool {
 	return names
 }()
 
-// withCause returns a context in which new events follow from e.
+// withCause returns a context in which new events have e as their cause.
 func withCause(ctx context.Context, e event.Event) context.Context {
 	if e.TraceParent != "" {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": e.TraceParent})

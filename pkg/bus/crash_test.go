@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// readAs reads for a consumer that never answers, as one does that crashes.
+// readAs reads as a consumer that acknowledges nothing, as if it crashed.
 func (f *fixture) readAs(consumer, from string) int {
 	f.t.Helper()
 	streams, err := f.client.XReadGroup(f.t.Context(), &redis.XReadGroupArgs{
@@ -196,8 +196,8 @@ func TestTrimWaitsForEveryGroup(t *testing.T) {
 	}
 }
 
-// TestDeletedWhilePending: an entry that vanished is no message, holds up nothing
-// and is not kept for ever.
+// TestDeletedWhilePending: a pending entry that was deleted from the stream is
+// acknowledged, blocks no other entry and does not become a dead letter.
 func TestDeletedWhilePending(t *testing.T) {
 	t.Parallel()
 	for name, reader := range map[string]string{"its own": "a", "another's": "dead"} {
@@ -223,7 +223,7 @@ func TestDeletedWhilePending(t *testing.T) {
 	}
 }
 
-// TestCaughtUp is what the reconciler goes by.
+// TestCaughtUp: the time follows what the group has acknowledged.
 func TestCaughtUp(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
@@ -263,7 +263,8 @@ func TestCaughtUp(t *testing.T) {
 	}
 }
 
-// TestUnknownVersion is REL-29: parked, not dropped.
+// TestUnknownVersion is REL-29: an event of an unknown version becomes a dead letter
+// and is not dropped.
 func TestUnknownVersion(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))

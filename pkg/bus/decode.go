@@ -18,20 +18,20 @@ const (
 	CrashLoopKey = "headgate_crash_loop" // how often it was delivered without an acknowledgement, if that is too often
 )
 
-// own are the keys that only this package sets.
-var own = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey}
+// reservedKeys are the keys that only this package sets.
+var reservedKeys = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey}
 
 // decodeEntry returns the message in a stream entry. It never fails: an entry that
 // is not a message becomes a message with MalformedKey.
 func decodeEntry(topic string, entry redis.XMessage) *message.Message {
 	m, err := unmarshal(entry.Values)
 	if err != nil {
-		fields, _ := json.Marshal(entry.Values) // A map of texts always encodes.
+		fields, _ := json.Marshal(entry.Values) // A map of strings always encodes.
 		id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("redis-stream:"+topic+":"+entry.ID))
 		m = message.NewMessage(id.String(), fields)
 	}
-	for _, key := range own {
-		delete(m.Metadata, key) // What a publisher writes there is none of ours.
+	for _, key := range reservedKeys {
+		delete(m.Metadata, key) // A publisher must not be able to set them.
 	}
 	if err != nil {
 		m.Metadata.Set(MalformedKey, err.Error())
@@ -43,7 +43,7 @@ func decodeEntry(topic string, entry redis.XMessage) *message.Message {
 
 func unmarshal(values map[string]any) (m *message.Message, err error) {
 	defer func() {
-		// msgpack is known to panic on hostile bytes.
+		// msgpack panics on some malformed bytes.
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("decode entry: %v", fault)
 		}

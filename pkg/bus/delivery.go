@@ -48,7 +48,7 @@ func (s *subscription) inFlightIDs() []string {
 	return ids
 }
 
-// delivery is an entry in the hands of a handler.
+// delivery is one delivery of an entry to a handler.
 type delivery struct {
 	entry   redis.XMessage
 	message *message.Message
@@ -227,7 +227,7 @@ func (s *subscription) reportLost(ctx context.Context, ids []string) {
 	if len(ids) == 0 {
 		return
 	}
-	s.metrics.lost.With(s.lookup).Add(float64(len(ids)))
+	s.metrics.lost.With(s.labels).Add(float64(len(ids)))
 	s.cfg.Log.ErrorContext(ctx, "stream entries deleted before they were handled", "topic", s.topic, "count", len(ids), "first", ids[0])
 }
 

@@ -41,7 +41,7 @@ type fixture struct {
 	consumed map[string]int
 }
 
-var errAway = errors.New("the dependency is away")
+var errUnavailable = errors.New("dependency unavailable")
 
 func (f *fixture) recordConsumed(_ context.Context, e event.Event) error {
 	f.mu.Lock()
@@ -73,7 +73,7 @@ func (f *fixture) consume(name string, handler bus.Handler, changes ...func(*bus
 		Subscriber:  bus.NewSubscriber(stream),
 		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
 		DeadLetters: f.letters,
-		Unavailable: func(err error) bool { return errors.Is(err, errAway) },
+		Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) },
 		Consumed:    f.recordConsumed,
 
 		IsolatedFailureTimeout: 2 * time.Second,

@@ -12,10 +12,10 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Follower shows every instance all that comes onto a stream from now on. It
-// belongs to no group: nothing is acknowledged, retried or waited for, and what
-// is trimmed before it was seen is missed. It is for news that can be had in
-// another way too, only later.
+// Follower passes the new events of a stream to an observer in every instance. It
+// belongs to no consumer group: it acknowledges and retries nothing, and it misses
+// entries that are trimmed before it reads them. Use it only for facts that the
+// service also learns in another, slower way.
 type Follower struct {
 	client  redis.UniversalClient
 	topic   event.Topic
@@ -24,8 +24,8 @@ type Follower struct {
 }
 
 const (
-	// A little of the past is shown as well, so that nothing falls between what
-	// the observer read elsewhere and the first answer of the stream.
+	// The first read starts in the past, so that no event is missed between the
+	// observer's own first read elsewhere and this one.
 	followerLookback = time.Minute
 	followerBlock    = 2 * time.Second
 	followerCount    = 500
@@ -48,9 +48,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		if failed := err != nil; failed != failing && ctx.Err() == nil {
 			failing = failed
 			if failed {
-				f.log.WarnContext(ctx, "stream not followed", "topic", f.topic, "error", err.Error())
+				f.log.WarnContext(ctx, "stream follower read failed; retrying", "topic", f.topic, "error", err.Error())
 			} else {
-				f.log.InfoContext(ctx, "stream followed again", "topic", f.topic)
+				f.log.InfoContext(ctx, "stream follower recovered", "topic", f.topic)
 			}
 		}
 		if err != nil {
@@ -63,12 +63,13 @@ func (f *Follower) Run(ctx context.Context) error {
 	return nil
 }
 
-// read returns where the next read goes on.
+// read returns the position of the next read. An empty position starts
+// followerLookback ago.
 func (f *Follower) read(ctx context.Context, position string) (string, error) {
 	if position == "" {
 		now, err := f.client.Time(ctx).Result()
 		if err != nil {
-			return "", fmt.Errorf("read the time: %w", err)
+			return "", fmt.Errorf("read Redis time: %w", err)
 		}
 		position = entryAt(now.Add(-followerLookback)).String()
 	}
@@ -85,7 +86,7 @@ func (f *Follower) read(ctx context.Context, position string) (string, error) {
 		position = entry.ID
 		m, err := unmarshal(entry.Values)
 		if err != nil {
-			continue // The consumers put it among the dead letters.
+			continue // The consumers make a dead letter of it.
 		}
 		if e, err := event.Parse(m.Payload); err == nil {
 			f.observe(e)

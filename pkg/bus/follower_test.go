@@ -14,8 +14,8 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// Every follower sees what came a moment before it and all that comes after,
-// junk aside, also when Redis has lost everything.
+// TestFollower: every follower sees recent and new events, skips malformed entries,
+// and continues after Redis lost its data.
 func TestFollower(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// GroupCommit lets handlers that run at the same time share one write: while one
-// is under way, what comes meanwhile gathers for the next. It is safe for
-// concurrent use.
+// GroupCommit lets concurrent handlers share one write: items that arrive during a
+// write go into the next one. It is safe for concurrent use.
 type GroupCommit[T any] struct {
 	cfg GroupCommitConfig[T]
 
@@ -18,14 +17,14 @@ type GroupCommit[T any] struct {
 	writers int
 }
 
-// GroupCommitConfig says how a group is written.
+// GroupCommitConfig says how a group of items is written.
 type GroupCommitConfig[T any] struct {
-	// Write writes all items or none. It is called again with fewer when it fails.
+	// Write writes all items or none. If it fails, it is called again with fewer items.
 	Write func(ctx context.Context, items []T) error
-	// Unavailable tells errors which fewer items would not mend.
+	// Unavailable reports whether an error would also occur with fewer items.
 	Unavailable func(error) bool
-	Limit       int           // of items in one write
-	Writers     int           // that write at the same time
+	Limit       int           // items in one write
+	Writers     int           // concurrent writes
 	Timeout     time.Duration // for one write
 }
 
@@ -39,9 +38,10 @@ func NewGroupCommit[T any](cfg GroupCommitConfig[T]) *GroupCommit[T] {
 	return &GroupCommit[T]{cfg: cfg}
 }
 
-// Do returns when the item is written, or with the error of a write that had no
-// other item in it: an item that cannot be written hurts no other. When ctx ends
-// first, the item may still be written.
+// Do returns when the item is written. An item that cannot be written does not
+// affect the others: Do returns the error of a write of this item alone, or an
+// error for which Unavailable is true. If ctx ends first, Do returns its error, and
+// the item may still be written.
 func (g *GroupCommit[T]) Do(ctx context.Context, item T) error {
 	done := make(chan error, 1)
 	g.mu.Lock()
@@ -55,11 +55,11 @@ func (g *GroupCommit[T]) Do(ctx context.Context, item T) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("wait for the group: %w", ctx.Err())
+		return fmt.Errorf("wait for group commit: %w", ctx.Err())
 	}
 }
 
-// run writes until nothing is left. It ends before the last Do that waits for it.
+// run writes until the queue is empty.
 func (g *GroupCommit[T]) run(ctx context.Context) {
 	for {
 		g.mu.Lock()
@@ -76,7 +76,7 @@ func (g *GroupCommit[T]) run(ctx context.Context) {
 	}
 }
 
-// write halves a batch that fails until the item is found that makes it fail.
+// write splits a failed batch in halves until it has found the item that fails.
 func (g *GroupCommit[T]) write(ctx context.Context, batch []shared[T]) {
 	items := make([]T, len(batch))
 	for i, b := range batch {

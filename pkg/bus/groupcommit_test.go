@@ -11,26 +11,26 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 )
 
-// sink is a table for GroupCommit.
+// sink stands in for a table.
 type sink struct {
-	mu     sync.Mutex
-	rows   []int
-	writes int
-	away   bool
-	gate   chan struct{}
+	mu          sync.Mutex
+	rows        []int
+	writes      int
+	unavailable bool
+	block       chan struct{} // if not nil, writes wait until it is closed
 }
 
 var errBadRow = errors.New("bad row")
 
 func (s *sink) write(_ context.Context, items []int) error {
-	if s.gate != nil {
-		<-s.gate
+	if s.block != nil {
+		<-s.block
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
-	if s.away {
-		return errAway
+	if s.unavailable {
+		return errUnavailable
 	}
 	if slices.Contains(items, 13) {
 		return errBadRow
@@ -41,7 +41,7 @@ func (s *sink) write(_ context.Context, items []int) error {
 
 func (s *sink) group(limit int) *bus.GroupCommit[int] {
 	return bus.NewGroupCommit(bus.GroupCommitConfig[int]{
-		Write: s.write, Unavailable: func(err error) bool { return errors.Is(err, errAway) }, Limit: limit, Writers: 1, Timeout: time.Second,
+		Write: s.write, Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) }, Limit: limit, Writers: 1, Timeout: time.Second,
 	})
 }
 
@@ -56,8 +56,7 @@ func doAll(t *testing.T, g *bus.GroupCommit[int], n int) []error {
 	return errs
 }
 
-// TestGroupCommit: what comes together is written together, and one bad row
-// hurts only itself.
+// TestGroupCommit: concurrent items are written, and a bad row fails alone.
 func TestGroupCommit(t *testing.T) {
 	t.Parallel()
 	s := &sink{}
@@ -72,10 +71,10 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// TestGroupCommitShares: while a write is under way, the others gather.
+// TestGroupCommitShares: items that arrive during a write share the next one.
 func TestGroupCommitShares(t *testing.T) {
 	t.Parallel()
-	s := &sink{gate: make(chan struct{})}
+	s := &sink{block: make(chan struct{})}
 	g := s.group(1000)
 	var wg sync.WaitGroup
 	started := make(chan struct{}, 100)
@@ -90,19 +89,19 @@ func TestGroupCommitShares(t *testing.T) {
 	for range 100 {
 		<-started
 	}
-	close(s.gate)
+	close(s.block)
 	wg.Wait()
 	if s.writes > 50 || len(s.rows) != 100 {
 		t.Errorf("%d writes for %d rows", s.writes, len(s.rows))
 	}
 }
 
-// TestGroupCommitAway: an outage is not looked for row by row.
-func TestGroupCommitAway(t *testing.T) {
+// TestGroupCommitUnavailable: in an outage, a failed batch is not split.
+func TestGroupCommitUnavailable(t *testing.T) {
 	t.Parallel()
-	s := &sink{away: true}
+	s := &sink{unavailable: true}
 	for i, err := range doAll(t, s.group(1000), 100) {
-		if !errors.Is(err, errAway) {
+		if !errors.Is(err, errUnavailable) {
 			t.Errorf("Do(%d) = %v", i, err)
 		}
 	}
@@ -111,14 +110,14 @@ func TestGroupCommitAway(t *testing.T) {
 	}
 }
 
-func TestGroupCommitGivesUpWithItsCaller(t *testing.T) {
+func TestGroupCommitContextEnds(t *testing.T) {
 	t.Parallel()
-	s := &sink{gate: make(chan struct{})}
+	s := &sink{block: make(chan struct{})}
 	g := s.group(10)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := g.Do(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Do = %v", err)
 	}
-	close(s.gate)
+	close(s.block)
 }

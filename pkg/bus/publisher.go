@@ -9,8 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Publisher adds messages to streams. It is safe for concurrent use and leaves
-// the client open.
+// Publisher adds messages to streams. It is safe for concurrent use.
 type Publisher struct {
 	client     redis.UniversalClient
 	marshaller redisstream.Marshaller
@@ -23,11 +22,11 @@ func NewPublisher(client redis.UniversalClient) *Publisher {
 	return &Publisher{client: client, marshaller: redisstream.DefaultMarshallerUnmarshaller{}}
 }
 
-// Publish implements message.Publisher. Redis takes all messages of a call or
-// none, in their order and in one round trip; so a retry after Redis was full
-// cannot bring an older message behind a newer one. After an error that is not
-// Redis's own answer, such as a timeout, they may have been taken all the same,
-// and a repeat makes duplicates; consumers know them by their UUID.
+// Publish implements message.Publisher. Redis adds all messages of a call or none,
+// in order and in one round trip, so a retry cannot put an older message behind a
+// newer one. After an error that does not come from Redis itself, such as a timeout,
+// the messages may have been added; a retry then makes duplicates, which consumers
+// recognise by the message's UUID.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -55,5 +54,5 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-// Close implements message.Publisher. The client is the caller's.
+// Close implements message.Publisher. It leaves the client open.
 func (p *Publisher) Close() error { return nil }

@@ -2,7 +2,7 @@ package bus
 
 import "context"
 
-// slots is a semaphore with one token for each message that may still be taken.
+// slots is a semaphore with one token for each message that may still be delivered.
 type slots chan struct{}
 
 func newSlots(n int) slots {
@@ -11,8 +11,8 @@ func newSlots(n int) slots {
 	return s
 }
 
-// reserve takes at least one slot, and others that are free, at most limit of
-// them. It returns 0 when ctx has ended.
+// reserve waits for a free slot and takes all free ones, at most limit. It returns
+// how many it took, 0 if ctx ended first.
 func (s slots) reserve(ctx context.Context, limit int) int {
 	select {
 	case <-ctx.Done():

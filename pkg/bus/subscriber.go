@@ -14,19 +14,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// SubscriberConfig says which group of consumers a subscriber belongs to. Zero
-// members get their defaults.
+// SubscriberConfig says to which consumer group a subscriber belongs. Zero members
+// get their defaults.
 type SubscriberConfig struct {
-	Client   redis.UniversalClient // stays open
+	Client   redis.UniversalClient // Close leaves it open
 	Group    string
 	Consumer string   // stable name of this instance, unique in the group
-	Groups   []string // every group that must have seen an entry before it is trimmed; Group is one of them
+	Groups   []string // all groups that must acknowledge an entry before it is trimmed; Group is always one of them
 
-	Window              int           // messages in flight; 64. Up to a sixteenth more are entries of consumers that died
-	MaxIdle             time.Duration // after which another consumer takes an entry over; 15 s
-	MaxDeliveries       int64         // without an answer, after which an entry counts as a crash loop; 8
+	Window              int           // messages in flight; 64. Entries claimed from consumers that died may add a sixteenth
+	MaxIdle             time.Duration // after which another consumer claims an entry; 15 s
+	MaxDeliveries       int64         // without an acknowledgement; an entry with more is a crash loop; 8
 	NackBackoff         time.Duration // before the first redelivery, then doubled; 1 s
-	DrainTimeout        time.Duration // how long Close waits for answers; 30 s
+	DrainTimeout        time.Duration // how long Close waits for messages in flight; 30 s
 	Retain              time.Duration // how long an acknowledged entry stays in the stream; 10 minutes
 	ConsumerTTL         time.Duration // after which an idle consumer without pending entries is removed; 1 hour
 	MaintenanceInterval time.Duration // between two rounds of metrics, trimming and removal of idle consumers; 15 s
@@ -59,14 +59,15 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 }
 
 // Subscriber reads streams as a member of a consumer group, with a window of
-// messages in flight. In place of watermill-redisstream's, because that one
-// ends at the first malformed entry, never recovers a lost group, takes slow
-// messages from itself and drops acknowledgements when it closes.
+// messages in flight. docs/adr/0001 says why it does not use the subscriber of
+// watermill-redisstream.
 //
-// Each message is delivered at least once, in no particular order. A negatively
-// acknowledged one comes again after a pause. An entry that cannot be decoded
-// comes as a message with the metadata MalformedKey, one whose consumers keep
-// dying with CrashLoopKey.
+// Each message is delivered at least once, in no particular order. A message with
+// a negative acknowledgement is redelivered after NackBackoff. An entry that cannot
+// be decoded becomes a message with the metadata MalformedKey; an entry whose
+// consumers keep dying becomes one with CrashLoopKey.
+//
+// Its methods may be called concurrently.
 type Subscriber struct {
 	cfg     SubscriberConfig
 	metrics *streamMetrics
@@ -77,7 +78,7 @@ type Subscriber struct {
 	failing atomic.Pointer[failure]
 }
 
-// failure says since when a stream cannot be read, and why.
+// failure says since when reads of a stream have failed, and why.
 type failure struct {
 	since time.Time
 	err   error
@@ -87,13 +88,13 @@ var _ message.Subscriber = (*Subscriber)(nil)
 
 const (
 	readBlock          = time.Second
-	readBatch          = 256 // entries in one read: the next is on its way while these are handled
+	readBatch          = 256 // entries in one read; the next read runs while these are handled
 	firstBackoff       = 100 * time.Millisecond
 	longestBackoff     = 5 * time.Second
 	longestNackBackoff = 30 * time.Second
 	claimEvery         = time.Second
 	closeTimeout       = 5 * time.Second  // for the last commands to Redis on Close
-	unhealthy          = 15 * time.Second // of reads that fail
+	unhealthyAfter     = 15 * time.Second // of failed reads
 )
 
 // NewSubscriber returns a subscriber.
@@ -105,11 +106,15 @@ func NewSubscriber(cfg SubscriberConfig) *Subscriber {
 // ErrClosed says that the subscriber has been closed.
 var ErrClosed = errors.New("subscriber is closed")
 
-// Subscribe implements message.Subscriber. It returns at once, even while Redis
-// is away; the group is made at the stream's beginning when it is missing, now
-// or after Redis lost its data. The channel is closed after ctx has ended or
-// Close was called and every message in flight was answered, or DrainTimeout
-// has passed, at which the contexts of those still in flight are cancelled.
+// Subscribe implements message.Subscriber. It returns at once, even while Redis is
+// unavailable. If the group is missing, now or after Redis lost its data, Subscribe
+// creates it at the beginning of the stream.
+//
+// Reading stops when ctx ends or Close is called. The channel is closed when no
+// message is in flight any more. After DrainTimeout, the contexts of messages that
+// are still in flight are cancelled and the channel is closed.
+//
+// Subscribe returns ErrClosed after Close.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	select {
 	case <-s.closing:
@@ -132,20 +137,20 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// Close implements message.Subscriber: it stops reading, waits until every
-// message in flight is answered and acknowledged in Redis, and hands the rest
-// back, so that another consumer takes it at once.
+// Close implements message.Subscriber. It stops reading, waits for messages in
+// flight and acknowledges them in Redis. It releases entries that were not
+// acknowledged, so that another consumer claims them at once.
 func (s *Subscriber) Close() error {
 	s.once.Do(func() { close(s.closing) })
 	s.running.Wait()
 	return nil
 }
 
-// Healthy is a readiness check: it says since when the stream cannot be read,
-// once that is longer than a reconnect takes.
+// Healthy is a readiness check. It returns an error when reads have failed for
+// longer than a reconnect takes.
 func (s *Subscriber) Healthy(context.Context) error {
-	if f := s.failing.Load(); f != nil && time.Since(f.since) > unhealthy {
-		return fmt.Errorf("stream not readable for %s: %w", time.Since(f.since).Round(time.Second), f.err)
+	if f := s.failing.Load(); f != nil && time.Since(f.since) > unhealthyAfter {
+		return fmt.Errorf("stream reads have failed for %s: %w", time.Since(f.since).Round(time.Second), f.err)
 	}
 	return nil
 }
@@ -157,9 +162,9 @@ type subscription struct {
 	out        chan *message.Message
 	fresh      slots // for entries that were never delivered before
 	claimed    slots // for entries of consumers that died; separate, because an idle reader reserves all of fresh
-	quarantine slots // for the one entry that may be what kills its consumers
+	quarantine slots // for one entry at a time that may be what kills its consumers
 	acks       chan []string
-	lookup     prometheus.Labels
+	labels     prometheus.Labels
 
 	mu       sync.Mutex
 	inFlight map[string]struct{}
@@ -175,22 +180,22 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		claimed:    newSlots(claimed),
 		quarantine: newSlots(1),
 		acks:       make(chan []string, s.cfg.Window),
-		lookup:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
+		labels:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
 		inFlight:   map[string]struct{}{},
 	}
 }
 
-// run reads until stop ends, then drains. Work in flight goes on under a context
-// that ends only with the time for that.
+// run reads until stop ends, then drains: messages in flight keep their context,
+// work, until DrainTimeout has passed, and acknowledgements are still sent.
 func (s *subscription) run(stop context.Context) {
-	work, giveUp := context.WithCancel(context.WithoutCancel(stop))
-	defer giveUp()
-	last := context.WithoutCancel(stop)
-	var acker, deliveries, upkeep, renewer sync.WaitGroup
-	acker.Go(func() { s.acknowledge(last, stop) })
+	work, cancelWork := context.WithCancel(context.WithoutCancel(stop))
+	defer cancelWork()
+	background := context.WithoutCancel(stop)
+	var acker, deliveries, maintenance, renewer sync.WaitGroup
+	acker.Go(func() { s.acknowledge(background, stop) })
 
 	dispatch := func(from slots, entries []redis.XMessage, counts map[string]int64) {
-		added := s.track(s.withoutDeleted(last, entries))
+		added := s.track(s.withoutDeleted(background, entries))
 		from.release(len(entries) - len(added))
 		if counts == nil {
 			deliveries.Go(func() { s.deliver(stop, work, added, from, &deliveries) })
@@ -203,21 +208,21 @@ func (s *subscription) run(stop context.Context) {
 			})
 		}
 	}
-	renewing, stopRenewing := context.WithCancel(last)
-	upkeep.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, dispatch) }) })
-	upkeep.Go(func() { every(stop, s.cfg.MaintenanceInterval, func() { s.maintain(stop) }) })
+	renewing, stopRenewing := context.WithCancel(background)
+	maintenance.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, dispatch) }) })
+	maintenance.Go(func() { every(stop, s.cfg.MaintenanceInterval, func() { s.maintain(stop) }) })
 	renewer.Go(func() { every(renewing, s.cfg.MaxIdle/3, func() { s.renew(renewing) }) })
 	s.read(stop, dispatch)
 
-	upkeep.Wait()
-	drained := time.AfterFunc(s.cfg.DrainTimeout, giveUp)
+	maintenance.Wait()
+	drained := time.AfterFunc(s.cfg.DrainTimeout, cancelWork)
 	deliveries.Wait()
 	drained.Stop()
 	stopRenewing()
 	renewer.Wait()
 	close(s.acks)
 	acker.Wait()
-	s.releaseInFlight(last)
+	s.releaseInFlight(background)
 	close(s.out)
 }
 
@@ -226,11 +231,12 @@ func (s *subscription) run(stop context.Context) {
 // that were never delivered before.
 type dispatchFunc func(from slots, entries []redis.XMessage, counts map[string]int64)
 
-// read takes what this consumer had when it died, then new entries, never more
-// than it has free slots: nothing is hoarded.
+// read reads the entries that this consumer had in flight when it died, then new
+// ones. It never reads more than it has free slots, so that other consumers get
+// their share.
 func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 	from := "0"
-	var pause time.Duration
+	var delay time.Duration
 	for {
 		free := s.fresh.reserve(ctx, readBatch)
 		if free == 0 {
@@ -242,12 +248,12 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 			return
 		}
 		if err != nil {
-			pause = min(max(2*pause, firstBackoff), longestBackoff)
+			delay = min(max(2*delay, firstBackoff), longestBackoff)
 			s.failing.CompareAndSwap(nil, &failure{time.Now(), err})
-			s.recover(ctx, err, pause)
+			s.recoverRead(ctx, err, delay)
 			continue
 		}
-		pause = 0
+		delay = 0
 		s.failing.Store(nil)
 		if from == ">" {
 			dispatch(s.fresh, entries, nil)
@@ -263,8 +269,8 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 }
 
 func (s *subscription) fetch(ctx context.Context, from string, count int) ([]redis.XMessage, error) {
-	// The deadline tells of a connection that went silent; go-redis alone would
-	// wait ten seconds more than the server is asked to.
+	// The deadline detects a silent connection; go-redis alone would wait for ten
+	// seconds longer than the server blocks.
 	ctx, cancel := context.WithTimeout(ctx, readBlock+EventTimeout)
 	defer cancel()
 	streams, err := s.cfg.Client.XReadGroup(ctx, &redis.XReadGroupArgs{
@@ -287,9 +293,9 @@ func (s *subscription) fetch(ctx context.Context, from string, count int) ([]red
 	return entries, nil
 }
 
-// recover waits, and makes the group anew if Redis does not know it.
-func (s *subscription) recover(ctx context.Context, err error, pause time.Duration) {
-	// Redis says NOGROUP, or UNBLOCKED when the stream vanishes during a read.
+// recoverRead creates the group again if it is missing; else it waits for delay.
+func (s *subscription) recoverRead(ctx context.Context, err error, delay time.Duration) {
+	// Redis answers NOGROUP, or UNBLOCKED if the stream is deleted during a read.
 	if lostGroup(err) || redis.HasErrorPrefix(err, "UNBLOCKED") {
 		err = s.cfg.Client.XGroupCreateMkStream(ctx, s.topic, s.cfg.Group, "0").Err()
 		if err == nil {
@@ -300,13 +306,13 @@ func (s *subscription) recover(ctx context.Context, err error, pause time.Durati
 			return
 		}
 	}
-	s.cfg.Log.WarnContext(ctx, "stream not readable", "topic", s.topic, "error", err.Error(), "retry_in_ms", pause.Milliseconds())
-	wait(ctx, pause)
+	s.cfg.Log.WarnContext(ctx, "stream read failed; retrying", "topic", s.topic, "next_in_ms", delay.Milliseconds(), "error", err.Error())
+	wait(ctx, delay)
 }
 
-// wait reports whether pause has passed before ctx ended.
-func wait(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
+// wait reports whether delay has passed before ctx ended.
+func wait(ctx context.Context, delay time.Duration) bool {
+	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

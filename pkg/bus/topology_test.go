@@ -49,7 +49,7 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 		}
 		_ = cmd.Wait() // It was killed.
 		if t.Failed() {
-			t.Logf("redis-server on port %d said:\n%s", port, &output)
+			t.Logf("output of redis-server on port %d:\n%s", port, &output)
 		}
 	})
 	t.Cleanup(stop)
@@ -83,8 +83,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	ports, busPorts := make([]int, 3), make([]int, 3)
 	for i := range ports {
-		// By itself Redis takes port+10000, which may belong to somebody's
-		// outgoing connection.
+		// The default is port+10000, which an outgoing connection may be using.
 		busPorts[i] = freePort(t)
 		ports[i], _ = startRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]), "--cluster-node-timeout", "2000")
 	}
@@ -122,8 +121,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestFailover is REL-07: the master dies, Sentinel promotes its replica, and
-// the consumer goes on there.
+// TestFailover is REL-07: the master dies, Sentinel promotes its replica, and the
+// consumer continues on the replica.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	master, kill := startRedis(t)
@@ -159,25 +158,25 @@ func TestFailover(t *testing.T) {
 	f.wantSeen(second)
 }
 
-// hole is a proxy whose connections can fall silent.
-type hole struct {
+// silentProxy is a proxy whose connections can go silent without being closed.
+type silentProxy struct {
 	address string
 	target  string
 
-	mu     sync.Mutex
-	silent context.Context
-	fall   context.CancelFunc
+	mu      sync.Mutex
+	silent  context.Context
+	silence context.CancelFunc
 }
 
-func newHole(t *testing.T, target string) *hole {
+func newSilentProxy(t *testing.T, target string) *silentProxy {
 	t.Helper()
 	var lc net.ListenConfig
 	listener, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hole{address: listener.Addr().String(), target: target}
-	h.silent, h.fall = context.WithCancel(context.Background())
+	p := &silentProxy{address: listener.Addr().String(), target: target}
+	p.silent, p.silence = context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -185,29 +184,29 @@ func newHole(t *testing.T, target string) *hole {
 			if err != nil {
 				return
 			}
-			running.Go(func() { h.serve(t, conn) })
+			running.Go(func() { p.serve(t, conn) })
 		}
 	})
 	t.Cleanup(func() {
 		listener.Close()
-		h.fall()
+		p.silence()
 		running.Wait()
 	})
-	return h
+	return p
 }
 
-func (h *hole) serve(t *testing.T, client net.Conn) {
+func (p *silentProxy) serve(t *testing.T, client net.Conn) {
 	t.Helper()
 	defer client.Close()
-	h.mu.Lock()
-	silent := h.silent
-	h.mu.Unlock()
-	server, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", h.target)
+	p.mu.Lock()
+	silent := p.silent
+	p.mu.Unlock()
+	server, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.target)
 	if err != nil {
 		return
 	}
 	defer server.Close()
-	// When it falls silent, neither side is told: both stay open for the test.
+	// Once the proxy is silent, both connections stay open until the test ends.
 	go func() {
 		<-silent.Done()
 		_ = server.SetDeadline(time.Now())
@@ -217,20 +216,20 @@ func (h *hole) serve(t *testing.T, client net.Conn) {
 	<-t.Context().Done()
 }
 
-// swallow makes the connections that exist fall silent; new ones work.
-func (h *hole) swallow() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.fall()
-	h.silent, h.fall = context.WithCancel(context.Background())
+// silenceExisting silences the existing connections; new ones work.
+func (p *silentProxy) silenceExisting() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silence()
+	p.silent, p.silence = context.WithCancel(context.Background())
 }
 
-// TestSilentConnection is trap T9: a connection that is dropped without a word
-// is noticed within 15 s.
+// TestSilentConnection: a connection that goes silent without being closed is
+// detected within 15 s. Without a read deadline, XREADGROUP would wait for ever.
 func TestSilentConnection(t *testing.T) {
 	t.Parallel()
 	port, _ := startRedis(t)
-	proxy := newHole(t, address(port))
+	proxy := newSilentProxy(t, address(port))
 	direct := testkit.OpenRedis(t, "redis://"+address(port), time.Second)
 	through := testkit.OpenRedis(t, "redis://"+proxy.address, bus.EventTimeout)
 	f := newFixture(t, through)
@@ -239,17 +238,18 @@ func TestSilentConnection(t *testing.T) {
 	first := newMessage(t, event.UserLoggedIn{})
 	f.publish(first)
 	f.wantSeen(first)
-	proxy.swallow()
+	proxy.silenceExisting()
 	start := time.Now()
 	second := newMessage(t, event.UserLoggedIn{})
 	if err := bus.NewPublisher(direct).Publish(string(event.Audit), second); err != nil {
 		t.Fatal(err)
 	}
 	f.wantSeen(second)
-	t.Logf("noticed after %s", time.Since(start))
+	t.Logf("detected after %s", time.Since(start))
 }
 
-// TestRedisURL reads the three dialects and shows none of them in errors.
+// TestRedisURL: the three dialects of the URL are valid, and no error contains the
+// URL.
 func TestRedisURL(t *testing.T) {
 	t.Parallel()
 	for url, good := range map[string]bool{

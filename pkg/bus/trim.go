@@ -27,8 +27,8 @@ func (s *subscription) trim(ctx context.Context) error {
 		return err
 	}
 	if own, ok := groups[s.cfg.Group]; ok {
-		s.metrics.lag.With(s.lookup).Set(float64(own.lag))
-		s.metrics.pending.With(s.lookup).Set(float64(own.pending))
+		s.metrics.lag.With(s.labels).Set(float64(own.lag))
+		s.metrics.pending.With(s.labels).Set(float64(own.pending))
 	}
 	for _, name := range append(s.cfg.Groups, s.cfg.Group) {
 		if _, ok := groups[name]; !ok {
@@ -43,6 +43,6 @@ func (s *subscription) trim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trim %s: %w", s.topic, err)
 	}
-	s.metrics.trimmed.With(s.lookup).Add(float64(n))
+	s.metrics.trimmed.With(s.labels).Add(float64(n))
 	return nil
 }
