@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/reconcile"
 )
 
 // plan keeps the planner to the indexes made for the queue. Its statistics are
@@ -45,7 +45,7 @@ const (
 // tally counts events as they are numbered, so it counts exactly those.
 var tally = `
 	INSERT INTO outbox_tallies AS t (topic, hour, count, sum, last_seq)
-	SELECT $1, ` + postgres.HourOfUUID("event_id") + `, count(*), sum(` + postgres.HashOfUUID("event_id") + `), $2
+	SELECT $1, ` + reconcile.HourSQL("event_id") + `, count(*), sum(` + reconcile.HashSQL("event_id") + `), $2
 	FROM unnest($3::uuid[]) AS e (event_id)
 	GROUP BY 2
 	ON CONFLICT (topic, hour) DO UPDATE

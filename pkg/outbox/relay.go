@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/reconcile"
 )
 
 // Relay publishes what the outbox holds. Several relays may work on one
@@ -37,8 +39,6 @@ const (
 	longestPause = 5 * time.Second
 	sweepEvery   = 10 * time.Minute
 	sweepBatch   = 10_000
-	// retention is how long published rows are kept, for consumers that missed them.
-	retention = "7 days"
 )
 
 // NewRelay returns a relay that publishes through publisher, which must
@@ -274,7 +274,7 @@ func (r *Relay) sweep(ctx context.Context) {
 			ORDER BY published_at
 			LIMIT $2)`
 	for {
-		tag, err := r.db.Exec(ctx, query, retention, sweepBatch)
+		tag, err := r.db.Exec(ctx, query, reconcile.OutboxRetention, sweepBatch)
 		if err != nil {
 			r.log.WarnContext(ctx, "old outbox rows not deleted", "error", err.Error())
 			break
@@ -284,7 +284,7 @@ func (r *Relay) sweep(ctx context.Context) {
 		}
 	}
 	const tallies = `DELETE FROM outbox_tallies WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
-	if _, err := r.db.Exec(ctx, tallies, retention); err != nil {
+	if _, err := r.db.Exec(ctx, tallies, reconcile.OutboxRetention); err != nil {
 		r.log.WarnContext(ctx, "old tallies not deleted", "error", err.Error())
 	}
 	r.count(ctx)

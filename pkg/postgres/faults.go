@@ -49,15 +49,3 @@ func unavailable(code string) bool {
 		code == "25006" || // read-only: a standby
 		code == "25P03" // idle in transaction for too long
 }
-
-// HourOfUUID returns the SQL for the hour, counted from 1970 in UTC, in which a
-// UUIDv7 was made. RFC 9562: its first 48 bits are the time in milliseconds.
-func HourOfUUID(column string) string {
-	return `(('x' || translate(left(` + column + `::text, 13), '-', ''))::bit(48)::bigint / 3600000)`
-}
-
-// HashOfUUID returns the SQL for a hash of a UUID of 56 bits, so that a numeric
-// sum of them tells whether two sets are the same.
-func HashOfUUID(column string) string {
-	return `('x' || encode(substr(sha256(uuid_send(` + column + `)), 1, 7), 'hex'))::bit(56)::bigint`
-}

@@ -12,20 +12,20 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
-	"github.com/headgate/headgate/pkg/receipt"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/services/audit-service/internal/store"
 )
 
 var gapsCommand = service.Command[Config]{
-	Name: "gaps", Usage: "print what producers have published and the log does not have; nothing if it is complete [-since 168h]", Run: gaps,
+	Name: "gaps", Usage: "list published events that are missing from the audit log; prints nothing if it is complete [-since 168h]", Run: gaps,
 }
 
-// staleAfter is how old a producer's word may be without a remark.
+// staleAfter is the age of a watermark above which gaps warns about its producer.
 const staleAfter = 10 * time.Minute
 
-// gaps fails if anything is missing, so that a script can ask. Standard output
-// has what is missing and nothing else.
+// gaps prints the gaps, and nothing else, to standard output. It fails if there are
+// any, so that a script can use its exit code.
 func gaps(ctx context.Context, cfg Config, args []string) error {
 	flags := flag.NewFlagSet("gaps", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -34,7 +34,7 @@ func gaps(ctx context.Context, cfg Config, args []string) error {
 		return fmt.Errorf("usage: audit-service gaps [-since 168h]: %w", err)
 	}
 	db, err := postgres.Open(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common),
-		outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), store.Schema())
+		outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -43,13 +43,13 @@ func gaps(ctx context.Context, cfg Config, args []string) error {
 	if *since > 0 {
 		from = time.Now().Add(-*since)
 	}
-	report, err := receipt.Gaps(ctx, db, event.Audit, from)
+	report, err := reconcile.Gaps(ctx, db, event.Audit, from)
 	if err != nil {
 		return err
 	}
 	for producer, at := range report.Reported {
 		if age := time.Since(at); age > staleAfter {
-			fmt.Fprintf(os.Stderr, "%s was last heard of %s ago; what it has published since is not covered\n", producer, age.Round(time.Second))
+			fmt.Fprintf(os.Stderr, "the last watermark of %s is %s old; events published since are not checked\n", producer, age.Round(time.Second))
 		}
 	}
 	for _, gap := range report.Gaps {
@@ -58,7 +58,7 @@ func gaps(ctx context.Context, cfg Config, args []string) error {
 		}
 	}
 	if len(report.Gaps) > 0 {
-		return fmt.Errorf("the log is not complete: %d gaps", len(report.Gaps))
+		return fmt.Errorf("the audit log is incomplete: %d gaps", len(report.Gaps))
 	}
 	return nil
 }

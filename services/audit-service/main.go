@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
-	"github.com/headgate/headgate/pkg/receipt"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -67,8 +67,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		verifier,
 		bus.NewFollower(redis, event.User, verifier.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
-		outbox.NewReconciler(outbox.ReconcilerConfig{
-			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		reconcile.NewProducer(reconcile.ProducerConfig{
+			Name: name, Outbox: outbox.NewPublished(db), Redis: redis, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
 		}),
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic:       event.Audit,
@@ -80,7 +80,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Log:         s.Log,
 			Metrics:     s.Metrics,
 		}),
-		receipt.NewReconciler(receipt.ReconcilerConfig{
+		reconcile.NewConsumer(reconcile.ConsumerConfig{
 			Database: db, Redis: redis, Topic: event.Audit, Group: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)

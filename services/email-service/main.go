@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
-	"github.com/headgate/headgate/pkg/receipt"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -28,7 +28,7 @@ const name = "email-service"
 func main() { service.Main(name, run, deadletter.Commands[Config](name)...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), receipt.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), reconcile.RecordsSchema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -83,8 +83,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		verifier,
 		bus.NewFollower(redis, event.User, verifier.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
-		outbox.NewReconciler(outbox.ReconcilerConfig{
-			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		reconcile.NewProducer(reconcile.ProducerConfig{
+			Name: name, Outbox: outbox.NewPublished(db), Redis: redis, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
 		}),
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic:       event.Email,
@@ -96,13 +96,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log}),
 			},
 			Unavailable: api.Unavailable,
-			Consumed:    receipt.NewBook(db, event.Email).Settled,
+			Consumed:    reconcile.NewRecords(db, event.Email).Record,
 			Timeout:     cfg.attemptTimeout(),
 			Log:         s.Log,
 			Metrics:     s.Metrics,
 		}),
-		receipt.NewReconciler(receipt.ReconcilerConfig{
-			Database: db, Redis: redis, Topic: event.Email, Group: name, Interval: cfg.ReconcileInterval, Keep: receipt.Retention, Log: s.Log, Metrics: s.Metrics,
+		reconcile.NewConsumer(reconcile.ConsumerConfig{
+			Database: db, Redis: redis, Topic: event.Email, Group: name, Interval: cfg.ReconcileInterval, Retention: reconcile.RecordRetention, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)
 }

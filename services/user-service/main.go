@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
-	"github.com/headgate/headgate/pkg/receipt"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -30,7 +30,7 @@ const cachePatience = 50 * time.Millisecond
 func main() { service.Main(name, run, deadletter.Commands[Config](name)...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
-	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), receipt.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), reconcile.RecordsSchema(), store.Schema())
 	if err != nil {
 		return err
 	}
@@ -72,8 +72,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		verifier,
 		bus.NewFollower(redis, event.User, verifier.Observe, s.Log),
 		outbox.NewRelay(db, bus.NewPublisher(redis), s.Log, s.Metrics),
-		outbox.NewReconciler(outbox.ReconcilerConfig{
-			Database: db, Redis: redis, Producer: name, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
+		reconcile.NewProducer(reconcile.ProducerConfig{
+			Name: name, Outbox: outbox.NewPublished(db), Redis: redis, Interval: cfg.ReconcileInterval, Log: s.Log, Metrics: s.Metrics,
 		}),
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic:       event.User,
@@ -82,12 +82,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			DeadLetters: letters,
 			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
 			Unavailable: api.Unavailable,
-			Consumed:    receipt.NewBook(db, event.User).Settled,
+			Consumed:    reconcile.NewRecords(db, event.User).Record,
 			Log:         s.Log,
 			Metrics:     s.Metrics,
 		}),
-		receipt.NewReconciler(receipt.ReconcilerConfig{
-			Database: db, Redis: redis, Topic: event.User, Group: name, Interval: cfg.ReconcileInterval, Keep: receipt.Retention, Log: s.Log, Metrics: s.Metrics,
+		reconcile.NewConsumer(reconcile.ConsumerConfig{
+			Database: db, Redis: redis, Topic: event.User, Group: name, Interval: cfg.ReconcileInterval, Retention: reconcile.RecordRetention, Log: s.Log, Metrics: s.Metrics,
 		}),
 	)
 }

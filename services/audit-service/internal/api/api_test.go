@@ -22,7 +22,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/receipt"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -43,7 +43,7 @@ type service struct {
 
 func newService(t *testing.T) *service {
 	t.Helper()
-	db := testkit.Database(t, outbox.Schema(), deadletter.Schema(), receipt.LedgerSchema(), store.Schema())
+	db := testkit.Database(t, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
 	s := &service{t: t, issuer: testkit.NewIssuer(t), redis: testkit.Redis(t), log: store.New(db)}
 	letters, log, metrics := deadletter.New(db, outbox.New("audit-service"), time.Now), testkit.Log(t), prometheus.NewRegistry()
 	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(s.log), letters.Routes(api.Prefix)...), web.Options{
