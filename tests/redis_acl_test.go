@@ -78,14 +78,14 @@ func TestSEC73RedisUsers(t *testing.T) {
 			{"XINFO", "STREAM", topic},
 			{"XTRIM", topic, "MINID", "~", "0-1"},
 			script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
-			{"HGETALL", "ledger:sent:" + topic},
-			{"HSET", "ledger:missing:" + topic + ":auth-service", group, "{}"},
-			{"HDEL", "ledger:missing:" + topic + ":auth-service", group},
+			{"HGETALL", "watermark:published:" + topic},
+			{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
+			{"HDEL", "republish:requested:" + topic + ":auth-service", group},
 		}
 	}
 	add := func(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
-	account := func(topic string) []any { return []any{"HSET", "ledger:sent:" + topic, "producer", "{}"} }
-	heed := func(topic string) []any { return []any{"HGETALL", "ledger:missing:" + topic + ":producer"} }
+	postWatermark := func(topic string) []any { return []any{"HSET", "watermark:published:" + topic, "producer", "{}"} }
+	readRequests := func(topic string) []any { return []any{"HGETALL", "republish:requested:" + topic + ":producer"} }
 	forbidden := [][]any{
 		{"FLUSHALL"},
 		{"KEYS", "*"},
@@ -103,7 +103,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
 			may: [][]any{
-				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), account("email-events"), heed("user-events"), follow,
+				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
 			},
 			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
 		},
@@ -113,12 +113,12 @@ func TestSEC73RedisUsers(t *testing.T) {
 			mayNot: append(consume("email-events", "email-service"), add("email-events")),
 		},
 		"email-service": {
-			may:    append(consume("email-events", "email-service"), follow, add("audit-events"), account("audit-events"), heed("audit-events")),
-			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events"), account("email-events")),
+			may:    append(consume("email-events", "email-service"), follow, add("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
+			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events"), postWatermark("email-events")),
 		},
 		"audit-service": {
-			may:    append(consume("audit-events", "audit-service"), follow, add("audit-events"), account("audit-events"), heed("audit-events")),
-			mayNot: append(consume("email-events", "email-service"), add("email-events"), heed("email-events")),
+			may:    append(consume("audit-events", "audit-service"), follow, add("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
+			mayNot: append(consume("email-events", "email-service"), add("email-events"), readRequests("email-events")),
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},

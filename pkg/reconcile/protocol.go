@@ -59,12 +59,12 @@ type RepublishRequest struct {
 func (r RepublishRequest) empty() bool { return len(r.Ranges) == 0 && len(r.Hours) == 0 }
 
 // watermarksKey is the Redis hash with the watermarks of a topic, by producer.
-func watermarksKey(topic event.Topic) string { return "ledger:sent:" + string(topic) }
+func watermarksKey(topic event.Topic) string { return "watermark:published:" + string(topic) }
 
 // requestsKey is the Redis hash with the requests to republish a producer's events
 // on a topic, by consumer group.
 func requestsKey(topic event.Topic, producer string) string {
-	return "ledger:missing:" + string(topic) + ":" + producer
+	return "republish:requested:" + string(topic) + ":" + producer
 }
 
 // HourSQL returns the SQL expression for the hour, counted from 1970 in UTC, in
