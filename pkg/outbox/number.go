@@ -36,20 +36,20 @@ const head = `
 
 const (
 	raise = `
-		INSERT INTO outbox_heads AS h (topic, seq) VALUES ($1, $2)
-		ON CONFLICT (topic) DO UPDATE SET seq = h.seq + excluded.seq
-		RETURNING seq`
+		INSERT INTO outbox_sequences AS s (topic, last_seq) VALUES ($1, $2)
+		ON CONFLICT (topic) DO UPDATE SET last_seq = s.last_seq + excluded.last_seq
+		RETURNING last_seq`
 	give = `UPDATE outbox SET seq = $2::bigint + array_position($1::bigint[], id) WHERE id = ANY($1::bigint[])`
 )
 
 // tally counts events as they are numbered, so it counts exactly those.
 var tally = `
-	INSERT INTO outbox_tallies AS t (topic, hour, count, sum, last_seq)
+	INSERT INTO outbox_hourly_checksums AS c (topic, hour, count, sum, last_seq)
 	SELECT $1, ` + reconcile.HourSQL("event_id") + `, count(*), sum(` + reconcile.HashSQL("event_id") + `), $2
 	FROM unnest($3::uuid[]) AS e (event_id)
 	GROUP BY 2
 	ON CONFLICT (topic, hour) DO UPDATE
-	SET count = t.count + excluded.count, sum = t.sum + excluded.sum, last_seq = greatest(t.last_seq, excluded.last_seq)`
+	SET count = c.count + excluded.count, sum = c.sum + excluded.sum, last_seq = greatest(c.last_seq, excluded.last_seq)`
 
 // fresh are the rows of a topic that have no number, in the order of their ids.
 type fresh struct {

@@ -113,7 +113,7 @@ func TestOrderAndNumbers(t *testing.T) {
 			}
 		}
 	}
-	wantTallies(t, db, want)
+	wantChecksums(t, db, want)
 }
 
 func commit(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, rollBack bool) {
@@ -134,13 +134,13 @@ func commit(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, rol
 	}
 }
 
-// wantTallies compares what was counted as it was numbered with a count of now.
-func wantTallies(t *testing.T, db *pgxpool.Pool, want int64) {
+// wantChecksums compares what was counted as it was numbered with a count of now.
+func wantChecksums(t *testing.T, db *pgxpool.Pool, want int64) {
 	t.Helper()
 	const query = `
-		SELECT t.topic, sum(t.count)::bigint, max(t.last_seq), max(h.seq), (SELECT count(DISTINCT o.seq) FROM outbox o WHERE o.topic = t.topic)
-		FROM outbox_tallies t JOIN outbox_heads h USING (topic)
-		GROUP BY t.topic`
+		SELECT c.topic, sum(c.count)::bigint, max(c.last_seq), max(s.last_seq), (SELECT count(DISTINCT o.seq) FROM outbox o WHERE o.topic = c.topic)
+		FROM outbox_hourly_checksums c JOIN outbox_sequences s USING (topic)
+		GROUP BY c.topic`
 	rows, err := db.Query(t.Context(), query)
 	if err != nil {
 		t.Fatal(err)

@@ -28,9 +28,9 @@ func (p *Published) Watermarks(ctx context.Context, margin time.Duration) ([]rec
 	const query = `
 		SELECT topic, coalesce((
 			SELECT min(seq) - 1 FROM outbox
-			WHERE outbox.topic = h.topic AND seq IS NOT NULL
-				AND (published_at IS NULL OR published_at > now() - $1::interval)), seq)
-		FROM outbox_heads h
+			WHERE outbox.topic = s.topic AND seq IS NOT NULL
+				AND (published_at IS NULL OR published_at > now() - $1::interval)), last_seq)
+		FROM outbox_sequences s
 		ORDER BY topic`
 	rows, err := p.db.Query(ctx, query, margin)
 	if err != nil {
@@ -54,7 +54,7 @@ func (p *Published) Watermarks(ctx context.Context, margin time.Duration) ([]rec
 
 func (p *Published) checksums(ctx context.Context, topic event.Topic) ([]reconcile.HourlyChecksum, error) {
 	const query = `
-		SELECT hour, count, sum::text, last_seq FROM outbox_tallies
+		SELECT hour, count, sum::text, last_seq FROM outbox_hourly_checksums
 		WHERE topic = $1 AND hour >= extract(epoch FROM now() - $2::interval) / 3600
 		ORDER BY hour`
 	rows, err := p.db.Query(ctx, query, topic, reconcile.OutboxRetention)

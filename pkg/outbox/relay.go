@@ -283,7 +283,7 @@ func (r *Relay) sweep(ctx context.Context) {
 			break
 		}
 	}
-	const tallies = `DELETE FROM outbox_tallies WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
+	const tallies = `DELETE FROM outbox_hourly_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
 	if _, err := r.db.Exec(ctx, tallies, reconcile.OutboxRetention); err != nil {
 		r.log.WarnContext(ctx, "old tallies not deleted", "error", err.Error())
 	}

@@ -145,15 +145,15 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 // store keeps the watermark. An older one does not replace a newer one.
 func (c *Consumer) store(ctx context.Context, w Watermark) error {
 	const watermark = `
-		INSERT INTO ledgers AS l (topic, producer, head, reported_at) VALUES ($1, $2, $3, $4)
+		INSERT INTO published_watermarks AS w (topic, producer, published_seq, reported_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (topic, producer) DO UPDATE
-		SET head = greatest(l.head, excluded.head), reported_at = greatest(l.reported_at, excluded.reported_at)`
+		SET published_seq = greatest(w.published_seq, excluded.published_seq), reported_at = greatest(w.reported_at, excluded.reported_at)`
 	const hours = `
-		INSERT INTO ledger_hours AS h (topic, producer, hour, count, sum, last_seq)
+		INSERT INTO hourly_checksums AS h (topic, producer, hour, count, sum, last_seq)
 		SELECT $1, $2, hour, count, sum, last_seq
 		FROM unnest($3::bigint[], $4::bigint[], $5::numeric[], $6::bigint[]) AS t (hour, count, sum, last_seq)
 		ON CONFLICT (topic, producer, hour) DO UPDATE
-		SET count = excluded.count, sum = excluded.sum, last_seq = excluded.last_seq, agrees = false
+		SET count = excluded.count, sum = excluded.sum, last_seq = excluded.last_seq, matched = false
 		WHERE (h.count, h.sum) <> (excluded.count, excluded.sum) AND excluded.last_seq >= h.last_seq`
 	var hour, count, last []int64
 	var sum []string
@@ -174,7 +174,7 @@ func (c *Consumer) store(ctx context.Context, w Watermark) error {
 // that of what is new.
 func (c *Consumer) missingRanges(ctx context.Context, w Watermark) ([]SeqRange, error) {
 	var consumed int64
-	const read = `SELECT settled_to FROM ledgers WHERE topic = $1 AND producer = $2`
+	const read = `SELECT consumed_seq FROM published_watermarks WHERE topic = $1 AND producer = $2`
 	if err := c.cfg.Database.QueryRow(ctx, read, w.Topic, w.Producer).Scan(&consumed); err != nil {
 		return nil, fmt.Errorf("read consumed sequence number: %w", err)
 	}
@@ -186,7 +186,7 @@ func (c *Consumer) missingRanges(ctx context.Context, w Watermark) ([]SeqRange, 
 	if len(ranges) > 0 {
 		complete = ranges[0].First - 1
 	}
-	const write = `UPDATE ledgers SET settled_to = $3 WHERE topic = $1 AND producer = $2 AND settled_to < $3`
+	const write = `UPDATE published_watermarks SET consumed_seq = $3 WHERE topic = $1 AND producer = $2 AND consumed_seq < $3`
 	if _, err := c.cfg.Database.Exec(ctx, write, w.Topic, w.Producer, complete); err != nil {
 		return nil, fmt.Errorf("store consumed sequence number: %w", err)
 	}
@@ -197,8 +197,8 @@ func (c *Consumer) missingRanges(ctx context.Context, w Watermark) ([]SeqRange, 
 // returns those whose checksums differ.
 func (c *Consumer) differingHours(ctx context.Context, w Watermark) ([]int64, error) {
 	const query = `
-		SELECT hour, count, sum::text, last_seq FROM ledger_hours
-		WHERE topic = $1 AND producer = $2 AND NOT agrees AND last_seq <= $3 AND hour < $4
+		SELECT hour, count, sum::text, last_seq FROM hourly_checksums
+		WHERE topic = $1 AND producer = $2 AND NOT matched AND last_seq <= $3 AND hour < $4
 			AND hour >= extract(epoch FROM now() - $5::interval) / 3600
 		ORDER BY hour`
 	rows, err := c.cfg.Database.Query(ctx, query, w.Topic, w.Producer, w.Seq, currentHour(), OutboxRetention)
@@ -227,7 +227,7 @@ func (c *Consumer) differingHours(ctx context.Context, w Watermark) ([]int64, er
 }
 
 func (c *Consumer) markMatched(ctx context.Context, w Watermark, hour HourlyChecksum) error {
-	const query = `UPDATE ledger_hours SET agrees = true WHERE topic = $1 AND producer = $2 AND hour = $3 AND (count, sum) = ($4, $5::numeric)`
+	const query = `UPDATE hourly_checksums SET matched = true WHERE topic = $1 AND producer = $2 AND hour = $3 AND (count, sum) = ($4, $5::numeric)`
 	if _, err := c.cfg.Database.Exec(ctx, query, w.Topic, w.Producer, hour.Hour, hour.Count, hour.Sum); err != nil {
 		return fmt.Errorf("mark the checksum of an hour as matched: %w", err)
 	}
@@ -241,8 +241,8 @@ func (c *Consumer) purge(ctx context.Context) {
 	}
 	before := time.Now().Add(-c.cfg.Retention)
 	batch := &pgx.Batch{}
-	batch.Queue(`DELETE FROM receipts WHERE settled_at < $1`, before)
-	batch.Queue(`DELETE FROM ledger_hours WHERE topic = $1 AND hour < $2`, c.cfg.Topic, before.Unix()/3600)
+	batch.Queue(`DELETE FROM consumed_events WHERE consumed_at < $1`, before)
+	batch.Queue(`DELETE FROM hourly_checksums WHERE topic = $1 AND hour < $2`, c.cfg.Topic, before.Unix()/3600)
 	if err := c.cfg.Database.SendBatch(ctx, batch).Close(); err != nil {
 		c.cfg.Log.WarnContext(ctx, "consumed-event record purge failed; retrying",
 			"error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())

@@ -57,7 +57,7 @@ func currentHour() int64 { return time.Now().Add(-hourDelay).Unix() / 3600 }
 // grows with the number of records. It leaves out hours that are not over and
 // hours before since.
 func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since time.Time) (Report, error) {
-	const query = `SELECT producer, head, reported_at FROM ledgers WHERE topic = $1 ORDER BY producer`
+	const query = `SELECT producer, published_seq, reported_at FROM published_watermarks WHERE topic = $1 ORDER BY producer`
 	rows, err := db.Query(ctx, query, topic)
 	if err != nil {
 		return Report{}, fmt.Errorf("read watermarks: %w", err)
@@ -97,7 +97,7 @@ func findMissing(ctx context.Context, db postgres.Querier, w Watermark, after in
 		FROM (
 			SELECT seq, lag(seq, 1, $3::bigint) OVER (ORDER BY seq) AS previous
 			FROM (
-				SELECT seq FROM receipts WHERE topic = $1 AND producer = $2 AND seq > $3 AND seq <= $4
+				SELECT seq FROM consumed_events WHERE topic = $1 AND producer = $2 AND seq > $3 AND seq <= $4
 				UNION SELECT $4 + 1
 			) AS numbers
 		) AS pairs
@@ -123,7 +123,7 @@ func findMissing(ctx context.Context, db postgres.Querier, w Watermark, after in
 
 func findDifferingHours(ctx context.Context, db postgres.Querier, w Watermark, since time.Time) ([]Gap, error) {
 	const query = `
-		SELECT hour, count, sum::text, last_seq FROM ledger_hours
+		SELECT hour, count, sum::text, last_seq FROM hourly_checksums
 		WHERE topic = $1 AND producer = $2 AND last_seq <= $3 AND hour >= $4 AND hour < $5
 		ORDER BY hour`
 	rows, err := db.Query(ctx, query, w.Topic, w.Producer, w.Seq, max(0, since.Unix()/3600), currentHour())
@@ -161,7 +161,7 @@ func scanChecksum(row pgx.CollectableRow) (HourlyChecksum, error) {
 func recordedChecksum(ctx context.Context, db postgres.Querier, w Watermark, hour int64) (HourlyChecksum, error) {
 	query := `
 		SELECT count(*), coalesce(sum(` + HashSQL("event_id") + `), 0)::text, coalesce(max(seq), 0)
-		FROM receipts
+		FROM consumed_events
 		WHERE topic = $1 AND producer = $2 AND event_id >= $3 AND event_id < $4`
 	low, high := HourIDs(hour)
 	c := HourlyChecksum{Hour: hour}

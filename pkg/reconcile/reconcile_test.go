@@ -85,7 +85,7 @@ func (f *fixture) wantRecords(n int) {
 	f.t.Helper()
 	testkit.Eventually(f.t, 30*time.Second, func() error {
 		var got int
-		if err := f.consumer.QueryRow(f.t.Context(), `SELECT count(DISTINCT seq) FROM receipts`).Scan(&got); err != nil {
+		if err := f.consumer.QueryRow(f.t.Context(), `SELECT count(DISTINCT seq) FROM consumed_events`).Scan(&got); err != nil {
 			return err
 		}
 		if got != n {
@@ -100,7 +100,7 @@ func (f *fixture) gaps(watermark int64) []reconcile.Gap {
 	f.t.Helper()
 	testkit.Eventually(f.t, 20*time.Second, func() error {
 		var got int64
-		if err := f.consumer.QueryRow(f.t.Context(), `SELECT coalesce(max(head), 0) FROM ledgers`).Scan(&got); err != nil {
+		if err := f.consumer.QueryRow(f.t.Context(), `SELECT coalesce(max(published_seq), 0) FROM published_watermarks`).Scan(&got); err != nil {
 			return err
 		}
 		if got < watermark {
@@ -230,9 +230,9 @@ func TestGaps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(`DELETE FROM receipts WHERE seq IN (2, 3, 10)`)
+	exec(`DELETE FROM consumed_events WHERE seq IN (2, 3, 10)`)
 	// An hour that is over, in which the producer published two events.
-	exec(`INSERT INTO ledger_hours VALUES ('audit-events', 'producer', 400000, 2, 12345, 5, true)`)
+	exec(`INSERT INTO hourly_checksums VALUES ('audit-events', 'producer', 400000, 2, 12345, 5, true)`)
 	var lines []string
 	for _, gap := range f.gaps(10) {
 		lines = append(lines, gap.String())
@@ -260,13 +260,13 @@ func TestHoursThatDiffer(t *testing.T) {
 		WITH moved AS (
 			UPDATE outbox SET event_id = overlay(event_id::text placing $1 from 1 for 13)::uuid, published_at = now() - interval '2 hours'
 			RETURNING topic, seq),
-		cleared AS (DELETE FROM outbox_tallies)
+		cleared AS (DELETE FROM outbox_hourly_checksums)
 		SELECT count(*) FROM moved`
 	var n int
 	if err := f.producer.QueryRow(t.Context(), published, low[:13]).Scan(&n); err != nil || n != 3 {
 		t.Fatal(n, err)
 	}
-	if _, err := f.producer.Exec(t.Context(), `INSERT INTO outbox_tallies VALUES ('audit-events', $1, 3, 12345, 3)`, twoHoursAgo); err != nil {
+	if _, err := f.producer.Exec(t.Context(), `INSERT INTO outbox_hourly_checksums VALUES ('audit-events', $1, 3, 12345, 3)`, twoHoursAgo); err != nil {
 		t.Fatal(err)
 	}
 	f.produce()

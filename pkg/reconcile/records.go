@@ -47,7 +47,7 @@ func (r *Records) Record(ctx context.Context, e event.Event) error {
 // event is delivered again, without effect.
 func (r *Records) write(ctx context.Context, events []event.Event) error {
 	const query = `
-		INSERT INTO receipts (topic, producer, seq, event_id)
+		INSERT INTO consumed_events (topic, producer, seq, event_id)
 		SELECT $1, producer, seq, event_id FROM unnest($2::text[], $3::bigint[], $4::uuid[]) AS r (producer, seq, event_id)
 		ON CONFLICT DO NOTHING`
 	producers, seqs, ids := make([]string, len(events)), make([]int64, len(events)), make([]string, len(events))

@@ -85,7 +85,7 @@ func (b *bench) publishWith(ctx context.Context, publisher message.Publisher, n,
 const relayed = 20_000
 
 // relay has the outbox's relay beside a loop that does no more than select, add
-// and mark: no numbers, no order, no tallies.
+// and mark: no numbers, no order, no checksums.
 func (b *bench) relay(ctx context.Context) error {
 	db, _, err := b.database(ctx, "bench_relay", outbox.Schema())
 	if err != nil {
@@ -105,7 +105,7 @@ func (b *bench) relay(ctx context.Context) error {
 }
 
 func (b *bench) relayRound(ctx context.Context, db *pgxpool.Pool, work func(context.Context, *pgxpool.Pool) error) (float64, error) {
-	if _, err := db.Exec(ctx, `TRUNCATE outbox, outbox_heads, outbox_tallies`); err != nil {
+	if _, err := db.Exec(ctx, `TRUNCATE outbox, outbox_sequences, outbox_hourly_checksums`); err != nil {
 		return 0, fmt.Errorf("empty outbox: %w", err)
 	}
 	box := outbox.New("bench")
