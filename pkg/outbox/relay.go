@@ -221,13 +221,10 @@ func claimRows(ctx context.Context, tx pgx.Tx, ids []int64) (claimed []row, err 
 	return claimed, nil
 }
 
-// mark does not wait for the disk: a mark that a crash of Postgres takes back
-// costs a second delivery, which consumers know how to take.
+// mark marks rows as published, in a transaction under markLazily.
 func mark(ctx context.Context, tx pgx.Tx, ids []int64) error {
-	batch := &pgx.Batch{}
-	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
-	batch.Queue(`UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`, ids)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+	const query = `UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`
+	if _, err := tx.Exec(ctx, query, ids); err != nil {
 		return fmt.Errorf("mark outbox rows: %w", err)
 	}
 	return nil
