@@ -14,7 +14,7 @@ func (r *Relay) listen(ctx context.Context, wake chan<- struct{}) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.log.DebugContext(ctx, "listening to the outbox again", "error", err.Error())
+		r.log.DebugContext(ctx, "outbox listener failed; reconnecting", "error", err.Error())
 		r.sleep(ctx, pollInterval)
 	}
 }

@@ -1,12 +1,12 @@
 // Package outbox carries events from a service's database to the streams. A
 // state change and its events commit together; a relay publishes what has
 // committed, and marks it only after Redis has answered. So an event can be
-// published twice, never lost, and never published for a change that was
+// published twice, but never lost, and never published for a change that was
 // rolled back.
 //
-// On each topic a producer's events are numbered without a gap, and events of
-// one subject are published in the order in which they were committed. What a
-// consumer never got, because the broker lost it, is published again.
+// On each topic a producer's events are numbered without a gap, and events of one
+// subject are published in the order in which they were committed. Events that the
+// broker lost are published again, see package reconcile.
 package outbox
 
 import (
@@ -53,11 +53,10 @@ func New(producer string) *Box {
 	return b
 }
 
-// notifyEvery keeps NOTIFY rare: transactions that have one commit one after the
-// other, each with a write to the disk of its own. A relay that was woken looks
-// again for longer than this, so it needs no call for what comes next. Only what
-// comes right after a transaction that had the call and was rolled back waits for
-// the poll.
+// notifyEvery keeps NOTIFY rare: transactions with a NOTIFY commit one after the
+// other, each with a disk write of its own. A relay keeps looking for rows for
+// longer than this after it was woken, so the next transactions need no NOTIFY.
+// Only an event that follows a NOTIFY which was rolled back waits for the poll.
 const notifyEvery = 20 * time.Millisecond
 
 // notify reports whether it is time to wake the relays.
@@ -106,7 +105,7 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 	return nil
 }
 
-// Refusals returns a web.Options.Refused that records who was refused what.
+// Refusals returns a web.Options.Refused that records each refused request.
 func (b *Box) Refusals(db *pgxpool.Pool, log *slog.Logger) func(context.Context, event.Payload) {
 	return func(ctx context.Context, refused event.Payload) {
 		// The record outlives a client that hangs up.
@@ -115,7 +114,7 @@ func (b *Box) Refusals(db *pgxpool.Pool, log *slog.Logger) func(context.Context,
 		e := event.New(ctx, time.Now(), event.OriginFrom(ctx).Actor.ID, refused)
 		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return b.Add(ctx, tx, e) })
 		if err != nil {
-			log.ErrorContext(ctx, "refused request not recorded", "event", e.Name, "error", err.Error())
+			log.ErrorContext(ctx, "record of refused request failed", "event", e.Name, "error", err.Error())
 		}
 	}
 }

@@ -146,7 +146,7 @@ func TestSeveralRelays(t *testing.T) {
 			return err
 		}
 		if left > 0 {
-			return fmt.Errorf("%d rows wait", left)
+			return fmt.Errorf("%d rows are unpublished", left)
 		}
 		return nil
 	})

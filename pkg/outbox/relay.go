@@ -18,27 +18,27 @@ import (
 	"github.com/headgate/headgate/pkg/reconcile"
 )
 
-// Relay publishes what the outbox holds. Several relays may work on one
-// database at once.
+// Relay publishes the rows of the outbox. Several relays may work on one database
+// at once.
 type Relay struct {
-	db        *pgxpool.Pool
-	publisher message.Publisher
-	log       *slog.Logger
-	published prometheus.Counter
-	unsent    prometheus.Gauge
+	db          *pgxpool.Pool
+	publisher   message.Publisher
+	log         *slog.Logger
+	published   prometheus.Counter
+	unpublished prometheus.Gauge
 }
 
 const (
 	batchSize    = 500
-	pollInterval = time.Second // a safety net: NOTIFY is the way it learns of rows
+	pollInterval = time.Second // in case a NOTIFY was lost
 	behindPause  = 5 * time.Millisecond
-	// After rows were found, more are looked for without a call.
+	// After it has published rows, a relay looks for more without a NOTIFY.
 	linger       = 3 * notifyEvery
 	lingerPause  = notifyEvery
 	stepTimeout  = 10 * time.Second
 	longestPause = 5 * time.Second
-	sweepEvery   = 10 * time.Minute
-	sweepBatch   = 10_000
+	purgeEvery   = 10 * time.Minute
+	purgeBatch   = 10_000
 )
 
 // NewRelay returns a relay that publishes through publisher, which must
@@ -49,13 +49,13 @@ func NewRelay(db *pgxpool.Pool, publisher message.Publisher, log *slog.Logger, r
 		publisher: publisher,
 		log:       log,
 		published: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "headgate_outbox_published_total", Help: "Outbox rows that the broker has taken.",
+			Name: "headgate_outbox_published_total", Help: "Outbox rows published to a stream.",
 		}),
-		unsent: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "headgate_outbox_unpublished", Help: "Outbox rows that wait to be published, sampled every 10 minutes and at every failure.",
+		unpublished: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "headgate_outbox_unpublished", Help: "Outbox rows not yet published, sampled every 10 minutes and after each failure.",
 		}),
 	}
-	reg.MustRegister(r.published, r.unsent)
+	reg.MustRegister(r.published, r.unpublished)
 	return r
 }
 
@@ -69,8 +69,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	}()
 	defer func() { <-listening }()
 
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
+	purge := time.NewTicker(purgeEvery)
+	defer purge.Stop()
 	poll := time.NewTimer(pollInterval)
 	defer poll.Stop()
 	var found time.Time
@@ -82,7 +82,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			pause = min(max(2*pause, 100*time.Millisecond), longestPause)
-			r.log.WarnContext(ctx, "events wait in the outbox", "error", err.Error(), "retry_in_ms", pause.Milliseconds())
+			r.log.WarnContext(ctx, "publish failed; retrying", "error", err.Error(), "next_in_ms", pause.Milliseconds())
 			r.count(ctx)
 			r.sleep(ctx, pause)
 			continue
@@ -90,7 +90,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause = 0
 			continue
 		case done.behind > 0:
-			// Another relay has earlier rows of the same subjects in hand.
+			// Another relay has locked earlier rows of the same subjects.
 			r.sleep(ctx, behindPause)
 			continue
 		}
@@ -108,8 +108,8 @@ func (r *Relay) Run(ctx context.Context) error {
 			return nil
 		case <-wake:
 		case <-poll.C:
-		case <-sweep.C:
-			r.sweep(ctx)
+		case <-purge.C:
+			r.purge(ctx)
 		}
 	}
 }
@@ -123,10 +123,10 @@ func (r *Relay) sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// claim takes the prepared rows that no other relay took meanwhile. A row is
-// behind if an earlier one of its subject is in another relay's hands: published
-// now, it could overtake that. While the rows are all that there is up to the
-// last of them, which a count tells, none can be.
+// claim locks the numbered rows that no other relay has locked meanwhile. A row is
+// behind if another relay has locked an earlier one of its subject: published now,
+// it could overtake that. A count shows when these rows are all that there are up
+// to the last of them; then none is behind.
 const claim = `
 	WITH claimed AS (
 		SELECT id, event_id, topic, name, subject, seq, payload
@@ -153,15 +153,15 @@ type row struct {
 	behind  bool
 }
 
-// progress is what a step has done, in rows.
+// progress counts the rows of a step.
 type progress struct{ claimed, published, behind int }
 
-// step publishes one batch. The rows stay locked while the broker is asked and
+// step publishes one batch. The rows stay locked while the broker is called and
 // are marked only after it has answered.
 func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	ids, err := r.prepare(ctx)
+	ids, err := r.numberOldest(ctx)
 	if err != nil || len(ids) == 0 {
 		return progress{}, err
 	}
@@ -185,8 +185,8 @@ func (r *Relay) step(ctx context.Context) (done progress, err error) {
 			return publishErr
 		}
 		if publishErr != nil {
-			r.log.WarnContext(ctx, "some events wait in the outbox", "error", publishErr.Error())
-			done = progress{} // Wait for the poll instead of trying again at once.
+			r.log.WarnContext(ctx, "publish failed for some topics; retrying", "error", publishErr.Error())
+			done = progress{} // Wait for the poll instead of retrying at once.
 		}
 		return mark(ctx, tx, sent)
 	})
@@ -197,15 +197,16 @@ func (r *Relay) step(ctx context.Context) (done progress, err error) {
 	return done, nil
 }
 
-// markLazily has nobody wait for the disk to keep that rows were published: if a
-// crash of Postgres forgets it, they are published again, under the same ids and
-// numbers, which did wait.
-const markLazily = `SELECT set_config('synchronous_commit', 'off', true)`
+// asyncCommit lets the transaction that marks rows as published commit without
+// waiting for the disk. If a crash of Postgres loses the marks, the rows are
+// published again under the same ids and sequence numbers, and consumers ignore
+// what they have already handled.
+const asyncCommit = `SELECT set_config('synchronous_commit', 'off', true)`
 
 func claimRows(ctx context.Context, tx pgx.Tx, ids []int64) (claimed []row, err error) {
 	batch := &pgx.Batch{}
-	batch.Queue(plan)
-	batch.Queue(markLazily)
+	batch.Queue(useIndexes)
+	batch.Queue(asyncCommit)
 	batch.Queue(claim, ids).Query(func(rows pgx.Rows) error {
 		claimed, err = pgx.CollectRows(rows, func(found pgx.CollectableRow) (row, error) {
 			var b row
@@ -221,7 +222,7 @@ func claimRows(ctx context.Context, tx pgx.Tx, ids []int64) (claimed []row, err 
 	return claimed, nil
 }
 
-// mark marks rows as published, in a transaction under markLazily.
+// mark marks rows as published, in a transaction under asyncCommit.
 func mark(ctx context.Context, tx pgx.Tx, ids []int64) error {
 	const query = `UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`
 	if _, err := tx.Exec(ctx, query, ids); err != nil {
@@ -230,8 +231,8 @@ func mark(ctx context.Context, tx pgx.Tx, ids []int64) error {
 	return nil
 }
 
-// publish returns the ids of the rows that the broker has taken. One topic that
-// fails does not hold up the others.
+// publish returns the ids of the rows that the broker has accepted. A topic that
+// fails does not delay the others.
 func (r *Relay) publish(ctx context.Context, topics map[string][]row) (done []int64, err error) {
 	var faults []error
 	for topic, rows := range topics {
@@ -252,7 +253,7 @@ func (r *Relay) publish(ctx context.Context, topics map[string][]row) (done []in
 }
 
 // numbered returns the payload, a JSON object that is never empty, with the
-// event's number as its first member.
+// event's sequence number as its first member.
 func numbered(b row) []byte {
 	const member = `{"producerSeq":`
 	out := make([]byte, 0, len(member)+20+len(b.payload))
@@ -260,9 +261,9 @@ func numbered(b row) []byte {
 	return append(append(out, ','), b.payload[1:]...)
 }
 
-// sweep deletes rows that were published so long ago that no consumer can need
-// them again.
-func (r *Relay) sweep(ctx context.Context) {
+// purge deletes rows that were published longer ago than consumers may request
+// them, and their hourly checksums.
+func (r *Relay) purge(ctx context.Context) {
 	const query = `
 		DELETE FROM outbox
 		WHERE id IN (
@@ -271,18 +272,18 @@ func (r *Relay) sweep(ctx context.Context) {
 			ORDER BY published_at
 			LIMIT $2)`
 	for {
-		tag, err := r.db.Exec(ctx, query, reconcile.OutboxRetention, sweepBatch)
+		tag, err := r.db.Exec(ctx, query, reconcile.OutboxRetention, purgeBatch)
 		if err != nil {
-			r.log.WarnContext(ctx, "old outbox rows not deleted", "error", err.Error())
+			r.log.WarnContext(ctx, "outbox purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
 			break
 		}
-		if tag.RowsAffected() < sweepBatch {
+		if tag.RowsAffected() < purgeBatch {
 			break
 		}
 	}
-	const tallies = `DELETE FROM outbox_hourly_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
-	if _, err := r.db.Exec(ctx, tallies, reconcile.OutboxRetention); err != nil {
-		r.log.WarnContext(ctx, "old tallies not deleted", "error", err.Error())
+	const checksums = `DELETE FROM outbox_hourly_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
+	if _, err := r.db.Exec(ctx, checksums, reconcile.OutboxRetention); err != nil {
+		r.log.WarnContext(ctx, "hourly checksum purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
 	}
 	r.count(ctx)
 }
@@ -290,6 +291,6 @@ func (r *Relay) sweep(ctx context.Context) {
 func (r *Relay) count(ctx context.Context) {
 	var n int64
 	if err := r.db.QueryRow(ctx, `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&n); err == nil {
-		r.unsent.Set(float64(n))
+		r.unpublished.Set(float64(n))
 	}
 }
