@@ -223,46 +223,6 @@ func TestDeletedWhilePending(t *testing.T) {
 	}
 }
 
-// TestCaughtUp: the time follows what the group has acknowledged.
-func TestCaughtUp(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, testkit.Redis(t))
-	topic := string(event.Audit)
-	caughtUp := func() time.Time {
-		at, err := bus.CaughtUp(t.Context(), f.client, topic, "test")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return at
-	}
-	if at := caughtUp(); !at.IsZero() {
-		t.Errorf("without a stream = %s", at)
-	}
-	before := time.Now().Add(-time.Second)
-	f.publish(newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedIn{}))
-	added := time.Now()
-	if err := f.client.XGroupCreate(t.Context(), topic, "test", "0").Err(); err != nil {
-		t.Fatal(err)
-	}
-	if at := caughtUp(); at.After(before) {
-		t.Errorf("before anything was read = %s", at)
-	}
-	f.readAs("c", ">")
-	if at := caughtUp(); at.Before(before) || at.After(added) {
-		t.Errorf("with two pending = %s, want the time of the first", at)
-	}
-	entries, err := f.client.XRange(t.Context(), topic, "-", "+").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.client.XAck(t.Context(), topic, "test", entries[0].ID, entries[1].ID).Err(); err != nil {
-		t.Fatal(err)
-	}
-	if at := caughtUp(); at.Before(added.Add(-time.Second)) {
-		t.Errorf("with all acknowledged = %s, want now", at)
-	}
-}
-
 // TestUnknownVersion is REL-29: an event of an unknown version becomes a dead letter
 // and is not dropped.
 func TestUnknownVersion(t *testing.T) {

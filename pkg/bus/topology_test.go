@@ -19,6 +19,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/testkit/localserver"
@@ -116,7 +117,7 @@ func TestCluster(t *testing.T) {
 		f.wantSeen(m)
 	}
 	f.wantNothingPending()
-	if _, err := bus.CaughtUp(t.Context(), client, string(event.Audit), "test"); err != nil {
+	if _, err := reconcile.CaughtUp(t.Context(), client, event.Audit, "test"); err != nil {
 		t.Error(err)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 )
 
@@ -78,7 +77,7 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 	defer cancel()
 	// The position is read before the records: an event that arrives in between is
 	// then not taken for lost.
-	caughtUp, err := bus.CaughtUp(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
+	caughtUp, err := CaughtUp(ctx, c.cfg.Redis, c.cfg.Topic, c.cfg.Group)
 	if err != nil {
 		return err
 	}
