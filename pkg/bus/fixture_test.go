@@ -111,9 +111,9 @@ func (f *fixture) wantSeen(messages ...*message.Message) {
 	})
 }
 
-func (f *fixture) wantLetters(n int) []deadletter.Letter {
+func (f *fixture) wantLetters(n int) []deadletter.DeadLetter {
 	f.t.Helper()
-	var letters []deadletter.Letter
+	var letters []deadletter.DeadLetter
 	testkit.Eventually(f.t, 15*time.Second, func() (err error) {
 		letters, err = f.letters.List(f.t.Context(), deadletter.Filter{}, "", 100)
 		if err == nil && len(letters) != n {

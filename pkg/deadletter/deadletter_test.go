@@ -72,7 +72,7 @@ func TestLettersAreReadable(t *testing.T) {
 		}
 	}
 	var list struct {
-		Data []deadletter.Letter
+		Data []deadletter.DeadLetter
 		Meta web.Meta
 	}
 	get := func(path, role string, out any) int {

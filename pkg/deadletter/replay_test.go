@@ -118,9 +118,9 @@ func (c *consumer) do(method, path, body string) reply {
 	return r
 }
 
-func (c *consumer) letters(status string, n int) []deadletter.Letter {
+func (c *consumer) letters(status string, n int) []deadletter.DeadLetter {
 	c.t.Helper()
-	var letters []deadletter.Letter
+	var letters []deadletter.DeadLetter
 	testkit.Eventually(c.t, 20*time.Second, func() error {
 		letters = nil
 		if err := json.Unmarshal(c.do(http.MethodGet, "?status="+status, "").Data, &letters); err != nil {

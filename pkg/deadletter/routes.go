@@ -32,7 +32,7 @@ func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.SendPage(w, page, letters, func(l Letter) string { return l.ID })
+	return web.SendPage(w, page, letters, func(l DeadLetter) string { return l.ID })
 }
 
 func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {

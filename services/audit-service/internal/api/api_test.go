@@ -178,7 +178,7 @@ func TestWhatCannotBeRecordedIsADeadLetter(t *testing.T) {
 	s.publish(newEvent("subject", event.Origin{}, event.UserLoggedIn{}))
 	s.wantRecords(1)
 	testkit.Eventually(t, 10*time.Second, func() error {
-		var letters []deadletter.Letter
+		var letters []deadletter.DeadLetter
 		a := s.get("/dead-letters", admin)
 		if err := json.Unmarshal(a.Data, &letters); err != nil || len(letters) != 2 {
 			return fmt.Errorf("dead letters = %d %s, %w", a.status, a.Data, err)

@@ -299,7 +299,7 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 	}
 	project()
 	testkit.Eventually(t, 10*time.Second, func() error {
-		var letters []deadletter.Letter
+		var letters []deadletter.DeadLetter
 		if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &letters); err != nil || len(letters) != 1 {
 			return errors.Join(fmt.Errorf("dead letters = %+v", letters), err)
 		}

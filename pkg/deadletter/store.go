@@ -1,6 +1,3 @@
-// Package deadletter keeps the messages that a consumer could not handle in the
-// service's own database, where an operator can read them: durable, queryable,
-// and there when Redis is full.
 package deadletter
 
 import (
