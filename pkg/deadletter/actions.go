@@ -16,7 +16,7 @@ import (
 // What an operator may be told.
 var (
 	ErrClosed = problem.New(problem.Conflict, "dead_letter_closed", "This dead letter was replayed or discarded before.")
-	ErrRaw    = problem.New(problem.Conflict, "dead_letter_not_replayable", "This dead letter is no event, so it cannot be handled again.")
+	ErrNotReplayable    = problem.New(problem.Conflict, "dead_letter_not_replayable", "This dead letter is no event, so it cannot be handled again.")
 )
 
 const (
@@ -24,63 +24,75 @@ const (
 	noteLimit   = 500
 )
 
-// closed is a letter that has just been closed, as its event tells of it.
-type closed struct {
+// subject is the dead letter that an action changed, as its event names it.
+type subject struct {
 	id, stream    string
 	eventID, name *string
 }
 
-func scanClosed(row pgx.CollectableRow) (closed, error) {
-	var c closed
-	err := row.Scan(&c.id, &c.stream, &c.eventID, &c.name)
-	return c, err
+func scanSubject(row pgx.CollectableRow) (subject, error) {
+	var l subject
+	err := row.Scan(&l.id, &l.stream, &l.eventID, &l.name)
+	return l, err
 }
 
 // Replay has the letter's event handled again by its consumer, soon. The event
 // keeps its id, so it cannot act twice; if it fails again, the letter is open
-// again. It fails with ErrNotFound, ErrClosed or ErrRaw.
+// again. It fails with ErrNotFound, ErrClosed or ErrNotReplayable.
 func (s *Store) Replay(ctx context.Context, id string) error {
 	const query = `
 		UPDATE dead_letters SET status = 'replayed', replay_due = @at, closed_at = @at, closed_by = @by
 		WHERE id = @id AND status = 'open' AND event_id IS NOT NULL
 		RETURNING id::text, stream, event_id::text, type`
-	n, err := s.close(ctx, query, pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx)}, replayed)
-	if err == nil && n == 0 {
-		err = s.whyNot(ctx, id)
+	args := pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx)}
+	changed, err := s.change(ctx, query, args, replayEvent)
+	if err == nil && changed == 0 {
+		err = s.refusal(ctx, id)
 	}
 	return err
 }
 
-// Outcome says how many letters a replay by filter chose, and how many of them
-// it replayed.
+// Outcome counts the dead letters of a replay by filter.
 type Outcome struct {
-	Matched  int `json:"matched"`
-	Replayed int `json:"replayed"`
+	// Matched is how many open dead letters the filter selects that can be replayed.
+	Matched int `json:"matched"`
+	// Requested is how many of them are to be replayed now; the API calls it replayed.
+	Requested int `json:"replayed"`
 }
 
-// ReplayMany replays the oldest of the open letters that filter chooses, at most
-// limit; none in a dry run. Filter.Status is of no effect.
-func (s *Store) ReplayMany(ctx context.Context, filter Filter, limit int, dryRun bool) (Outcome, error) {
-	const chosen = `status = 'open' AND event_id IS NOT NULL
-		AND (@type = '' OR type = @type)
-		AND (@reason = '' OR strpos(reason, @reason) > 0)`
+// replayable selects the open dead letters of a filter that have an event.
+const replayable = `status = 'open' AND event_id IS NOT NULL
+	AND (@type = '' OR type = @type)
+	AND (@reason = '' OR strpos(reason, @reason) > 0)`
+
+// ReplayMatching requests the replay of the oldest of the open dead letters that
+// filter selects, at most limit of them. It ignores Filter.Status.
+func (s *Store) ReplayMatching(ctx context.Context, filter Filter, limit int) (Outcome, error) {
+	const query = `
+		UPDATE dead_letters SET status = 'replayed', replay_due = @at, closed_at = @at, closed_by = @by
+		WHERE id IN (SELECT id FROM dead_letters WHERE ` + replayable + ` ORDER BY id LIMIT @limit FOR UPDATE)
+		RETURNING id::text, stream, event_id::text, type`
+	outcome, err := s.PreviewReplay(ctx, filter, limit)
+	if err != nil || outcome.Matched == 0 {
+		return outcome, err
+	}
+	args := pgx.StrictNamedArgs{"type": filter.Type, "reason": filter.Reason, "limit": limit, "at": s.now(), "by": actor(ctx)}
+	outcome.Requested, err = s.change(ctx, query, args, replayEvent)
+	return outcome, err
+}
+
+// PreviewReplay returns what ReplayMatching would count, and changes nothing.
+func (s *Store) PreviewReplay(ctx context.Context, filter Filter, limit int) (Outcome, error) {
+	const query = `SELECT count(*) FROM dead_letters WHERE ` + replayable
 	if limit < 1 || limit > replayLimit {
 		return Outcome{}, problem.Validation(problem.Field{Field: "max", Code: "out_of_range", Message: "Say how many at most, from 1 to 1000."})
 	}
-	args := pgx.NamedArgs{"type": filter.Type, "reason": filter.Reason, "limit": limit, "at": s.now(), "by": actor(ctx)}
-	var done Outcome
-	if err := s.db.QueryRow(ctx, `SELECT count(*) FROM dead_letters WHERE `+chosen, args).Scan(&done.Matched); err != nil {
+	var outcome Outcome
+	args := pgx.StrictNamedArgs{"type": filter.Type, "reason": filter.Reason}
+	if err := s.db.QueryRow(ctx, query, args).Scan(&outcome.Matched); err != nil {
 		return Outcome{}, fmt.Errorf("count dead letters: %w", err)
 	}
-	if dryRun || done.Matched == 0 {
-		return done, nil
-	}
-	var err error
-	done.Replayed, err = s.close(ctx, `
-		UPDATE dead_letters SET status = 'replayed', replay_due = @at, closed_at = @at, closed_by = @by
-		WHERE id IN (SELECT id FROM dead_letters WHERE `+chosen+` ORDER BY id LIMIT @limit FOR UPDATE)
-		RETURNING id::text, stream, event_id::text, type`, args, replayed)
-	return done, err
+	return outcome, nil
 }
 
 // Discard gives a letter up, for a reason that stays on record.
@@ -93,46 +105,47 @@ func (s *Store) Discard(ctx context.Context, id, reason string) error {
 	if reason == "" || utf8.RuneCountInString(reason) > noteLimit {
 		return problem.Validation(problem.Field{Field: "reason", Code: "invalid_length", Message: "Say why, in 1 to 500 characters."})
 	}
-	n, err := s.close(ctx, query, pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx), "note": reason}, func(c closed) event.Payload {
-		return event.DeadLetterDiscarded{EventID: value(c.eventID), Type: value(c.name), Stream: c.stream, Reason: reason}
+	args := pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx), "note": reason}
+	changed, err := s.change(ctx, query, args, func(l subject) event.Payload {
+		return event.DeadLetterDiscarded{EventID: value(l.eventID), Type: value(l.name), Stream: l.stream, Reason: reason}
 	})
-	if err == nil && n == 0 {
-		err = s.whyNot(ctx, id)
+	if err == nil && changed == 0 {
+		err = s.refusal(ctx, id)
 	}
 	return err
 }
 
-func replayed(c closed) event.Payload {
-	return event.DeadLetterReplayed{EventID: value(c.eventID), Type: value(c.name), Stream: c.stream}
+func replayEvent(l subject) event.Payload {
+	return event.DeadLetterReplayed{EventID: value(l.eventID), Type: value(l.name), Stream: l.stream}
 }
 
-// close runs the update and writes an event for each letter that it closed, in
-// one transaction, and returns how many those were.
-func (s *Store) close(ctx context.Context, query string, args any, tell func(closed) event.Payload) (n int, err error) {
+// change runs the update and writes an event for each dead letter that it
+// returns, in one transaction. It returns how many those are.
+func (s *Store) change(ctx context.Context, update string, args any, payload func(subject) event.Payload) (n int, err error) {
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, query, args)
+		rows, err := tx.Query(ctx, update, args)
 		if err != nil {
 			return err
 		}
-		letters, err := pgx.CollectRows(rows, scanClosed)
+		letters, err := pgx.CollectRows(rows, scanSubject)
 		if err != nil {
 			return err
 		}
 		events := make([]event.Event, len(letters))
-		for i, c := range letters {
-			events[i] = event.New(ctx, s.now(), c.id, tell(c))
+		for i, l := range letters {
+			events[i] = event.New(ctx, s.now(), l.id, payload(l))
 		}
 		n = len(letters)
 		return s.box.Add(ctx, tx, events...)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("close dead letters: %w", err)
+		return 0, fmt.Errorf("change dead letters: %w", err)
 	}
 	return n, nil
 }
 
-// whyNot says why nothing was done with a letter.
-func (s *Store) whyNot(ctx context.Context, id string) error {
+// refusal returns why an action did not change a dead letter.
+func (s *Store) refusal(ctx context.Context, id string) error {
 	var status string
 	err := s.db.QueryRow(ctx, `SELECT status FROM dead_letters WHERE id = $1`, id).Scan(&status)
 	switch {
@@ -143,7 +156,7 @@ func (s *Store) whyNot(ctx context.Context, id string) error {
 	case status != Open:
 		return ErrClosed
 	}
-	return ErrRaw
+	return ErrNotReplayable
 }
 
 // actor names who acts, for the record.

@@ -141,11 +141,15 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 		_, err := fmt.Fprintln(os.Stdout, "replayed", id)
 		return err
 	}
-	done, err := s.ReplayMany(ctx, filter, *limit, *dryRun)
+	replay := s.ReplayMatching
+	if *dryRun {
+		replay = s.PreviewReplay
+	}
+	outcome, err := replay(ctx, filter, *limit)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replayed\n", done.Matched, done.Replayed)
+	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replayed\n", outcome.Matched, outcome.Requested)
 	return err
 }
 

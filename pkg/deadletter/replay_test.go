@@ -240,8 +240,8 @@ func TestReplayByFilter(t *testing.T) {
 	replay(`{"reason":"no such reason","max":100}`, deadletter.Outcome{})
 	c.letters(deadletter.Open, 8)
 	c.repair(nil)
-	replay(`{"type":"user.verification_requested.v1","reason":"malformed","max":3}`, deadletter.Outcome{Matched: 7, Replayed: 3})
-	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Replayed: 4})
+	replay(`{"type":"user.verification_requested.v1","reason":"malformed","max":3}`, deadletter.Outcome{Matched: 7, Requested: 3})
+	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Requested: 4})
 	c.wantHandled(ids...)
 	c.letters(deadletter.Open, 1) // the junk
 	if n := c.audited("dead_letter.replayed.v1"); n != 7 {

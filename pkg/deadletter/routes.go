@@ -13,7 +13,7 @@ import (
 func (s *Store) Routes(prefix string) []web.Route {
 	return []web.Route{
 		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
-		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly, Handler: s.handleReplayMany},
+		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly, Handler: s.handleReplayMatching},
 		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
 		{Method: http.MethodPost, Path: prefix + "/dead-letters/{id}/replay", Access: web.AdminOnly, Handler: s.handleReplay},
 		{Method: http.MethodDelete, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleDiscard},
@@ -63,7 +63,7 @@ func (s *Store) handleReplay(w http.ResponseWriter, r *http.Request) error {
 	return s.sendLetter(w, r, idOf(r))
 }
 
-func (s *Store) handleReplayMany(w http.ResponseWriter, r *http.Request) error {
+func (s *Store) handleReplayMatching(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
 		Type   string `json:"type"`
 		Reason string `json:"reason"`
@@ -73,11 +73,15 @@ func (s *Store) handleReplayMany(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := s.ReplayMany(r.Context(), Filter{Type: text(in.Type), Reason: text(in.Reason)}, in.Max, in.DryRun)
+	replay := s.ReplayMatching
+	if in.DryRun {
+		replay = s.PreviewReplay
+	}
+	outcome, err := replay(r.Context(), Filter{Type: text(in.Type), Reason: text(in.Reason)}, in.Max)
 	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, done)
+	return web.OK(w, http.StatusOK, outcome)
 }
 
 func (s *Store) handleDiscard(w http.ResponseWriter, r *http.Request) error {
