@@ -13,11 +13,16 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// What an operator may be told.
+// The conflicts that an action can meet. ErrClosed stands for every dead letter
+// that is not open; its message depends on the state.
 var (
-	ErrClosed = problem.New(problem.Conflict, "dead_letter_closed", "This dead letter was replayed or discarded before.")
-	ErrNotReplayable    = problem.New(problem.Conflict, "dead_letter_not_replayable", "This dead letter is no event, so it cannot be handled again.")
+	ErrClosed        = errClosed("This dead letter is not open.")
+	ErrNotReplayable = problem.New(problem.Conflict, "dead_letter_not_replayable", "This dead letter is no event, so it cannot be handled again.")
 )
+
+func errClosed(message string) *problem.Problem {
+	return problem.New(problem.Conflict, "dead_letter_closed", message)
+}
 
 const (
 	replayLimit = 1000
@@ -36,12 +41,13 @@ func scanSubject(row pgx.CollectableRow) (subject, error) {
 	return l, err
 }
 
-// Replay has the letter's event handled again by its consumer, soon. The event
-// keeps its id, so it cannot act twice; if it fails again, the letter is open
-// again. It fails with ErrNotFound, ErrClosed or ErrNotReplayable.
+// Replay requests that the consumer handles the dead letter's event again. The
+// dead letter is replaying until then: replayed if the handler succeeds, open
+// again if it fails. The event keeps its id, so it cannot act twice. The error is
+// ErrNotFound, ErrClosed or ErrNotReplayable.
 func (s *Store) Replay(ctx context.Context, id string) error {
 	const query = `
-		UPDATE dead_letters SET status = 'replayed', replay_due = @at, closed_at = @at, closed_by = @by
+		UPDATE dead_letters SET status = 'replaying', replay_due = @at, closed_by = @by
 		WHERE id = @id AND status = 'open' AND event_id IS NOT NULL
 		RETURNING id::text, stream, event_id::text, type`
 	args := pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx)}
@@ -69,7 +75,7 @@ const replayable = `status = 'open' AND event_id IS NOT NULL
 // filter selects, at most limit of them. It ignores Filter.Status.
 func (s *Store) ReplayMatching(ctx context.Context, filter Filter, limit int) (Outcome, error) {
 	const query = `
-		UPDATE dead_letters SET status = 'replayed', replay_due = @at, closed_at = @at, closed_by = @by
+		UPDATE dead_letters SET status = 'replaying', replay_due = @at, closed_by = @by
 		WHERE id IN (SELECT id FROM dead_letters WHERE ` + replayable + ` ORDER BY id LIMIT @limit FOR UPDATE)
 		RETURNING id::text, stream, event_id::text, type`
 	outcome, err := s.PreviewReplay(ctx, filter, limit)
@@ -153,10 +159,18 @@ func (s *Store) refusal(ctx context.Context, id string) error {
 		return ErrNotFound
 	case err != nil:
 		return fmt.Errorf("get dead letter: %w", err)
-	case status != Open:
-		return ErrClosed
 	}
-	return ErrNotReplayable
+	switch status {
+	case Open:
+		return ErrNotReplayable
+	case Replaying:
+		return errClosed("This dead letter is being replayed. Wait for the result.")
+	case Replayed:
+		return errClosed("This dead letter was already replayed.")
+	case Discarded:
+		return errClosed("This dead letter was already discarded.")
+	}
+	return ErrClosed
 }
 
 // actor names who acts, for the record.

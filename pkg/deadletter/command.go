@@ -28,7 +28,7 @@ type Config interface {
 }
 
 // Commands returns what an operator can do from the command line of a service:
-// the same as over HTTP. What was replayed is handled by the running service.
+// the same as over HTTP. The running service carries out replays.
 func Commands[C Config](producer string) []service.Command[C] {
 	run := func(action func(context.Context, *Store, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
@@ -42,7 +42,7 @@ func Commands[C Config](producer string) []service.Command[C] {
 		}
 	}
 	return []service.Command[C]{
-		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replayed|discarded] [-max N]", Run: run(listCommand)},
+		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replaying|replayed|discarded] [-max N]", Run: run(listCommand)},
 		{Name: "dead-letters show", Usage: "show a dead letter ID with its attempts and payload", Run: run(showCommand)},
 		{Name: "dead-letters replay", Usage: "replay ID, or [-type T] [-reason R] -max N [-dry-run]", Run: run(replayCommand)},
 		{Name: "dead-letters discard", Usage: "discard ID -reason R", Run: run(discardCommand)},
@@ -138,7 +138,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 		if err := s.Replay(ctx, id); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(os.Stdout, "replayed", id)
+		_, err := fmt.Fprintln(os.Stdout, "replay requested", id)
 		return err
 	}
 	replay := s.ReplayMatching
@@ -149,7 +149,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replayed\n", outcome.Matched, outcome.Requested)
+	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replays requested\n", outcome.Matched, outcome.Requested)
 	return err
 }
 

@@ -24,11 +24,12 @@ type DeadLetter struct {
 	Status        string    `json:"status"`
 }
 
-// The states of a letter.
+// The states of a dead letter.
 const (
-	Open      = "open"
-	Replayed  = "replayed"
-	Discarded = "discarded"
+	Open      = "open"      // waits for an operator
+	Replaying = "replaying" // a replay was requested and has no result yet
+	Replayed  = "replayed"  // a replay succeeded
+	Discarded = "discarded" // an operator discarded it
 )
 
 // Detail is a dead letter with what it holds. Payload is the event with its
@@ -36,9 +37,9 @@ const (
 type Detail struct {
 	DeadLetter
 	EntryID  string        `json:"entryId"`
-	ClosedAt *time.Time    `json:"closedAt,omitempty"`
-	ClosedBy string        `json:"closedBy,omitempty"`
-	Note     string        `json:"note,omitempty"` // why it was discarded
+	ClosedAt *time.Time    `json:"closedAt,omitempty"` // when it was replayed or discarded
+	ClosedBy string        `json:"closedBy,omitempty"` // who requested the replay or discarded it
+	Note     string        `json:"note,omitempty"`     // why it was discarded
 	Errors   []bus.Attempt `json:"errors"`
 	Payload  any           `json:"payload"`
 }

@@ -14,8 +14,8 @@ import (
 
 // Metadata of a replayed message.
 const (
-	letterKey = "headgate_letter"
-	leaseKey  = "headgate_lease" // until when this instance has it
+	idKey    = "headgate_letter"
+	leaseKey = "headgate_lease" // until when this instance has it
 )
 
 const (
@@ -57,7 +57,7 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 		}
 		m := message.NewMessage(messageID, payload)
 		m.Metadata = metadata
-		m.Metadata.Set(letterKey, id)
+		m.Metadata.Set(idKey, id)
 		m.Metadata.Set(leaseKey, until.Format(time.RFC3339Nano))
 		m.Metadata.Set(bus.TopicKey, stream)
 		m.Metadata.Set(bus.EntryKey, entry)
@@ -69,25 +69,28 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 	return letters, nil
 }
 
-// completeReplay ends the lease of a letter whose replay was acknowledged: the
-// event was handled, or the letter is open again.
+// completeReplay marks the dead letter of an acknowledged message as replayed, if
+// it is still replaying under the message's lease: a failure was recorded before
+// the acknowledgement and ended it.
 func (s *Store) completeReplay(ctx context.Context, m *message.Message) error {
-	return s.endLease(ctx, m, nil)
+	const query = `
+		UPDATE dead_letters SET status = 'replayed', replay_due = NULL, closed_at = @now
+		WHERE id = @id AND replay_due = @lease`
+	return s.endLease(ctx, m, query)
 }
 
-// releaseReplay makes a letter due again at once.
+// releaseReplay makes the replay of a message due again at once.
 func (s *Store) releaseReplay(ctx context.Context, m *message.Message) error {
-	return s.endLease(ctx, m, new(s.now()))
+	const query = `UPDATE dead_letters SET replay_due = @now WHERE id = @id AND replay_due = @lease`
+	return s.endLease(ctx, m, query)
 }
 
-func (s *Store) endLease(ctx context.Context, m *message.Message, due *time.Time) error {
-	// The lease tells this replay from one that was asked for since.
-	const query = `UPDATE dead_letters SET replay_due = $3 WHERE id = $1 AND replay_due = $2::timestamptz`
+func (s *Store) endLease(ctx context.Context, m *message.Message, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	letter := m.Metadata.Get(letterKey)
-	if _, err := s.db.Exec(ctx, query, letter, m.Metadata.Get(leaseKey), due); err != nil {
-		return fmt.Errorf("end the lease of dead letter %s: %w", letter, err)
+	id := m.Metadata.Get(idKey)
+	if _, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": id, "lease": m.Metadata.Get(leaseKey), "now": s.now()}); err != nil {
+		return fmt.Errorf("end replay of dead letter %s: %w", id, err)
 	}
 	return nil
 }

@@ -50,19 +50,19 @@ const insert = `
 		attempts, payload, metadata, first_failed_at, last_failed_at)
 	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @stream, @entry_id, @reason, @class,
 		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
-	ON CONFLICT (stream, message_id) WHERE status = 'open' DO UPDATE
+	ON CONFLICT (stream, message_id) WHERE status IN ('open', 'replaying') DO UPDATE
 	SET reason = excluded.reason, class = excluded.class, attempts = dead_letters.attempts || excluded.attempts,
 		last_failed_at = excluded.last_failed_at`
 
-// reopen opens a letter again whose replay failed, unless the same message has
-// got another open letter meanwhile.
-const reopen = `
-	UPDATE dead_letters d
-	SET status = 'open', replay_due = NULL, closed_at = NULL, closed_by = '',
-		reason = @reason, class = @class, attempts = attempts || @attempts, last_failed_at = @last_failed_at
-	WHERE id = @letter AND NOT EXISTS (
-		SELECT FROM dead_letters other
-		WHERE other.stream = d.stream AND other.message_id = d.message_id AND other.status = 'open' AND other.id <> d.id)`
+// recordFailure records the failed attempts of a replay. The dead letter is open
+// again, unless the lease expired and another instance replays it or has done so.
+const recordFailure = `
+	UPDATE dead_letters
+	SET reason = @reason, class = @class, attempts = attempts || @attempts, last_failed_at = @last_failed_at,
+		status = CASE WHEN replay_due = @lease THEN 'open' ELSE status END,
+		closed_by = CASE WHEN replay_due = @lease THEN '' ELSE closed_by END,
+		replay_due = NULLIF(replay_due, @lease)
+	WHERE id = @id`
 
 // Publish implements message.Publisher. The topic is the poison queue's and of
 // no interest; the stream that the message came from is in its metadata.
@@ -96,12 +96,12 @@ func (s *Store) keep(m *message.Message) error {
 		"attempts":       encode(attempts),
 		"last_failed_at": attempts[len(attempts)-1].At,
 	}
-	if letter := m.Metadata.Get(letterKey); letter != "" {
+	if id := m.Metadata.Get(idKey); id != "" {
 		again := maps.Clone(args)
-		again["letter"] = letter
-		tag, err := s.db.Exec(ctx, reopen, again)
+		again["id"], again["lease"] = id, m.Metadata.Get(leaseKey)
+		tag, err := s.db.Exec(ctx, recordFailure, again)
 		if err != nil {
-			return fmt.Errorf("open the dead letter again: %w", err)
+			return fmt.Errorf("record failed replay of dead letter %s: %w", id, err)
 		}
 		if tag.RowsAffected() == 1 {
 			return nil
@@ -135,7 +135,7 @@ func (s *Store) keep(m *message.Message) error {
 func foreign(m message.Metadata) map[string]string {
 	own := maps.Clone(map[string]string(m))
 	for _, key := range []string{
-		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, letterKey, leaseKey,
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, idKey, leaseKey,
 		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
 	} {
 		delete(own, key)
