@@ -60,23 +60,30 @@ func (s *Store) Replay(ctx context.Context, id string) error {
 
 // Outcome counts the dead letters of a replay by filter.
 type Outcome struct {
-	// Matched is how many open dead letters the filter selects that can be replayed.
+	// Matched is how many open dead letters match the filter and can be replayed.
 	Matched int `json:"matched"`
-	// Requested is how many of them are to be replayed now; the API calls it replayed.
+	// Requested is how many replays were requested; the API calls it replayed.
 	Requested int `json:"replayed"`
+	// NotReplayable is how many open dead letters match the filter, but have no event.
+	NotReplayable int `json:"notReplayable"`
 }
 
-// replayable selects the open dead letters of a filter that have an event.
-const replayable = `status = 'open' AND event_id IS NOT NULL
+// openMatching selects the open dead letters that match a filter.
+const openMatching = `status = 'open'
 	AND (@type = '' OR type = @type)
 	AND (@reason = '' OR strpos(reason, @reason) > 0)`
 
-// ReplayMatching requests the replay of the oldest of the open dead letters that
-// filter selects, at most limit of them. It ignores Filter.Status.
+// ReplayMatching requests the replay of the oldest open dead letters that match
+// filter, at most limit of them. It ignores Filter.Status.
 func (s *Store) ReplayMatching(ctx context.Context, filter Filter, limit int) (Outcome, error) {
 	const query = `
 		UPDATE dead_letters SET status = 'replaying', replay_due = @at, closed_by = @by
-		WHERE id IN (SELECT id FROM dead_letters WHERE ` + replayable + ` ORDER BY id LIMIT @limit FOR UPDATE)
+		WHERE id IN (
+			SELECT id FROM dead_letters
+			WHERE event_id IS NOT NULL AND ` + openMatching + `
+			ORDER BY id
+			LIMIT @limit
+			FOR UPDATE)
 		RETURNING id::text, stream, event_id::text, type`
 	outcome, err := s.PreviewReplay(ctx, filter, limit)
 	if err != nil || outcome.Matched == 0 {
@@ -87,15 +94,18 @@ func (s *Store) ReplayMatching(ctx context.Context, filter Filter, limit int) (O
 	return outcome, err
 }
 
-// PreviewReplay returns what ReplayMatching would count, and changes nothing.
+// PreviewReplay returns the counts of ReplayMatching and requests no replay.
 func (s *Store) PreviewReplay(ctx context.Context, filter Filter, limit int) (Outcome, error) {
-	const query = `SELECT count(*) FROM dead_letters WHERE ` + replayable
+	const query = `
+		SELECT count(event_id), count(*) - count(event_id)
+		FROM dead_letters
+		WHERE ` + openMatching
 	if limit < 1 || limit > replayLimit {
-		return Outcome{}, problem.Validation(problem.Field{Field: "max", Code: "out_of_range", Message: "Say how many at most, from 1 to 1000."})
+		return Outcome{}, problem.Validation(problem.Field{Field: "max", Code: "out_of_range", Message: "max is required: a number from 1 to 1000."})
 	}
 	var outcome Outcome
 	args := pgx.StrictNamedArgs{"type": filter.Type, "reason": filter.Reason}
-	if err := s.db.QueryRow(ctx, query, args).Scan(&outcome.Matched); err != nil {
+	if err := s.db.QueryRow(ctx, query, args).Scan(&outcome.Matched, &outcome.NotReplayable); err != nil {
 		return Outcome{}, fmt.Errorf("count dead letters: %w", err)
 	}
 	return outcome, nil

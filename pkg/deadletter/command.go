@@ -149,7 +149,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replays requested\n", outcome.Matched, outcome.Requested)
+	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replays requested, %d cannot be replayed\n", outcome.Matched, outcome.Requested, outcome.NotReplayable)
 	return err
 }
 

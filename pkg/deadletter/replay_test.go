@@ -235,13 +235,15 @@ func TestReplayByFilter(t *testing.T) {
 			t.Errorf("replay %s = %+v, %v, want %+v", body, got, err, want)
 		}
 	}
-	replay(`{"max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7})
+	replay(`{"max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7, NotReplayable: 1})
+	replay(`{"type":"user.verification_requested.v1","max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7})
+	replay(`{"reason":"malformed","max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7, NotReplayable: 1})
 	replay(`{"type":"other.event.v1","max":100}`, deadletter.Outcome{})
 	replay(`{"reason":"no such reason","max":100}`, deadletter.Outcome{})
 	c.letters(deadletter.Open, 8)
 	c.repair(nil)
 	replay(`{"type":"user.verification_requested.v1","reason":"malformed","max":3}`, deadletter.Outcome{Matched: 7, Requested: 3})
-	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Requested: 4})
+	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Requested: 4, NotReplayable: 1})
 	c.wantHandled(ids...)
 	c.letters(deadletter.Open, 1) // the junk
 	if n := c.audited("dead_letter.replayed.v1"); n != 7 {
