@@ -54,7 +54,7 @@ func program(t *testing.T, service string) string {
 	return binary
 }
 
-// TestDeadLetterCommands lists, shows and discards what is no event.
+// TestDeadLetterCommands lists, shows and discards an entry that cannot be decoded.
 func TestDeadLetterCommands(t *testing.T) {
 	options, err := redis.ParseURL(facts(t).RedisURL)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestDeadLetterCommands(t *testing.T) {
 		{[]string{"discard", id, "-reason", "again"}, 1, "dead_letter_closed"},
 		{[]string{"show", id}, 0, "made by a test"},
 		{[]string{"list", "-status", "discarded"}, 0, id},
-		{[]string{"show", "junk"}, 1, "no id"},
+		{[]string{"show", "junk"}, 1, "invalid dead letter id"},
 		{[]string{"burn"}, 2, "usage"},
 	} {
 		out, stderr, code := command(t, "email-service", append([]string{"dead-letters"}, tc.args...)...)

@@ -13,11 +13,11 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// The conflicts that an action can meet. ErrClosed stands for every dead letter
-// that is not open; its message depends on the state.
+// ErrClosed is returned for a dead letter that is not open; the message depends on
+// its state. ErrNotReplayable is returned for one without an event.
 var (
 	ErrClosed        = errClosed("This dead letter is not open.")
-	ErrNotReplayable = problem.New(problem.Conflict, "dead_letter_not_replayable", "This dead letter is no event, so it cannot be handled again.")
+	ErrNotReplayable = problem.New(problem.Conflict, "dead_letter_not_replayable", "This entry could not be decoded, so it cannot be replayed.")
 )
 
 func errClosed(message string) *problem.Problem {
@@ -111,7 +111,8 @@ func (s *Store) PreviewReplay(ctx context.Context, filter Filter, limit int) (Ou
 	return outcome, nil
 }
 
-// Discard gives a letter up, for a reason that stays on record.
+// Discard closes an open dead letter without a replay and records the reason. The
+// error is ErrNotFound, ErrClosed or problem.ErrValidation.
 func (s *Store) Discard(ctx context.Context, id, reason string) error {
 	const query = `
 		UPDATE dead_letters SET status = 'discarded', closed_at = @at, closed_by = @by, note = @note
@@ -119,7 +120,7 @@ func (s *Store) Discard(ctx context.Context, id, reason string) error {
 		RETURNING id::text, stream, event_id::text, type`
 	reason = strings.TrimSpace(text(reason))
 	if reason == "" || utf8.RuneCountInString(reason) > noteLimit {
-		return problem.Validation(problem.Field{Field: "reason", Code: "invalid_length", Message: "Say why, in 1 to 500 characters."})
+		return problem.Validation(problem.Field{Field: "reason", Code: "invalid_length", Message: "A reason of 1 to 500 characters is required."})
 	}
 	args := pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx), "note": reason}
 	changed, err := s.change(ctx, query, args, func(l subject) event.Payload {
@@ -183,7 +184,7 @@ func (s *Store) refusal(ctx context.Context, id string) error {
 	return ErrClosed
 }
 
-// actor names who acts, for the record.
+// actor returns the actor as closed_by records it, such as admin:ID.
 func actor(ctx context.Context) string {
 	a := event.OriginFrom(ctx).Actor
 	return strings.TrimSuffix(a.Type+":"+a.ID, ":")

@@ -21,14 +21,14 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// Config is the configuration of a service that has dead letters.
+// Config is the configuration of a service with dead letters.
 type Config interface {
 	service.Config
 	DatabaseConfig() postgres.Database
 }
 
-// Commands returns what an operator can do from the command line of a service:
-// the same as over HTTP. The running service carries out replays.
+// Commands returns the dead-letter commands of a service. They do the same as the
+// HTTP routes; the running service carries out the replays.
 func Commands[C Config](producer string) []service.Command[C] {
 	run := func(action func(context.Context, *Store, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
@@ -43,9 +43,9 @@ func Commands[C Config](producer string) []service.Command[C] {
 	}
 	return []service.Command[C]{
 		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replaying|replayed|discarded] [-max N]", Run: run(listCommand)},
-		{Name: "dead-letters show", Usage: "show a dead letter ID with its attempts and payload", Run: run(showCommand)},
-		{Name: "dead-letters replay", Usage: "replay ID, or [-type T] [-reason R] -max N [-dry-run]", Run: run(replayCommand)},
-		{Name: "dead-letters discard", Usage: "discard ID -reason R", Run: run(discardCommand)},
+		{Name: "dead-letters show", Usage: "show ID: print a dead letter with its attempts and payload", Run: run(showCommand)},
+		{Name: "dead-letters replay", Usage: "replay ID, or the oldest that match: [-type T] [-reason R] -max N [-dry-run]", Run: run(replayCommand)},
+		{Name: "dead-letters discard", Usage: "discard ID -reason R, without a replay", Run: run(discardCommand)},
 	}
 }
 
@@ -53,7 +53,7 @@ func operator(db *pgxpool.Pool, producer string) *Store {
 	return New(db, outbox.New(producer), time.Now)
 }
 
-// asOperator says in the audit log that it was somebody with a shell.
+// asOperator makes the operating system's user the actor of the audit records.
 func asOperator(ctx context.Context) context.Context {
 	name := "unknown"
 	if u, err := user.Current(); err == nil {
@@ -62,7 +62,7 @@ func asOperator(ctx context.Context) context.Context {
 	return event.WithActor(ctx, event.Actor{Type: "admin", ID: "shell:" + name})
 }
 
-// parse reads flags that may stand before or after one id.
+// parse reads flags before or after an optional id.
 func parse(flags *flag.FlagSet, args []string) (id string, err error) {
 	flags.SetOutput(io.Discard)
 	if err := flags.Parse(args); err != nil {
@@ -75,10 +75,10 @@ func parse(flags *flag.FlagSet, args []string) (id string, err error) {
 		}
 	}
 	if flags.NArg() > 0 {
-		return "", fmt.Errorf("read arguments: %q is too much", flags.Arg(0))
+		return "", fmt.Errorf("read arguments: unexpected argument %q", flags.Arg(0))
 	}
 	if id != "" && !web.ValidID(id) {
-		return "", fmt.Errorf("read arguments: %q is no id of a dead letter", id)
+		return "", fmt.Errorf("read arguments: invalid dead letter id %q", id)
 	}
 	return id, nil
 }
@@ -102,7 +102,7 @@ func listCommand(ctx context.Context, s *Store, args []string) error {
 	for _, l := range letters {
 		name := value(l.Type)
 		if name == "" {
-			name = "(no event)"
+			name = "(not decoded)"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.ID, name, l.Class, l.Attempts, l.LastFailedAt.UTC().Format(time.DateTime), l.Status, l.Reason)
 	}

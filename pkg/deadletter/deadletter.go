@@ -1,6 +1,7 @@
-// Package deadletter keeps the messages that a consumer could not handle in the
-// service's own database, where an operator can read them: durable, queryable,
-// and there when Redis is full.
+// Package deadletter stores the messages that a consumer could not handle in the
+// consumer's own database. They are durable, can be queried, and do not depend on
+// Redis. Operators list, replay and discard them over HTTP or from the command
+// line. The package knows no event but its own two.
 package deadletter
 
 import (
@@ -32,8 +33,8 @@ const (
 	Discarded = "discarded" // an operator discarded it
 )
 
-// Detail is a dead letter with what it holds. Payload is the event with its
-// sealed values masked, or the raw fields of an entry that is none.
+// Detail is a dead letter with its attempts and its payload: the event with
+// sealed values masked, or the raw fields of an entry that could not be decoded.
 type Detail struct {
 	DeadLetter
 	EntryID  string        `json:"entryId"`
@@ -44,12 +45,13 @@ type Detail struct {
 	Payload  any           `json:"payload"`
 }
 
-// Filter chooses dead letters; empty members choose all.
+// Filter selects dead letters. An empty field matches all; Reason matches a part
+// of the reason.
 type Filter struct {
 	Type   string
 	Reason string
 	Status string
 }
 
-// ErrNotFound says that there is no dead letter with the id.
-var ErrNotFound = problem.New(problem.NotFound, "dead_letter_not_found", "There is no such dead letter.")
+// ErrNotFound is returned if no dead letter has the id.
+var ErrNotFound = problem.New(problem.NotFound, "dead_letter_not_found", "Dead letter not found.")

@@ -55,7 +55,7 @@ func sealedEvent(t *testing.T) (id, payload string) {
 	return e.ID, string(data)
 }
 
-func TestLettersAreReadable(t *testing.T) {
+func TestDeadLettersAreReadable(t *testing.T) {
 	t.Parallel()
 	store := deadletter.New(testkit.Database(t, outbox.Schema(), deadletter.Schema()), outbox.New("test"), time.Now)
 	issuer := testkit.NewIssuer(t)

@@ -23,8 +23,8 @@ const list = `
 	ORDER BY id DESC
 	LIMIT @limit`
 
-// List returns up to limit letters that filter chooses, newest first, after the
-// one with the id after.
+// List returns up to limit dead letters that match filter, newest first. With
+// after, the id of a dead letter, the list begins behind that one.
 func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]DeadLetter, error) {
 	rows, err := s.db.Query(ctx, list, pgx.StrictNamedArgs{
 		"after": after, "type": filter.Type, "reason": filter.Reason, "status": filter.Status, "limit": limit,
@@ -44,7 +44,7 @@ func (s *Store) List(ctx context.Context, filter Filter, after string, limit int
 	return letters, nil
 }
 
-// Get returns one letter, or ErrNotFound.
+// Get returns a dead letter. The error is ErrNotFound if there is none with the id.
 func (s *Store) Get(ctx context.Context, id string) (Detail, error) {
 	const query = `
 		SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),

@@ -15,23 +15,23 @@ import (
 // Metadata of a replayed message.
 const (
 	idKey    = "headgate_letter"
-	leaseKey = "headgate_lease" // until when this instance has it
+	leaseKey = "headgate_lease" // when the lease of this instance expires
 )
 
 const (
-	// lease is how long an instance may take over a replay before another tries.
+	// lease is how long a replay may take before another instance takes it over.
 	lease       = 5 * time.Minute
 	replayBatch = 32
 )
 
-// NewReplays returns the subscriber that delivers the letters to be replayed to
-// the consumer of this service alone; on the stream, the other services would
-// get the event again as well. Several instances share the work.
+// NewReplays returns a subscriber that delivers the messages of replaying dead
+// letters to this service's consumer. They do not go through the stream, where
+// other services would receive the event again. Several instances share the work.
 func NewReplays(store *Store, log *slog.Logger) message.Subscriber {
 	return bus.NewPoller(bus.PollerConfig{Take: store.take, Complete: store.completeReplay, Release: store.releaseReplay, Log: log})
 }
 
-// take leases letters that are due, oldest first.
+// take leases the replays that are due, the longest due first.
 func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, error) {
 	const query = `
 		UPDATE dead_letters SET replay_due = @until
@@ -43,10 +43,10 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 			FOR UPDATE SKIP LOCKED)
 		RETURNING id::text, message_id, stream, entry_id, payload, metadata`
 	now := s.now()
-	until := now.Add(lease).Truncate(time.Microsecond) // as Postgres keeps it
+	until := now.Add(lease).Truncate(time.Microsecond) // the precision of Postgres
 	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": until, "stream": topic, "limit": replayBatch})
 	if err != nil {
-		return nil, fmt.Errorf("take dead letters: %w", err)
+		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
 	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
 		var id, messageID, stream, entry string
@@ -64,7 +64,7 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 		return m, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take dead letters: %w", err)
+		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
 	return letters, nil
 }

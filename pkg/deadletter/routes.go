@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// Routes returns the operator's view of the dead letters under prefix.
+// Routes returns the administrator's routes for the dead letters, under prefix.
 func (s *Store) Routes(prefix string) []web.Route {
 	return []web.Route{
 		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
@@ -36,10 +36,11 @@ func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {
-	return s.sendLetter(w, r, idOf(r))
+	return s.sendDetail(w, r, idOf(r))
 }
 
-// idOf returns the id in the path; one that is none names no letter.
+// idOf returns the id in the path. An invalid id becomes one that no dead letter
+// has, so that it is answered like any other that does not exist.
 func idOf(r *http.Request) string {
 	id := mux.Vars(r)["id"]
 	if !web.ValidID(id) {
@@ -48,7 +49,7 @@ func idOf(r *http.Request) string {
 	return id
 }
 
-func (s *Store) sendLetter(w http.ResponseWriter, r *http.Request, id string) error {
+func (s *Store) sendDetail(w http.ResponseWriter, r *http.Request, id string) error {
 	detail, err := s.Get(r.Context(), id)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (s *Store) handleReplay(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Replay(r.Context(), idOf(r)); err != nil {
 		return err
 	}
-	return s.sendLetter(w, r, idOf(r))
+	return s.sendDetail(w, r, idOf(r))
 }
 
 func (s *Store) handleReplayMatching(w http.ResponseWriter, r *http.Request) error {
@@ -94,5 +95,5 @@ func (s *Store) handleDiscard(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Discard(r.Context(), idOf(r), in.Reason); err != nil {
 		return err
 	}
-	return s.sendLetter(w, r, idOf(r))
+	return s.sendDetail(w, r, idOf(r))
 }

@@ -25,10 +25,11 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Schema returns the migrations of the dead letters.
+// Schema returns the migrations of the dead letter table.
 func Schema() postgres.Schema { return postgres.NewSchema("dead_letters", migrations, "migrations") }
 
-// Store keeps dead letters. It is the Publisher of Watermill's PoisonQueue.
+// Store keeps dead letters. It is the publisher of Watermill's poison queue. Its
+// methods may be called concurrently.
 type Store struct {
 	db  *pgxpool.Pool
 	box *outbox.Box
@@ -37,8 +38,8 @@ type Store struct {
 
 var _ message.Publisher = (*Store)(nil)
 
-// New returns the dead letters in db, which must have Schema and the outbox's.
-// What operators do with them goes to box.
+// New returns the dead letters in db, which must have Schema and outbox.Schema.
+// The events about replays and discards go to box.
 func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 	return &Store{db: db, box: box, now: now}
 }
@@ -64,11 +65,13 @@ const recordFailure = `
 		replay_due = NULLIF(replay_due, @lease)
 	WHERE id = @id`
 
-// Publish implements message.Publisher. The topic is the poison queue's and of
-// no interest; the stream that the message came from is in its metadata.
+// Publish implements message.Publisher. It stores each message as a dead letter,
+// or records the failure on the dead letter that the message replays. It ignores
+// the topic, which is that of the poison queue: the message's stream is in its
+// metadata.
 func (s *Store) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
-		if err := s.keep(m); err != nil {
+		if err := s.store(m); err != nil {
 			return err
 		}
 	}
@@ -78,13 +81,13 @@ func (s *Store) Publish(_ string, messages ...*message.Message) error {
 // Close implements message.Publisher. The database is the caller's.
 func (s *Store) Close() error { return nil }
 
-func (s *Store) keep(m *message.Message) error {
-	// The message's context may have ended with the attempt that failed.
+func (s *Store) store(m *message.Message) error {
+	// The failed attempt may have ended the message's context.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), writeTimeout)
 	defer cancel()
 	id, err := uuid.NewV7()
 	if err != nil {
-		return fmt.Errorf("make dead letter id: %w", err)
+		return fmt.Errorf("generate dead letter id: %w", err)
 	}
 	attempts := bus.Attempts(m)
 	if len(attempts) == 0 {
@@ -143,18 +146,18 @@ func foreign(m message.Metadata) map[string]string {
 	return own
 }
 
-// encode returns JSON that Postgres takes: its jsonb has no NUL.
+// encode returns JSON without NUL characters, which Postgres's jsonb rejects.
 func encode(v any) []byte {
-	data, _ := json.Marshal(v) // Maps and lists of texts and times always encode.
+	data, _ := json.Marshal(v) // Maps and lists of strings and times always encode.
 	return bytes.ReplaceAll(data, []byte(`\u0000`), []byte(`\ufffd`))
 }
 
+// text replaces what a text column rejects: NUL and invalid UTF-8.
 func text(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
 }
 
-// firstLine cuts the stack trace that a recovered panic carries; the attempts
-// keep it.
+// firstLine removes the stack trace of a recovered panic; the attempts keep it.
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
