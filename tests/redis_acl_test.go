@@ -16,9 +16,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 // TestSEC73RedisUsers is SEC-73: a service that was taken over can reach its own

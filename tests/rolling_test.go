@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 // instance is a gateway beside the stack's own.

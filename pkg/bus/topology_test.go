@@ -19,10 +19,10 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 // startRedis starts a server with the arguments, on a free port, until the test

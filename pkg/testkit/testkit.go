@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 // The servers that tests share. `make test` starts them once for all packages

@@ -20,7 +20,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/localserver"
 )
 
 const (

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/tests/internal/workspace"
 )
 

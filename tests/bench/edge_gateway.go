@@ -20,8 +20,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/token"
 )
 

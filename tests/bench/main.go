@@ -25,9 +25,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 func main() {

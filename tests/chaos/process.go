@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 // process is one instance of a service. Its methods may be called concurrently.

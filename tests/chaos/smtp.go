@@ -13,7 +13,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/localserver"
 )
 
 // letter is a mail that reached the end of DATA. Confirmed says that the sender

@@ -13,8 +13,8 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 // The services, which are also the names of their consumer groups.

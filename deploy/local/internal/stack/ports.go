@@ -7,7 +7,7 @@ import (
 	"net"
 	"strconv"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/localserver"
 )
 
 const (

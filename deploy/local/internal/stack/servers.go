@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/headgate/headgate/deploy/local/internal/console"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
+	"github.com/headgate/headgate/pkg/localserver"
 )
 
 // The variables that tell tests which servers to use.

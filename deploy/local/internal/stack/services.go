@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/headgate/headgate/deploy/local/internal/console"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 // service is one of the programs that make up Headgate.

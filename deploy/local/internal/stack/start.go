@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/deploy/local/internal/supervisor"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 type startServer = func(context.Context, localserver.Options) (*localserver.Server, error)

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/deploy/local/internal/supervisor"
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 // roleVariable makes this binary a program to supervise.

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 )
 
 // patience is what a request may wait for Redis, as the gateway has it.

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
-	"github.com/headgate/headgate/pkg/testkit/localserver"
 	"github.com/headgate/headgate/services/user-service/internal/profile"
 	"github.com/headgate/headgate/services/user-service/internal/store"
 )

@@ -17,7 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 // ErrNotInstalled says that no binary of the server was found. Install helps.

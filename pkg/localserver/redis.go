@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/headgate/headgate/pkg/testkit/localserver/child"
+	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
 const redisPidFile = "redis.pid"
