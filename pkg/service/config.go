@@ -206,8 +206,8 @@ func validate(v reflect.Value) error {
 			faults = append(faults, common.validate())
 		}
 	}
-	if whole, ok := reflect.TypeAssert[interface{ ValidateAll() error }](v); ok {
-		faults = append(faults, whole.ValidateAll())
+	if whole, ok := reflect.TypeAssert[interface{ ValidateOwn() error }](v); ok {
+		faults = append(faults, whole.ValidateOwn())
 	}
 	return errors.Join(faults...)
 }

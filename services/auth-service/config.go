@@ -62,8 +62,8 @@ type Config struct {
 	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. The pages that mails link to lead on to it; nowhere if it is empty."`
 }
 
-// ValidateAll checks what is auth-service's own.
-func (c Config) ValidateAll() error {
+// ValidateOwn checks the fields that are auth-service's own.
+func (c Config) ValidateOwn() error {
 	faults := []error{
 		service.Strong("REFRESH_TOKEN_SECRET", c.RefreshTokenSecret),
 		service.Strong("ENCRYPTION_KEY", c.EncryptionKey),

@@ -36,8 +36,8 @@ type Config struct {
 	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Opens the links that auth-service seals; the same as auth-service's. At least 32 random characters."`
 }
 
-// ValidateAll checks what is email-service's own.
-func (c Config) ValidateAll() error {
+// ValidateOwn checks the fields that are email-service's own.
+func (c Config) ValidateOwn() error {
 	faults := []error{service.Strong("EVENT_SEAL_KEY", c.EventSealKey)}
 	if _, err := smtp.ParseURL(c.SMTPURL.Reveal()); err != nil {
 		faults = append(faults, fmt.Errorf("SMTP_URL: %w", err))

@@ -66,8 +66,8 @@ func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[st
 	return services
 }
 
-// ValidateAll checks what is the gateway's own.
-func (c Config) ValidateAll() error {
+// ValidateOwn checks the fields that are the gateway's own.
+func (c Config) ValidateOwn() error {
 	var err error
 	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > 25*time.Second {
 		err = errors.Join(err, errors.New("UPSTREAM_TIMEOUT: want more than 0 and at most 25s"))
