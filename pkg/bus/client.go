@@ -18,7 +18,7 @@ import (
 // Redis is the part of the configuration with the address of Redis: one server, a
 // master known by its Sentinels, or a Cluster.
 type Redis struct {
-	RedisURL service.Secret `envconfig:"REDIS_URL" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, and &addr=host:port adds one; with &addr=host:port alone they are nodes of a Cluster."`
+	RedisURL service.Secret `envconfig:"REDIS_URL" ignored:"true" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, and &addr=host:port adds one; with &addr=host:port alone they are nodes of a Cluster."`
 }
 
 var errRedisURL = errors.New("REDIS_URL: want redis://user:password@host:port/number")

@@ -23,7 +23,7 @@ import (
 
 // Database is the part of the configuration that says where the database is.
 type Database struct {
-	DatabaseURL      service.Secret `envconfig:"DATABASE_URL" required:"true" desc:"postgres://user:password@host:port/database of the service's own database."`
+	DatabaseURL      service.Secret `envconfig:"DATABASE_URL" ignored:"true" required:"true" desc:"postgres://user:password@host:port/database of the service's own database."`
 	DatabaseMaxConns int32          `envconfig:"DATABASE_MAX_CONNS" default:"20" desc:"Connections that one instance may hold."`
 }
 

@@ -1,15 +1,11 @@
 package service
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/joho/godotenv"
@@ -45,7 +41,8 @@ func (c Common) Instance() string {
 	return host
 }
 
-func (c Common) validate() error {
+// Validate implements Validator.
+func (c Common) Validate() error {
 	var faults []error
 	if c.Env != "production" && c.Env != "development" {
 		faults = append(faults, errors.New("ENV: want production or development"))
@@ -66,131 +63,123 @@ func (c Common) validate() error {
 	return errors.Join(faults...)
 }
 
-// Validator is a part of a configuration that can check itself. Its errors
-// name the variables.
+// Validator is a part of a configuration that checks itself. Its errors name the
+// variables.
 type Validator interface{ Validate() error }
 
-// Load fills cfg, a pointer to a struct with envconfig tags, from the
-// environment, and checks every part of it that is a Validator.
+// ownValidator is a configuration with fields of its own beside the embedded parts.
+// The method is not called Validate, since a configuration without it would
+// inherit that of a part.
+type ownValidator interface{ ValidateOwn() error }
+
+// Load fills cfg, a pointer to a struct whose fields are tagged
+// `envconfig:"NAME"`, from the environment. Then it calls Validate on every
+// embedded part that is a Validator, and ValidateOwn on cfg if it has that method.
 //
-//   - A Secret may also come from the file that NAME_FILE names.
-//   - With ENV=development, .env is read first (the real environment wins), and
-//     a missing Secret tagged `generate:"true"` is made and kept in
-//     LOCAL_DIR/secrets, where the other services of the stack find the same.
+//   - Load reads a Secret itself, and envconfig everything else: a Secret must be
+//     tagged `ignored:"true"`. It may also come from the file that NAME_FILE names.
+//   - With ENV=development, variables that are not set are taken from the file
+//     .env, and a missing Secret tagged `generate:"true"` is generated and kept in
+//     LOCAL_DIR/secrets, where the other services of the stack find it.
 //
-// The error joins all faults that were found, each naming its variable.
+// Load leaves the environment of the process as it was, which child processes
+// inherit and other programs can read. The error joins all variables that are
+// missing, or names the first that is malformed, or joins what validation found.
+// Load must not run while other goroutines use the environment.
 func Load(cfg any) error {
+	env := environment{}
 	if os.Getenv("ENV") == "development" {
-		if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		if env.file, err = godotenv.Read(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("read .env: %w", err)
 		}
 	}
-	if err := secretFiles(reflect.TypeOf(cfg).Elem()); err != nil {
+	v := reflect.ValueOf(cfg).Elem()
+	if err := errors.Join(env.readSecrets(v)...); err != nil {
 		return err
 	}
-	if err := errors.Join(missing(reflect.TypeOf(cfg).Elem())...); err != nil {
+	if err := env.process(cfg); err != nil {
 		return err
 	}
-	if err := envconfig.Process("", cfg); err != nil {
-		return readable(err)
-	}
-	return validate(reflect.ValueOf(cfg).Elem())
+	return validate(v)
 }
 
-// missing names every required variable that is not set: envconfig stops at the
-// first, and takes an empty one for set.
-func missing(t reflect.Type) []error {
+// environment is the environment of the process, with the variables of a file for
+// those that are not set.
+type environment struct{ file map[string]string }
+
+func (e environment) get(name string) string {
+	if value, ok := os.LookupEnv(name); ok {
+		return value
+	}
+	return e.file[name]
+}
+
+// readSecrets sets the Secrets of a struct and of the structs that it embeds. It
+// returns those that cannot be read, and every required variable that is missing:
+// envconfig stops at the first, and accepts an empty one.
+func (e environment) readSecrets(v reflect.Value) []error {
 	var faults []error
-	for field := range t.Fields() {
-		if field.Anonymous && field.Type.Kind() == reflect.Struct {
-			faults = append(faults, missing(field.Type)...)
-			continue
-		}
+	for field, value := range v.Fields() {
 		name := field.Tag.Get("envconfig")
-		if field.Tag.Get("required") == "true" && os.Getenv(name) == "" {
+		missing := e.get(name) == ""
+		switch {
+		case field.Anonymous && field.Type.Kind() == reflect.Struct:
+			faults = append(faults, e.readSecrets(value)...)
+			continue
+		case field.Type == reflect.TypeFor[Secret]():
+			secret, err := e.secret(field)
+			if err != nil {
+				faults = append(faults, fmt.Errorf("%s: %w", name, err))
+				continue
+			}
+			value.SetString(secret)
+			missing = secret == ""
+		}
+		if missing && field.Tag.Get("required") == "true" {
 			faults = append(faults, fmt.Errorf("%s: missing", name))
 		}
 	}
 	return faults
 }
 
-// readable names the variable that is malformed. No secret can be: each is text.
-func readable(err error) error {
-	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
-		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err)
-	}
-	return fmt.Errorf("environment: %w", err)
-}
-
-func secretFiles(t reflect.Type) error {
-	for field := range t.Fields() {
-		if field.Anonymous && field.Type.Kind() == reflect.Struct {
-			if err := secretFiles(field.Type); err != nil {
-				return err
-			}
+// process has envconfig fill what is no Secret. It reads nothing but the
+// environment of the process, so the variables of the file that cfg names are there
+// for that long.
+func (e environment) process(cfg any) error {
+	for _, name := range plainVariables(reflect.TypeOf(cfg).Elem()) {
+		value, inFile := e.file[name]
+		if _, set := os.LookupEnv(name); set || !inFile {
 			continue
 		}
-		if field.Type != reflect.TypeFor[Secret]() {
-			continue
-		}
-		name := field.Tag.Get("envconfig")
-		if err := secretFile(name, field.Tag.Get("generate") == "true"); err != nil {
+		if err := os.Setenv(name, value); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		defer os.Unsetenv(name)
+	}
+	err := envconfig.Process("", cfg)
+	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
+		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // It is no Secret, so the value may be shown.
+	}
+	if err != nil {
+		return fmt.Errorf("environment: %w", err)
 	}
 	return nil
 }
 
-func secretFile(name string, generate bool) error {
-	if os.Getenv(name) != "" {
-		return nil
-	}
-	if path := os.Getenv(name + "_FILE"); path != "" {
-		data, err := os.ReadFile(path) //nolint:gosec // The operator chooses the path.
-		if err != nil {
-			return fmt.Errorf("read %s_FILE: %w", name, err)
+// plainVariables returns the names of the variables of a struct type, and of the
+// structs that it embeds, that are no Secrets.
+func plainVariables(t reflect.Type) []string {
+	var names []string
+	for field := range t.Fields() {
+		switch name := field.Tag.Get("envconfig"); {
+		case field.Anonymous && field.Type.Kind() == reflect.Struct:
+			names = append(names, plainVariables(field.Type)...)
+		case name != "" && field.Type != reflect.TypeFor[Secret]():
+			names = append(names, name)
 		}
-		return os.Setenv(name, strings.TrimSpace(string(data)))
 	}
-	if !generate || os.Getenv("ENV") != "development" {
-		return nil
-	}
-	dir := os.Getenv("LOCAL_DIR")
-	if dir == "" {
-		dir = ".local"
-	}
-	value, err := developmentSecret(filepath.Join(dir, "secrets", name))
-	if err != nil {
-		return err
-	}
-	return os.Setenv(name, value)
-}
-
-// developmentSecret returns the secret in the file at path and makes it first if
-// need be. Services that start together agree: a link appears whole or not at all.
-func developmentSecret(path string) (string, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil { //nolint:gosec // The path is LOCAL_DIR and a constant.
-		return "", fmt.Errorf("make secrets folder: %w", err)
-	}
-	var random [32]byte
-	rand.Read(random[:])
-	draft, err := os.CreateTemp(filepath.Dir(path), ".draft-*")
-	if err != nil {
-		return "", fmt.Errorf("write secret: %w", err)
-	}
-	defer os.Remove(draft.Name())
-	_, err = draft.WriteString(base64.RawURLEncoding.EncodeToString(random[:]))
-	if err = errors.Join(err, draft.Close()); err != nil {
-		return "", fmt.Errorf("write secret: %w", err)
-	}
-	if err := os.Link(draft.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("write secret: %w", err)
-	}
-	data, err := os.ReadFile(path) //nolint:gosec // The path is LOCAL_DIR and a constant.
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
+	return names
 }
 
 func validate(v reflect.Value) error {
@@ -202,37 +191,9 @@ func validate(v reflect.Value) error {
 		if part, ok := reflect.TypeAssert[Validator](value); ok {
 			faults = append(faults, part.Validate())
 		}
-		if common, ok := reflect.TypeAssert[Common](value); ok {
-			faults = append(faults, common.validate())
-		}
 	}
-	if whole, ok := reflect.TypeAssert[interface{ ValidateOwn() error }](v); ok {
-		faults = append(faults, whole.ValidateOwn())
+	if own, ok := reflect.TypeAssert[ownValidator](v); ok {
+		faults = append(faults, own.ValidateOwn())
 	}
 	return errors.Join(faults...)
-}
-
-// Strong returns an error that names the variable if secret is missing, short
-// or one of those that people copy from examples.
-func Strong(variable string, secret Secret) error {
-	text := strings.ToLower(secret.Reveal())
-	switch {
-	case text == "":
-		return fmt.Errorf("%s: missing; set at least 32 random characters, for example from: openssl rand -base64 32", variable)
-	case len(text) < 32:
-		return fmt.Errorf("%s: too short; at least 32 random characters are needed", variable)
-	}
-	for _, weak := range []string{"changeme", "change-me", "change_me", "secret", "password", "example"} {
-		if strings.Contains(text, weak) {
-			return fmt.Errorf("%s: looks like an example; set random characters", variable)
-		}
-	}
-	seen := map[rune]bool{}
-	for _, r := range text {
-		seen[r] = true
-	}
-	if len(seen) < 8 {
-		return fmt.Errorf("%s: too regular; set random characters", variable)
-	}
-	return nil
 }

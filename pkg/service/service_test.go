@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +27,7 @@ type config struct {
 	service.Common
 	Part
 
-	Key service.Secret `envconfig:"TESTCFG_KEY" generate:"true" desc:"A key."`
+	Key service.Secret `envconfig:"TESTCFG_KEY" ignored:"true" generate:"true" desc:"A key."`
 }
 
 // Part is exported, as the parts in pkg are.
@@ -34,7 +37,8 @@ type Part struct {
 	Span  time.Duration `envconfig:"TESTCFG_SPAN" default:"1s" desc:"How long."`
 }
 
-func load(t *testing.T, environment map[string]string) (config, error) {
+// prepare sets up an environment and an empty working directory.
+func prepare(t *testing.T, environment map[string]string) {
 	t.Helper()
 	// The process's environment is what Load reads: no t.Parallel here.
 	for _, name := range []string{"ENV", "TESTCFG_KEY", "TESTCFG_KEY_FILE", "TESTCFG_MUST", "TESTCFG_OTHER", "TESTCFG_SPAN", "LOCAL_DIR", "LOG_LEVEL"} {
@@ -48,6 +52,11 @@ func load(t *testing.T, environment map[string]string) (config, error) {
 		t.Setenv(name, value)
 	}
 	t.Chdir(t.TempDir())
+}
+
+func load(t *testing.T, environment map[string]string) (config, error) {
+	t.Helper()
+	prepare(t, environment)
 	var c config
 	err := service.Load(&c)
 	return c, err
@@ -84,6 +93,114 @@ func TestSecretsFromFiles(t *testing.T) {
 	}
 	if _, err := load(t, map[string]string{"TESTCFG_MUST": "x", "TESTCFG_KEY_FILE": "/nowhere"}); err == nil || !strings.Contains(err.Error(), "TESTCFG_KEY") {
 		t.Errorf("Load = %v, want TESTCFG_KEY named", err)
+	}
+}
+
+// TestSecretsStayOutOfTheEnvironment: child processes and whoever can read
+// /proc/PID/environ find no secret that came from a file.
+func TestSecretsStayOutOfTheEnvironment(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "key")
+	if err := os.WriteFile(file, []byte("from-a-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		environment map[string]string
+		dotEnv      string
+	}{
+		"file":      {map[string]string{"TESTCFG_KEY_FILE": file}, ""},
+		"generated": {map[string]string{"ENV": "development", "LOCAL_DIR": dir}, ""},
+		".env":      {map[string]string{"ENV": "development"}, "TESTCFG_KEY=from-dot-env\nTESTCFG_SPAN=7s\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prepare(t, tc.environment)
+			t.Setenv("TESTCFG_MUST", "x")
+			if err := os.WriteFile(".env", []byte(tc.dotEnv), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := os.Environ()
+			var c config
+			if err := service.Load(&c); err != nil || c.Key == "" {
+				t.Fatalf("Load = %q, %v", c.Key.Reveal(), err)
+			}
+			if tc.dotEnv != "" && (c.Key.Reveal() != "from-dot-env" || c.Span != 7*time.Second) {
+				t.Errorf("Load = %q, %s, want what .env says", c.Key.Reveal(), c.Span)
+			}
+			if after := os.Environ(); !slices.Equal(after, before) {
+				t.Errorf("Load changed the environment from %q to %q", before, after)
+			}
+			child, err := exec.CommandContext(t.Context(), "env").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(child), c.Key.Reveal()) {
+				t.Error("a child process has the secret in its environment")
+			}
+		})
+	}
+}
+
+// TestRequiredSecretFromAFile: NAME_FILE is enough for a required secret, and an
+// empty file is not.
+func TestRequiredSecretFromAFile(t *testing.T) {
+	for content, want := range map[string]string{"geheim": "", "\n": "TESTCFG_KEY: missing"} {
+		file := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		prepare(t, map[string]string{"TESTCFG_KEY_FILE": file})
+		var c struct {
+			service.Common
+
+			Key service.Secret `envconfig:"TESTCFG_KEY" ignored:"true" required:"true" desc:"A key."`
+		}
+		err := service.Load(&c)
+		if want == "" && (err != nil || c.Key.Reveal() != content) || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("Load with %q = %q, %v, want %q", content, c.Key.Reveal(), err, want)
+		}
+	}
+}
+
+func TestLoadReadsEveryKind(t *testing.T) {
+	prepare(t, map[string]string{
+		"TESTCFG_TEXT": "", "TESTCFG_YES": "true", "TESTCFG_SMALL": "-7", "TESTCFG_ADDR": "192.0.2.1", "TESTCFG_SPAN": "90s",
+	})
+	type kinds struct {
+		Text    string        `envconfig:"TESTCFG_TEXT" default:"x"`
+		Unset   string        `envconfig:"TESTCFG_UNSET" default:"standard"`
+		Yes     bool          `envconfig:"TESTCFG_YES"`
+		Number  int           `envconfig:"TESTCFG_NUMBER" default:"12"`
+		Small   int32         `envconfig:"TESTCFG_SMALL"`
+		Address netip.Addr    `envconfig:"TESTCFG_ADDR"`
+		Span    time.Duration `envconfig:"TESTCFG_SPAN"`
+		Zero    time.Duration `envconfig:"TESTCFG_ZERO"`
+	}
+	var got kinds
+	want := kinds{
+		Text: "", Unset: "standard", Yes: true, Number: 12, Small: -7, Address: netip.MustParseAddr("192.0.2.1"), Span: 90 * time.Second,
+	}
+	if err := service.Load(&got); err != nil || got != want {
+		t.Errorf("Load = %+v, %v, want %+v", got, err, want)
+	}
+	for name, malformed := range map[string]string{"TESTCFG_YES": "perhaps", "TESTCFG_SMALL": "3000000000", "TESTCFG_SPAN": ""} {
+		before := os.Getenv(name)
+		t.Setenv(name, malformed)
+		if err := service.Load(&got); err == nil || !strings.HasPrefix(err.Error(), name+": ") {
+			t.Errorf("Load = %v, want %s named", err, name)
+		}
+		t.Setenv(name, before)
+	}
+}
+
+// TestSecretWithoutItsTag: envconfig must not read a Secret, for it would take
+// nothing but a variable.
+func TestSecretWithoutItsTag(t *testing.T) {
+	prepare(t, map[string]string{"TESTCFG_KEY": "x"})
+	var c struct {
+		Key service.Secret `envconfig:"TESTCFG_KEY" desc:"A key."`
+	}
+	if err := service.Load(&c); err == nil || !strings.HasPrefix(err.Error(), "TESTCFG_KEY: ") {
+		t.Errorf("Load = %v, want TESTCFG_KEY refused", err)
 	}
 }
 

@@ -30,11 +30,11 @@ type Config struct {
 	bus.Streams
 	token.Expected
 
-	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
-	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" generate:"true" desc:"Encrypts signing keys, TOTP secrets and kept answers in the database. At least 32 random characters; never change it alone."`
-	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
+	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
+	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and kept answers in the database. At least 32 random characters; never change it alone."`
+	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
 
-	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as id:secret with commas; the first is for new hashes, the others for old ones. Whoever has the database alone can guess nothing. Never remove one that hashes were made with."`
+	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as id:secret with commas; the first is for new hashes, the others for old ones. Whoever has the database alone can guess nothing. Never remove one that hashes were made with."`
 
 	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is good; at most 1h."`
 	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lives that nobody refreshes."`
@@ -57,7 +57,7 @@ type Config struct {
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
 
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
-	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
+	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
 	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com. Passkeys need a name, not an IP address."`
 	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. The pages that mails link to lead on to it; nowhere if it is empty."`
 }

@@ -27,13 +27,13 @@ type Config struct {
 	token.Expected
 	token.Remote
 
-	SMTPURL         service.Secret `envconfig:"SMTP_URL" required:"true" desc:"The mail server: smtp://user:password@host:587, smtps://… for TLS from the start; ?starttls=required (the rule for other machines), opportunistic or off."`
+	SMTPURL         service.Secret `envconfig:"SMTP_URL" ignored:"true" required:"true" desc:"The mail server: smtp://user:password@host:587, smtps://… for TLS from the start; ?starttls=required (the rule for other machines), opportunistic or off."`
 	SMTPTimeout     time.Duration  `envconfig:"SMTP_TIMEOUT" default:"10s" desc:"How long connecting may take, and again each mail; at most 20s."`
 	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails handed over at a time, each on a connection of its own; less than DATABASE_MAX_CONNS."`
 	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"The pause before the second attempt of a mail that the server put off; then 5, 15, 60 and 240 times that, for 48 hours."`
 	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"The sender, such as Example <no-reply@example.com>. Its domain is also that of the Message-IDs."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway; links in mails begin with it."`
-	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" generate:"true" desc:"Opens the links that auth-service seals; the same as auth-service's. At least 32 random characters."`
+	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Opens the links that auth-service seals; the same as auth-service's. At least 32 random characters."`
 }
 
 // ValidateOwn checks the fields that are email-service's own.
