@@ -14,22 +14,22 @@ import (
 
 // Common is the part of the configuration that every service has.
 type Common struct {
-	Env             string        `envconfig:"ENV" default:"production" desc:"production or development. Development reads .env, generates missing secrets and adds details to errors."`
+	Env             string        `envconfig:"ENV" default:"production" desc:"production or development. In development, .env is read, missing secrets are generated, and errors have details."`
 	LogLevel        string        `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat       string        `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
-	OpsAddr         string        `envconfig:"OPS_ADDR" default:":9090" desc:"Address of the internal listener: /livez, /readyz, /metrics. Never publish it."`
-	InstanceID      string        `envconfig:"INSTANCE_ID" desc:"Stable name of this instance among its replicas. The host name if empty."`
-	LocalDir        string        `envconfig:"LOCAL_DIR" default:".local" desc:"Where development keeps generated secrets."`
-	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"30s" desc:"How long a stopping service may take to finish what it has begun."`
+	OpsAddr         string        `envconfig:"OPS_ADDR" default:":9090" desc:"Address of the internal listener: /livez, /readyz, /metrics. Do not expose it publicly."`
+	InstanceID      string        `envconfig:"INSTANCE_ID" desc:"Stable name of this instance among its replicas. Default: the host name."`
+	LocalDir        string        `envconfig:"LOCAL_DIR" default:".local" desc:"Folder of the secrets that are generated in development."`
+	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"30s" desc:"How long a stopping service may take to finish the work in flight."`
 }
 
-// CommonConfig lets Main find the common part in a service's configuration.
+// CommonConfig returns the common part of a service's configuration.
 func (c Common) CommonConfig() Common { return c }
 
 // Development reports whether the service runs on a developer's machine.
 func (c Common) Development() bool { return c.Env == "development" }
 
-// Instance returns INSTANCE_ID, or the host's name.
+// Instance returns INSTANCE_ID, or the host name if it is empty.
 func (c Common) Instance() string {
 	if c.InstanceID != "" {
 		return c.InstanceID

@@ -10,23 +10,22 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// NewLogger returns the logger of a service: JSON lines, or text when a person
-// watches. It adds the request id and the trace id that the context carries.
+// NewLogger returns a logger that writes JSON lines, or text if cfg says so or w is
+// a terminal. It adds the request id and the trace id of the context to each line.
 func NewLogger(w io.Writer, name string, cfg Common) *slog.Logger {
 	return slog.New(newHandler(w, cfg)).With("service", name)
 }
 
-// newServingLogger is NewLogger for a process that answers many requests: lines of
-// less weight than a warning may wait for linesWait, if no person watches. flush
-// writes those that wait.
-func newServingLogger(w io.Writer, name string, cfg Common) (log *slog.Logger, flush func()) {
+// newBufferedLogger returns a logger like NewLogger's that buffers JSON lines below
+// warning, for at most flushInterval. A process calls flush before it exits.
+func newBufferedLogger(w io.Writer, name string, cfg Common) (log *slog.Logger, flush func()) {
 	if cfg.text(w) {
 		return NewLogger(w, name, cfg), func() {}
 	}
-	out := newLines(w)
+	out := newLogBuffer(w)
 	h := newHandler(out, cfg)
 	h.flush = out.flush
-	return slog.New(h).With("service", name), func() { _ = out.flush() } // There is no other place to tell.
+	return slog.New(h).With("service", name), func() { _ = out.flush() } // A failing log has nowhere to be reported.
 }
 
 func newHandler(w io.Writer, cfg Common) contextHandler {
@@ -57,7 +56,7 @@ func terminal(w io.Writer) bool {
 type contextHandler struct {
 	slog.Handler
 
-	flush func() error // nil if nothing waits
+	flush func() error // nil without a buffer
 }
 
 // Handle implements slog.Handler.

@@ -18,27 +18,28 @@ import (
 // Config is a service's configuration: a struct that embeds Common.
 type Config interface{ CommonConfig() Common }
 
-// Command is something that a service's program does instead of serving, such
-// as "admin create". It gets the words after its name.
+// Command is a subcommand of a service's program, such as "admin create". It gets
+// the arguments after its name.
 type Command[C Config] struct {
 	Name  string
 	Usage string
 	Run   func(ctx context.Context, cfg C, args []string) error
-	// Bare is there in place of Run for what needs no configuration.
+	// Bare replaces Run in a command that needs no configuration.
 	Bare func(ctx context.Context, args []string) error
 }
 
-// Main is the whole of a service's func main: it loads and checks the
-// configuration, opens the internal listener, and calls run with a context that
-// ends at SIGINT or SIGTERM; a second signal ends the process at once. It exits
-// with 0 after an orderly end, 1 after a failure and 2 after a wrong call.
+// Main is a service's func main. It loads and validates the configuration, opens
+// the internal listener, and calls run with a context that SIGINT or SIGTERM
+// cancels; a second signal kills the process. The exit status is 0 after an orderly
+// stop, 1 after a failure and 2 after a usage error.
 //
-// Besides the given commands every service has: config (prints its environment
-// table), healthcheck (asks the running service; for containers) and version.
+// Every service has three more commands: config prints the table of its environment
+// variables, healthcheck asks the running service whether it is ready, for
+// containers, and version prints the version.
 func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C) error, commands ...Command[C]) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	err := start(ctx, name, run, commands)
+	err := execute(ctx, name, run, commands)
 	stop()
 	if err == nil {
 		return
@@ -55,7 +56,7 @@ type usageError string
 
 func (u usageError) Error() string { return string(u) }
 
-func start[C Config](ctx context.Context, name string, run func(context.Context, *Service, C) error, commands []Command[C]) error {
+func execute[C Config](ctx context.Context, name string, run func(context.Context, *Service, C) error, commands []Command[C]) error {
 	args := os.Args[1:]
 	var cfg C
 	if len(args) > 0 {
@@ -68,7 +69,7 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 		}
 	}
 	slog.SetDefault(NewLogger(stderr, name, Common{LogFormat: "auto"}))
-	command, rest, err := pick(name, commands, args)
+	command, rest, err := findCommand(name, commands, args)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 		return command.Run(ctx, cfg, rest)
 	}
 
-	log, flush := newServingLogger(stderr, name, common)
+	log, flush := newBufferedLogger(stderr, name, common)
 	defer flush()
 	slog.SetDefault(log)
 	s := New(name, common, log)
@@ -96,9 +97,9 @@ func start[C Config](ctx context.Context, name string, run func(context.Context,
 	return run(ctx, s, cfg)
 }
 
-// pick finds the command that args name and what follows it. An empty one means
-// to serve.
-func pick[C Config](name string, commands []Command[C], args []string) (Command[C], []string, error) {
+// findCommand returns the command that args name, and the arguments that follow.
+// Without arguments it returns the zero Command: the program serves.
+func findCommand[C Config](name string, commands []Command[C], args []string) (Command[C], []string, error) {
 	if len(args) == 0 {
 		return Command[C]{}, nil, nil
 	}
@@ -112,15 +113,15 @@ func pick[C Config](name string, commands []Command[C], args []string) (Command[
 		}
 	}
 	var usage strings.Builder
-	fmt.Fprintf(&usage, "usage: %s [command]\n\nWithout a command it serves. Commands:\n", name)
+	fmt.Fprintf(&usage, "usage: %s [command]\n\nWithout a command, the service runs. Commands:\n", name)
 	for _, c := range commands {
 		fmt.Fprintf(&usage, "  %-16s %s\n", c.Name, c.Usage)
 	}
-	usage.WriteString("  config           print the environment variables\n  healthcheck      ask the running service whether it is ready\n  version          print the version")
+	usage.WriteString("  config           print the environment variables\n  healthcheck      check whether the running service is ready\n  version          print the version")
 	return Command[C]{}, nil, usageError(usage.String())
 }
 
-// Version returns the version that the program was built as.
+// Version returns the version of the program, or (devel).
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
@@ -128,8 +129,8 @@ func Version() string {
 	return "(devel)"
 }
 
-// listenOps serves the internal listener from before the dependencies are up,
-// so that a waiting service can be told from a dead one.
+// listenOps starts the internal listener. It serves before the dependencies are up,
+// so that /livez tells a waiting service from a dead one.
 func (s *Service) listenOps(ctx context.Context) (stop func(), err error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", s.cfg.OpsAddr)
@@ -162,11 +163,11 @@ func healthcheck(ctx context.Context, cfg Common) error {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", http.NoBody)
 	if err != nil {
-		return fmt.Errorf("ask for readiness: %w", err)
+		return fmt.Errorf("check readiness: %w", err)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask for readiness: %w", err)
+		return fmt.Errorf("check readiness: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {

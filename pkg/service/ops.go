@@ -21,13 +21,13 @@ func (s *Service) opsHandler() http.Handler {
 	return mux
 }
 
-// livez asks nobody, so that a dependency that is down never makes an orchestrator
-// kill healthy processes.
+// livez checks no dependency: if one is down, an orchestrator must not kill healthy
+// processes.
 func livez(w http.ResponseWriter, _ *http.Request) {
 	health(w, http.StatusOK, "alive", "")
 }
 
-// readyz answers 503 with the reason while the service cannot work.
+// readyz answers 503 with the reason while the service is not ready.
 func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
@@ -46,5 +46,5 @@ func health(w http.ResponseWriter, status int, word, reason string) {
 	if reason != "" {
 		body["reason"] = reason
 	}
-	_ = json.NewEncoder(w).Encode(body) // The client has gone; there is nobody to tell.
+	_ = json.NewEncoder(w).Encode(body) // It fails only if the client has disconnected.
 }

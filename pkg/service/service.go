@@ -1,6 +1,6 @@
-// Package service is what every process of the product has: configuration from
-// the environment, logs, health, metrics, and an orderly end. It knows nothing
-// of databases, brokers or routes.
+// Package service holds what every process of the product needs: configuration from
+// the environment, logs, health checks, metrics, and an orderly stop. It must not
+// know databases, brokers or routes.
 package service
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Service is one running process. Metrics is its own registry, so that tests
-// can run several services in one program.
+// Service is one running process. Its methods may be called concurrently. Metrics
+// is a registry of its own, so that tests can run several services in one program.
 type Service struct {
 	Name    string
 	Log     *slog.Logger
@@ -27,7 +27,7 @@ type Service struct {
 	cfg    Common
 	mu     sync.Mutex
 	checks map[string]func(context.Context) error
-	state  string // empty when running
+	state  string // why it is not ready; empty while it runs
 }
 
 // New returns a service that is not ready yet. Programs use Main.
@@ -47,81 +47,82 @@ func New(name string, cfg Common, log *slog.Logger) *Service {
 	}
 }
 
-// Runner is a part of a service that works until its context ends, finishes
-// what it has begun, and returns nil.
+// Runner is a part of a service. Run works until its context ends, finishes the
+// work in flight, and returns nil.
 type Runner interface {
 	Run(ctx context.Context) error
 }
 
-// RunnerFunc makes a Runner of a function.
+// RunnerFunc is a function that is a Runner.
 type RunnerFunc func(ctx context.Context) error
 
 // Run implements Runner.
 func (f RunnerFunc) Run(ctx context.Context) error { return f(ctx) }
 
-// Check adds a condition of readiness.
+// Check adds a readiness check. The name prefixes its errors.
 func (s *Service) Check(name string, check func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks[name] = check
 }
 
-// Run works until ctx ends or a runner fails, then stops every runner and waits
-// for all of them, at most SHUTDOWN_TIMEOUT. door, by which requests come, stops
-// first, since the others serve it; from the moment that ctx ends the service says
-// that it is not ready. A runner that returns while nobody asked it to is an error:
-// a service without its consumer is no service.
-func (s *Service) Run(ctx context.Context, door Runner, others ...Runner) error {
-	inside, closeInside := context.WithCancel(context.WithoutCancel(ctx))
-	defer closeInside()
-	outside, closeDoor := context.WithCancel(ctx)
-	defer closeDoor()
+// Run works until ctx ends or a runner fails. Then it stops every runner and waits
+// for all of them, at most SHUTDOWN_TIMEOUT. The listener stops first, since the
+// others serve its requests. From the moment that ctx ends the service is not
+// ready. A runner that returns before it is stopped is an error: a service without
+// its consumer must not go on.
+func (s *Service) Run(ctx context.Context, listener Runner, others ...Runner) error {
+	othersCtx, stopOthers := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOthers()
+	listenerCtx, stopListener := context.WithCancel(ctx)
+	defer stopListener()
 
-	ended := make(chan error, 1+len(others))
-	doorClosed := make(chan struct{})
+	results := make(chan error, 1+len(others))
+	listenerStopped := make(chan struct{})
 	go func() {
-		defer close(doorClosed)
-		ended <- untilAsked(outside, door)
+		defer close(listenerStopped)
+		results <- runUntilStopped(listenerCtx, listener)
 	}()
 	for _, runner := range others {
-		go func() { ended <- untilAsked(inside, runner) }()
+		go func() { results <- runUntilStopped(othersCtx, runner) }()
 	}
 	s.setState("")
-	s.Log.InfoContext(ctx, "started")
+	s.Log.InfoContext(ctx, "service started")
 
 	var faults []error
-	left := 1 + len(others)
+	running := 1 + len(others)
 	select {
 	case <-ctx.Done():
-		s.Log.InfoContext(ctx, "stopping")
-	case err := <-ended:
+		s.Log.InfoContext(ctx, "service stopping")
+	case err := <-results:
 		faults = append(faults, err)
-		left--
+		running--
 	}
 	s.setState("stopping")
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
 	defer cancel()
-	closeDoor()
+	stopListener()
 	select {
-	case <-doorClosed:
+	case <-listenerStopped:
 	case <-deadline.Done():
 	}
-	closeInside()
-	for ; left > 0; left-- {
+	stopOthers()
+	for ; running > 0; running-- {
 		select {
-		case err := <-ended:
+		case err := <-results:
 			faults = append(faults, err)
 		case <-deadline.Done():
-			return errors.Join(append(faults, fmt.Errorf("%d parts did not stop within %s", left, s.cfg.ShutdownTimeout))...)
+			return errors.Join(append(faults, fmt.Errorf("%d runners did not stop within %s", running, s.cfg.ShutdownTimeout))...)
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func untilAsked(ctx context.Context, runner Runner) error {
+// runUntilStopped returns an error if the runner returns before ctx ends.
+func runUntilStopped(ctx context.Context, runner Runner) error {
 	err := runner.Run(ctx)
 	if err == nil && ctx.Err() == nil {
-		err = fmt.Errorf("%T ended by itself", runner)
+		err = fmt.Errorf("%T returned before it was stopped", runner)
 	}
 	return err
 }
@@ -132,8 +133,8 @@ func (s *Service) setState(state string) {
 	s.state = state
 }
 
-// Ready returns nil if the service can do its work, and else says what is amiss
-// with each part.
+// Ready returns nil if the service can work. Otherwise the error is "starting",
+// "stopping", or joins those of the checks that failed.
 func (s *Service) Ready(ctx context.Context) error {
 	s.mu.Lock()
 	state, checks := s.state, maps.Clone(s.checks)
@@ -150,5 +151,5 @@ func (s *Service) Ready(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// stderr is where logs go; stdout belongs to commands.
+// stderr receives the logs; stdout is for the output of commands.
 var stderr = os.Stderr

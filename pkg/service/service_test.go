@@ -321,22 +321,22 @@ func TestRunWaitsForEveryPart(t *testing.T) {
 	})
 }
 
-// TestRunStopsTheDoorFirst: what serves requests outlives the last of them.
-func TestRunStopsTheDoorFirst(t *testing.T) {
+// TestRunStopsTheListenerFirst: the parts that serve requests outlive the last one.
+func TestRunStopsTheListenerFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var doorClosed, insideClosed time.Time
-		door := until(func() {
+		var listenerStopped, otherStopped time.Time
+		listener := until(func() {
 			time.Sleep(10 * time.Second)
-			doorClosed = time.Now()
+			listenerStopped = time.Now()
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := newService(30*time.Second).Run(ctx, door, until(func() { insideClosed = time.Now() })); err != nil {
+		if err := newService(30*time.Second).Run(ctx, listener, until(func() { otherStopped = time.Now() })); err != nil {
 			t.Error(err)
 		}
-		if insideClosed.Before(doorClosed) {
-			t.Errorf("the door closed at %s, what serves it at %s", doorClosed, insideClosed)
+		if otherStopped.Before(listenerStopped) {
+			t.Errorf("the listener stopped at %s, what serves it at %s", listenerStopped, otherStopped)
 		}
 	})
 }

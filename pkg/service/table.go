@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Table writes the environment table of a service's README, in Markdown, from
-// the tags of cfg's fields.
+// Table writes the environment variables of cfg, a configuration struct, as the
+// Markdown table of a service's README. It reads the tags of the fields.
 func Table(w io.Writer, cfg any) error {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
