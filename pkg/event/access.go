@@ -1,7 +1,7 @@
 package event
 
-// AccessDenied says that somebody who is signed in asked for what is not theirs
-// to ask for. Route is a pattern of the table of routes.
+// AccessDenied says that a signed-in user sent a request without the permission for
+// it. Route is the pattern in the routing table.
 type AccessDenied struct {
 	Method string `json:"method"`
 	Route  string `json:"route"`
@@ -13,12 +13,12 @@ func (AccessDenied) EventName() string { return "access.denied.v1" }
 // EventTopics implements Payload.
 func (AccessDenied) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that the request was refused.
+// EventOutcome implements outcomer.
 func (AccessDenied) EventOutcome() Outcome { return Denied }
 
-// RequestRefused says that something security-relevant was asked for and refused,
-// for a reason that no other event tells. Code is what the client saw. The subject
-// is who asked, if they are signed in.
+// RequestRefused says that a security-relevant request was refused for a reason
+// that no other event records. Code is the one in the response. The subject is the
+// signed-in user, if any.
 type RequestRefused struct {
 	Method string `json:"method"`
 	Route  string `json:"route"`
@@ -31,5 +31,5 @@ func (RequestRefused) EventName() string { return "request.refused.v1" }
 // EventTopics implements Payload.
 func (RequestRefused) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (RequestRefused) EventOutcome() Outcome { return Failure }

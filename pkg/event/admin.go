@@ -1,6 +1,6 @@
 package event
 
-// UserRoleChanged says that somebody has other rights from now on.
+// UserRoleChanged says that the role of an account was changed.
 type UserRoleChanged struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
@@ -12,8 +12,8 @@ func (UserRoleChanged) EventName() string { return "user.role_changed.v1" }
 // EventTopics implements Payload.
 func (UserRoleChanged) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserDisabled says that somebody cannot sign in any more. Before and After are
-// states of the account.
+// UserDisabled says that an account was disabled, so that its owner cannot sign in.
+// Before and After are states of the account.
 type UserDisabled struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
@@ -25,7 +25,7 @@ func (UserDisabled) EventName() string { return "user.disabled.v1" }
 // EventTopics implements Payload.
 func (UserDisabled) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserEnabled says that somebody can sign in again. Before and After are states
+// UserEnabled says that an account was enabled again. Before and After are states
 // of the account.
 type UserEnabled struct {
 	Before string `json:"before"`
@@ -38,9 +38,9 @@ func (UserEnabled) EventName() string { return "user.enabled.v1" }
 // EventTopics implements Payload.
 func (UserEnabled) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserDeleted says that an account is gone. Whoever holds personal data of the
-// subject erases it, and keeps none that comes later.
-// Role and Status are what the account had.
+// UserDeleted says that an account was deleted. Every service that holds personal
+// data of the subject erases it, and stores none that arrives later. Role and Status
+// are the last ones of the account.
 type UserDeleted struct {
 	Role   string `json:"role,omitempty"`
 	Status string `json:"status,omitempty"`
@@ -53,7 +53,7 @@ func (UserDeleted) EventName() string { return "user.deleted.v1" }
 func (UserDeleted) EventTopics() []Topic { return []Topic{Audit, User, Email} }
 
 // UserSessionsRevoked says that an administrator ended all sessions of an
-// account. Revoked is how many lived.
+// account. Revoked is their number.
 type UserSessionsRevoked struct {
 	Revoked int `json:"revoked"`
 }
@@ -64,7 +64,7 @@ func (UserSessionsRevoked) EventName() string { return "user.sessions_revoked.v1
 // EventTopics implements Payload.
 func (UserSessionsRevoked) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserViewed says that an administrator looked at an account.
+// UserViewed says that an administrator read an account.
 type UserViewed struct{}
 
 // EventName implements Payload.
@@ -73,9 +73,9 @@ func (UserViewed) EventName() string { return "user.viewed.v1" }
 // EventTopics implements Payload.
 func (UserViewed) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserListed says that an administrator listed accounts. What was searched for is
-// not told: it may be somebody's address, and has no subject to be erased with.
-// Found is how many were read: one more than a page shows if there are more.
+// UserListed says that an administrator listed accounts. It omits the search text,
+// which may be an address and could not be erased with an account. Found is how many
+// accounts were read: one more than the page shows if there are more.
 type UserListed struct {
 	Searched bool   `json:"searched"`
 	Role     string `json:"role,omitempty"`
@@ -89,7 +89,7 @@ func (UserListed) EventName() string { return "user.listed.v1" }
 // EventTopics implements Payload.
 func (UserListed) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserExported says that all accounts were written out with their hashes.
+// UserExported says that all accounts were exported with their password hashes.
 type UserExported struct {
 	Count int `json:"count"`
 }

@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Contracts returns one zero value of every payload, in the order of their
-// names. contracts.txt, the golden samples and the generated documentation
-// follow it.
+// Contracts returns a zero value of every payload, in the order of their names.
+// contracts.txt, the golden samples and the documentation follow this order.
 func Contracts() []Payload {
 	return []Payload{
 		AccessDenied{},
@@ -63,9 +62,8 @@ func Contracts() []Payload {
 	}
 }
 
-// Personal returns the names of the members that say who somebody is, in the
-// data of all contracts: the fields with the tag personal. They are erased when
-// the subject's account is gone.
+// Personal returns the JSON names of all payload fields that hold personal data, as
+// marked by the tag personal. They are erased when the subject's account is deleted.
 func Personal() []string {
 	var names []string
 	for _, p := range Contracts() {

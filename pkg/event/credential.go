@@ -1,7 +1,7 @@
 package event
 
-// UserPasswordResetRequested says that somebody asked for a new password. The
-// subject is empty when no account has the address.
+// UserPasswordResetRequested says that somebody requested a password reset. The
+// subject is empty if no account has the address.
 type UserPasswordResetRequested struct{}
 
 // EventName implements Payload.
@@ -10,9 +10,9 @@ func (UserPasswordResetRequested) EventName() string { return "user.password_res
 // EventTopics implements Payload.
 func (UserPasswordResetRequested) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserPasswordChanged says that an account has another password: because its
-// owner knew the old one (change) or reads its mail (reset). Email and Name let
-// email-service tell the owner.
+// UserPasswordChanged says that the password of an account was changed. Method is
+// change if the old password was given, reset if a link in a mail was used. Email
+// and Name let email-service notify the owner.
 type UserPasswordChanged struct {
 	Method string `json:"method"`
 	Email  string `json:"email" personal:"true"`
@@ -25,7 +25,7 @@ func (UserPasswordChanged) EventName() string { return "user.password_changed.v1
 // EventTopics implements Payload.
 func (UserPasswordChanged) EventTopics() []Topic { return []Topic{Audit, Email} }
 
-// UserEmailChangeRequested says that an account shall have another address.
+// UserEmailChangeRequested says that an account's owner requested a new address.
 type UserEmailChangeRequested struct {
 	Email string `json:"email" personal:"true"`
 }
@@ -36,8 +36,8 @@ func (UserEmailChangeRequested) EventName() string { return "user.email_change_r
 // EventTopics implements Payload.
 func (UserEmailChangeRequested) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserEmailChanged says that an account has another address. Reverted says that
-// the owner of the one before took a change back.
+// UserEmailChanged says that the address of an account was changed. Reverted says
+// that the change restored an earlier address, through the link sent there.
 type UserEmailChanged struct {
 	Email         string `json:"email" personal:"true"`
 	PreviousEmail string `json:"previousEmail" personal:"true"`
@@ -50,9 +50,9 @@ func (UserEmailChanged) EventName() string { return "user.email_changed.v1" }
 // EventTopics implements Payload.
 func (UserEmailChanged) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserSignUpRepeated says that somebody signed up with the address of an
-// account. Email and Name let email-service tell the owner, who may have
-// forgotten.
+// UserSignUpRepeated says that somebody signed up with the address of an existing
+// account. Email and Name let email-service notify the owner, who may have forgotten
+// the account.
 type UserSignUpRepeated struct {
 	Email string `json:"email" personal:"true"`
 	Name  string `json:"name" personal:"true"`
@@ -64,11 +64,11 @@ func (UserSignUpRepeated) EventName() string { return "user.signup_repeated.v1" 
 // EventTopics implements Payload.
 func (UserSignUpRepeated) EventTopics() []Topic { return []Topic{Audit, Email} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (UserSignUpRepeated) EventOutcome() Outcome { return Failure }
 
-// UserVerificationResendRequested says that somebody asked for another mail to
-// verify an address. The subject is empty when no account has it.
+// UserVerificationResendRequested says that somebody requested another verification
+// mail. The subject is empty if no account has the address.
 type UserVerificationResendRequested struct{}
 
 // EventName implements Payload.
@@ -79,8 +79,8 @@ func (UserVerificationResendRequested) EventName() string {
 // EventTopics implements Payload.
 func (UserVerificationResendRequested) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserMailCapped says that a mail was not sent because its address got too many
-// of late. Purpose is what it was asked for.
+// UserMailCapped says that a mail was not sent because too many were sent to its
+// address recently. Purpose is the purpose of the mail.
 type UserMailCapped struct {
 	Purpose string `json:"purpose"`
 }
@@ -91,5 +91,5 @@ func (UserMailCapped) EventName() string { return "user.mail_capped.v1" }
 // EventTopics implements Payload.
 func (UserMailCapped) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this was refused.
+// EventOutcome implements outcomer.
 func (UserMailCapped) EventOutcome() Outcome { return Denied }

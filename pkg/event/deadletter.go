@@ -1,7 +1,7 @@
 package event
 
-// DeadLetterReplayed says that an operator had a dead letter handled again. The
-// subject is the letter.
+// DeadLetterReplayed says that an administrator requested the replay of a dead
+// letter, which is the subject.
 type DeadLetterReplayed struct {
 	EventID string `json:"eventId"`
 	Type    string `json:"type"`
@@ -14,8 +14,8 @@ func (DeadLetterReplayed) EventName() string { return "dead_letter.replayed.v1" 
 // EventTopics implements Payload.
 func (DeadLetterReplayed) EventTopics() []Topic { return []Topic{Audit} }
 
-// DeadLetterDiscarded says that an operator gave a dead letter up. The subject
-// is the letter; the event's id and type are empty if it was no event.
+// DeadLetterDiscarded says that an administrator discarded a dead letter, which is
+// the subject. EventID and Type are empty if the entry could not be decoded.
 type DeadLetterDiscarded struct {
 	EventID string `json:"eventId,omitempty"`
 	Type    string `json:"type,omitempty"`

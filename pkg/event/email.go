@@ -2,7 +2,7 @@ package event
 
 import "time"
 
-// EmailSent says that the mail server took a message. To is masked.
+// EmailSent says that the mail server accepted a message. To is masked.
 type EmailSent struct {
 	MessageID string `json:"messageId"`
 	Template  string `json:"template"`
@@ -15,7 +15,8 @@ func (EmailSent) EventName() string { return "email.sent.v1" }
 // EventTopics implements Payload.
 func (EmailSent) EventTopics() []Topic { return []Topic{Audit} }
 
-// EmailFailed says that a message will not be sent any more. To is masked.
+// EmailFailed says that a message was permanently rejected, or deferred for too long.
+// To is masked.
 type EmailFailed struct {
 	MessageID string `json:"messageId"`
 	Template  string `json:"template"`
@@ -29,10 +30,10 @@ func (EmailFailed) EventName() string { return "email.failed.v1" }
 // EventTopics implements Payload.
 func (EmailFailed) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (EmailFailed) EventOutcome() Outcome { return Failure }
 
-// EmailDeferred says that the mail server put a mail off.
+// EmailDeferred says that the mail server deferred a message (SMTP 4xx).
 type EmailDeferred struct {
 	MessageID     string    `json:"messageId"`
 	Template      string    `json:"template"`
@@ -47,5 +48,5 @@ func (EmailDeferred) EventName() string { return "email.deferred.v1" }
 // EventTopics implements Payload.
 func (EmailDeferred) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (EmailDeferred) EventOutcome() Outcome { return Failure }

@@ -1,8 +1,8 @@
-// Package event holds the contracts between the services: what a fact looks
-// like on the wire, which facts exist, and on which streams they travel.
+// Package event holds the contracts between the services: the events, their wire
+// format, and the streams that carry them.
 //
-// It imports the standard library only and knows neither the broker nor the
-// database, so that every team can depend on it at no cost.
+// It imports the standard library only and must know neither the broker nor the
+// database, so that every service can depend on it at no cost.
 package event
 
 import (
@@ -16,19 +16,19 @@ import (
 	"time"
 )
 
-// Topic is a stream of events. Separate streams are least privilege: a service
-// may read its own and no other.
+// Topic is a stream of events. There are several for the sake of least privilege:
+// a service may read its own stream and no other.
 type Topic string
 
-// The streams. Email carries what email-service must send, Audit every
-// security-relevant fact, User what other services project.
+// The streams. Email carries the events that email-service sends mail for, Audit
+// every security-relevant event, User the events that other services project.
 const (
 	Email Topic = "email-events"
 	Audit Topic = "audit-events"
 	User  Topic = "user-events"
 )
 
-// Outcome says how the thing that the event tells of ended.
+// Outcome is the result of the action that an event records.
 type Outcome string
 
 // The outcomes.
@@ -38,19 +38,20 @@ const (
 	Denied  Outcome = "denied"
 )
 
-// Actor is who did it.
+// Actor is the person or service that acted.
 type Actor struct {
 	Type string `json:"type"` // user, admin, auditor, service or anonymous
 	ID   string `json:"id,omitempty"`
 }
 
-// Event is a fact on the wire. ID is a UUIDv7, the Watermill UUID and the
-// deduplication key; the outbox assigns it once, in the transaction of the
-// state change, and every copy of the event on every stream carries it.
+// Event is a fact in its wire format. ID is a UUIDv7, the Watermill UUID and the
+// deduplication key. The outbox assigns it once, in the transaction of the state
+// change; every copy of the event on every stream has the same.
 //
-// ProducerSeq numbers what a producer puts on one stream: 1, 2, 3 and so on,
-// without a gap, so that a loss can be proved. The relay assigns it, so an event
-// has another number on each stream; 0 is none.
+// ProducerSeq is the sequence number of the event among those that its producer
+// publishes on one stream: 1, 2, 3 and so on, without a gap, so that a consumer can
+// prove a loss. The relay assigns it, so an event has a different number on each
+// stream. 0 means that it has none.
 type Event struct {
 	ProducerSeq   int64           `json:"producerSeq,omitempty"`
 	ID            string          `json:"id"`
@@ -72,19 +73,19 @@ type Event struct {
 	Topics []Topic `json:"-"`
 }
 
-// Payload is the body of an event, one struct for each name and version. A new
-// meaning is a new version beside the old one, never a changed struct.
+// Payload is the body of an event, one struct for each name and version. A published
+// struct gets optional fields at most; any other change is a new version beside it.
 type Payload interface {
 	EventName() string
 	EventTopics() []Topic
 }
 
-// outcomer is a payload which tells of something other than a success.
+// outcomer is a payload whose outcome is not Success.
 type outcomer interface{ EventOutcome() Outcome }
 
-// New returns the event that says p happened to subject, with the origin that
-// ctx carries. It panics if p cannot be encoded, which no contract can cause:
-// contracts hold only text, numbers, times and lists of them.
+// New returns the event that p happened to subject, with the origin in ctx. It
+// panics if p cannot be encoded, which no contract can cause: contracts hold only
+// strings, numbers, times and lists of them.
 func New(ctx context.Context, at time.Time, subject string, p Payload) Event {
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -124,7 +125,7 @@ func (e Event) Version() int {
 	return version
 }
 
-// ErrMalformed says that bytes are not an event.
+// ErrMalformed is returned for bytes that are not a valid event.
 var ErrMalformed = errors.New("malformed event")
 
 var (
@@ -132,9 +133,9 @@ var (
 	idForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 )
 
-// Parse decodes an event and checks that what every consumer relies on is
-// there. Unknown fields are ignored, so that producers may be newer. Every
-// error is an ErrMalformed.
+// Parse decodes an event and checks the fields that every consumer relies on. It
+// ignores unknown fields, so that a producer may be newer. Every error wraps
+// ErrMalformed.
 func Parse(data []byte) (Event, error) {
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -148,15 +149,15 @@ func Parse(data []byte) (Event, error) {
 	case e.OccurredAt.IsZero():
 		return Event{}, fmt.Errorf("%w: occurredAt is missing", ErrMalformed)
 	case e.Producer == "" || e.ProducerSeq < 0:
-		return Event{}, fmt.Errorf("%w: producer or its number is missing", ErrMalformed)
+		return Event{}, fmt.Errorf("%w: producer is missing, or producerSeq is negative", ErrMalformed)
 	case len(e.Data) == 0 || e.Data[0] != '{':
 		return Event{}, fmt.Errorf("%w: data is not an object", ErrMalformed)
 	}
 	return e, nil
 }
 
-// Decode returns the body of e as P. It is an ErrMalformed if e has another
-// name or a body that is not a P.
+// Decode returns the body of e as a P. The error wraps ErrMalformed if e has
+// another name or its body is not a valid P.
 func Decode[P Payload](e Event) (P, error) {
 	var p P
 	if e.Name != p.EventName() {

@@ -2,8 +2,7 @@ package event
 
 import "time"
 
-// SigningKeyRotated says that access tokens are signed with another key from
-// ActivatesAt on.
+// SigningKeyRotated says that a new key signs access tokens from ActivatesAt on.
 type SigningKeyRotated struct {
 	KeyID       string    `json:"keyId"`
 	Algorithm   string    `json:"algorithm"`
@@ -16,8 +15,8 @@ func (SigningKeyRotated) EventName() string { return "signing_key.rotated.v1" }
 // EventTopics implements Payload.
 func (SigningKeyRotated) EventTopics() []Topic { return []Topic{Audit} }
 
-// SigningKeyRetired says that no token signed with the key is good any more.
-// Forced says that some may have been in use.
+// SigningKeyRetired says that tokens signed with the key are no longer valid. Forced
+// says that valid ones may have existed.
 type SigningKeyRetired struct {
 	KeyID  string `json:"keyId"`
 	Forced bool   `json:"forced"`

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Link is what all events hold that ask for a mail with a link. Token is sealed
-// for email-service with the LinkContext of the event.
+// Link is the body of every event that makes email-service send a mail with a link.
+// Token is sealed for email-service with the LinkContext of the event.
 type Link struct {
 	Email     string    `json:"email" personal:"true"` // where the mail goes
 	Name      string    `json:"name" personal:"true"`
@@ -27,7 +27,7 @@ var links = []string{
 	UserEmailRevertLinkIssued{}.EventName(),
 }
 
-// DecodeLink is Decode for whatever event holds a Link.
+// DecodeLink is Decode for any of the events whose body is a Link.
 func DecodeLink(e Event) (Link, error) {
 	var l Link
 	if !slices.Contains(links, e.Name) {
@@ -39,7 +39,7 @@ func DecodeLink(e Event) (Link, error) {
 	return l, nil
 }
 
-// UserVerificationRequested says that somebody must prove to own an address.
+// UserVerificationRequested says that a person must verify an address.
 type UserVerificationRequested Link
 
 // EventName implements Payload.
@@ -48,8 +48,7 @@ func (UserVerificationRequested) EventName() string { return "user.verification_
 // EventTopics implements Payload.
 func (UserVerificationRequested) EventTopics() []Topic { return []Topic{Email} }
 
-// UserResetLinkIssued says that whoever reads mail at the address may choose a
-// new password.
+// UserResetLinkIssued says that the reader of the mail may set a new password.
 type UserResetLinkIssued Link
 
 // EventName implements Payload.
@@ -58,8 +57,8 @@ func (UserResetLinkIssued) EventName() string { return "user.reset_link_issued.v
 // EventTopics implements Payload.
 func (UserResetLinkIssued) EventTopics() []Topic { return []Topic{Email} }
 
-// UserEmailChangeLinkIssued says that an account shall have the address, if
-// whoever reads mail there confirms it.
+// UserEmailChangeLinkIssued says that the address becomes the account's when the
+// reader of the mail confirms it.
 type UserEmailChangeLinkIssued Link
 
 // EventName implements Payload.
@@ -68,8 +67,8 @@ func (UserEmailChangeLinkIssued) EventName() string { return "user.email_change_
 // EventTopics implements Payload.
 func (UserEmailChangeLinkIssued) EventTopics() []Topic { return []Topic{Email} }
 
-// UserEmailRevertLinkIssued says that an account had the address until now, and
-// that whoever reads mail there may take the change back.
+// UserEmailRevertLinkIssued says that the account's address was changed, and that
+// the reader of the mail to the previous address may revert the change.
 type UserEmailRevertLinkIssued Link
 
 // EventName implements Payload.

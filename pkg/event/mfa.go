@@ -1,7 +1,7 @@
 package event
 
-// MFAEnrolled says that an account has one more factor besides its password.
-// Email and Name let email-service tell the owner.
+// MFAEnrolled says that a factor was added to an account. Email and Name let
+// email-service notify the owner.
 type MFAEnrolled struct {
 	FactorID string `json:"factorId"`
 	Kind     string `json:"kind"` // totp or passkey
@@ -15,8 +15,8 @@ func (MFAEnrolled) EventName() string { return "mfa.enrolled.v1" }
 // EventTopics implements Payload.
 func (MFAEnrolled) EventTopics() []Topic { return []Topic{Audit, Email} }
 
-// MFARemoved says that an account has one factor less. Email and Name let
-// email-service tell the owner.
+// MFARemoved says that a factor was removed from an account. Email and Name let
+// email-service notify the owner.
 type MFARemoved struct {
 	FactorID string `json:"factorId"`
 	Kind     string `json:"kind"`
@@ -30,8 +30,8 @@ func (MFARemoved) EventName() string { return "mfa.removed.v1" }
 // EventTopics implements Payload.
 func (MFARemoved) EventTopics() []Topic { return []Topic{Audit, Email} }
 
-// MFAReset says that an administrator removed all factors of an account, whose
-// owner has lost them. Removed is how many they were.
+// MFAReset says that an administrator removed all factors of an account, because
+// its owner lost them. Removed is their number.
 type MFAReset struct {
 	Removed int `json:"removed"`
 }
@@ -42,7 +42,7 @@ func (MFAReset) EventName() string { return "mfa.reset.v1" }
 // EventTopics implements Payload.
 func (MFAReset) EventTopics() []Topic { return []Topic{Audit} }
 
-// MFARenamed says that a factor has another name.
+// MFARenamed says that a factor was renamed.
 type MFARenamed struct {
 	FactorID string `json:"factorId"`
 	Kind     string `json:"kind"`
@@ -54,8 +54,8 @@ func (MFARenamed) EventName() string { return "mfa.renamed.v1" }
 // EventTopics implements Payload.
 func (MFARenamed) EventTopics() []Topic { return []Topic{Audit} }
 
-// MFAEnrolmentBegun says that somebody was shown the secret of a factor, which
-// does not count yet.
+// MFAEnrolmentBegun says that the owner received the secret of a new factor, which
+// is not active yet.
 type MFAEnrolmentBegun struct {
 	FactorID string `json:"factorId"`
 	Kind     string `json:"kind"`
@@ -67,7 +67,7 @@ func (MFAEnrolmentBegun) EventName() string { return "mfa.enrolment_begun.v1" }
 // EventTopics implements Payload.
 func (MFAEnrolmentBegun) EventTopics() []Topic { return []Topic{Audit} }
 
-// MFAChallenged says that a password was right and a second factor was asked for.
+// MFAChallenged says that a password was correct and a second factor is required.
 type MFAChallenged struct{}
 
 // EventName implements Payload.
@@ -76,8 +76,8 @@ func (MFAChallenged) EventName() string { return "mfa.challenged.v1" }
 // EventTopics implements Payload.
 func (MFAChallenged) EventTopics() []Topic { return []Topic{Audit} }
 
-// MFAChallengeFailed says that a second factor did not fit. Reason is the code
-// that the client saw.
+// MFAChallengeFailed says that a second factor was wrong. Reason is the code in the
+// response.
 type MFAChallengeFailed struct {
 	Reason string `json:"reason"`
 }
@@ -88,10 +88,11 @@ func (MFAChallengeFailed) EventName() string { return "mfa.challenge_failed.v1" 
 // EventTopics implements Payload.
 func (MFAChallengeFailed) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (MFAChallengeFailed) EventOutcome() Outcome { return Failure }
 
-// MFARecoveryCodeUsed says that a recovery code stood in for a factor.
+// MFARecoveryCodeUsed says that a recovery code was used in place of a factor. Left
+// is how many codes remain.
 type MFARecoveryCodeUsed struct {
 	Left int `json:"left"`
 }
@@ -102,8 +103,8 @@ func (MFARecoveryCodeUsed) EventName() string { return "mfa.recovery_code_used.v
 // EventTopics implements Payload.
 func (MFARecoveryCodeUsed) EventTopics() []Topic { return []Topic{Audit} }
 
-// MFARecoveryCodesMade says that an account has new recovery codes, and that the
-// older ones are void.
+// MFARecoveryCodesMade says that new recovery codes were generated, which replace
+// the old ones.
 type MFARecoveryCodesMade struct{}
 
 // EventName implements Payload.
@@ -112,8 +113,7 @@ func (MFARecoveryCodesMade) EventName() string { return "mfa.recovery_codes_made
 // EventTopics implements Payload.
 func (MFARecoveryCodesMade) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserReauthenticated says that somebody who is signed in proved again who they
-// are.
+// UserReauthenticated says that a signed-in user confirmed their identity.
 type UserReauthenticated struct {
 	SessionID string `json:"sessionId"`
 }

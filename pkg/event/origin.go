@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Origin is where a fact comes from: who acted, from which address, in which
-// request. The edge of a service puts it into the context; New copies it.
+// Origin says where an event comes from: the actor, the IP address, the request.
+// The edge of a service puts it into the context; New copies it into the event.
 type Origin struct {
 	Actor         Actor
 	IP            string
@@ -18,8 +18,8 @@ type Origin struct {
 	TraceParent   string
 }
 
-// Network returns what counts as one client: an IPv4 address, or the /64 that an
-// IPv6 host can choose its addresses from.
+// Network returns the network that counts as one client: the IPv4 address, or the
+// /64 of the IPv6 address, from which a host can choose any address.
 func (o Origin) Network() string {
 	addr, err := netip.ParseAddr(o.IP)
 	if err != nil || addr.Is4() {
@@ -32,8 +32,8 @@ func (o Origin) Network() string {
 	return prefix.String()
 }
 
-// TraceID returns the trace that TraceParent names (W3C Trace Context, 3.2.2), or
-// nothing if there is none.
+// TraceID returns the trace id in TraceParent (W3C Trace Context, 3.2.2). It is
+// empty if there is none.
 func (o Origin) TraceID() string {
 	_, rest, _ := strings.Cut(o.TraceParent, "-")
 	id, _, ok := strings.Cut(rest, "-")
@@ -50,7 +50,7 @@ func WithOrigin(ctx context.Context, o Origin) context.Context {
 	return context.WithValue(ctx, originKey{}, o)
 }
 
-// OriginFrom returns the origin that ctx carries, or an anonymous one.
+// OriginFrom returns the origin in ctx. The default has an anonymous actor.
 func OriginFrom(ctx context.Context) Origin {
 	if o, ok := ctx.Value(originKey{}).(Origin); ok {
 		return o

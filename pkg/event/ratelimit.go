@@ -1,12 +1,12 @@
 package event
 
-// RateLimitsPath is where the gateway, which has no events of its own, tells
-// auth-service of its rate limits, and nobody outside does.
+// RateLimitsPath is auth-service's internal endpoint for events about rate limits.
+// The gateway, which has no outbox, sends them there; no client can.
 const RateLimitsPath = "/internal/v1/rate-limits"
 
-// RateLimitExceeded says that somebody asked more often than a policy of the gateway
-// allows. It is told once for a while, not for each request that was refused. Route is
-// a pattern, WindowSeconds the length of the window in which Limit requests may pass.
+// RateLimitExceeded says that a client exceeded a rate limit of the gateway. There is
+// one event for a period, not for each refused request. Route is the pattern in the
+// routing table; Limit requests are allowed in WindowSeconds.
 type RateLimitExceeded struct {
 	Policy        string `json:"policy"`
 	Limit         int    `json:"limit"`
@@ -21,11 +21,12 @@ func (RateLimitExceeded) EventName() string { return "rate_limit.exceeded.v1" }
 // EventTopics implements Payload.
 func (RateLimitExceeded) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that requests were refused.
+// EventOutcome implements outcomer.
 func (RateLimitExceeded) EventOutcome() Outcome { return Denied }
 
-// RateLimitCleared says that an operator let somebody begin again with policies of
-// the gateway. By says which parts of a request named them, not what they were.
+// RateLimitCleared says that an administrator reset the counters of rate limits. By
+// lists the kinds of the keys that selected them, such as an IP address, but not
+// their values.
 type RateLimitCleared struct {
 	Policies []string `json:"policies"`
 	By       []string `json:"by"`

@@ -13,12 +13,12 @@ import (
 	"strings"
 )
 
-// Sealed is a secret inside an event: only holders of the sealing key can open
-// it, so neither the outbox, Redis nor the audit log ever holds a live link.
+// Sealed is an encrypted secret inside an event. Only holders of the sealing key
+// can open it, so the outbox, Redis and the audit log never hold a usable link.
 type Sealed string
 
-// ErrSeal says that a sealed value was made with another key, for another
-// context, or was changed.
+// ErrSeal is returned for a value that was sealed with another key or for another
+// context, or that was changed.
 var ErrSeal = errors.New("sealed value cannot be opened")
 
 const sealVersion = "s1."
@@ -29,7 +29,7 @@ type Sealer struct {
 	aead cipher.AEAD
 }
 
-// NewSealer derives the key from secret, of which at least 32 bytes are needed.
+// NewSealer derives the key from secret, which must have at least 32 bytes.
 func NewSealer(secret string) (*Sealer, error) {
 	if len(secret) < 32 {
 		return nil, errors.New("sealing secret is shorter than 32 bytes")
@@ -40,23 +40,23 @@ func NewSealer(secret string) (*Sealer, error) {
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, fmt.Errorf("make cipher: %w", err)
+		return nil, fmt.Errorf("create cipher: %w", err)
 	}
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		return nil, fmt.Errorf("make cipher: %w", err)
+		return nil, fmt.Errorf("create cipher: %w", err)
 	}
 	return &Sealer{aead: aead}, nil
 }
 
-// Seal encrypts plain. Only Open with the same context, such as the event's
-// name and subject, gives it back, so a value cannot be moved into another event.
+// Seal encrypts plain. Open needs the same context, such as the event's name and
+// subject, so that a sealed value is of no use in another event.
 func (s *Sealer) Seal(plain, context string) Sealed {
-	sealed := s.aead.Seal(nil, nil, []byte(plain), []byte(context)) //nolint:gosec // This AEAD makes a random nonce itself.
+	sealed := s.aead.Seal(nil, nil, []byte(plain), []byte(context)) //nolint:gosec // This AEAD generates a random nonce.
 	return Sealed(sealVersion + base64.RawURLEncoding.EncodeToString(sealed))
 }
 
-// Open returns what Seal was given, or ErrSeal.
+// Open returns the plain text that Seal encrypted, or ErrSeal.
 func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
 	text, ok := strings.CutPrefix(string(sealed), sealVersion)
 	if !ok {
@@ -73,8 +73,8 @@ func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
 	return string(plain), nil
 }
 
-// Mask replaces sealed values in decoded JSON, so that people can look at it.
-// It changes maps and lists in place and returns v.
+// Mask replaces sealed values in decoded JSON by [sealed], so that it can be shown
+// to people. It changes maps and lists in place and returns v.
 func Mask(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -93,8 +93,8 @@ func Mask(v any) any {
 	return v
 }
 
-// MaskJSON is Mask for a JSON text. What holds no sealed value comes back as it
-// is.
+// MaskJSON is Mask for encoded JSON. It returns data unchanged if it contains no
+// sealed value. The error wraps ErrMalformed if data is not valid JSON.
 func MaskJSON(data json.RawMessage) (json.RawMessage, error) {
 	if !bytes.Contains(data, []byte(sealVersion)) && !bytes.ContainsRune(data, '\\') {
 		return data, nil

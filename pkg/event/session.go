@@ -1,7 +1,7 @@
 package event
 
-// SessionRefreshed says that a refresh token was exchanged. Replayed tells the
-// repeat of an exchange within the grace from a rotation.
+// SessionRefreshed says that a refresh token was exchanged. Replayed distinguishes
+// a repeated exchange within REFRESH_GRACE from a rotation.
 type SessionRefreshed struct {
 	SessionID  string `json:"sessionId"`
 	Generation int    `json:"generation"`
@@ -14,7 +14,8 @@ func (SessionRefreshed) EventName() string { return "session.refreshed.v1" }
 // EventTopics implements Payload.
 func (SessionRefreshed) EventTopics() []Topic { return []Topic{Audit} }
 
-// SessionRevoked says that a session ended otherwise than by its owner's logout.
+// SessionRevoked says that a session ended for another reason than its owner's
+// logout.
 type SessionRevoked struct {
 	SessionID string `json:"sessionId"`
 	Reason    string `json:"reason"`
@@ -26,9 +27,9 @@ func (SessionRevoked) EventName() string { return "session.revoked.v1" }
 // EventTopics implements Payload.
 func (SessionRevoked) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// SessionRefreshReused says that a refresh token older than the grace came
-// back, a sign of theft, and that its session was revoked (RFC 9700, 4.14).
-// Email and Name let email-service warn the owner.
+// SessionRefreshReused says that a rotated refresh token was used after
+// REFRESH_GRACE, a sign of theft, and that its session was revoked (RFC 9700,
+// 4.14). Email and Name let email-service warn the owner.
 type SessionRefreshReused struct {
 	SessionID  string `json:"sessionId"`
 	Generation int    `json:"generation"`
@@ -42,5 +43,5 @@ func (SessionRefreshReused) EventName() string { return "session.refresh_reused.
 // EventTopics implements Payload.
 func (SessionRefreshReused) EventTopics() []Topic { return []Topic{Email, Audit} }
 
-// EventOutcome says that the request behind it was refused.
+// EventOutcome implements outcomer.
 func (SessionRefreshReused) EventOutcome() Outcome { return Denied }

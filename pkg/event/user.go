@@ -1,6 +1,6 @@
 package event
 
-// UserSignedUp says that an account exists.
+// UserSignedUp says that an account was created.
 type UserSignedUp struct {
 	Email string `json:"email" personal:"true"`
 	Name  string `json:"name" personal:"true"`
@@ -13,7 +13,7 @@ func (UserSignedUp) EventName() string { return "user.signed_up.v1" }
 // EventTopics implements Payload.
 func (UserSignedUp) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserEmailVerified says that the owner of the account reads mail at Email.
+// UserEmailVerified says that the account's owner verified the address.
 type UserEmailVerified struct {
 	Email string `json:"email" personal:"true"`
 }
@@ -28,7 +28,7 @@ func (UserEmailVerified) EventTopics() []Topic { return []Topic{Audit, User} }
 type UserLoggedIn struct {
 	SessionID  string `json:"sessionId"`
 	DeviceName string `json:"deviceName,omitempty" personal:"true"`
-	Method     string `json:"method,omitempty"` // passkey; a password if it is empty
+	Method     string `json:"method,omitempty"` // passkey, or empty for a password
 }
 
 // EventName implements Payload.
@@ -37,8 +37,8 @@ func (UserLoggedIn) EventName() string { return "user.logged_in.v1" }
 // EventTopics implements Payload.
 func (UserLoggedIn) EventTopics() []Topic { return []Topic{Audit} }
 
-// UserLoginFailed says that a login was refused. The subject is empty when no
-// account has the address. Reason is the code that the client saw.
+// UserLoginFailed says that a login was refused. The subject is empty if no account
+// has the address. Reason is the code in the response.
 type UserLoginFailed struct {
 	Reason string `json:"reason"`
 }
@@ -49,7 +49,7 @@ func (UserLoginFailed) EventName() string { return "user.login_failed.v1" }
 // EventTopics implements Payload.
 func (UserLoginFailed) EventTopics() []Topic { return []Topic{Audit} }
 
-// EventOutcome says that this is a failure.
+// EventOutcome implements outcomer.
 func (UserLoginFailed) EventOutcome() Outcome { return Failure }
 
 // UserLoggedOut says that the owner ended a session.
@@ -63,8 +63,8 @@ func (UserLoggedOut) EventName() string { return "user.logged_out.v1" }
 // EventTopics implements Payload.
 func (UserLoggedOut) EventTopics() []Topic { return []Topic{Audit, User} }
 
-// UserProfileUpdated says which fields of a profile changed; the values stay
-// with user-service. Version is the profile's version after the change.
+// UserProfileUpdated says which fields of a profile changed. The values stay in
+// user-service. Version is that of the profile after the change.
 type UserProfileUpdated struct {
 	Fields  []string `json:"fields"`
 	Version int64    `json:"version"`

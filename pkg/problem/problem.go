@@ -1,6 +1,6 @@
-// Package problem is the kind of error that a client may see. A domain returns
-// a problem for every expected failure; anything else that reaches the edge is
-// an internal error, logged in full and shown without detail.
+// Package problem holds the errors that clients see. A domain returns a problem for
+// every expected failure. The edge logs any other error in full and answers
+// ErrInternal. The package must know neither HTTP nor a service.
 package problem
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Kind is what sort of failure a problem is. The edge maps it to a status.
+// Kind is the category of a problem. The edge maps it to an HTTP status.
 type Kind int
 
 // The kinds.
@@ -31,7 +31,7 @@ const (
 	Timeout
 )
 
-// Field says what is wrong with one member of the input.
+// Field says what is wrong with one field of the input.
 type Field struct {
 	Field   string `json:"field"`
 	Code    string `json:"code"`
@@ -49,8 +49,8 @@ type Problem struct {
 	RetryAfter time.Duration
 }
 
-// New returns a problem. Problems are package variables next to the type that
-// they speak of and are matched with errors.Is, by their code.
+// New returns a problem. Declare it as a package variable beside the type it is about.
+// errors.Is matches it by its code.
 func New(kind Kind, code, message string) *Problem {
 	return &Problem{Kind: kind, Code: code, Message: message}
 }
@@ -71,7 +71,7 @@ func (p *Problem) Is(target error) bool {
 	return ok && t.Code == p.Code
 }
 
-// WithRetryAfter returns a copy that tells the client when to come back.
+// WithRetryAfter returns a copy that tells the client when to retry.
 func (p *Problem) WithRetryAfter(d time.Duration) *Problem {
 	c := *p
 	c.RetryAfter = d
@@ -79,9 +79,9 @@ func (p *Problem) WithRetryAfter(d time.Duration) *Problem {
 }
 
 // ErrValidation is the problem that Validation returns, for errors.Is.
-var ErrValidation = New(Invalid, "validation_failed", "Some fields are not valid.")
+var ErrValidation = New(Invalid, "validation_failed", "Some fields are invalid.")
 
-// Validation returns nil if fields is empty, and else ErrValidation with them.
+// Validation returns ErrValidation with the fields, or nil if there are none.
 func Validation(fields ...Field) error {
 	if len(fields) == 0 {
 		return nil
@@ -99,10 +99,10 @@ func From(err error) *Problem {
 	return ErrInternal
 }
 
-// Recorded marks an error that an event tells of already.
+// Recorded marks an error that an event already records.
 func Recorded(err error) error { return recorded{err} }
 
-// IsRecorded reports whether an event tells of err already.
+// IsRecorded reports whether an event already records err.
 func IsRecorded(err error) bool {
 	_, ok := errors.AsType[recorded](err)
 	return ok
@@ -114,13 +114,13 @@ func (r recorded) Unwrap() error { return r.error }
 
 // The problems that every service can return.
 var (
-	ErrInternal        = New(Internal, "internal_error", "Something went wrong on our side.")
-	ErrUnauthenticated = New(Unauthenticated, "unauthenticated", "Sign in to do this.")
-	ErrForbidden       = New(Forbidden, "forbidden", "You are not allowed to do this.")
-	ErrNotFound        = New(NotFound, "not_found", "There is nothing here.")
-	ErrMethod          = New(MethodNotAllowed, "method_not_allowed", "This address does not take that method.")
+	ErrInternal        = New(Internal, "internal_error", "Internal error. Try again later.")
+	ErrUnauthenticated = New(Unauthenticated, "unauthenticated", "Authentication required. Sign in, then retry.")
+	ErrForbidden       = New(Forbidden, "forbidden", "You do not have permission to do this.")
+	ErrNotFound        = New(NotFound, "not_found", "Not found.")
+	ErrMethod          = New(MethodNotAllowed, "method_not_allowed", "This path does not support that method.")
 	ErrTooLarge        = New(TooLarge, "body_too_large", "The request body is too large.")
-	ErrMediaType       = New(UnsupportedMedia, "unsupported_media_type", "Send the body as application/json.")
-	ErrMalformedBody   = New(Invalid, "malformed_body", "The request body is not the JSON that is expected here.")
-	ErrUnavailable     = New(Unavailable, "unavailable", "This is not available at the moment. Try again shortly.")
+	ErrMediaType       = New(UnsupportedMedia, "unsupported_media_type", "Content-Type must be application/json.")
+	ErrMalformedBody   = New(Invalid, "malformed_body", "Malformed request body.")
+	ErrUnavailable     = New(Unavailable, "unavailable", "Temporarily unavailable. Try again shortly.")
 )
