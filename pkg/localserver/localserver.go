@@ -1,6 +1,6 @@
 // Package localserver starts private Postgres and Redis servers on loopback, for
-// development and for tests, and installs them where they are missing. It knows
-// nothing of what is stored in them.
+// development and tests, and installs missing programs. It must not know what is
+// stored in the servers.
 package localserver
 
 import (
@@ -20,26 +20,24 @@ import (
 	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
-// ErrNotInstalled says that no binary of the server was found. Install helps.
+// ErrNotInstalled is returned if the server's program was not found. Install gets it.
 var ErrNotInstalled = errors.New("not installed")
 
-// Options say how to run a server. The zero value of all but Dir is usable.
+// Options configures a server. Only Dir is required.
 type Options struct {
-	// Dir is the folder of the server's data. It is made if need be, and must
-	// not be used by two owners at once: what an earlier owner that crashed has
-	// left running there is stopped.
+	// Dir is the folder of the server's data, created if it is missing. It must have
+	// one owner at a time: a server that an owner left running by a crash is stopped.
 	Dir string
-	// Durable keeps what was acknowledged through crashes and asks clients for a
-	// password. Without it the server is fast, and its data is thrown away when
-	// it is stopped.
+	// Durable makes acknowledged writes survive crashes and requires a password of
+	// clients. Otherwise the server is fast, and its data is deleted when it stops.
 	Durable bool
-	// Port to listen on; a free one if 0.
+	// Port is the port to listen on. 0 selects a free one.
 	Port int
-	// Bin is a folder to search before all others.
+	// Bin is the folder to search for programs before all others.
 	Bin string
-	// Log receives a line when something unusual is done.
+	// Log receives a line for each unusual action.
 	Log io.Writer
-	// Output receives what the server prints.
+	// Output receives the server's output.
 	Output io.Writer
 }
 
@@ -52,21 +50,21 @@ func orDiscard(w io.Writer) io.Writer {
 	return w
 }
 
-// Server is a running server. Its owner may wait for Done and start another one
-// with the same Dir and Port.
+// Server is a running server. After Done, its owner may start another one with the
+// same Dir and Port.
 type Server struct {
 	*child.Process
 
-	// URL is what clients connect to, as its superuser.
+	// URL is the address for clients, with the credentials of the superuser.
 	URL string
-	// Port is the one that the server listens on.
+	// Port is the port that the server listens on.
 	Port int
 
-	discard string // the data to throw away at Stop
+	discard string // the data to delete at Stop
 }
 
-// Stop ends the server gracefully, or kills it when ctx ends first. The server is
-// gone when it returns.
+// Stop stops the server gracefully, or kills it when ctx ends first. The server has
+// ended when Stop returns.
 func (s *Server) Stop(ctx context.Context) error {
 	err := s.Process.Stop(ctx)
 	if s.discard != "" {
@@ -82,16 +80,16 @@ const startTimeout = 60 * time.Second
 type attempt struct {
 	process *child.Process
 	output  *tail
-	// probe succeeds when the server answers and is ours, not a stranger that
-	// took the port first.
+	// probe succeeds when the server answers and is the one that was started, not
+	// another process that took the port first.
 	probe func(ctx context.Context) error
 }
 
-// errPortTaken says that another process was quicker.
+// errPortTaken is returned if another process listened on the port first.
 var errPortTaken = errors.New("port is taken")
 
-// start runs launch until the server answers, with a new port when the chosen
-// one is lost to another process.
+// start runs launch and waits until the server answers. It retries with another
+// port if another process took the chosen one.
 func start(ctx context.Context, name string, opts Options, launch func(ctx context.Context, port int) (attempt, error)) (*Server, error) {
 	const tries = 4
 	var err error
@@ -116,8 +114,8 @@ func start(ctx context.Context, name string, opts Options, launch func(ctx conte
 	return nil, fmt.Errorf("%s: %w", name, err)
 }
 
-// ready waits until the probe succeeds. Whatever else happens, the process is
-// gone when it returns.
+// ready waits until the probe succeeds. If it returns an error, the process has
+// ended.
 func (a attempt) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -140,15 +138,15 @@ func (a attempt) ready(ctx context.Context) error {
 }
 
 func (a attempt) ended() error {
-	said := a.output.String()
-	err := fmt.Errorf("ended at start with %s: %s", a.process.Reason(), said)
-	if strings.Contains(said, "already in use") {
+	output := a.output.String()
+	err := fmt.Errorf("server ended at start with %s: %s", a.process.Reason(), output)
+	if strings.Contains(output, "already in use") {
 		return errors.Join(errPortTaken, err)
 	}
 	return err
 }
 
-// tail passes on what a server prints and keeps the end of it.
+// tail copies a program's output to next and keeps the end of it.
 type tail struct {
 	mu   sync.Mutex
 	next io.Writer
@@ -173,7 +171,7 @@ func (t *tail) String() string {
 	return string(bytes.TrimSpace(t.kept))
 }
 
-// password returns the password kept in the file, made first if need be.
+// password returns the password in the file. It generates one if there is none.
 func password(file string) (string, error) {
 	data, err := os.ReadFile(file) //nolint:gosec // The path is made from Options.Dir.
 	if err == nil && len(bytes.TrimSpace(data)) > 0 {
@@ -182,20 +180,20 @@ func password(file string) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read password: %w", err)
 	}
-	made := rand.Text()
-	if err := writeAtomically(file, made+"\n"); err != nil {
-		return "", fmt.Errorf("keep password: %w", err)
+	generated := rand.Text()
+	if err := writeAtomically(file, generated+"\n"); err != nil {
+		return "", fmt.Errorf("write password: %w", err)
 	}
-	return made, nil
+	return generated, nil
 }
 
-// writeAtomically makes the file readable to its owner alone.
+// writeAtomically writes a file that only its owner can read.
 func writeAtomically(file, content string) error {
 	draft, err := os.CreateTemp(filepath.Dir(file), ".draft-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(draft.Name()) // Nothing is left to remove after a rename.
+	defer os.Remove(draft.Name()) // It no longer exists after the rename.
 	_, err = draft.WriteString(content)
 	if err = errors.Join(err, draft.Close()); err != nil {
 		return err

@@ -23,7 +23,7 @@ import (
 
 const crashVariable = "LOCALSERVER_TEST_CRASH"
 
-// TestMain can be an owner that starts both servers and crashes.
+// TestMain runs the tests, or is an owner that starts both servers and crashes.
 func TestMain(m *testing.M) {
 	dir := os.Getenv(crashVariable)
 	if dir == "" {
@@ -45,7 +45,7 @@ var starts = map[string]func(context.Context, localserver.Options) (*localserver
 	localserver.Redis:    localserver.StartRedis,
 }
 
-// clients store and find a fact in a server.
+// clients put a value into a server and find it again.
 var clients = map[string]struct {
 	put func(ctx context.Context, url, key string) error
 	has func(ctx context.Context, url, key string) error
@@ -103,10 +103,10 @@ func stop(t *testing.T, server *localserver.Server) {
 	}
 }
 
-// folder is a new one that every user may pass through.
+// folder returns a new folder that every user can reach.
 func folder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "localserver-") //nolint:usetesting // Nobody else can pass through t.TempDir.
+	dir, err := os.MkdirTemp("", "localserver-") //nolint:usetesting // No other user can reach t.TempDir.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,14 +11,15 @@ import (
 	"time"
 )
 
-// Ports that the kernel gives to outgoing connections begin above these, so a
-// port stays free between being chosen and being used, and through a restart.
+// The kernel gives outgoing connections higher ports than these, so a port stays free
+// between its choice and its use, and during a restart.
 const (
 	firstPort = 20000
 	lastPort  = 32000
 )
 
-// FreePort returns a port on loopback that nobody listened on a moment ago.
+// FreePort returns a port on loopback on which no process listens, and which no other
+// call has returned recently.
 func FreePort(ctx context.Context) (int, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort) //nolint:gosec // A port is no secret.
@@ -29,7 +30,7 @@ func FreePort(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("no free port between %d and %d", firstPort, lastPort)
 }
 
-// PortFree says whether a server could listen on the port of any local address.
+// PortFree reports whether a server can listen on the port at any local address.
 func PortFree(ctx context.Context, port int) bool {
 	for _, host := range []string{"127.0.0.1", ""} {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
@@ -41,21 +42,21 @@ func PortFree(ctx context.Context, port int) bool {
 	return true
 }
 
-// claimLife is how long a port belongs to whom it was given: longer than a
-// program takes to listen on it, on a machine that is busy with other tests.
-const claimLife = 10 * time.Minute
+// claimLifetime is how long a port is reserved: longer than a program takes to listen
+// on it, on a machine that is busy with other tests.
+const claimLifetime = 10 * time.Minute
 
-// claim reports whether no other process was given the port of late. Between
-// being chosen and being listened on a port looks free to everybody.
+// claim reserves the port among the processes of the machine. It reports whether no
+// other one has reserved it. Until a process listens, its port looks free to others.
 func claim(port int) bool {
 	dir := filepath.Join(os.TempDir(), "headgate-ports")
-	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // Every user of the machine claims here.
+	if err := os.MkdirAll(dir, 0o777); err != nil { //nolint:gosec // All users of the machine share it.
 		return true // Without claims a port is free often enough.
 	}
-	_ = os.Chmod(dir, 0o777) //nolint:gosec // The umask took it; another user's folder has it.
+	_ = os.Chmod(dir, 0o777) //nolint:gosec // The umask removed permissions. It fails on another user's folder, which has them.
 	name := filepath.Join(dir, strconv.Itoa(port))
-	if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > claimLife {
-		_ = os.Remove(name) // Whoever creates it has it.
+	if info, err := os.Stat(name); err == nil && time.Since(info.ModTime()) > claimLifetime {
+		_ = os.Remove(name) // The process that creates it reserves the port.
 	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666) //nolint:gosec // It is empty.
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
-// Postgres and Redis are the names that Install takes.
+// Postgres and Redis are the names of the servers for Install and Missing.
 const (
 	Postgres = "postgres"
 	Redis    = "redis"
@@ -29,8 +29,8 @@ const (
 	postgresPidFile = "postmaster.pid"
 )
 
-// StartPostgres starts a Postgres server and returns when it takes connections.
-// Its error wraps ErrNotInstalled if there is no binary for it.
+// StartPostgres starts a Postgres server and returns when it accepts connections.
+// The error wraps ErrNotInstalled if no program was found for it.
 func StartPostgres(ctx context.Context, opts Options) (*Server, error) {
 	c := &cluster{opts: opts}
 	server, err := c.start(ctx)
@@ -40,7 +40,7 @@ func StartPostgres(ctx context.Context, opts Options) (*Server, error) {
 	return server, err
 }
 
-// cluster is a folder with databases, ready to be served.
+// cluster is a data folder of Postgres.
 type cluster struct {
 	opts     Options
 	binaries postgresBinaries
@@ -64,10 +64,10 @@ func (c *cluster) start(ctx context.Context) (*Server, error) {
 	return server, nil
 }
 
-// prepare finds or makes the data, and the binaries that go with it.
+// prepare finds or creates the data, and finds the binaries that match it.
 func (c *cluster) prepare(ctx context.Context) (err error) {
 	if c.opts.Dir, err = filepath.Abs(c.opts.Dir); err != nil {
-		return fmt.Errorf("find data: %w", err)
+		return fmt.Errorf("resolve data folder: %w", err)
 	}
 	if c.binaries, err = findPostgres(c.opts.Bin, 0); err != nil {
 		return err
@@ -92,19 +92,19 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 	if c.binaries, err = findPostgres(c.opts.Bin, major); err != nil {
 		return err
 	}
-	return stopLeftover(ctx, c.opts, c.data, postgresPidFile, syscall.SIGINT)
+	return stopOrphan(ctx, c.opts, c.data, postgresPidFile, syscall.SIGINT)
 }
 
-// init makes the cluster aside and moves it into place, so that a crash leaves
-// none or a whole one.
+// init creates the cluster in a draft folder and renames it, so that a crash leaves
+// either no cluster or a complete one.
 func (c *cluster) init(ctx context.Context) error {
 	draft := filepath.Join(filepath.Dir(c.data), "draft")
 	args := []string{"--pgdata", draft, "--username", superuser, "--encoding", "UTF8"}
 	if c.opts.Durable {
 		secret := filepath.Join(filepath.Dir(c.data), "password")
-		defer os.Remove(secret) // Clients read the one in Options.Dir.
+		defer os.Remove(secret) // The one for clients is in Options.Dir.
 		if err := errors.Join(writeAtomically(secret, c.password+"\n"), c.who.own(secret)); err != nil {
-			return fmt.Errorf("hand over password: %w", err)
+			return fmt.Errorf("write password for initdb: %w", err)
 		}
 		args = append(args, "--auth", "scram-sha-256", "--pwfile", secret)
 	} else {
@@ -131,11 +131,11 @@ func utf8Locale() string {
 }
 
 func (c *cluster) initdb(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, c.binaries.path("initdb"), args...) //nolint:gosec // The binary that was found.
+	cmd := exec.CommandContext(ctx, c.binaries.path("initdb"), args...) //nolint:gosec // The binary found above.
 	cmd.Dir = filepath.Dir(c.data)
 	c.who.drop(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("make data with initdb: %w: %s", err, out)
+		return fmt.Errorf("create data with initdb: %w: %s", err, out)
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (c *cluster) launch(_ context.Context, port int) (attempt, error) {
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(port),
-		"unix_socket_directories": "", // The path to a socket may not be long, that of a project may.
+		"unix_socket_directories": "", // The path of a socket has a low limit, which a project folder can exceed.
 		"max_connections":         "300",
 		"logging_collector":       "off",
 		"log_destination":         "stderr",
@@ -162,7 +162,7 @@ func (c *cluster) launch(_ context.Context, port int) (attempt, error) {
 		args = append(args, "-c", name+"="+value)
 	}
 	a := attempt{output: &tail{next: orDiscard(c.opts.Output)}, probe: func(ctx context.Context) error { return c.probe(ctx, port) }}
-	cmd := exec.Command(c.binaries.path("postgres"), args...) //nolint:gosec,noctx // The binary that was found; its end is Stop's.
+	cmd := exec.Command(c.binaries.path("postgres"), args...) //nolint:gosec,noctx // The binary found above; Stop ends it.
 	cmd.Dir = c.data
 	cmd.Stdout, cmd.Stderr = a.output, a.output
 	c.who.drop(cmd)
@@ -192,7 +192,7 @@ func (c *cluster) probe(ctx context.Context, port int) error {
 		return err
 	}
 	if data != c.data {
-		return fmt.Errorf("%w: another server answers, of %s", errPortTaken, data)
+		return fmt.Errorf("%w: another server answers, with the data in %s", errPortTaken, data)
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ import (
 const redisPidFile = "redis.pid"
 
 // StartRedis starts a Redis server and returns when it answers. Without
-// Options.Durable it has 4096 databases, one for each of many tests. Its error
-// wraps ErrNotInstalled if there is no binary for it.
+// Options.Durable it has 4096 databases, so that each test can have its own. The
+// error wraps ErrNotInstalled if no program was found for it.
 func StartRedis(ctx context.Context, opts Options) (*Server, error) {
 	r, err := prepareRedis(ctx, opts)
 	if err != nil {
@@ -39,7 +39,7 @@ func StartRedis(ctx context.Context, opts Options) (*Server, error) {
 	return server, nil
 }
 
-// store is a folder with a dataset, ready to be served.
+// store is a data folder of Redis.
 type store struct {
 	opts         Options
 	binary, data string
@@ -53,25 +53,25 @@ func prepareRedis(ctx context.Context, opts Options) (*store, error) {
 	}
 	dir, err := filepath.Abs(opts.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("find data: %w", err)
+		return nil, fmt.Errorf("resolve data folder: %w", err)
 	}
 	r := &store{opts: opts, binary: binary, data: filepath.Join(dir, "data")}
 	if err := os.MkdirAll(r.data, 0o700); err != nil {
-		return nil, fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("create folder: %w", err)
 	}
 	if opts.Durable {
 		if r.password, err = password(filepath.Join(dir, "password")); err != nil {
 			return nil, err
 		}
 	}
-	return r, stopLeftover(ctx, opts, r.data, redisPidFile, syscall.SIGTERM)
+	return r, stopOrphan(ctx, opts, r.data, redisPidFile, syscall.SIGTERM)
 }
 
-// launch starts the server on the port. Its configuration goes through standard
-// input, since every user of the machine can read arguments.
+// launch starts the server on the port. It passes the configuration through standard
+// input, because every user of the machine can read arguments.
 func (r *store) launch(_ context.Context, port int) (attempt, error) {
 	a := attempt{output: &tail{next: orDiscard(r.opts.Output)}}
-	cmd := exec.Command(r.binary, "-") //nolint:gosec,noctx // The binary that was found; its end is Stop's.
+	cmd := exec.Command(r.binary, "-") //nolint:gosec,noctx // The binary found above; Stop ends it.
 	cmd.Dir = r.data
 	cmd.Stdin = strings.NewReader(r.config(port))
 	cmd.Stdout, cmd.Stderr = a.output, a.output
@@ -108,8 +108,8 @@ func (r *store) url(port int) string {
 	return u.String()
 }
 
-// probe asks the server for its process id, and before that to answer at all, which
-// fails while it still loads its data.
+// probe checks that the server answers PING, which fails while it loads its data, and
+// that it has the expected process id.
 func (r *store) probe(ctx context.Context, port, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -139,10 +139,10 @@ func expectPid(lines *bufio.Scanner, pid int) error {
 			return errors.New(line)
 		case strings.HasPrefix(line, "process_id:"):
 			if line != "process_id:"+strconv.Itoa(pid) {
-				return fmt.Errorf("%w: another server answers, %s", errPortTaken, line)
+				return fmt.Errorf("%w: another server answers, with %s", errPortTaken, line)
 			}
 			return nil
 		}
 	}
-	return errors.Join(errors.New("server gave no answer"), lines.Err())
+	return errors.Join(errors.New("no answer from the server"), lines.Err())
 }

@@ -1,5 +1,5 @@
-// Package child starts processes that do not outlive this one. It knows nothing
-// of what they are for.
+// Package child starts processes that do not outlive this one. It must not know what
+// they are for.
 package child
 
 import (
@@ -21,27 +21,27 @@ type Process struct {
 	err  error
 }
 
-// Signals are the ways in which a child is told to end.
+// Signals are the signals that end a child.
 type Signals struct {
-	// Stop asks for a graceful end. SIGTERM if zero.
+	// Stop requests a graceful end. SIGTERM if zero.
 	Stop syscall.Signal
-	// Orphan is what the kernel sends the child when this process dies,
-	// however it dies (Linux only). SIGKILL if zero.
+	// Orphan is the signal that the kernel sends the child when this process dies for
+	// any reason (Linux only). SIGKILL if zero.
 	Orphan syscall.Signal
 }
 
-// outputGrace bounds the wait for output that a grandchild still holds open.
-const outputGrace = 2 * time.Second
+// outputTimeout bounds the wait for output that a grandchild still holds open.
+const outputTimeout = 2 * time.Second
 
-// Start runs cmd in a process group of its own, so that a Ctrl-C at the terminal
-// reaches only this process.
+// Start starts cmd in a process group of its own, so that Ctrl-C in the terminal
+// signals only this process.
 func Start(cmd *exec.Cmd, signals Signals) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
 	dieWithParent(cmd.SysProcAttr, orDefault(signals.Orphan, syscall.SIGKILL))
-	cmd.WaitDelay = outputGrace
+	cmd.WaitDelay = outputTimeout
 	if err := start(cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
@@ -66,15 +66,14 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended and its output is complete.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Reason says why the process ended: "exit status 1", "signal: killed". It waits
-// for the end.
+// Reason waits for the process and returns how it ended, such as "exit status 1" or
+// "signal: killed".
 func (p *Process) Reason() string {
 	<-p.done
 	return p.cmd.ProcessState.String()
 }
 
-// Err returns the error of a process that ended otherwise than with status 0. It
-// waits for the end.
+// Err waits for the process and returns an error unless it ended with status 0.
 func (p *Process) Err() error {
 	<-p.done
 	if errors.Is(p.err, exec.ErrWaitDelay) {
@@ -83,10 +82,10 @@ func (p *Process) Err() error {
 	return p.err
 }
 
-// Stop asks the process to end, and kills its group when ctx ends first. The
-// process is gone when Stop returns; the error says that it had to be killed.
+// Stop sends the stop signal, and kills the process group when ctx ends first. The
+// process has ended when Stop returns. The error says that it was killed.
 func (p *Process) Stop(ctx context.Context) error {
-	_ = p.Signal(p.stop) // It may have ended, as is wanted.
+	_ = p.Signal(p.stop) // It fails if the process has ended.
 	select {
 	case <-p.done:
 		return nil
@@ -96,23 +95,23 @@ func (p *Process) Stop(ctx context.Context) error {
 	return fmt.Errorf("%s did not stop in time and was killed", p.cmd.Path)
 }
 
-// Kill ends the process and its group at once and waits for the end.
+// Kill kills the process and its group, and waits for the process.
 func (p *Process) Kill() {
-	// The group first: once the leader is reaped its number may belong to others.
+	// Not after the leader is reaped: its number may then belong to another group.
 	select {
 	case <-p.done:
 		return
 	default:
-		_ = syscall.Kill(-p.Pid(), syscall.SIGKILL) // It has ended meanwhile.
+		_ = syscall.Kill(-p.Pid(), syscall.SIGKILL) // It may have ended meanwhile.
 	}
 	<-p.done
 }
 
-// Signal sends sig to the process, and returns os.ErrProcessDone if it has ended.
+// Signal sends sig to the process. The error is os.ErrProcessDone if it has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return p.cmd.Process.Signal(sig) }
 
-// The kernel counts the death of the thread that started a child as the death
-// of its parent, so one thread that never ends starts them all.
+// To the kernel, the parent of a child is the thread that started it. So all children
+// are started by one thread that never ends.
 var starter = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {

@@ -4,5 +4,5 @@ package child
 
 import "syscall"
 
-// Only Linux ends orphans; elsewhere the next start finds and stops them.
+// Only Linux signals orphans; elsewhere the next start finds and stops them.
 func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
