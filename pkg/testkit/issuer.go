@@ -20,10 +20,10 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// Expected is what the tokens of an Issuer say they are for: the defaults.
+// Expected holds the issuer and audience of an Issuer's tokens: the defaults.
 var Expected = token.Expected{Issuer: "headgate", Audience: "headgate-api"}
 
-// Issuer signs access tokens as auth-service does and publishes its key.
+// Issuer signs access tokens like auth-service and publishes its key.
 type Issuer struct {
 	JWKSURL string
 
@@ -35,12 +35,12 @@ type Issuer struct {
 	revoked []token.Revocation
 }
 
-// NewIssuer returns an issuer whose key set is served until the test ends.
+// NewIssuer returns an issuer that serves its key set until the test ends.
 func NewIssuer(t testing.TB) *Issuer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatalf("make key: %v", err)
+		t.Fatalf("generate key: %v", err)
 	}
 	i := &Issuer{t: t, key: key, kid: uuid.NewString()}
 	set, err := token.MarshalJWKS(map[string]crypto.PublicKey{i.kid: key.Public()})
@@ -49,50 +49,50 @@ func NewIssuer(t testing.TB) *Issuer {
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == token.RevocationsPath {
-			_ = web.OK(w, http.StatusOK, i.snapshot()) // It always encodes.
+			_ = web.OK(w, http.StatusOK, i.snapshot()) // A snapshot always encodes.
 			return
 		}
 		w.Header().Set("Content-Type", "application/jwk-set+json")
-		_, _ = w.Write(set) // The client has gone; there is nobody to tell.
+		_, _ = w.Write(set) // It fails only if the client has disconnected.
 	}))
 	t.Cleanup(server.Close)
 	i.JWKSURL = server.URL
 	return i
 }
 
-// Token returns a token for who that is valid for 15 minutes. A missing user
-// or session id is made up, a missing role is user.
-func (i *Issuer) Token(who token.Identity) string {
+// Token returns a token for the identity that is valid for 15 minutes. A missing user
+// or session id is generated; a missing role is user.
+func (i *Issuer) Token(identity token.Identity) string {
 	i.t.Helper()
-	return i.Sign(i.Claims(who))
+	return i.Sign(i.Claims(identity))
 }
 
-// Claims returns what Token signs, for tests that change it.
-func (i *Issuer) Claims(who token.Identity) token.Claims {
-	if who.UserID == "" {
-		who.UserID = uuid.Must(uuid.NewV7()).String()
+// Claims returns the claims of Token, for tests that modify them.
+func (i *Issuer) Claims(identity token.Identity) token.Claims {
+	if identity.UserID == "" {
+		identity.UserID = uuid.Must(uuid.NewV7()).String()
 	}
-	if who.SessionID == "" {
-		who.SessionID = uuid.Must(uuid.NewV7()).String()
+	if identity.SessionID == "" {
+		identity.SessionID = uuid.Must(uuid.NewV7()).String()
 	}
-	if who.Role == "" {
-		who.Role = token.RoleUser
+	if identity.Role == "" {
+		identity.Role = token.RoleUser
 	}
 	now := time.Now()
 	return token.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    Expected.Issuer,
 			Audience:  jwt.ClaimStrings{Expected.Audience},
-			Subject:   who.UserID,
+			Subject:   identity.UserID,
 			ID:        uuid.Must(uuid.NewV7()).String(),
 			IssuedAt:  jwt.NewNumericDate(now),
 			ExpiresAt: jwt.NewNumericDate(now.Add(15 * time.Minute)),
 		},
-		SessionID: who.SessionID,
-		Role:      who.Role,
+		SessionID: identity.SessionID,
+		Role:      identity.Role,
 		AuthTime:  jwt.NewNumericDate(now),
-		Email:     who.Email,
-		Name:      who.Name,
+		Email:     identity.Email,
+		Name:      identity.Name,
 	}
 }
 
@@ -106,7 +106,7 @@ func (i *Issuer) Sign(claims token.Claims) string {
 	return raw
 }
 
-// Revoke ends a session without an event: verifiers learn of it by asking.
+// Revoke revokes a session without an event: verifiers find it by polling.
 func (i *Issuer) Revoke(sessionID string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

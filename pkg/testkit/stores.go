@@ -20,8 +20,8 @@ import (
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
-// DatabaseURL returns the URL of a database of the test's own that has the
-// schemas. It is dropped when the test passes and kept when it fails.
+// DatabaseURL returns the URL of a new database with the schemas, for this test only.
+// It is dropped if the test passes and kept if it fails.
 func DatabaseURL(t testing.TB, schemas ...postgres.Schema) string {
 	t.Helper()
 	server, err := servers.postgres()
@@ -50,7 +50,7 @@ func Database(t testing.TB, schemas ...postgres.Schema) *pgxpool.Pool {
 	return pool
 }
 
-// migrator brings the template up to date, as a service would.
+// migrator migrates the template as a service does.
 type migrator []postgres.Schema
 
 // Hash implements pgtestdb.Migrator.
@@ -88,7 +88,7 @@ func (m migrator) Migrate(ctx context.Context, _ *sql.DB, cfg pgtestdb.Config) e
 	return nil
 }
 
-// RedisURL returns the URL of an empty Redis database of the test's own.
+// RedisURL returns the URL of an empty Redis database, for this test only.
 func RedisURL(t testing.TB) string {
 	t.Helper()
 	server, err := servers.redis()
@@ -102,7 +102,7 @@ func RedisURL(t testing.TB) string {
 	ctx := context.Background()
 	u.Path = "/0"
 	register := openRedis(t, u.String())
-	// Database 0 counts the others out.
+	// A counter in database 0 numbers the others.
 	index, err := register.Incr(ctx, "testkit:databases").Result()
 	if err != nil {
 		t.Fatalf("take a Redis database: %v", err)

@@ -18,13 +18,13 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 )
 
-// Running is a part of a service at work.
+// Running is a running part of a service.
 type Running struct {
-	Cancel context.CancelFunc // begins to stop it
-	Stop   func()             // and waits until it has; an error of its fails the test
+	Cancel context.CancelFunc // stops the part, without waiting
+	Stop   func()             // stops the part and waits; its error fails the test
 }
 
-// Run runs a part of a service until the test ends or it is stopped.
+// Run runs a part of a service until it is stopped or the test ends.
 func Run(t testing.TB, part service.Runner) Running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -40,15 +40,15 @@ func Run(t testing.TB, part service.Runner) Running {
 	return r
 }
 
-// NewEvent returns the event that p happened to subject just now, as a
-// producer's outbox stores it.
+// NewEvent returns the event that p happened to subject now, as a producer's outbox
+// stores it.
 func NewEvent(ctx context.Context, subject string, p event.Payload) event.Event {
 	e := event.New(ctx, time.Now(), subject, p)
 	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "test"
 	return e
 }
 
-// Message returns e as a relay publishes it.
+// Message returns e as the relay publishes it.
 func Message(t testing.TB, e event.Event) *message.Message {
 	t.Helper()
 	data, err := json.Marshal(e)
@@ -60,7 +60,7 @@ func Message(t testing.TB, e event.Event) *message.Message {
 	return m
 }
 
-// Publish puts events onto a stream, one after the other.
+// Publish publishes events on a stream, in their order.
 func Publish(t testing.TB, client redis.UniversalClient, topic event.Topic, events ...event.Event) {
 	t.Helper()
 	stream := bus.NewPublisher(client)
@@ -71,7 +71,8 @@ func Publish(t testing.TB, client redis.UniversalClient, topic event.Topic, even
 	}
 }
 
-// WantSettled waits until the one group of a stream has answered every entry.
+// WantSettled waits until the only consumer group of a stream has acknowledged every
+// entry.
 func WantSettled(t testing.TB, client redis.UniversalClient, topic event.Topic) {
 	t.Helper()
 	Eventually(t, 20*time.Second, func() error {
@@ -89,11 +90,11 @@ func WantSettled(t testing.TB, client redis.UniversalClient, topic event.Topic) 
 	})
 }
 
-// OpenRedis returns a client that waits for an answer no longer than patience
-// and is closed when the test ends.
-func OpenRedis(t testing.TB, address string, patience time.Duration) redis.UniversalClient {
+// OpenRedis returns a client with the timeout for each operation. It is closed when
+// the test ends.
+func OpenRedis(t testing.TB, address string, timeout time.Duration) redis.UniversalClient {
 	t.Helper()
-	client, err := bus.Redis{RedisURL: service.Secret(address)}.Open(patience)
+	client, err := bus.Redis{RedisURL: service.Secret(address)}.Open(timeout)
 	if err != nil {
 		t.Fatalf("open Redis: %v", err)
 	}

@@ -1,6 +1,6 @@
-// Package testkit gives tests the real things: a database cloned from a
-// migrated template and a Redis of its own for each test, signed tokens, and
-// waiting for conditions. It never ends up in a service.
+// Package testkit gives each test real stores: a database cloned from a migrated
+// template, and a Redis database. It also signs tokens and waits for conditions. No
+// program may import it.
 package testkit
 
 import (
@@ -19,15 +19,15 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 )
 
-// The servers that tests share. `make test` starts them once for all packages
-// and names them here; a bare `go test` starts its own for each package.
+// The variables that name the servers for all tests. make test starts the servers
+// once and sets the variables. Without them, each package starts its own servers.
 const (
 	databaseVariable = "TEST_DATABASE_URL"
 	redisVariable    = "TEST_REDIS_URL"
 )
 
-// Main is the TestMain of a package whose tests use the servers. It stops the
-// ones that it started.
+// Main is the TestMain of a package whose tests use the servers. It stops the servers
+// that the package started.
 func Main(m *testing.M) {
 	code := m.Run()
 	servers.stop()
@@ -61,7 +61,7 @@ func (s *shared) url(variable, name string, start func(context.Context, localser
 	if s.dir == "" {
 		dir, err := os.MkdirTemp("", "headgate-test-")
 		if err != nil {
-			return "", fmt.Errorf("make test folder: %w", err)
+			return "", fmt.Errorf("create test folder: %w", err)
 		}
 		s.dir = dir
 	}
@@ -97,7 +97,7 @@ func Log(t testing.TB) *slog.Logger {
 	return service.NewLogger(w, t.Name(), service.Common{LogLevel: "debug", LogFormat: "text"})
 }
 
-// testWriter drops what comes after the end of the test, which would panic.
+// testWriter discards output after the end of the test, when t.Log would panic.
 type testWriter struct {
 	t    testing.TB
 	mu   sync.Mutex
