@@ -60,7 +60,7 @@ func TestTakenPortGivesWay(t *testing.T) {
 
 func TestHeldPortsAreDistinctAndReleased(t *testing.T) {
 	t.Parallel()
-	var ports held
+	var ports reservedPorts
 	seen := map[string]bool{}
 	for range 20 {
 		addr, err := ports.port(t.Context())
@@ -183,7 +183,7 @@ func TestSignalInterruptsTheStartOfServers(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM
 	_, err := Servers(signals, append(os.Environ(), "TEST_DATABASE_URL=", "TEST_REDIS_URL="), []string{"true"})
-	if err == nil || !strings.Contains(err.Error(), "stopped by a signal") {
+	if err == nil || !strings.Contains(err.Error(), "stopped by signal") {
 		t.Errorf("Servers() = %v, want that it was stopped", err)
 	}
 }

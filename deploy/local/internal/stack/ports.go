@@ -18,11 +18,11 @@ const (
 	gatewayPortRange = 100
 )
 
-// gatewayPort returns the port for the gateway. One that was asked for is used
-// or refused; the default gives way to the next free one, which the second
-// result says.
-func gatewayPort(ctx context.Context, asked string) (port int, moved bool, err error) {
-	if asked == "" {
+// gatewayPort returns the port for the gateway: the requested one, or an error if that
+// is not free. Without a request it returns the first free port from the default on;
+// moved says that it is not the default.
+func gatewayPort(ctx context.Context, requested string) (port int, moved bool, err error) {
+	if requested == "" {
 		for port := defaultGateway; port < defaultGateway+gatewayPortRange; port++ {
 			if localserver.PortFree(ctx, port) {
 				return port, port != defaultGateway, nil
@@ -30,10 +30,10 @@ func gatewayPort(ctx context.Context, asked string) (port int, moved bool, err e
 		}
 		return 0, false, fmt.Errorf("ports %d to %d are all taken: set GATEWAY_PORT to a free one", defaultGateway, defaultGateway+gatewayPortRange-1)
 	}
-	port, err = strconv.Atoi(asked)
+	port, err = strconv.Atoi(requested)
 	switch {
 	case err != nil || port < 0 || port > 65535:
-		return 0, false, fmt.Errorf("GATEWAY_PORT: want a number from 0 (any free port) to 65535, not %q", asked)
+		return 0, false, fmt.Errorf("GATEWAY_PORT: want a number from 0 (any free port) to 65535, not %q", requested)
 	case port == 0:
 		port, err = localserver.FreePort(ctx)
 		return port, false, err
@@ -43,8 +43,8 @@ func gatewayPort(ctx context.Context, asked string) (port int, moved bool, err e
 	return port, false, nil
 }
 
-// listen listens on the preferred port of loopback, or on a free one if that is
-// taken or 0.
+// listen listens on loopback, on the preferred port, or on another one if that is taken
+// or 0.
 func listen(ctx context.Context, preferred int) (net.Listener, error) {
 	if preferred != 0 && localserver.PortFree(ctx, preferred) {
 		if l, err := listenOn(ctx, preferred); err == nil {
@@ -70,25 +70,25 @@ func listenOn(ctx context.Context, port int) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
 }
 
-// held are free ports that nobody else can take until they are released.
-type held struct{ listeners []net.Listener }
+// reservedPorts are free ports that no other process can take until release.
+type reservedPorts struct{ listeners []net.Listener }
 
-// port returns the address of one more free port.
-func (h *held) port(ctx context.Context) (string, error) {
+// port reserves one more port and returns its address.
+func (r *reservedPorts) port(ctx context.Context) (string, error) {
 	l, err := listen(ctx, 0)
 	if err != nil {
-		return "", fmt.Errorf("hold a free port: %w", err)
+		return "", fmt.Errorf("reserve a free port: %w", err)
 	}
-	h.listeners = append(h.listeners, l)
+	r.listeners = append(r.listeners, l)
 	return l.Addr().String(), nil
 }
 
-// release gives the ports to the programs that were promised them.
-func (h *held) release() error {
+// release frees the ports for the programs that will listen on them.
+func (r *reservedPorts) release() error {
 	var faults []error
-	for _, l := range h.listeners {
+	for _, l := range r.listeners {
 		faults = append(faults, l.Close())
 	}
-	h.listeners = nil
+	r.listeners = nil
 	return errors.Join(faults...)
 }

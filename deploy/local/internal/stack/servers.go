@@ -21,17 +21,17 @@ const (
 	testRedis    = "TEST_REDIS_URL"
 )
 
-// Servers runs the command with Postgres and Redis servers that are fast and
-// forget, and returns its exit status. A server that the environment names
-// already is not started. Signals are passed on to the command.
+// Servers runs the command with temporary Postgres and Redis servers and returns its
+// exit status. It does not start a server whose variable is set. It forwards signals
+// to the command.
 func Servers(signals <-chan os.Signal, environ, command []string) (status int, err error) {
 	dir, err := os.MkdirTemp("", "headgate-servers-")
 	if err != nil {
-		return 0, fmt.Errorf("make folder: %w", err)
+		return 0, fmt.Errorf("create folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // The user who runs Postgres passes through it.
-		return 0, fmt.Errorf("open folder: %w", err)
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // The user that runs Postgres must reach its folder inside.
+		return 0, fmt.Errorf("change permissions of folder: %w", err)
 	}
 	t := testServers{dir: dir, env: parseEnvironment(environ)}
 	defer func() { err = errors.Join(err, t.stop()) }()
@@ -41,7 +41,7 @@ func Servers(signals <-chan os.Signal, environ, command []string) (status int, e
 	return runFor(signals, t.env, command)
 }
 
-// interruptible runs f, whose context ends with the first signal.
+// interruptible runs f with a context that the first signal cancels.
 func interruptible(signals <-chan os.Signal, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -52,11 +52,11 @@ func interruptible(signals <-chan os.Signal, f func(context.Context) error) erro
 		return err
 	case sig := <-signals:
 		cancel()
-		return fmt.Errorf("stopped by a signal, %s: %w", sig, <-done)
+		return fmt.Errorf("stopped by signal %s: %w", sig, <-done)
 	}
 }
 
-// testServers are the servers that a command may use.
+// testServers are the servers for a command, with its environment.
 type testServers struct {
 	dir     string
 	env     environment
@@ -101,7 +101,7 @@ func (t *testServers) stop() error {
 
 // runFor runs the command in the terminal of this process.
 func runFor(signals <-chan os.Signal, env environment, command []string) (int, error) {
-	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // Running it is what was asked for; signals end it.
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // The user chose the command; signals end it.
 	cmd.Env = env.list()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -114,7 +114,7 @@ func runFor(signals <-chan os.Signal, env environment, command []string) (int, e
 		case sig := <-signals:
 			// A terminal has sent its Ctrl-C to the command as well.
 			if sig != syscall.SIGINT || !console.Terminal(os.Stdin) {
-				_ = cmd.Process.Signal(sig) // It has ended meanwhile.
+				_ = cmd.Process.Signal(sig) // It may have ended meanwhile.
 			}
 		case err := <-ended:
 			return status(err)
@@ -122,7 +122,7 @@ func runFor(signals <-chan os.Signal, env environment, command []string) (int, e
 	}
 }
 
-// status is the exit status as a shell reports it.
+// status returns the exit status as a shell reports it.
 func status(err error) (int, error) {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {

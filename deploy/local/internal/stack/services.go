@@ -11,15 +11,15 @@ import (
 	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
-// service is one of the programs that make up Headgate.
+// service is one of the programs of Headgate.
 type service struct {
 	name string
 	// source is the folder of its main package, from the root of the repository.
 	source string
-	// database is the name of the one it owns, "" for none. Role and database
-	// are called headgate_<database>.
+	// database is the service's database, empty if it has none. Role and database
+	// are named headgate_<database>.
 	database string
-	// variable is where the gateway looks for its URL, "" for the gateway itself.
+	// variable is the gateway's variable for the URL, empty for the gateway itself.
 	variable string
 }
 
@@ -29,7 +29,7 @@ const (
 	emailService = "email-service"
 )
 
-// services is everything there is to know here about what Headgate consists of.
+// services lists the programs of Headgate.
 var services = []service{
 	{name: gateway, source: "./services/gateway"},
 	{name: authService, source: "./services/auth-service", database: "auth", variable: "AUTH_URL"},
@@ -77,7 +77,7 @@ func run(ctx context.Context, cmd *exec.Cmd) error {
 	}
 }
 
-// lastLines is the end of what a program printed, for an error.
+// lastLines returns the end of a program's output, for an error message.
 func lastLines(p *console.Program) string {
 	tail := p.Tail()
 	if len(tail) == 0 {

@@ -242,7 +242,7 @@ func TestWhatDiesIsStartedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.facts(func(f Facts) bool { return f.Pids[name] != 0 && f.Pids[name] != facts.Pids[name] })
-		if !strings.Contains(l.log.String(), name+" ended: signal: killed; starting it again in") {
+		if !strings.Contains(l.log.String(), name+" ended: signal: killed; restarting in") {
 			t.Errorf("the log does not say that %s was killed", name)
 		}
 	}

@@ -23,8 +23,8 @@ import (
 
 type startServer = func(context.Context, localserver.Options) (*localserver.Server, error)
 
-// startServers gets Postgres and Redis running, the caller's or private ones,
-// and fills in their URLs.
+// startServers starts private Postgres and Redis servers, unless the caller named
+// some, and puts the URLs into p.
 func (s *stack) startServers(ctx context.Context, p *plan) error {
 	databaseURL, redisURL := s.caller["DATABASE_URL"], s.caller["REDIS_URL"]
 	if err := checkRedis(ctx, redisURL); err != nil {
@@ -52,7 +52,7 @@ func (s *stack) startServers(ctx context.Context, p *plan) error {
 	return err
 }
 
-// checkRedis says early what five services would say late.
+// checkRedis connects to Redis, so that a wrong URL is one error now and not five later.
 func checkRedis(ctx context.Context, redisURL string) error {
 	if redisURL == "" {
 		return nil
@@ -72,8 +72,7 @@ func checkRedis(ctx context.Context, redisURL string) error {
 	return conn.Close()
 }
 
-// startPrivate installs what is missing, starts the servers and returns their
-// URLs by name.
+// startPrivate installs missing servers, starts them and returns their URLs by name.
 func (s *stack) startPrivate(ctx context.Context, private map[string]startServer) (map[string]string, error) {
 	if len(private) == 0 {
 		return nil, nil
@@ -99,7 +98,7 @@ func (s *stack) startPrivate(ctx context.Context, private map[string]startServer
 			if err != nil {
 				return nil, err
 			}
-			opts.Port = server.Port // The clients know no other.
+			opts.Port = server.Port // Clients keep this port after a restart.
 			mu.Lock()
 			defer mu.Unlock()
 			urls[name] = server.URL
@@ -120,7 +119,7 @@ func (s *stack) startPrivate(ctx context.Context, private map[string]startServer
 
 // startServices starts the services and waits until all are ready.
 func (s *stack) startServices(ctx context.Context, bin string, gatewayPort int, p plan) error {
-	var ports held
+	var ports reservedPorts
 	for _, svc := range services {
 		var a addresses
 		var err error
@@ -159,8 +158,8 @@ func (s *stack) gatewayHost() string {
 	return loopback
 }
 
-// reachable returns a host under which a local client finds who listens on host.
-// Of this machine it is a name: browsers bind passkeys to names alone.
+// reachable returns the host that a local client connects to if a server listens on
+// host. For this machine it is a name, because browsers bind passkeys to names only.
 func reachable(host string) string {
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		return "localhost"
@@ -178,7 +177,7 @@ func (s *stack) unit(svc service, binary string, p plan) (supervisor.Unit, error
 		Name: svc.name,
 		Tail: output.Tail,
 		Start: func(context.Context) (supervisor.Process, error) {
-			cmd := exec.Command(binary) //nolint:noctx // What was just built; the supervisor ends it.
+			cmd := exec.Command(binary) //nolint:noctx // The binary built above; the supervisor ends it.
 			cmd.Dir, cmd.Env = s.cfg.Root, env
 			cmd.Stdout, cmd.Stderr = output, output
 			process, err := child.Start(cmd, child.Signals{})
@@ -191,7 +190,7 @@ func (s *stack) unit(svc service, binary string, p plan) (supervisor.Unit, error
 	}, nil
 }
 
-// ready asks a service whether it can work.
+// ready returns nil if the service at url is ready.
 func ready(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

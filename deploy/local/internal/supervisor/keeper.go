@@ -12,15 +12,15 @@ type keeper struct {
 	*Supervisor
 
 	unit     Unit
-	deadline time.Time // of the first getting ready
-	told     bool      // whether Ready has heard of this unit
+	deadline time.Time // for getting ready the first time
+	reported bool      // whether Ready has the result of this unit
 	failures int       // in a row, since the last time it was healthy
 }
 
-// mercy is how long a program that is given up may take to end.
-const mercy = 5 * time.Second
+// killTimeout is the wait before a program that did not get ready is killed.
+const killTimeout = 5 * time.Second
 
-// errGivenUp ends the keeper of a unit that never got ready.
+// errGivenUp ends the keeper of a unit that never became ready.
 var errGivenUp = errors.New("given up")
 
 func (k *keeper) run(ctx context.Context) {
@@ -30,16 +30,16 @@ func (k *keeper) run(ctx context.Context) {
 		if ctx.Err() != nil || errors.Is(err, errGivenUp) {
 			return
 		}
-		if k.told && time.Since(began) >= k.opts.Healthy {
+		if k.reported && time.Since(began) >= k.opts.Healthy {
 			k.failures = 0
 		}
 		k.failures++
-		if !k.told && k.failures >= k.opts.Starts {
+		if !k.reported && k.failures >= k.opts.Starts {
 			k.giveUp(fmt.Sprintf("it ended %d times, the last time with %v", k.failures, err))
 			return
 		}
 		pause := k.backoff()
-		k.logf("%s ended: %v; starting it again in %s", k.unit.Name, err, pause)
+		k.logf("%s ended: %v; restarting in %s", k.unit.Name, err, pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -56,7 +56,7 @@ func (k *keeper) backoff() time.Duration {
 }
 
 func (k *keeper) giveUp(reason string) {
-	k.told = true
+	k.reported = true
 	fault := &GaveUpError{Name: k.unit.Name, Reason: reason}
 	if k.unit.Tail != nil {
 		fault.Tail = k.unit.Tail()
@@ -64,7 +64,7 @@ func (k *keeper) giveUp(reason string) {
 	k.ready <- fault
 }
 
-// once runs the program to its end and returns why it ended.
+// once starts the program, waits for its end and returns the reason.
 func (k *keeper) once(ctx context.Context) error {
 	process, err := k.unit.Start(ctx)
 	if err != nil {
@@ -77,9 +77,9 @@ func (k *keeper) once(ctx context.Context) error {
 		select {
 		case <-process.Done():
 		default:
-			stop, cancel := context.WithTimeout(ctx, mercy)
+			stop, cancel := context.WithTimeout(ctx, killTimeout)
 			defer cancel()
-			_ = process.Stop(stop) // Killed or not, it is gone.
+			_ = process.Stop(stop) // The error only says that it was killed.
 			k.giveUp(fmt.Sprintf("it was not ready within %s", k.opts.ReadyTimeout))
 			return errGivenUp
 		}
@@ -89,17 +89,17 @@ func (k *keeper) once(ctx context.Context) error {
 		return errors.New(process.Reason())
 	case <-ctx.Done():
 	}
-	//nolint:contextcheck // ctx has ended; how long stopping may take is for Stop to say.
+	//nolint:contextcheck // ctx has ended; the context of Stop bounds the stop.
 	if err := process.Stop(k.stopContext()); err != nil {
 		k.logf("%s: %v", k.unit.Name, err)
 	}
 	return ctx.Err()
 }
 
-// await waits for the program to be ready and says whether it is. After the
-// first time nobody waits: the program is running or ends.
+// await waits until the program is ready and reports whether it is. After a restart
+// it does not wait, since Ready has returned.
 func (k *keeper) await(ctx context.Context, process Process) bool {
-	if k.told {
+	if k.reported {
 		return true
 	}
 	ctx, cancel := context.WithDeadline(ctx, k.deadline)
@@ -115,7 +115,7 @@ func (k *keeper) await(ctx context.Context, process Process) bool {
 		case <-tick.C:
 		}
 	}
-	k.told = true
+	k.reported = true
 	k.ready <- nil
 	return true
 }

@@ -1,6 +1,6 @@
-// Package supervisor keeps a set of programs running: it starts again what ends,
-// gives up on what never gets ready, and leaves none behind. It knows nothing of
-// what the programs do.
+// Package supervisor keeps a set of programs running. It restarts those that end,
+// gives up on those that never become ready, and stops all of them in the end. It must
+// not know what the programs do.
 package supervisor
 
 import (
@@ -19,38 +19,39 @@ type Process interface {
 	Pid() int
 	// Done is closed when the program has ended.
 	Done() <-chan struct{}
-	// Reason says why it has ended.
+	// Reason says why the program ended.
 	Reason() string
-	// Stop ends the program gracefully, or kills it when ctx ends first. The
-	// program is gone when it returns.
+	// Stop stops the program gracefully, or kills it when ctx ends first. The program
+	// has ended when it returns.
 	Stop(ctx context.Context) error
 }
 
 // Unit is a program to keep running.
 type Unit struct {
 	Name string
-	// Start starts the program. A canceled ctx means that it need not start.
+	// Start starts the program. It may fail if ctx is canceled.
 	Start func(ctx context.Context) (Process, error)
-	// Ready returns nil when the program can do its work. nil means: at once.
+	// Ready returns nil when the program can work. Without it, the program is ready at
+	// once.
 	Ready func(ctx context.Context) error
-	// Tail returns the last lines that the program printed, for error reports.
+	// Tail returns the last lines of the program's output, for error messages.
 	Tail func() []string
 }
 
-// Options are the limits of patience; each has a default.
+// Options configures a Supervisor. Each field has a default.
 type Options struct {
-	// Log receives a line for each start again and its reason.
+	// Log receives a line for each restart, with the reason.
 	Log io.Writer
-	// Changed is called when a program has another process id.
+	// Changed is called when the process id of a program changes.
 	Changed func()
 
 	FirstBackoff time.Duration // 500 ms, doubled each time
 	MaxBackoff   time.Duration // 10 s
-	// Healthy is how long a program must run to be trusted again: 10 s.
+	// Healthy is how long a program must run before its failures are forgotten: 10 s.
 	Healthy time.Duration
-	// Starts is how often a program may end before it was ever ready: 3.
+	// Starts is how often a program may end before it was ready the first time: 3.
 	Starts int
-	// ReadyTimeout is how long the first getting ready may take: 90 s.
+	// ReadyTimeout is how long a program may take to become ready the first time: 90 s.
 	ReadyTimeout time.Duration
 }
 
@@ -69,22 +70,22 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// GaveUpError says that a program never got ready.
+// GaveUpError says that a program never became ready.
 type GaveUpError struct {
 	Name   string
 	Reason string
-	Tail   []string // the last lines that it printed
+	Tail   []string // the last lines of its output
 }
 
 func (e *GaveUpError) Error() string {
 	text := fmt.Sprintf("%s does not start: %s", e.Name, e.Reason)
 	if len(e.Tail) > 0 {
-		text += "\nits last lines:\n    " + strings.Join(e.Tail, "\n    ")
+		text += "\nlast lines of its output:\n    " + strings.Join(e.Tail, "\n    ")
 	}
 	return text
 }
 
-// Supervisor keeps its units running until it is stopped.
+// Supervisor keeps its units running until Stop.
 type Supervisor struct {
 	opts   Options
 	cancel context.CancelFunc
@@ -93,11 +94,11 @@ type Supervisor struct {
 
 	mu       sync.Mutex
 	pids     map[string]int
-	stopping context.Context //nolint:containedctx // The deadline of Stop, for the units that hear of it by cancel.
+	stopping context.Context //nolint:containedctx // The context of Stop, which units read after cancel.
 }
 
-// Start starts all units at the same time. Only Stop, which must be called, ends
-// them: the end of ctx does not.
+// Start starts all units at the same time. The caller must call Stop: the end of ctx
+// does not stop the units.
 func Start(ctx context.Context, units []Unit, opts Options) *Supervisor {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Supervisor{opts: opts.withDefaults(), cancel: cancel, ready: make(chan error, len(units)), pids: map[string]int{}}
@@ -110,8 +111,8 @@ func Start(ctx context.Context, units []Unit, opts Options) *Supervisor {
 	return s
 }
 
-// Ready waits until every unit has been ready. It returns a *GaveUpError as soon
-// as there is a unit that will not be, and must be called at most once.
+// Ready waits until every unit was ready once. It returns a *GaveUpError as soon as a
+// unit is given up. It must be called at most once.
 func (s *Supervisor) Ready(ctx context.Context) error {
 	for range cap(s.ready) {
 		select {
@@ -126,15 +127,15 @@ func (s *Supervisor) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Pids returns the process id of each unit that is running.
+// Pids returns the process ids of the running units.
 func (s *Supervisor) Pids() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.pids)
 }
 
-// Stop ends all units at the same time: gracefully, and by force when ctx ends.
-// None is left when it returns.
+// Stop stops all units at the same time, and kills them when ctx ends first. All have
+// ended when it returns.
 func (s *Supervisor) Stop(ctx context.Context) {
 	s.mu.Lock()
 	s.stopping = ctx

@@ -113,9 +113,9 @@ func start(t *testing.T, opts supervisor.Options, units ...supervisor.Unit) *sup
 	return s
 }
 
-func stop(t *testing.T, s *supervisor.Supervisor, patience time.Duration) {
+func stop(t *testing.T, s *supervisor.Supervisor, timeout time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	s.Stop(ctx)
 }
@@ -167,7 +167,7 @@ func TestProgramThatDiesIsStartedAgain(t *testing.T) {
 			t.Errorf("pid = %d, want another than %d", now, before)
 		}
 	}
-	log.wait(t, "mail ended: signal: killed; starting it again in", 5)
+	log.wait(t, "mail ended: signal: killed; restarting in", 5)
 }
 
 func TestProgramThatNeverStartsIsGivenUp(t *testing.T) {
