@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/web"
 )
 
 // Metadata of a replayed message.
@@ -88,9 +89,20 @@ func (s *Store) releaseReplay(ctx context.Context, m *message.Message) error {
 func (s *Store) endLease(ctx context.Context, m *message.Message, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	id := m.Metadata.Get(idKey)
-	if _, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": id, "lease": m.Metadata.Get(leaseKey), "now": s.now()}); err != nil {
+	id, lease, ok := replayOf(m)
+	if !ok {
+		return fmt.Errorf("end replay of dead letter %q: no lease", id)
+	}
+	if _, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": id, "lease": lease, "now": s.now()}); err != nil {
 		return fmt.Errorf("end replay of dead letter %s: %w", id, err)
 	}
 	return nil
+}
+
+// replayOf returns the dead letter that m replays, and when its lease expires. ok is
+// false for any other message, also if its publisher set metadata of the same names.
+func replayOf(m *message.Message) (id string, lease time.Time, ok bool) {
+	id = m.Metadata.Get(idKey)
+	lease, err := time.Parse(time.RFC3339Nano, m.Metadata.Get(leaseKey))
+	return id, lease, err == nil && web.ValidID(id)
 }

@@ -253,6 +253,25 @@ func TestAReplayingDeadLetterIsNotOpen(t *testing.T) {
 	assertClosed(t, i, id, "This dead letter was already discarded.")
 }
 
+// TestForeignMetadata: a message is not taken for a replay because its publisher uses
+// the same names.
+func TestForeignMetadata(t *testing.T) {
+	t.Parallel()
+	i := newInstance(t, newDatabase(t), 0)
+	for n, id := range []string{"junk", uuid.NewString()} {
+		m := poisoned(t, "raw", "a fault")
+		m.Metadata.Set("headgate_letter", id)
+		m.Metadata.Set("headgate_lease", "junk")
+		if err := i.store.Publish("", m); err != nil {
+			t.Fatalf("Publish() = %v", err)
+		}
+		letters, err := i.store.List(t.Context(), deadletter.Filter{}, "", 10)
+		if err != nil || len(letters) != n+1 {
+			t.Errorf("List() = %+v, %v, want %d", letters, err, n+1)
+		}
+	}
+}
+
 // assertClosed checks that nothing can be done with a dead letter, and why.
 func assertClosed(t *testing.T, i *instance, id, message string) {
 	t.Helper()

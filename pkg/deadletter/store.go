@@ -99,9 +99,9 @@ func (s *Store) store(m *message.Message) error {
 		"attempts":       encode(attempts),
 		"last_failed_at": attempts[len(attempts)-1].At,
 	}
-	if id := m.Metadata.Get(idKey); id != "" {
+	if id, lease, ok := replayOf(m); ok {
 		again := maps.Clone(args)
-		again["id"], again["lease"] = id, m.Metadata.Get(leaseKey)
+		again["id"], again["lease"] = id, lease
 		tag, err := s.db.Exec(ctx, recordFailure, again)
 		if err != nil {
 			return fmt.Errorf("record failed replay of dead letter %s: %w", id, err)
