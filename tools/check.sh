@@ -29,6 +29,9 @@ tools/readme.sh check
 step "every promise of docs/SECURITY.md has a test"
 tools/promises.sh
 
+step "retired words"
+(cd tools && GOWORK=off go test ./vocabulary && GOWORK=off go run ./vocabulary ..)
+
 step "contracts: nothing published was taken back"
 published=$(git show origin/main:pkg/event/contracts.txt 2>/dev/null || true) # none in a new repository
 lost=$(comm -23 <(sort <<<"$published") <(sort pkg/event/contracts.txt) | grep . || true)
