@@ -62,9 +62,9 @@ func TestBusyServerIsTriedAgain(t *testing.T) {
 	s.wantStatus(e, mail.Sent, 3)
 }
 
-// TestServerThatStaysBusy: REL-13, a mail that is put off is no dead letter and
-// does not hold up the others, and each attempt is told.
-func TestServerThatStaysBusy(t *testing.T) {
+// TestREL13DeferredMail is REL-13: a deferred mail is not a dead letter and does not
+// delay the others. Each deferral is reported as an event.
+func TestREL13DeferredMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	busy, good := newAddress(), newAddress()
@@ -310,7 +310,8 @@ func TestWhatNoAttemptWouldMend(t *testing.T) {
 	}
 }
 
-// TestMalformedEntryAndFlush are traps T1 and T2 in this service.
+// TestMalformedEntryAndFlush: the consumer survives an entry that is not a message,
+// and the loss of its stream and group.
 func TestMalformedEntryAndFlush(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -107,7 +107,8 @@ func TestPatch(t *testing.T) {
 	s.want(s.do(me, "GET", "/me", "", "If-None-Match", current), http.StatusNotModified)
 }
 
-func TestCache(t *testing.T) {
+// TestSEC68Cache: a garbage entry counts as none.
+func TestSEC68Cache(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me, admin := newUser(), token.Identity{Role: token.RoleAdmin}
@@ -143,9 +144,9 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// TestNeverStale is REL-26: readers race with a writer, and who has seen the
-// answer to a change never sees what was before it.
-func TestNeverStale(t *testing.T) {
+// TestREL26NeverStale is REL-26: readers race with a writer. A reader that has seen the
+// answer to a change never sees an older profile.
+func TestREL26NeverStale(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me := newUser()

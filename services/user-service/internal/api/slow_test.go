@@ -11,9 +11,8 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 )
 
-// TestAFrozenRedisCostsLittle is REL-02: a Redis that takes connections and
-// answers nothing.
-func TestAFrozenRedisCostsLittle(t *testing.T) {
+// TestREL02FrozenRedis is REL-02: Redis accepts connections and answers nothing.
+func TestREL02FrozenRedis(t *testing.T) {
 	t.Parallel()
 	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
 	if err != nil {

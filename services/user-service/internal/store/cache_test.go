@@ -121,9 +121,9 @@ func TestASlowReaderBringsNothingBack(t *testing.T) {
 	}
 }
 
-// TestAFullRedisDropsTheOldEntry is REL-05: without room the event of the change
-// cannot be published either, so the old entry must go at once.
-func TestAFullRedisDropsTheOldEntry(t *testing.T) {
+// TestREL05FullRedisDropsTheOldEntry is REL-05: a full Redis cannot take the event of
+// the change either, so the old entry must be deleted at once.
+func TestREL05FullRedisDropsTheOldEntry(t *testing.T) {
 	t.Parallel()
 	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
 	if err != nil {
