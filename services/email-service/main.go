@@ -1,4 +1,4 @@
-// Email-service sends the mails that facts call for, each once.
+// Email-service sends the mails that events call for, each once.
 package main
 
 import (
@@ -52,7 +52,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	messages, letters := store.New(db, box, time.Now), deadletter.New(db, box, time.Now)
+	messages, deadLetters := store.New(db, box, time.Now), deadletter.New(db, box, time.Now)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
 		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: time.Now,
@@ -61,7 +61,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
-	router := web.NewRouter(append(api.Routes(messages), letters.Routes(api.Prefix)...), web.Options{
+	router := web.NewRouter(append(api.Routes(messages), deadLetters.Routes(api.Prefix)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
@@ -90,9 +90,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Topic:       event.Email,
 			Subscriber:  stream,
 			Handlers:    api.Handlers(mailer),
-			DeadLetters: letters,
+			DeadLetters: deadLetters,
 			Due: []message.Subscriber{
-				deadletter.NewReplays(letters, s.Log),
+				deadletter.NewReplays(deadLetters, s.Log),
 				bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log}),
 			},
 			Unavailable: api.Unavailable,

@@ -1,4 +1,4 @@
-// Package api is the HTTP face of email-service and the handlers of its stream.
+// Package api has the HTTP routes of email-service and its event handlers.
 package api
 
 import (
@@ -23,7 +23,7 @@ import (
 // Prefix is where email-service's routes are.
 const Prefix = "/api/v1/email"
 
-// Routes returns everything that email-service itself answers, and who may ask.
+// Routes returns the routes of email-service and who may call them.
 func Routes(messages *store.Store) []web.Route {
 	a := &api{messages: messages}
 	return []web.Route{
@@ -32,7 +32,7 @@ func Routes(messages *store.Store) []web.Route {
 	}
 }
 
-// Handlers returns what email-service does on which event.
+// Handlers returns the handler of each event.
 func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
 	handlers := map[string]bus.Handler{event.UserDeleted{}.EventName(): mailer.Deleted}
 	for _, name := range mail.Events() {
@@ -41,15 +41,17 @@ func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
 	return handlers
 }
 
-// Unavailable tells Postgres or the mail server being away from a fault of the
-// mail.
-func Unavailable(err error) bool { return errors.Is(err, mail.ErrAway) || postgres.Unavailable(err) }
+// Unavailable says whether err means that Postgres or the mail server is unavailable,
+// rather than that the event cannot be handled.
+func Unavailable(err error) bool {
+	return errors.Is(err, mail.ErrServerUnavailable) || postgres.Unavailable(err)
+}
 
-// classified marks the faults that no other attempt would mend.
+// classified marks the errors that no retry can fix as permanent.
 func classified(handle bus.Handler) bus.Handler {
 	return func(ctx context.Context, e event.Event) error {
 		err := handle(ctx, e)
-		_, rejected := errors.AsType[*mail.Rejected](err)
+		_, rejected := errors.AsType[*mail.PermanentlyRejectedError](err)
 		if rejected || errors.Is(err, mail.ErrExpired) || errors.Is(err, event.ErrSeal) {
 			return bus.Permanent(err)
 		}
@@ -77,23 +79,24 @@ type message struct {
 	NextAttemptAt *time.Time `json:"nextAttemptAt,omitempty"`
 }
 
-func messageOf(m mail.Message) message {
+func messageOf(d mail.Delivery) message {
 	out := message{
-		ID: m.ID, EventID: m.EventID, UserID: m.UserID, To: m.To, Template: m.Template, Status: m.Status,
-		Attempts: m.Attempts, LastError: m.LastError, MessageID: m.MessageID, RequestID: m.RequestID,
-		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
+		ID: d.ID, EventID: d.EventID, UserID: d.UserID, To: d.To, Template: d.Template, Status: d.Status,
+		Attempts: d.Attempts, LastError: d.LastError, MessageID: d.MessageID, RequestID: d.RequestID,
+		CreatedAt: d.CreatedAt, UpdatedAt: d.UpdatedAt,
 	}
-	if !m.SentAt.IsZero() {
-		out.SentAt = &m.SentAt
+	if !d.SentAt.IsZero() {
+		out.SentAt = &d.SentAt
 	}
-	if m.Status == mail.Deferred && !m.NextAttemptAt.IsZero() {
-		out.NextAttemptAt = &m.NextAttemptAt
+	if d.Status == mail.StatusDeferred && !d.NextAttemptAt.IsZero() {
+		out.NextAttemptAt = &d.NextAttemptAt
 	}
 	return out
 }
 
 var statuses = map[string]bool{
-	"": true, mail.Queued: true, mail.Sending: true, mail.Sent: true, mail.Deferred: true, mail.Failed: true, mail.Suppressed: true,
+	"": true, mail.StatusQueued: true, mail.StatusSending: true, mail.StatusSent: true,
+	mail.StatusDeferred: true, mail.StatusFailed: true, mail.StatusSuppressed: true,
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
@@ -105,11 +108,11 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status")}
 	for field, value := range map[string]string{"to": filter.To, "template": filter.Template} {
 		if len(value) > 254 || strings.ContainsFunc(value, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
-			return problem.Validation(problem.Field{Field: field, Code: "invalid_format", Message: "This filter has a value that cannot be."})
+			return problem.Validation(problem.Field{Field: field, Code: "invalid_format", Message: "Invalid value: use at most 254 printable characters."})
 		}
 	}
 	if !statuses[filter.Status] {
-		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "The status is queued, sending, sent, deferred, failed or suppressed."})
+		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "Invalid status: use queued, sending, sent, deferred, failed or suppressed."})
 	}
 	found, err := a.messages.List(r.Context(), filter, page.After, page.Limit+1)
 	if err != nil {

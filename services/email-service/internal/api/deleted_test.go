@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/api"
 )
 
-// Nobody whose account is gone gets a mail, and where the earlier ones went is
-// forgotten.
+// TestDeletedUserGetsNoMail: no mail is sent for a deleted account, and the addresses of
+// earlier mails are erased.
 func TestDeletedUserGetsNoMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -21,8 +21,8 @@ func TestDeletedUserGetsNoMail(t *testing.T) {
 	s.publish(first)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	gone := testkit.NewEvent(t.Context(), first.Subject, event.UserDeleted{})
-	s.publish(gone)
+	deleted := testkit.NewEvent(t.Context(), first.Subject, event.UserDeleted{})
+	s.publish(deleted)
 	s.wantSettled()
 	s.publish(testkit.NewEvent(t.Context(), first.Subject, event.SessionRefreshReused{SessionID: "s", Email: to, Name: "Ann"}))
 	s.wantSettled()
@@ -32,7 +32,7 @@ func TestDeletedUserGetsNoMail(t *testing.T) {
 	if status := s.get(api.Prefix+"/messages?to="+url.QueryEscape(to), token.RoleAdmin, &page); status != 200 || len(page.Data) != 0 {
 		t.Errorf("messages to the address = %d, %+v", status, page)
 	}
-	// Somebody else may have the address now.
+	// Another account may use the address now.
 	s.publish(s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(time.Hour) }))
 	s.wantMails(to, 2)
 }

@@ -20,11 +20,13 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-func TestRejectedMail(t *testing.T) {
+// TestPermanentlyRejectedMail: a 5xx answer makes a dead letter, whose reason does not
+// show the address.
+func TestPermanentlyRejectedMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	bad, good := newAddress(), newAddress()
-	s.smtp.script(func(to string) error {
+	s.smtp.onRcpt(func(to string) error {
 		if to == bad {
 			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + to}
 		}
@@ -33,24 +35,25 @@ func TestRejectedMail(t *testing.T) {
 	e := s.requested(bad, nil)
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
-	s.wantLetter(e, "permanent", 1)
-	letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 1)
-	if err != nil || strings.Contains(letters[0].Reason, bad) || !strings.Contains(letters[0].Reason, "550") {
-		t.Errorf("SEC-65: the reason shows the address: %+v, %v", letters, err)
+	s.wantDeadLetter(e, "permanent", 1)
+	deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 1)
+	if err != nil || strings.Contains(deadLetters[0].Reason, bad) || !strings.Contains(deadLetters[0].Reason, "550") {
+		t.Errorf("SEC-65: the reason shows the address: %+v, %v", deadLetters, err)
 	}
-	s.wantStatus(e, mail.Failed, 1)
+	s.wantStatus(e, mail.StatusFailed, 1)
 	if n := s.outboxed(e, "email.failed.v1"); n != 1 {
-		t.Errorf("%d events of a failure", n)
+		t.Errorf("%d email.failed events, want 1", n)
 	}
 }
 
-func TestBusyServerIsTriedAgain(t *testing.T) {
+// TestDeferredMailIsRetried: a mail that is deferred twice is sent at the third attempt.
+func TestDeferredMailIsRetried(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	to := newAddress()
-	left := 2
-	s.smtp.script(func(string) error {
-		if left--; left >= 0 {
+	deferrals := 2
+	s.smtp.onRcpt(func(string) error {
+		if deferrals--; deferrals >= 0 {
 			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
 		}
 		return nil
@@ -59,7 +62,7 @@ func TestBusyServerIsTriedAgain(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	s.wantStatus(e, mail.Sent, 3)
+	s.wantStatus(e, mail.StatusSent, 3)
 }
 
 // TestREL13DeferredMail is REL-13: a deferred mail is not a dead letter and does not
@@ -69,7 +72,7 @@ func TestREL13DeferredMail(t *testing.T) {
 	s := newService(t)
 	busy, good := newAddress(), newAddress()
 	var later atomic.Bool
-	s.smtp.script(func(to string) error {
+	s.smtp.onRcpt(func(to string) error {
 		if to == busy && !later.Load() {
 			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
 		}
@@ -78,36 +81,36 @@ func TestREL13DeferredMail(t *testing.T) {
 	e := s.requested(busy, nil)
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
-	s.wantSettled() // The event is acknowledged: the schedule has the mail.
+	s.wantSettled() // The event is acknowledged: the next attempt is scheduled.
 	testkit.Eventually(t, 10*time.Second, func() error {
-		if status, attempts := s.status(e); status != mail.Deferred || attempts < 2 {
+		if status, attempts := s.status(e); status != mail.StatusDeferred || attempts < 2 {
 			return fmt.Errorf("message is %s after %d attempts", status, attempts)
 		}
 		return nil
 	})
-	s.publish(e) // Its event coming again changes nothing.
+	s.publish(e) // A second delivery of the event changes nothing.
 	s.wantSettled()
 	later.Store(true)
 	s.wantMails(busy, 1)
 	testkit.Eventually(t, 5*time.Second, func() error {
-		if status, attempts := s.status(e); status != mail.Sent || s.outboxed(e, "email.deferred.v1") != attempts-1 || s.outboxed(e, "email.sent.v1") != 1 {
+		if status, attempts := s.status(e); status != mail.StatusSent || s.outboxed(e, "email.deferred.v1") != attempts-1 || s.outboxed(e, "email.sent.v1") != 1 {
 			return fmt.Errorf("message is %s after %d attempts, %d events", status, attempts, s.outboxed(e, "email.deferred.v1"))
 		}
 		return nil
 	})
-	if letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(letters) != 0 {
-		t.Errorf("%d dead letters, %v", len(letters), err)
+	if deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(deadLetters) != 0 {
+		t.Errorf("%d dead deadLetters, %v", len(deadLetters), err)
 	}
 }
 
-// TestServerThatIsAway: an outage longer than three attempts take is no fault of
-// the mails, and consumes none.
-func TestServerThatIsAway(t *testing.T) {
+// TestMailServerUnavailable: an outage that lasts longer than three attempts consumes
+// none of them.
+func TestMailServerUnavailable(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	var refuse atomic.Bool
 	refuse.Store(true)
-	s.smtp.onSender(func() error {
+	s.smtp.onMail(func() error {
 		if refuse.Load() {
 			return &gosmtp.SMTPError{Code: 421, EnhancedCode: gosmtp.EnhancedCode{4, 3, 2}, Message: "closing down"}
 		}
@@ -121,23 +124,24 @@ func TestServerThatIsAway(t *testing.T) {
 	s.publish(events...)
 	outage := time.NewTimer(5 * time.Second)
 	<-outage.C
-	if letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(letters) != 0 {
-		t.Errorf("%d dead letters, %v", len(letters), err)
+	if deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(deadLetters) != 0 {
+		t.Errorf("%d dead deadLetters, %v", len(deadLetters), err)
 	}
 	refuse.Store(false)
 	s.wantMails(to, len(events))
 	s.wantSettled()
 	for _, e := range events {
-		s.wantStatus(e, mail.Sent, 1)
+		s.wantStatus(e, mail.StatusSent, 1)
 	}
 }
 
-// TestSenderThatIsRefused: a fault of the configuration is no fault of the letter.
-func TestSenderThatIsRefused(t *testing.T) {
+// TestRejectedSender: a rejected sender address is a fault of the configuration, so the
+// message is not failed.
+func TestRejectedSender(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	refused := false
-	s.smtp.onSender(func() error {
+	s.smtp.onMail(func() error {
 		if refused {
 			return nil
 		}
@@ -149,18 +153,18 @@ func TestSenderThatIsRefused(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	s.wantStatus(e, mail.Sent, 1)
+	s.wantStatus(e, mail.StatusSent, 1)
 	if n := s.outboxed(e, "email.failed.v1"); n != 0 {
-		t.Errorf("%d events of a failure", n)
+		t.Errorf("%d email.failed events, want 0", n)
 	}
 }
 
-// TestConnectionThatBreaks: the server hangs up after the whole letter, once.
-func TestConnectionThatBreaks(t *testing.T) {
+// TestBrokenConnection: the server closes the connection once, after the whole message.
+func TestBrokenConnection(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	var broken atomic.Bool
-	s.smtp.onArrival(func(conn *gosmtp.Conn, _ []string) error {
+	s.smtp.onData(func(conn *gosmtp.Conn, _ []string) error {
 		if broken.CompareAndSwap(false, true) {
 			conn.Close()
 			return errors.New("hung up")
@@ -172,17 +176,17 @@ func TestConnectionThatBreaks(t *testing.T) {
 	s.publish(e)
 	s.wantMails(to, 1)
 	s.wantSettled()
-	s.wantStatus(e, mail.Sent, 2)
+	s.wantStatus(e, mail.StatusSent, 2)
 }
 
-// TestStopWhileTheServerThinks: who stops waits for the answer and notes it, and
-// the next instance finds nothing to do.
-func TestStopWhileTheServerThinks(t *testing.T) {
+// TestShutdownDuringSend: a stopping instance waits for the answer of the mail server
+// and stores it, so the next instance has nothing to do.
+func TestShutdownDuringSend(t *testing.T) {
 	t.Parallel()
-	s := newServiceWithout(t)
+	s := newServiceWithoutConsumer(t)
 	a := s.consume("a")
 	arrived, answer := make(chan struct{}), make(chan struct{})
-	s.smtp.onArrival(func(*gosmtp.Conn, []string) error {
+	s.smtp.onData(func(*gosmtp.Conn, []string) error {
 		arrived <- struct{}{}
 		<-answer
 		return nil
@@ -191,13 +195,13 @@ func TestStopWhileTheServerThinks(t *testing.T) {
 	e := s.requested(to, nil)
 	s.publish(e)
 	<-arrived
-	if status, _ := s.status(e); status != mail.Sending {
+	if status, _ := s.status(e); status != mail.StatusSending {
 		t.Errorf("message is %s, want sending", status)
 	}
 	a.Cancel()
 	close(answer)
 	a.Stop()
-	if status, _ := s.status(e); status != mail.Sent {
+	if status, _ := s.status(e); status != mail.StatusSent {
 		t.Errorf("message is %s, want sent", status)
 	}
 	s.consume("b")
@@ -206,18 +210,19 @@ func TestStopWhileTheServerThinks(t *testing.T) {
 	s.wantMails(to, 1)
 }
 
-// TestExpiredLink: no mail, and both operator and auditor see why; unless it was
-// sent in time and only its event comes again.
+// TestExpiredLink: a mail whose link has expired is not sent, and both the dead letter
+// and the audit log say why. If the mail was sent in time, a second delivery of its
+// event changes nothing.
 func TestExpiredLink(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	to := newAddress()
 	late := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Minute) })
 	s.publish(late)
-	s.wantLetter(late, "permanent", 1)
-	s.wantStatus(late, mail.Failed, 0)
+	s.wantDeadLetter(late, "permanent", 1)
+	s.wantStatus(late, mail.StatusFailed, 0)
 	if n := s.outboxed(late, "email.failed.v1"); n != 1 {
-		t.Errorf("%d events of a failure", n)
+		t.Errorf("%d email.failed events, want 1", n)
 	}
 
 	sent := s.requested(to, nil)
@@ -228,22 +233,22 @@ func TestExpiredLink(t *testing.T) {
 	again.ID = sent.ID
 	s.publish(again)
 	s.wantSettled()
-	letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10)
-	if err != nil || len(letters) != 1 {
-		t.Errorf("%d dead letters, %v, want that of the late one alone", len(letters), err)
+	deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
+	if err != nil || len(deadLetters) != 1 {
+		t.Errorf("%d dead deadLetters, %v, want only that of the expired one", len(deadLetters), err)
 	}
 	s.wantMails(to, 1)
 }
 
-// TestSEC65LogsTellNoSecret is SEC-65.
-func TestSEC65LogsTellNoSecret(t *testing.T) {
+// TestSEC65NoSecretsInLogs is SEC-65.
+func TestSEC65NoSecretsInLogs(t *testing.T) {
 	t.Parallel()
-	s := newServiceWithout(t)
+	s := newServiceWithoutConsumer(t)
 	var lines syncBuffer
 	s.log = slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	a := s.consume("a")
 	good, bad := newAddress(), newAddress()
-	s.smtp.script(func(to string) error {
+	s.smtp.onRcpt(func(to string) error {
 		if to == bad {
 			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + strings.ToUpper(to)}
 		}
@@ -252,12 +257,12 @@ func TestSEC65LogsTellNoSecret(t *testing.T) {
 	e := s.requested(bad, nil)
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
-	s.wantLetter(e, "permanent", 1)
+	s.wantDeadLetter(e, "permanent", 1)
 	s.wantSettled()
 	a.Stop()
 	text := strings.ToLower(lines.String())
 	if !strings.Contains(text, e.ID) || !strings.Contains(text, "550") {
-		t.Errorf("the log does not tell of the failure:\n%s", text)
+		t.Errorf("the log does not report the failure:\n%s", text)
 	}
 	for _, secret := range []string{good, bad, token1, "verify-email"} {
 		if strings.Contains(text, secret) {
@@ -266,7 +271,7 @@ func TestSEC65LogsTellNoSecret(t *testing.T) {
 	}
 }
 
-// syncBuffer is a buffer for several writers.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -284,7 +289,9 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-func TestWhatNoAttemptWouldMend(t *testing.T) {
+// TestPermanentErrors: an event that no retry can fix becomes a dead letter after one
+// attempt.
+func TestPermanentErrors(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	other, err := event.NewSealer(strings.Repeat("another key ", 4))
@@ -302,7 +309,7 @@ func TestWhatNoAttemptWouldMend(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := s.requested("a@example.org", change)
 			s.publish(e)
-			s.wantLetter(e, "permanent", 1)
+			s.wantDeadLetter(e, "permanent", 1)
 		})
 	}
 	if n := len(s.smtp.to("a@example.org")); n != 0 {
@@ -322,9 +329,9 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 	s.publish(s.requested(first, nil))
 	s.wantMails(first, 1)
 	testkit.Eventually(t, 10*time.Second, func() error {
-		letters, err := s.letters.List(t.Context(), deadletter.Filter{}, "", 10)
-		if err == nil && len(letters) != 1 {
-			err = fmt.Errorf("%d dead letters", len(letters))
+		deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
+		if err == nil && len(deadLetters) != 1 {
+			err = fmt.Errorf("%d dead deadLetters", len(deadLetters))
 		}
 		return err
 	})

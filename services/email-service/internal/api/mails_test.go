@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-// parts returns the decoded bodies of a mail by type.
+// parts returns the header of a mail and its decoded bodies by content type.
 func parts(t *testing.T, data string) (netmail.Header, map[string]string) {
 	t.Helper()
 	m, err := netmail.ReadMessage(strings.NewReader(data))
@@ -57,8 +57,7 @@ func TestSEC63VerificationMail(t *testing.T) {
 	to := newAddress()
 	e := s.requested(to, func(p *event.UserVerificationRequested) { p.Name = `<a href="//evil.example">win</a>` })
 	s.publish(e)
-	letter := s.wantMails(to, 1)[0]
-	header, bodies := parts(t, letter.data)
+	header, bodies := parts(t, s.wantMails(to, 1)[0].data)
 	for name, want := range map[string]string{
 		"Message-Id": "<" + e.ID + "@example.com>", "Subject": "Confirm your email address", "To": "<" + to + ">",
 		"Auto-Submitted": "auto-generated", "X-Entity-Ref-Id": e.ID, "User-Agent": "", "X-Mailer": "", "Bcc": "",
@@ -73,13 +72,13 @@ func TestSEC63VerificationMail(t *testing.T) {
 			t.Errorf("%s has no link:\n%s", kind, bodies[kind])
 		}
 		if strings.Contains(bodies[kind], "evil") {
-			t.Errorf("SEC-63: %s shows what a stranger wrote:\n%s", kind, bodies[kind])
+			t.Errorf("SEC-63: %s shows text that a stranger chose:\n%s", kind, bodies[kind])
 		}
 	}
 	s.wantSettled()
-	s.wantStatus(e, mail.Sent, 1)
+	s.wantStatus(e, mail.StatusSent, 1)
 	if n := s.outboxed(e, "email.sent.v1"); n != 1 {
-		t.Errorf("%d events of one mail", n)
+		t.Errorf("%d email.sent events, want 1", n)
 	}
 	var dump string
 	if err := s.db.QueryRow(t.Context(), `SELECT (SELECT string_agg(m::text, '') FROM messages m) || (SELECT string_agg(payload::text, '') FROM outbox)`).Scan(&dump); err != nil {
@@ -90,8 +89,8 @@ func TestSEC63VerificationMail(t *testing.T) {
 	}
 }
 
-// TestOnce delivers one event many times to two instances.
-func TestOnce(t *testing.T) {
+// TestOneMailPerEvent delivers one event many times to two instances.
+func TestOneMailPerEvent(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.consume("b")
@@ -106,7 +105,7 @@ func TestOnce(t *testing.T) {
 	s.wantSettled()
 	s.wantMails(to, 1)
 	if n := s.outboxed(e, "email.sent.v1"); n != 1 {
-		t.Errorf("%d events that it was sent", n)
+		t.Errorf("%d email.sent events, want 1", n)
 	}
 }
 
@@ -121,7 +120,7 @@ func TestReuseNotice(t *testing.T) {
 	_, bodies := parts(t, s.wantMails(to, 1)[0].data)
 	for _, kind := range []string{"text/plain", "text/html"} {
 		if !strings.Contains(bodies[kind], "192.0.2.9") || strings.Contains(bodies[kind], "alert") {
-			t.Errorf("SEC-63: %s has no address, or shows what a stranger wrote:\n%s", kind, bodies[kind])
+			t.Errorf("SEC-63: %s has no address, or shows text that a stranger chose:\n%s", kind, bodies[kind])
 		}
 	}
 }

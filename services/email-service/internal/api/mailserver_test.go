@@ -14,11 +14,11 @@ import (
 type mailServer struct {
 	url string
 
-	mu      sync.Mutex
-	answer  func(to string) error                      // to RCPT; nil takes everything
-	sender  func() error                               // to MAIL
-	arrived func(conn *gosmtp.Conn, to []string) error // to the end of DATA
-	letters []received
+	mu         sync.Mutex
+	rcptAnswer func(to string) error                      // nil accepts everything
+	mailAnswer func() error                               // nil accepts everything
+	dataAnswer func(conn *gosmtp.Conn, to []string) error // nil accepts everything
+	accepted   []received
 }
 
 type received struct {
@@ -54,88 +54,89 @@ func newMailServer(t *testing.T) *mailServer {
 }
 
 func (s *mailServer) NewSession(conn *gosmtp.Conn) (gosmtp.Session, error) {
-	return &dialogue{server: s, conn: conn}, nil
+	return &smtpSession{server: s, conn: conn}, nil
 }
 
-func (s *mailServer) script(answer func(to string) error) {
+// onRcpt scripts the answer to RCPT.
+func (s *mailServer) onRcpt(answer func(to string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answer = answer
+	s.rcptAnswer = answer
 }
 
-// onArrival scripts the answer to a letter that has been received in full.
-func (s *mailServer) onArrival(answer func(conn *gosmtp.Conn, to []string) error) {
+// onData scripts the answer to a message that was received completely.
+func (s *mailServer) onData(answer func(conn *gosmtp.Conn, to []string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.arrived = answer
+	s.dataAnswer = answer
 }
 
-// onSender scripts the answer to MAIL. It is called by one dialogue at a time.
-func (s *mailServer) onSender(answer func() error) {
+// onMail scripts the answer to MAIL. Sessions call it one at a time.
+func (s *mailServer) onMail(answer func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sender = answer
+	s.mailAnswer = answer
 }
 
 func (s *mailServer) to(address string) []received {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var mine []received
-	for _, l := range s.letters {
-		if len(l.to) == 1 && l.to[0] == address {
-			mine = append(mine, l)
+	var found []received
+	for _, r := range s.accepted {
+		if len(r.to) == 1 && r.to[0] == address {
+			found = append(found, r)
 		}
 	}
-	return mine
+	return found
 }
 
-type dialogue struct {
-	server *mailServer
-	conn   *gosmtp.Conn
-	letter received
+type smtpSession struct {
+	server  *mailServer
+	conn    *gosmtp.Conn
+	message received
 }
 
-func (d *dialogue) Reset()        { d.letter = received{} }
-func (d *dialogue) Logout() error { return nil }
-func (d *dialogue) Mail(from string, _ *gosmtp.MailOptions) error {
-	d.letter.from = from
-	d.server.mu.Lock()
-	defer d.server.mu.Unlock()
-	if d.server.sender != nil {
-		return d.server.sender()
+func (s *smtpSession) Reset()        { s.message = received{} }
+func (s *smtpSession) Logout() error { return nil }
+func (s *smtpSession) Mail(from string, _ *gosmtp.MailOptions) error {
+	s.message.from = from
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	if s.server.mailAnswer != nil {
+		return s.server.mailAnswer()
 	}
 	return nil
 }
 
-func (d *dialogue) Rcpt(to string, _ *gosmtp.RcptOptions) error {
-	d.server.mu.Lock()
-	answer := d.server.answer
-	d.server.mu.Unlock()
+func (s *smtpSession) Rcpt(to string, _ *gosmtp.RcptOptions) error {
+	s.server.mu.Lock()
+	answer := s.server.rcptAnswer
+	s.server.mu.Unlock()
 	if answer != nil {
 		if err := answer(to); err != nil {
 			return err
 		}
 	}
-	d.letter.to = append(d.letter.to, to)
+	s.message.to = append(s.message.to, to)
 	return nil
 }
 
-func (d *dialogue) Data(r io.Reader) error {
+func (s *smtpSession) Data(r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	d.letter.data = string(data)
-	d.server.mu.Lock()
-	arrived := d.server.arrived
-	d.server.mu.Unlock()
-	if arrived != nil {
-		if err := arrived(d.conn, d.letter.to); err != nil {
+	s.message.data = string(data)
+	s.server.mu.Lock()
+	answer := s.server.dataAnswer
+	s.server.mu.Unlock()
+	if answer != nil {
+		if err := answer(s.conn, s.message.to); err != nil {
 			return err
 		}
 	}
-	d.server.mu.Lock()
-	defer d.server.mu.Unlock()
-	d.server.letters = append(d.server.letters, d.letter)
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	s.server.accepted = append(s.server.accepted, s.message)
 	return nil
 }

@@ -35,14 +35,14 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 // service is email-service: its routes over HTTP and its consumers.
 type service struct {
 	*httptest.Server
-	t       *testing.T
-	smtp    *mailServer
-	issuer  *testkit.Issuer
-	redis   *redis.Client
-	db      *pgxpool.Pool
-	sealer  *event.Sealer
-	letters *deadletter.Store
-	log     *slog.Logger
+	t           *testing.T
+	smtp        *mailServer
+	issuer      *testkit.Issuer
+	redis       *redis.Client
+	db          *pgxpool.Pool
+	sealer      *event.Sealer
+	deadLetters *deadletter.Store
+	log         *slog.Logger
 }
 
 const baseURL = "https://id.example.com"
@@ -50,13 +50,13 @@ const baseURL = "https://id.example.com"
 // newService starts everything with one instance of the consumer.
 func newService(t *testing.T) *service {
 	t.Helper()
-	s := newServiceWithout(t)
+	s := newServiceWithoutConsumer(t)
 	s.consume("a")
 	return s
 }
 
-// newServiceWithout starts everything but a consumer.
-func newServiceWithout(t *testing.T) *service {
+// newServiceWithoutConsumer starts everything but a consumer.
+func newServiceWithoutConsumer(t *testing.T) *service {
 	t.Helper()
 	s := &service{
 		t: t, smtp: newMailServer(t), issuer: testkit.NewIssuer(t), redis: testkit.Redis(t),
@@ -67,16 +67,16 @@ func newServiceWithout(t *testing.T) *service {
 	if s.sealer, err = event.NewSealer(strings.Repeat("0123456789", 4)); err != nil {
 		t.Fatal(err)
 	}
-	s.letters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
+	s.deadLetters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
 	messages := store.New(s.db, outbox.New("email-service"), time.Now)
-	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.letters.Routes(api.Prefix)...), web.Options{
+	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.deadLetters.Routes(api.Prefix)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 	}))
 	t.Cleanup(s.Close)
 	return s
 }
 
-// consume adds an instance of the consumer, which stops with the test at the latest.
+// consume starts an instance of the consumer, which stops with the test at the latest.
 func (s *service) consume(name string) testkit.Running {
 	s.t.Helper()
 	server, err := smtp.ParseURL(s.smtp.url)
@@ -100,16 +100,16 @@ func (s *service) consume(name string) testkit.Running {
 		Topic:      event.Email,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "email-service", Consumer: name, Log: s.log}),
 		Due: []message.Subscriber{
-			deadletter.NewReplays(s.letters, s.log),
+			deadletter.NewReplays(s.deadLetters, s.log),
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
-		Handlers: api.Handlers(mailer), DeadLetters: s.letters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
+		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
 	})
 	s.t.Cleanup(func() { sender.Close() })
 	return testkit.Run(s.t, consumer)
 }
 
-// get asks as somebody with the role, or as nobody, and decodes the answer.
+// get calls path with a token of the role, or without one, and decodes the answer.
 func (s *service) get(path, role string, answer any) int {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.URL+path, http.NoBody)
@@ -163,36 +163,36 @@ func (s *service) wantMails(to string, n int) []received {
 	return s.smtp.to(to)
 }
 
-// wantSettled waits until every entry of the stream has been answered.
+// wantSettled waits until every entry of the stream is acknowledged.
 func (s *service) wantSettled() {
 	s.t.Helper()
 	testkit.WantSettled(s.t, s.redis, event.Email)
 }
 
-// wantLetter waits for the dead letter of e and returns its id.
-func (s *service) wantLetter(e event.Event, class string, attempts int) (id string) {
+// wantDeadLetter waits for the dead letter of e and returns its id.
+func (s *service) wantDeadLetter(e event.Event, class string, attempts int) (id string) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 20*time.Second, func() error {
-		letters, err := s.letters.List(s.t.Context(), deadletter.Filter{}, "", 100)
+		deadLetters, err := s.deadLetters.List(s.t.Context(), deadletter.Filter{}, "", 100)
 		if err != nil {
 			return err
 		}
-		for _, l := range letters {
-			if l.EventID != nil && *l.EventID == e.ID {
-				if l.Class != class || l.Attempts != attempts {
-					return fmt.Errorf("letter = %+v, want %s after %d attempts", l, class, attempts)
+		for _, d := range deadLetters {
+			if d.EventID != nil && *d.EventID == e.ID {
+				if d.Class != class || d.Attempts != attempts {
+					return fmt.Errorf("dead letter = %+v, want %s after %d attempts", d, class, attempts)
 				}
-				id = l.ID
+				id = d.ID
 				return nil
 			}
 		}
-		return fmt.Errorf("no dead letter of %s among %d", e.ID, len(letters))
+		return fmt.Errorf("no dead letter of %s among %d", e.ID, len(deadLetters))
 	})
 	return id
 }
 
-// wantStatus waits for the state: a mail of the schedule is no entry of the
-// stream, so a settled stream doesn't say that its attempt is noted.
+// wantStatus waits for the state of a delivery. A scheduled attempt is not an entry of
+// the stream, so wantSettled does not wait for it.
 func (s *service) wantStatus(e event.Event, status string, attempts int) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 5*time.Second, func() error {

@@ -16,30 +16,29 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// page is a Store of nothing and a Sender that keeps the last letter: what a
-// mail says needs neither a database nor a server. Both have tests of their own.
-type page struct{ letter mail.Letter }
+// memory is a Store that stores nothing, and keeps the last message that its sender was
+// given: a test of the text needs neither a database nor a mail server. Store and Sender
+// have their own tests.
+type memory struct{ last mail.Message }
 
-func (p *page) Queue(_ context.Context, m mail.Message) (mail.Message, error) { return m, nil }
+func (m *memory) Queue(_ context.Context, d mail.Delivery) (mail.Delivery, error) { return d, nil }
 
-func (p *page) Send(ctx context.Context, _ string, send func(context.Context) error, _ func(mail.Message) event.Event) error {
+func (m *memory) Send(ctx context.Context, _ string, send func(context.Context) error, _ func(mail.Delivery) event.Event) error {
 	return send(ctx)
 }
 
-func (p *page) Fail(context.Context, string, string, event.Event) error { return nil }
+func (m *memory) Fail(context.Context, string, string, event.Event) error { return nil }
 
-func (p *page) Defer(context.Context, string, string, time.Time, event.Event, event.Event) error {
-	return nil
-}
+func (m *memory) Defer(context.Context, string, mail.Deferral, event.Event) error { return nil }
 
-func (p *page) Release(context.Context, string, string) error { return nil }
+func (m *memory) Release(context.Context, string, string) error { return nil }
 
-func (p *page) Erase(context.Context, string, time.Time) error { return nil }
+func (m *memory) Erase(context.Context, string, time.Time) error { return nil }
 
-type pen struct{ *page }
+type memorySender struct{ *memory }
 
-func (p pen) Send(_ context.Context, letter mail.Letter) error {
-	p.letter = letter
+func (s memorySender) Send(_ context.Context, message mail.Message) error {
+	s.last = message
 	return nil
 }
 
@@ -47,34 +46,34 @@ const subject = "01926f39-0000-7000-8000-000000000001"
 
 var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-func newMailer(t *testing.T) (*mail.Mailer, *page, *event.Sealer) {
+func newMailer(t *testing.T) (*mail.Mailer, *memory, *event.Sealer) {
 	t.Helper()
 	sealer, err := event.NewSealer(strings.Repeat("0123456789", 4))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &page{}
+	m := &memory{}
 	mailer, err := mail.NewMailer(mail.Config{
-		Store: p, Sender: pen{p}, Sealer: sealer, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
+		Store: m, Sender: memorySender{m}, Sealer: sealer, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
 		Concurrency: 1, Now: func() time.Time { return noon },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mailer, p, sealer
+	return mailer, m, sealer
 }
 
-func told(p event.Payload) event.Event {
+func newEvent(p event.Payload) event.Event {
 	ctx := event.WithOrigin(context.Background(), event.Origin{IP: "192.0.2.9", UserAgent: "open https://evil.example"})
 	e := event.New(ctx, noon, subject, p)
 	e.ID, e.Producer = "01926f3a-7c2e-7b3a-9d55-0f5e6a1b2c3d", "auth-service"
 	return e
 }
 
-// TestHowMailsRead compares with testdata; -update writes it.
-func TestHowMailsRead(t *testing.T) {
+// TestTexts compares each mail with its golden file in testdata; -update writes them.
+func TestTexts(t *testing.T) {
 	t.Parallel()
-	mailer, p, sealer := newMailer(t)
+	mailer, m, sealer := newMailer(t)
 	const stranger = "Win at https://evil.example"
 	linkOf := func(kind event.Payload) event.Link {
 		return event.Link{
@@ -83,24 +82,24 @@ func TestHowMailsRead(t *testing.T) {
 		}
 	}
 	enrolled := func(kind string) event.Event {
-		return told(event.MFAEnrolled{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
+		return newEvent(event.MFAEnrolled{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
 	}
 	removed := func(kind string) event.Event {
-		return told(event.MFARemoved{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
+		return newEvent(event.MFARemoved{FactorID: "f", Kind: kind, Email: "ann@example.org", Name: stranger})
 	}
 	for name, tc := range map[string]struct {
-		told              event.Event
+		event             event.Event
 		template, subject string
 	}{
-		"verification":   {told(event.UserVerificationRequested(linkOf(event.UserVerificationRequested{}))), "verification", "Confirm your email address"},
-		"reset_password": {told(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))), "reset_password", "Choose a new password"},
-		"email_change":   {told(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))), "email_change", "Confirm your new email address"},
-		"email_changed":  {told(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))), "email_changed", "Your email address was changed"},
+		"verification":   {newEvent(event.UserVerificationRequested(linkOf(event.UserVerificationRequested{}))), "verification", "Confirm your email address"},
+		"reset_password": {newEvent(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))), "reset_password", "Choose a new password"},
+		"email_change":   {newEvent(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))), "email_change", "Confirm your new email address"},
+		"email_changed":  {newEvent(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))), "email_changed", "Your email address was changed"},
 		"password_changed": {
-			told(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
+			newEvent(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},
 		"password_reset": {
-			told(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
+			newEvent(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},
 		"mfa_enrolled":     {byOwner(enrolled("totp")), "mfa_enrolled", "An authenticator app was added to your account"},
 		"passkey_enrolled": {byOwner(enrolled("passkey")), "mfa_enrolled", "A passkey was added to your account"},
@@ -109,20 +108,20 @@ func TestHowMailsRead(t *testing.T) {
 		"passkey_removed":  {byOwner(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
 		"mfa_reset":        {byAdmin(removed("totp")), "mfa_removed", "An authenticator app was removed from your account"},
 		"passkey_reset":    {byAdmin(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
-		"signup_repeated":  {told(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
+		"signup_repeated":  {newEvent(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
 		"session_ended": {
-			told(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended a session of yours",
+			newEvent(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended a session of yours",
 		},
 	} {
-		if err := mailer.Mail(t.Context(), tc.told); err != nil {
+		if err := mailer.Mail(t.Context(), tc.event); err != nil {
 			t.Fatal(err)
 		}
-		got := p.letter
+		got := m.last
 		if got.Template != tc.template || got.Subject != tc.subject || !got.Date.Equal(noon) || strings.Contains(got.HTML+got.Text+got.Subject, "evil") {
-			t.Errorf("%s: letter = %+v", name, got)
+			t.Errorf("%s: message = %+v", name, got)
 		}
 		if !strings.HasPrefix(got.Text, "Headgate\n\n"+tc.subject+"\n\n") || !strings.Contains(got.HTML, ">Headgate</td>") {
-			t.Errorf("%s: no name of the product:\n%s", name, got.Text)
+			t.Errorf("%s: the name of the product is missing:\n%s", name, got.Text)
 		}
 		for line := range strings.SplitSeq(got.Text, "\n") {
 			if len(line) > 76 && strings.Contains(line, " ") || strings.TrimSpace(line) != line {
@@ -144,22 +143,22 @@ func byAdmin(e event.Event) event.Event {
 	return e
 }
 
-// TestAdministratorIsNotTheOwner: where an administrator sits is not where the
-// owner's request came from.
+// TestAdministratorIsNotTheOwner: the address of an administrator is not shown to the
+// owner as the origin of the request.
 func TestAdministratorIsNotTheOwner(t *testing.T) {
 	t.Parallel()
-	mailer, p, _ := newMailer(t)
-	e := told(event.MFARemoved{FactorID: "f", Kind: "totp", Email: "ann@example.org"})
+	mailer, m, _ := newMailer(t)
+	e := newEvent(event.MFARemoved{FactorID: "f", Kind: "totp", Email: "ann@example.org"})
 	for name, tc := range map[string]struct {
-		told  event.Event
+		event event.Event
 		admin bool
 	}{"owner": {byOwner(e), false}, "administrator": {byAdmin(e), true}} {
-		if err := mailer.Mail(t.Context(), tc.told); err != nil {
+		if err := mailer.Mail(t.Context(), tc.event); err != nil {
 			t.Fatal(err)
 		}
-		for _, body := range []string{p.letter.Text, p.letter.HTML} {
+		for _, body := range []string{m.last.Text, m.last.HTML} {
 			if strings.Contains(body, "192.0.2.9") == tc.admin || strings.Contains(body, "administrator") != tc.admin {
-				t.Errorf("%s removed it:\n%s", name, body)
+				t.Errorf("removed by the %s:\n%s", name, body)
 			}
 		}
 	}
@@ -178,11 +177,11 @@ func golden(t *testing.T, name, got string) {
 		t.Fatalf("%v: run go test ./internal/mail -update", err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs: run go test ./internal/mail -update and look at the change\n%s", name, got)
+		t.Errorf("%s differs: run go test ./internal/mail -update and review the change\n%s", name, got)
 	}
 }
 
-// TestSEC62Recipients is SEC-62: one address and nothing that could become more.
+// TestSEC62Recipients is SEC-62: a recipient is exactly one address.
 func TestSEC62Recipients(t *testing.T) {
 	t.Parallel()
 	mailer, _, _ := newMailer(t)
@@ -194,7 +193,7 @@ func TestSEC62Recipients(t *testing.T) {
 		"\"a b\"@example.org": false, "a\x00b@example.org": false, "a\u2028b@example.org": false, "a\u0085b@example.org": false,
 		"=?utf-8?q?a=0d=0aBcc:b?= <a@example.org>": false,
 	} {
-		err := mailer.Mail(t.Context(), told(event.SessionRefreshReused{SessionID: "s", Email: to}))
+		err := mailer.Mail(t.Context(), newEvent(event.SessionRefreshReused{SessionID: "s", Email: to}))
 		if good && err != nil || !good && !errors.Is(err, event.ErrMalformed) {
 			t.Errorf("mail to %q: %v", to, err)
 		}

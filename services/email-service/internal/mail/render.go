@@ -18,12 +18,13 @@ import (
 //go:embed templates
 var files embed.FS
 
-// product is the name in the frame of every mail.
+// product is the name at the top of every mail.
 const product = "Headgate"
 
-// content is what templates may show. Nothing that a stranger wrote is in it:
-// whoever signs up chooses the name, whoever stole a token chooses the user agent,
-// and either could make us send an advertisement or a trap to somebody else.
+// content is what templates may show. It has nothing that a stranger wrote, such as the
+// name or the user agent: whoever signs up chooses the name, and whoever stole a token
+// chooses the user agent, so either could turn our mail into an advertisement or a
+// phishing attempt.
 type content struct {
 	Product string
 	Subject string
@@ -31,13 +32,13 @@ type content struct {
 	Button  string
 	Until   string
 	At      string
-	IP      string // of whoever caused it; empty if that was not the owner
-	Method  string // of a changed password
+	IP      string // where the request came from; empty if an administrator made it
+	Method  string // how the password was changed
 	Kind    string // of a factor
-	Factor  string // the same as the beginning of a sentence
-	ByAdmin bool   // Did an administrator do it?
+	Factor  string // the factor, as the beginning of a sentence
+	ByAdmin bool   // an administrator made the change
 
-	expires time.Time // after which the mail is of no use; never if zero
+	expires time.Time // when the mail becomes useless; zero if never
 }
 
 // factors are the kinds of factors that mails have words for.
@@ -51,7 +52,7 @@ func factor(kind string) string {
 	return "A way to sign in"
 }
 
-// templates are the two forms of one kind of mail.
+// templates are the HTML and the text of one kind of mail.
 type templates struct {
 	name    string
 	subject *texttemplate.Template
@@ -59,28 +60,37 @@ type templates struct {
 	text    *texttemplate.Template
 }
 
-// kind is what is mailed for an event: a notice, or a link to a landing page of
+// kind is the mail that an event calls for: a notice, or a link to a landing page of
 // auth-service.
 type kind struct {
 	*templates
 
+	event  event.Payload
 	path   string // of the landing page, or empty
-	button string // what the link to it says
+	button string // the text of the link to it
 }
 
-var kinds = map[string]kind{
-	event.UserVerificationRequested{}.EventName(): {load("verification", "Confirm your email address"), "/verify-email", "Confirm my address"},
-	event.UserResetLinkIssued{}.EventName():       {load("reset_password", "Choose a new password"), "/reset-password", "Choose a new password"},
-	event.UserEmailChangeLinkIssued{}.EventName(): {load("email_change", "Confirm your new email address"), "/change-email/confirm", "Use this address"},
-	event.UserEmailRevertLinkIssued{}.EventName(): {load("email_changed", "Your email address was changed"), "/change-email/revert", "Take the change back"},
-	event.UserPasswordChanged{}.EventName():       {load("password_changed", "Your password was changed"), "", ""},
-	event.MFAEnrolled{}.EventName():               {load("mfa_enrolled", "{{.Factor}} was added to your account"), "", ""},
-	event.MFARemoved{}.EventName():                {load("mfa_removed", "{{.Factor}} was removed from your account"), "", ""},
-	event.UserSignUpRepeated{}.EventName():        {load("signup_repeated", "You already have an account"), "", ""},
-	event.SessionRefreshReused{}.EventName():      {load("session_ended", "We ended a session of yours"), "", ""},
+var kinds = byEvent(
+	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, "/verify-email", "Confirm my address"},
+	kind{load("reset_password", "Choose a new password"), event.UserResetLinkIssued{}, "/reset-password", "Choose a new password"},
+	kind{load("email_change", "Confirm your new email address"), event.UserEmailChangeLinkIssued{}, "/change-email/confirm", "Use this address"},
+	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, "/change-email/revert", "Take the change back"},
+	kind{load("password_changed", "Your password was changed"), event.UserPasswordChanged{}, "", ""},
+	kind{load("mfa_enrolled", "{{.Factor}} was added to your account"), event.MFAEnrolled{}, "", ""},
+	kind{load("mfa_removed", "{{.Factor}} was removed from your account"), event.MFARemoved{}, "", ""},
+	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
+	kind{load("session_ended", "We ended a session of yours"), event.SessionRefreshReused{}, "", ""},
+)
+
+func byEvent(list ...kind) map[string]kind {
+	kinds := make(map[string]kind, len(list))
+	for _, k := range list {
+		kinds[k.event.EventName()] = k
+	}
+	return kinds
 }
 
-// Events returns the names of the events that Mail takes.
+// Events returns the names of the events that call for a mail.
 func Events() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 func load(name, subject string) *templates {
@@ -92,26 +102,26 @@ func load(name, subject string) *templates {
 	}
 }
 
-func (t *templates) render(m Message, c content) (Letter, error) {
+func (t *templates) render(d Delivery, c content) (Message, error) {
 	var subject, html, text bytes.Buffer
 	if err := t.subject.Execute(&subject, c); err != nil {
-		return Letter{}, fmt.Errorf("render %s: %w", t.name, err)
+		return Message{}, fmt.Errorf("render %s: %w", t.name, err)
 	}
 	c.Product, c.Subject = product, subject.String()
 	if err := t.html.ExecuteTemplate(&html, "frame.html", c); err != nil {
-		return Letter{}, fmt.Errorf("render %s: %w", t.name, err)
+		return Message{}, fmt.Errorf("render %s: %w", t.name, err)
 	}
 	if err := t.text.ExecuteTemplate(&text, "frame.txt", c); err != nil {
-		return Letter{}, fmt.Errorf("render %s: %w", t.name, err)
+		return Message{}, fmt.Errorf("render %s: %w", t.name, err)
 	}
-	return Letter{Message: m, Subject: c.Subject, HTML: html.String(), Text: wrap(text.String())}, nil
+	return Message{Delivery: d, Subject: c.Subject, HTML: html.String(), Text: wrap(text.String())}, nil
 }
 
-// columns is how long a line of text is at most.
+// columns is the maximum length of a line of text.
 const columns = 76
 
-// wrap breaks the lines of every paragraph anew. A word that is longer than a line,
-// such as a link, stays whole.
+// wrap wraps the lines of each paragraph. A word that is longer than a line, such as a
+// link, is not broken.
 func wrap(text string) string {
 	var out strings.Builder
 	for paragraph := range strings.SplitSeq(text, "\n\n") {

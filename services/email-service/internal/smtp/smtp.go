@@ -1,4 +1,4 @@
-// Package smtp hands letters to a mail server.
+// Package smtp sends messages to a mail server.
 package smtp
 
 import (
@@ -19,7 +19,7 @@ import (
 	domain "github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-// Server is where and how mail is handed over.
+// Server is the address of a mail server and how to connect to it.
 type Server struct {
 	Host     string
 	Port     int
@@ -31,8 +31,8 @@ type Server struct {
 
 // ParseURL reads smtp://user:password@host:port?starttls=required, or
 // smtps://. STARTTLS is required unless the host is this machine or starttls
-// says opportunistic or off; a password never goes over a plain connection to
-// another machine. Errors do not show the URL.
+// says opportunistic or off. A password is never sent to another machine without
+// encryption. Errors do not contain the URL.
 func ParseURL(text string) (Server, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
@@ -87,8 +87,8 @@ type Sender struct {
 
 var _ domain.Sender = (*Sender)(nil)
 
-// New returns a sender that keeps at most idle connections open. timeout is for
-// connecting, and again for each letter.
+// New returns a sender that keeps at most idle connections open. The timeout applies to
+// connecting and to each message.
 func New(server Server, from string, timeout time.Duration, idle int) (*Sender, error) {
 	address, err := mail.ParseAddress(from)
 	if err != nil {
@@ -114,10 +114,10 @@ func New(server Server, from string, timeout time.Duration, idle int) (*Sender, 
 	return &Sender{from: address, client: client, idle: make(chan *smtp.Client, idle)}, nil
 }
 
-// Send implements mail.Sender. It returns as soon as the server has answered:
-// what is polite but not needed happens later.
-func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
-	message, err := s.compose(letter)
+// Send implements mail.Sender. It returns as soon as the server has answered and leaves
+// the connection open for the next message.
+func (s *Sender) Send(ctx context.Context, m domain.Message) error {
+	message, err := s.compose(m)
 	if err != nil {
 		return err
 	}
@@ -131,12 +131,12 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 			s.keep(connection)
 			return nil
 		}
-		_ = connection.Close() // It is of no use any more.
+		_ = connection.Close() // It cannot be used again.
 		fault, ok := errors.AsType[*gomail.SendError](err)
 		if kept && ok && fault.Reason == gomail.ErrConnCheck {
-			continue // The server hung up on an idle connection; nothing was sent.
+			continue // The server closed an idle connection; nothing was sent.
 		}
-		return classify(err, fault, letter.To)
+		return classify(err, fault, m.To)
 	}
 }
 
@@ -144,42 +144,43 @@ func (s *Sender) Send(ctx context.Context, letter domain.Letter) error {
 // section 4.2.3.
 const serviceNotAvailable = 421
 
-// classify says whose fault it is that a letter was not taken. A refused sender
-// is our configuration's, not the letter's. A connection that broke while the
-// letter was on its way may be the letter's, so it must not hold up the others.
+// classify says why the server did not accept a message. A rejected sender address is
+// a fault of our configuration, not of the message. A connection that broke while the
+// message was being sent may have been broken by this message, so it counts as deferred
+// and does not block the others.
 func classify(err error, fault *gomail.SendError, to string) error {
 	err = masked(err, to)
 	switch {
 	case fault == nil:
-		return &domain.PutOff{Err: err}
+		return &domain.DeferredError{Err: err}
 	case fault.Reason == gomail.ErrSMTPMailFrom, fault.Reason == gomail.ErrConnCheck, fault.ErrorCode() == serviceNotAvailable:
-		return fmt.Errorf("%w: %w", domain.ErrAway, err)
+		return fmt.Errorf("%w: %w", domain.ErrServerUnavailable, err)
 	case fault.ErrorCode() >= 500:
-		return &domain.Rejected{Err: err}
+		return &domain.PermanentlyRejectedError{Err: err}
 	}
-	return &domain.PutOff{Err: err}
+	return &domain.DeferredError{Err: err}
 }
 
-// masked hides the recipient in what the server said: errors get into logs.
+// masked hides the recipient in the answer of the server: errors are logged.
 func masked(err error, to string) error {
-	// Servers may answer in another case than they were asked.
+	// A server may repeat the address in another case.
 	address := regexp.MustCompile("(?i)" + regexp.QuoteMeta(to))
 	return errors.New("send: " + address.ReplaceAllLiteralString(err.Error(), domain.Mask(to)))
 }
 
-func (s *Sender) compose(letter domain.Letter) (*gomail.Msg, error) {
+func (s *Sender) compose(message domain.Message) (*gomail.Msg, error) {
 	m := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	m.FromMailAddress(s.from)
-	if err := m.To(letter.To); err != nil {
-		return nil, &domain.Rejected{Err: fmt.Errorf("read the recipient's address: %w", err)}
+	if err := m.To(message.To); err != nil {
+		return nil, &domain.PermanentlyRejectedError{Err: fmt.Errorf("read the recipient's address: %w", err)}
 	}
-	m.Subject(letter.Subject)
-	m.SetMessageIDWithValue(letter.MessageID)
-	m.SetDateWithValue(letter.Date)
+	m.Subject(message.Subject)
+	m.SetMessageIDWithValue(message.MessageID)
+	m.SetDateWithValue(message.Date)
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
-	m.SetGenHeader("X-Entity-Ref-ID", letter.EventID)
-	m.SetBodyString(gomail.TypeTextPlain, letter.Text)
-	m.AddAlternativeString(gomail.TypeTextHTML, letter.HTML)
+	m.SetGenHeader("X-Entity-Ref-ID", message.EventID)
+	m.SetBodyString(gomail.TypeTextPlain, message.Text)
+	m.AddAlternativeString(gomail.TypeTextHTML, message.HTML)
 	return m, nil
 }
 
@@ -191,7 +192,7 @@ func (s *Sender) connection(ctx context.Context) (connection *smtp.Client, kept 
 	}
 	connection, err = s.client.DialToSMTPClientWithContext(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("%w: connect: %w", domain.ErrAway, err)
+		return nil, false, fmt.Errorf("%w: connect: %w", domain.ErrServerUnavailable, err)
 	}
 	return connection, false, nil
 }
@@ -200,16 +201,16 @@ func (s *Sender) keep(connection *smtp.Client) {
 	select {
 	case s.idle <- connection:
 	default:
-		_ = connection.Quit() // The mail is out; how the farewell ends does not matter.
+		_ = connection.Quit() // The message was accepted; an error here changes nothing.
 	}
 }
 
-// Close says farewell on the connections that are open. Nobody may be sending.
+// Close closes the idle connections. Send must not be running.
 func (s *Sender) Close() {
 	for {
 		select {
 		case connection := <-s.idle:
-			_ = connection.Quit() // How the farewell ends does not matter.
+			_ = connection.Quit() // An error here changes nothing.
 		default:
 			return
 		}

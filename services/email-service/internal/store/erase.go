@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-// lockUser orders the erasure of a user against mails that are queued meanwhile.
+// lockUser keeps a mail from being queued while its user is erased.
 const lockUser = `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`
 
 // Erase implements mail.Store.
@@ -27,9 +27,9 @@ func (s *Store) Erase(ctx context.Context, userID string, at time.Time) error {
 	batch := &pgx.Batch{}
 	batch.Queue(lockUser, userID)
 	batch.Queue(remember, userID, at)
-	batch.Queue(erase, userID, at, mail.Suppressed)
+	batch.Queue(erase, userID, at, mail.StatusSuppressed)
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("erase messages: %w", err)
+		return fmt.Errorf("erase deliveries: %w", err)
 	}
 	return nil
 }

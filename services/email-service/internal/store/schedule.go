@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
 // Fail implements mail.Store.
@@ -19,27 +20,27 @@ func (s *Store) Fail(ctx context.Context, id, reason string, e event.Event) erro
 		UPDATE messages SET status = 'failed', last_error = $2, updated_at = $3, event = NULL, next_attempt_at = NULL
 		WHERE id = $1 AND status NOT IN ('sent', 'failed')`
 	if err := s.change(ctx, e, query, id, text(reason), s.now()); err != nil {
-		return fmt.Errorf("note that the message failed: %w", err)
+		return fmt.Errorf("record that the mail failed: %w", err)
 	}
 	return nil
 }
 
 // Defer implements mail.Store.
-func (s *Store) Defer(ctx context.Context, id, reason string, next time.Time, source, e event.Event) error {
+func (s *Store) Defer(ctx context.Context, id string, d mail.Deferral, e event.Event) error {
 	const query = `
 		UPDATE messages SET status = 'deferred', last_error = $2, updated_at = $3, event = $4, next_attempt_at = $5
 		WHERE id = $1 AND status <> 'sent'`
-	kept, err := json.Marshal(source)
+	source, err := json.Marshal(d.Source)
 	if err != nil {
-		return fmt.Errorf("defer message: %w", err)
+		return fmt.Errorf("defer mail: %w", err)
 	}
-	if err := s.change(ctx, e, query, id, text(reason), s.now(), kept, next); err != nil {
-		return fmt.Errorf("defer message: %w", err)
+	if err := s.change(ctx, e, query, id, text(d.Reason), s.now(), source, d.Next); err != nil {
+		return fmt.Errorf("defer mail: %w", err)
 	}
 	return nil
 }
 
-// change runs an update with its event, which is left out if nothing changed.
+// change runs an update and stores its event. It stores no event if no row changed.
 func (s *Store) change(ctx context.Context, e event.Event, query string, args ...any) error {
 	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, query, args...)
@@ -56,19 +57,19 @@ func (s *Store) Release(ctx context.Context, id, reason string) error {
 		UPDATE messages SET status = 'queued', attempts = greatest(attempts - 1, 0), last_error = $2, updated_at = $3
 		WHERE id = $1 AND status = 'sending'`
 	if _, err := s.db.Exec(ctx, query, id, text(reason), s.now()); err != nil {
-		return fmt.Errorf("release message: %w", err)
+		return fmt.Errorf("release delivery: %w", err)
 	}
 	return nil
 }
 
 const (
-	// lease is longer than an attempt takes, the wait for a free connection included.
+	// lease is longer than an attempt, including the wait for a free connection.
 	lease    = 10 * time.Minute
 	dueBatch = 32
 )
 
-// TakeDue leases the messages whose next attempt is due, as the events that
-// called for them. It is a bus.PollerConfig.Take.
+// TakeDue leases the deliveries whose next attempt is due and returns their events. It
+// is a bus.PollerConfig.Take.
 func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, error) {
 	const query = `
 		UPDATE messages SET status = 'queued', next_attempt_at = @until
@@ -82,7 +83,7 @@ func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, erro
 	now := s.now()
 	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "limit": dueBatch})
 	if err != nil {
-		return nil, fmt.Errorf("take messages that are due: %w", err)
+		return nil, fmt.Errorf("take due deliveries: %w", err)
 	}
 	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
 		var id string
@@ -93,7 +94,7 @@ func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, erro
 		return message.NewMessage(id, source), nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take messages that are due: %w", err)
+		return nil, fmt.Errorf("take due deliveries: %w", err)
 	}
 	return due, nil
 }
@@ -115,12 +116,12 @@ func (s *Store) endLease(ctx context.Context, m *message.Message, due *time.Time
 		UPDATE messages SET next_attempt_at = $2
 		WHERE event_id = $1 AND status IN ('queued', 'sending') AND next_attempt_at IS NOT NULL`
 	if _, err := s.db.Exec(ctx, query, m.UUID, due); err != nil {
-		return fmt.Errorf("end the lease of a message: %w", err)
+		return fmt.Errorf("end lease: %w", err)
 	}
 	return nil
 }
 
-// text is what Postgres takes as text.
+// text returns s without what Postgres does not accept as text.
 func text(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
 }

@@ -1,5 +1,5 @@
-// Package store keeps the messages in Postgres. A change and its events share a
-// transaction.
+// Package store keeps deliveries in Postgres, in the table messages. A change and its
+// events share a transaction.
 package store
 
 import (
@@ -42,29 +42,29 @@ func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 const columns = `id::text, event_id::text, template, user_id, recipient, message_id, request_id, status, attempts,
 	last_error, created_at, updated_at, sent_at, next_attempt_at`
 
-func scan(row pgx.CollectableRow) (mail.Message, error) {
-	var m mail.Message
+func scan(row pgx.CollectableRow) (mail.Delivery, error) {
+	var d mail.Delivery
 	var sentAt, next *time.Time
-	err := row.Scan(&m.ID, &m.EventID, &m.Template, &m.UserID, &m.To, &m.MessageID, &m.RequestID, &m.Status, &m.Attempts,
-		&m.LastError, &m.CreatedAt, &m.UpdatedAt, &sentAt, &next)
+	err := row.Scan(&d.ID, &d.EventID, &d.Template, &d.UserID, &d.To, &d.MessageID, &d.RequestID, &d.Status, &d.Attempts,
+		&d.LastError, &d.CreatedAt, &d.UpdatedAt, &sentAt, &next)
 	if sentAt != nil {
-		m.SentAt = *sentAt
+		d.SentAt = *sentAt
 	}
 	if next != nil {
-		m.NextAttemptAt = *next
+		d.NextAttemptAt = *next
 	}
-	return m, err
+	return d, err
 }
 
-func one(rows pgx.Rows, err error) (mail.Message, error) {
+func one(rows pgx.Rows, err error) (mail.Delivery, error) {
 	if err != nil {
-		return mail.Message{}, err
+		return mail.Delivery{}, err
 	}
 	return pgx.CollectExactlyOneRow(rows, scan)
 }
 
 // Queue implements mail.Store.
-func (s *Store) Queue(ctx context.Context, m mail.Message) (mail.Message, error) {
+func (s *Store) Queue(ctx context.Context, d mail.Delivery) (mail.Delivery, error) {
 	const insert = `
 		INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at)
 		SELECT @id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, @status, @created_at, @updated_at
@@ -72,80 +72,79 @@ func (s *Store) Queue(ctx context.Context, m mail.Message) (mail.Message, error)
 		ON CONFLICT ON CONSTRAINT messages_event_template_key DO NOTHING`
 	const read = `SELECT ` + columns + ` FROM messages WHERE event_id = $1 AND template = $2`
 	batch := &pgx.Batch{}
-	batch.Queue(lockUser, m.UserID)
+	batch.Queue(lockUser, d.UserID)
 	batch.Queue(insert, pgx.StrictNamedArgs{
-		"id": m.ID, "event_id": m.EventID, "template": m.Template, "user_id": m.UserID, "recipient": m.To,
-		"message_id": m.MessageID, "request_id": m.RequestID, "status": m.Status,
-		"created_at": m.CreatedAt, "updated_at": m.UpdatedAt,
+		"id": d.ID, "event_id": d.EventID, "template": d.Template, "user_id": d.UserID, "recipient": d.To,
+		"message_id": d.MessageID, "request_id": d.RequestID, "status": d.Status,
+		"created_at": d.CreatedAt, "updated_at": d.UpdatedAt,
 	})
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
-		return mail.Message{}, fmt.Errorf("queue message: %w", err)
+		return mail.Delivery{}, fmt.Errorf("queue delivery: %w", err)
 	}
-	stored, err := one(s.db.Query(ctx, read, m.EventID, m.Template))
+	stored, err := one(s.db.Query(ctx, read, d.EventID, d.Template))
 	if errors.Is(err, pgx.ErrNoRows) {
-		return mail.Message{}, mail.ErrNobody
+		return mail.Delivery{}, mail.ErrAccountDeleted
 	}
 	if err != nil {
-		return mail.Message{}, fmt.Errorf("get queued message: %w", err)
+		return mail.Delivery{}, fmt.Errorf("get queued delivery: %w", err)
 	}
 	return stored, nil
 }
 
 // Send implements mail.Store.
 //
-// Between the mail server's answer and the commit, the death of this process
-// makes the message be sent again: no protocol can close that gap, so it is kept
-// short. The commit does not wait for the disk, which outlives this process's
-// death and costs a second mail only if Postgres itself crashes just then. A
-// connection to Postgres that breaks during the dialogue costs one, too: the
-// answer cannot be noted and the attempt counts as failed.
-func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Message) event.Event) error {
+// If this process dies between the mail server's answer and the commit, the message is
+// sent again: SMTP cannot close that gap, so it is kept short. The commit does not wait
+// for the disk. That is safe if this process dies, and costs a second mail only if
+// Postgres itself crashes at that moment. A connection to Postgres that breaks during
+// the SMTP session costs one as well: the answer cannot be stored, and the attempt
+// counts as failed.
+func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Delivery) event.Event) error {
 	const begin = `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2 WHERE id = $1 AND status <> 'sent'`
 	const lock = `SELECT ` + columns + ` FROM messages WHERE id = $1 FOR UPDATE`
 	const finish = `UPDATE messages SET status = 'sent', last_error = '', sent_at = $2, updated_at = $2,
 		event = NULL, next_attempt_at = NULL WHERE id = $1`
 	if _, err := s.db.Exec(ctx, begin, id, s.now()); err != nil {
-		return fmt.Errorf("begin to send: %w", err)
+		return fmt.Errorf("start attempt: %w", err)
 	}
 	tx, err := s.db.Begin(ctx)
 	if err != nil {
-		return fmt.Errorf("begin to send: %w", err)
+		return fmt.Errorf("start attempt: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // After a commit there is nothing to roll back.
-	m, err := one(tx.Query(ctx, lock, id))
+	d, err := one(tx.Query(ctx, lock, id))
 	if err != nil {
-		return fmt.Errorf("lock message: %w", err)
+		return fmt.Errorf("lock delivery: %w", err)
 	}
-	if m.Status == mail.Sent {
+	if d.Status == mail.StatusSent {
 		return nil
 	}
 	if err := send(ctx); err != nil {
 		return err
 	}
-	// From here on the mail is out: what is left must not fail for the sake of a
-	// deadline.
+	// The mail has been sent. A deadline must not keep that from being stored.
 	ctx = context.WithoutCancel(ctx)
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(finish, id, s.now())
-	if err := s.box.Queue(batch, sent(m)); err != nil {
+	if err := s.box.Queue(batch, sent(d)); err != nil {
 		return err
 	}
 	if err := errors.Join(tx.SendBatch(ctx, batch).Close(), tx.Commit(ctx)); err != nil {
-		return fmt.Errorf("note that the message was sent: %w", err)
+		return fmt.Errorf("record that the mail was sent: %w", err)
 	}
 	return nil
 }
 
-// Filter chooses messages; empty members choose all.
+// Filter selects deliveries; an empty field selects all.
 type Filter struct{ To, Template, Status string }
 
-// ErrNotFound says that there is no message with the id.
-var ErrNotFound = problem.New(problem.NotFound, "message_not_found", "There is no such message.")
+// ErrNotFound says that no message has the id.
+var ErrNotFound = problem.New(problem.NotFound, "message_not_found", "Message not found.")
 
-// List returns up to limit messages that filter chooses, newest first, after
+// List returns up to limit deliveries that filter selects, newest first, starting after
 // the one with the id after.
-func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]mail.Message, error) {
+func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]mail.Delivery, error) {
 	const query = `
 		SELECT ` + columns + `
 		FROM messages
@@ -159,23 +158,23 @@ func (s *Store) List(ctx context.Context, filter Filter, after string, limit int
 		"after": after, "recipient": filter.To, "template": filter.Template, "status": filter.Status, "limit": limit,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list messages: %w", err)
+		return nil, fmt.Errorf("list deliveries: %w", err)
 	}
 	messages, err := pgx.CollectRows(rows, scan)
 	if err != nil {
-		return nil, fmt.Errorf("list messages: %w", err)
+		return nil, fmt.Errorf("list deliveries: %w", err)
 	}
 	return messages, nil
 }
 
-// Get returns one message, or ErrNotFound.
-func (s *Store) Get(ctx context.Context, id string) (mail.Message, error) {
-	m, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM messages WHERE id = $1`, id))
+// Get returns one delivery, or ErrNotFound.
+func (s *Store) Get(ctx context.Context, id string) (mail.Delivery, error) {
+	d, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM messages WHERE id = $1`, id))
 	if errors.Is(err, pgx.ErrNoRows) {
-		return m, ErrNotFound
+		return d, ErrNotFound
 	}
 	if err != nil {
-		return m, fmt.Errorf("get message: %w", err)
+		return d, fmt.Errorf("get delivery: %w", err)
 	}
-	return m, nil
+	return d, nil
 }

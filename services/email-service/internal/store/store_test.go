@@ -19,13 +19,13 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-func queued(t *testing.T, s *store.Store) mail.Message {
+func queued(t *testing.T, s *store.Store) mail.Delivery {
 	t.Helper()
 	now := time.Now().UTC()
 	eventID := uuid.Must(uuid.NewV7()).String()
-	m, err := s.Queue(t.Context(), mail.Message{
+	m, err := s.Queue(t.Context(), mail.Delivery{
 		ID: uuid.Must(uuid.NewV7()).String(), EventID: eventID, Template: "verification", UserID: "u", To: "a@example.org",
-		MessageID: eventID + "@example.com", Status: mail.Queued, CreatedAt: now, UpdatedAt: now,
+		MessageID: eventID + "@example.com", Status: mail.StatusQueued, CreatedAt: now, UpdatedAt: now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -33,15 +33,15 @@ func queued(t *testing.T, s *store.Store) mail.Message {
 	return m
 }
 
-func sent(ctx context.Context) func(mail.Message) event.Event {
-	return func(m mail.Message) event.Event {
+func sent(ctx context.Context) func(mail.Delivery) event.Event {
+	return func(m mail.Delivery) event.Event {
 		return event.New(ctx, time.Now(), m.UserID, event.EmailSent{MessageID: m.MessageID})
 	}
 }
 
-// TestLockEndsWithItsHolder: while one sends, another waits, and goes on as soon
-// as the connection of the first is gone, as it is when its process dies.
-func TestLockEndsWithItsHolder(t *testing.T) {
+// TestLockEndsWithItsProcess: while one instance sends, another waits. It continues as
+// soon as the connection of the first is lost, as happens when its process dies.
+func TestLockEndsWithItsProcess(t *testing.T) {
 	t.Parallel()
 	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
 	first, second := open(t, url), open(t, url)
@@ -75,7 +75,7 @@ func TestLockEndsWithItsHolder(t *testing.T) {
 			return err
 		}
 		if waiting != 1 {
-			return fmt.Errorf("%d wait, want 1", waiting)
+			return fmt.Errorf("%d connections wait, want 1", waiting)
 		}
 		return nil
 	})
@@ -88,16 +88,16 @@ func TestLockEndsWithItsHolder(t *testing.T) {
 	}
 	close(end)
 	if err := <-died; err == nil {
-		t.Error("Send noted a mail without its lock")
+		t.Error("Send recorded a mail after it had lost the lock")
 	}
-	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Sent {
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.StatusSent {
 		t.Errorf("message = %+v, %v", got, err)
 	}
 	wantEvents(t, first, 1)
 }
 
-// TestFailNotesOnce: a fact is told once, and nothing fails that was sent.
-func TestFailNotesOnce(t *testing.T) {
+// TestFailIsIdempotent: a failure is reported once, and a sent mail does not fail.
+func TestFailIsIdempotent(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t, outbox.Schema(), store.Schema())
 	s := store.New(db, outbox.New("email-service"), time.Now)
@@ -112,21 +112,21 @@ func TestFailNotesOnce(t *testing.T) {
 	fail()
 	fail()
 	wantEvents(t, db, 1)
-	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Failed || got.LastError != "no such user" {
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.StatusFailed || got.LastError != "no such user" {
 		t.Errorf("message = %+v, %v", got, err)
 	}
-	// An operator replays the event when the address has been mended.
+	// An operator has corrected the address and replays the event.
 	if err := s.Send(t.Context(), m.ID, func(context.Context) error { return nil }, sent(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	fail()
 	wantEvents(t, db, 2)
-	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.Sent || got.LastError != "" || got.SentAt.IsZero() {
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.StatusSent || got.LastError != "" || got.SentAt.IsZero() {
 		t.Errorf("message = %+v, %v", got, err)
 	}
 }
 
-func TestGetOfNothing(t *testing.T) {
+func TestGetUnknown(t *testing.T) {
 	t.Parallel()
 	s := store.New(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("email-service"), time.Now)
 	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, store.ErrNotFound) {
