@@ -24,22 +24,22 @@ func TestConfig(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		change func(*Config)
-		want   string // the variable that the fault names; none if empty
+		want   string // the variable in the error; empty if there is none
 	}{
-		"base URL with a port":       {func(c *Config) { c.PublicBaseURL = "http://localhost:8080" }, ""},
-		"base URL ends with a slash": {func(c *Config) { c.PublicBaseURL = "https://id.example.com/" }, ""},
-		"base URL with a path":       {func(c *Config) { c.PublicBaseURL = "https://id.example.com/app" }, "PUBLIC_BASE_URL"},
-		"base URL with a query":      {func(c *Config) { c.PublicBaseURL = "https://id.example.com?a=b" }, "PUBLIC_BASE_URL"},
-		"base URL with an empty one": {func(c *Config) { c.PublicBaseURL = "https://id.example.com?" }, "PUBLIC_BASE_URL"},
-		"base URL with a fragment":   {func(c *Config) { c.PublicBaseURL = "https://id.example.com#a" }, "PUBLIC_BASE_URL"},
-		"base URL with a user":       {func(c *Config) { c.PublicBaseURL = "https://id.example.com@evil.example" }, "PUBLIC_BASE_URL"},
-		"base URL is a script":       {func(c *Config) { c.PublicBaseURL = "javascript:alert(1)" }, "PUBLIC_BASE_URL"},
-		"base URL without a host":    {func(c *Config) { c.PublicBaseURL = "https://" }, "PUBLIC_BASE_URL"},
-		"weak key":                   {func(c *Config) { c.EventSealKey = service.Secret("changeme") }, "EVENT_SEAL_KEY"},
-		"plain password":             {func(c *Config) { c.SMTPURL = service.Secret("smtp://u:geheim@mail.example.com?starttls=off") }, "SMTP_URL"},
-		"no time":                    {func(c *Config) { c.SMTPTimeout = 0 }, "SMTP_TIMEOUT"},
-		"more mails than pool":       {func(c *Config) { c.SMTPConcurrency = 19 }, "SMTP_CONCURRENCY"},
-		"sender with a line break":   {func(c *Config) { c.MailFrom = "A\r\nBcc: b@example.com <a@example.com>" }, "MAIL_FROM"},
+		"base URL with a port":         {func(c *Config) { c.PublicBaseURL = "http://localhost:8080" }, ""},
+		"base URL ends with a slash":   {func(c *Config) { c.PublicBaseURL = "https://id.example.com/" }, ""},
+		"base URL with a path":         {func(c *Config) { c.PublicBaseURL = "https://id.example.com/app" }, "PUBLIC_BASE_URL"},
+		"base URL with a query":        {func(c *Config) { c.PublicBaseURL = "https://id.example.com?a=b" }, "PUBLIC_BASE_URL"},
+		"base URL with an empty query": {func(c *Config) { c.PublicBaseURL = "https://id.example.com?" }, "PUBLIC_BASE_URL"},
+		"base URL with a fragment":     {func(c *Config) { c.PublicBaseURL = "https://id.example.com#a" }, "PUBLIC_BASE_URL"},
+		"base URL with a user":         {func(c *Config) { c.PublicBaseURL = "https://id.example.com@evil.example" }, "PUBLIC_BASE_URL"},
+		"base URL is a script":         {func(c *Config) { c.PublicBaseURL = "javascript:alert(1)" }, "PUBLIC_BASE_URL"},
+		"base URL without a host":      {func(c *Config) { c.PublicBaseURL = "https://" }, "PUBLIC_BASE_URL"},
+		"weak key":                     {func(c *Config) { c.EventSealKey = service.Secret("changeme") }, "EVENT_SEAL_KEY"},
+		"plain password":               {func(c *Config) { c.SMTPURL = service.Secret("smtp://u:geheim@mail.example.com?starttls=off") }, "SMTP_URL"},
+		"no timeout":                   {func(c *Config) { c.SMTPTimeout = 0 }, "SMTP_TIMEOUT"},
+		"more mails than pool":         {func(c *Config) { c.SMTPConcurrency = 19 }, "SMTP_CONCURRENCY"},
+		"sender with a line break":     {func(c *Config) { c.MailFrom = "A\r\nBcc: b@example.com <a@example.com>" }, "MAIL_FROM"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -50,7 +50,7 @@ func TestConfig(t *testing.T) {
 			case tc.want == "" && err != nil:
 				t.Errorf("ValidateOwn() = %v", err)
 			case tc.want != "" && (err == nil || !strings.HasPrefix(err.Error(), tc.want+": ") || strings.Contains(err.Error(), "geheim")):
-				t.Errorf("ValidateOwn() = %v, want a fault of %s", err, tc.want)
+				t.Errorf("ValidateOwn() = %v, want an error for %s", err, tc.want)
 			}
 		})
 	}

@@ -103,14 +103,14 @@ func TestTexts(t *testing.T) {
 		},
 		"mfa_enrolled":     {byOwner(enrolled("totp")), "mfa_enrolled", "An authenticator app was added to your account"},
 		"passkey_enrolled": {byOwner(enrolled("passkey")), "mfa_enrolled", "A passkey was added to your account"},
-		"other_enrolled":   {byOwner(enrolled(stranger)), "mfa_enrolled", "A way to sign in was added to your account"},
+		"other_enrolled":   {byOwner(enrolled(stranger)), "mfa_enrolled", "A sign-in method was added to your account"},
 		"mfa_removed":      {byOwner(removed("totp")), "mfa_removed", "An authenticator app was removed from your account"},
 		"passkey_removed":  {byOwner(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
 		"mfa_reset":        {byAdmin(removed("totp")), "mfa_removed", "An authenticator app was removed from your account"},
 		"passkey_reset":    {byAdmin(removed("passkey")), "mfa_removed", "A passkey was removed from your account"},
 		"signup_repeated":  {newEvent(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
 		"session_ended": {
-			newEvent(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended a session of yours",
+			newEvent(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended one of your sessions",
 		},
 	} {
 		if err := mailer.Mail(t.Context(), tc.event); err != nil {

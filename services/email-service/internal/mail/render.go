@@ -49,7 +49,7 @@ func factor(kind string) string {
 	if name, ok := factors[kind]; ok {
 		return name
 	}
-	return "A way to sign in"
+	return "A sign-in method"
 }
 
 // templates are the HTML and the text of one kind of mail.
@@ -74,12 +74,12 @@ var kinds = byEvent(
 	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, "/verify-email", "Confirm my address"},
 	kind{load("reset_password", "Choose a new password"), event.UserResetLinkIssued{}, "/reset-password", "Choose a new password"},
 	kind{load("email_change", "Confirm your new email address"), event.UserEmailChangeLinkIssued{}, "/change-email/confirm", "Use this address"},
-	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, "/change-email/revert", "Take the change back"},
+	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, "/change-email/revert", "Undo the change"},
 	kind{load("password_changed", "Your password was changed"), event.UserPasswordChanged{}, "", ""},
 	kind{load("mfa_enrolled", "{{.Factor}} was added to your account"), event.MFAEnrolled{}, "", ""},
 	kind{load("mfa_removed", "{{.Factor}} was removed from your account"), event.MFARemoved{}, "", ""},
 	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
-	kind{load("session_ended", "We ended a session of yours"), event.SessionRefreshReused{}, "", ""},
+	kind{load("session_ended", "We ended one of your sessions"), event.SessionRefreshReused{}, "", ""},
 )
 
 func byEvent(list ...kind) map[string]kind {
