@@ -1,4 +1,4 @@
-// User-service keeps profiles.
+// User-service stores user profiles and serves them from a cache.
 package main
 
 import (
@@ -23,9 +23,8 @@ import (
 
 const name = "user-service"
 
-// cachePatience is how long a request may wait for the cache before it does
-// without.
-const cachePatience = 50 * time.Millisecond
+// cacheTimeout is how long a request waits for the cache before it reads from Postgres.
+const cacheTimeout = 50 * time.Millisecond
 
 func main() { service.Main(name, run, deadletter.Commands[Config](name)...) }
 
@@ -41,16 +40,16 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer redis.Close()
 	box := outbox.New(name)
-	cacheClient, err := cfg.Redis.Open(cachePatience)
+	cacheClient, err := cfg.Redis.Open(cacheTimeout)
 	if err != nil {
 		return err
 	}
 	defer cacheClient.Close()
 
 	profiles := profile.New(store.New(db, box), store.NewCache(cacheClient, s.Metrics, time.Now), time.Now)
-	letters := deadletter.New(db, box, time.Now)
+	deadLetters := deadletter.New(db, box, time.Now)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
-	router := web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
+	router := web.NewRouter(append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
@@ -79,8 +78,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Topic:       event.User,
 			Subscriber:  stream,
 			Handlers:    api.Handlers(profiles),
-			DeadLetters: letters,
-			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
+			DeadLetters: deadLetters,
+			Due:         []message.Subscriber{deadletter.NewReplays(deadLetters, s.Log)},
 			Unavailable: api.Unavailable,
 			Consumed:    reconcile.NewRecords(db, event.User).Record,
 			Log:         s.Log,

@@ -1,4 +1,4 @@
-// Package api is the HTTP face of user-service and the handlers of its stream.
+// Package api has the HTTP routes of user-service and its event handlers.
 package api
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/headgate/headgate/services/user-service/internal/profile"
 )
 
-// Prefix is where user-service's routes are.
+// Prefix is the path prefix of user-service.
 const Prefix = "/api/v1/user"
 
-// id has a form that no other path has, so that each path has its own methods.
+// id matches no other path, so that each path has its own methods.
 const id = "/{id:[0-9A-Fa-f-]{36}}"
 
-// Routes returns everything that user-service itself answers, and who may ask.
+// Routes returns the routes of user-service and who may call them.
 func Routes(profiles *profile.Profiles) []web.Route {
 	a := &api{profiles: profiles}
 	return []web.Route{
@@ -35,11 +35,11 @@ func Routes(profiles *profile.Profiles) []web.Route {
 		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + id, Access: web.SignedIn, Handler: a.get},
-		{Method: http.MethodDelete, Path: Prefix + id + "/cache", Access: web.AdminOnly, Handler: a.forget},
+		{Method: http.MethodDelete, Path: Prefix + id + "/cache", Access: web.AdminOnly, Handler: a.dropCache},
 	}
 }
 
-// Handlers returns what user-service does on which event.
+// Handlers returns the handler of each event.
 func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
 	return map[string]bus.Handler{
 		event.UserSignedUp{}.EventName():       profiles.SignedUp,
@@ -51,9 +51,10 @@ func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
 	}
 }
 
-// Unavailable tells Postgres or the cache being away from a fault of the event.
+// Unavailable says whether err means that Postgres or the cache is unavailable, rather
+// than that the event cannot be handled.
 func Unavailable(err error) bool {
-	return errors.Is(err, profile.ErrCacheAway) || postgres.Unavailable(err)
+	return errors.Is(err, profile.ErrCacheUnavailable) || postgres.Unavailable(err)
 }
 
 type api struct{ profiles *profile.Profiles }
@@ -82,7 +83,8 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, me)
 }
 
-// callingUser returns the caller. A token for what is no account has no profile.
+// callingUser returns the caller. It fails with token.ErrInvalid if the token is not that
+// of an account.
 func callingUser(r *http.Request) (token.Identity, error) {
 	caller := web.Caller(r)
 	userID, err := uuid.Parse(caller.UserID)
@@ -93,7 +95,7 @@ func callingUser(r *http.Request) (token.Identity, error) {
 	return caller, nil
 }
 
-// list returns the lines of a header that holds a list as one.
+// list returns the values of a list header as one list.
 func list(r *http.Request, header string) string { return strings.Join(r.Header.Values(header), ",") }
 
 func (a *api) change(w http.ResponseWriter, r *http.Request) error {
@@ -117,7 +119,8 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, changed)
 }
 
-// get gives the same answer for a profile of another's and for none at all.
+// get answers the same for another user's profile as for one that does not exist, unless
+// an administrator asks.
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
 	if !web.ValidID(id) {
@@ -146,13 +149,13 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	for name := range r.URL.Query() {
-		if name != "q" && name != "cursor" && name != "limit" { // Misspelt, it would show everyone.
-			return problem.Validation(problem.Field{Field: name, Code: "unknown_field", Message: "This filter is not known here."})
+		if name != "q" && name != "cursor" && name != "limit" { // If a misspelt filter were ignored, the list would show every user.
+			return problem.Validation(problem.Field{Field: name, Code: "unknown_field", Message: "Unknown query parameter."})
 		}
 	}
 	q := r.URL.Query().Get("q")
 	if len(q) > maxQuery || strings.ContainsFunc(q, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
-		return problem.Validation(problem.Field{Field: "q", Code: "invalid_format", Message: "This cannot be looked for."})
+		return problem.Validation(problem.Field{Field: "q", Code: "invalid_format", Message: "Invalid search text: use at most 100 printable characters."})
 	}
 	found, err := a.profiles.List(r.Context(), q, page.After, page.Limit+1)
 	if err != nil {
@@ -161,12 +164,12 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	return web.SendPage(w, page, found, func(p profile.Profile) string { return p.UserID })
 }
 
-func (a *api) forget(w http.ResponseWriter, r *http.Request) error {
+func (a *api) dropCache(w http.ResponseWriter, r *http.Request) error {
 	id := mux.Vars(r)["id"]
 	if !web.ValidID(id) {
 		return profile.ErrNotFound
 	}
-	if err := a.profiles.Forget(r.Context(), id); err != nil {
+	if err := a.profiles.DropCached(r.Context(), id); err != nil {
 		return errors.Join(problem.ErrUnavailable, err)
 	}
 	return web.OK(w, http.StatusOK, struct{}{})

@@ -16,57 +16,58 @@ import (
 type Store interface {
 	// Get fails with ErrNotFound.
 	Get(ctx context.Context, userID string) (Profile, error)
-	// Seed stores p unless there is a profile, and returns the one there is.
+	// Seed stores p unless the user has a profile, and returns the stored profile.
 	Seed(ctx context.Context, p Profile) (Profile, error)
-	// Project stores what a sign-up said and returns the profile's version. That
-	// is the oldest fact of an account, so of a profile that is there it changes
-	// only the time, if it is earlier, and an address that is missing.
+	// Project stores the data of a sign-up and returns the profile's version. A
+	// sign-up is the oldest event of an account, so in an existing profile it changes
+	// only the time of creation, if it is earlier, and fills in a missing address or
+	// name.
 	Project(ctx context.Context, p Profile) (version int64, err error)
-	// Update locks a profile, lets update change it, and stores it with the
-	// events that update returns, unless it returns none or fails. It fails
-	// with ErrNotFound.
+	// Update locks a profile, calls update, and stores the result together with the
+	// events that update returns. It stores nothing if update fails or returns no
+	// events. It fails with ErrNotFound.
 	Update(ctx context.Context, userID string, update func(Profile) (Profile, []event.Event, error)) (Profile, error)
-	// SetEmail gives a profile the address that it has as of UpdatedAt, unless it
-	// has one as of later, and returns the profile's version, or 0 if nothing
-	// changed. It stores p if there is no profile.
+	// SetEmail sets the address as of UpdatedAt, unless the profile has a later one, and
+	// returns the profile's version, or 0 if nothing changed. It stores p if there is no
+	// profile.
 	SetEmail(ctx context.Context, p Profile) (version int64, err error)
-	// Erase deletes a profile for good: Get fails from now on, and Seed and
-	// Project make no other. It returns a version that none was.
+	// Erase deletes a profile permanently: from now on Get fails, and Seed and Project
+	// do not create another one. It returns a version that no profile had.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
-	// List returns up to limit profiles whose address or name contains q,
-	// newest first, after the one with the id after.
+	// List returns up to limit profiles whose address or name contains q, newest
+	// first, starting after the one with the id after.
 	List(ctx context.Context, q, after string, limit int) ([]Profile, error)
 }
 
-// ErrCacheAway says that the cache could not be told of a change. Readers are
-// safe; telling it is worth another try.
-var ErrCacheAway = errors.New("cache cannot be reached")
+// ErrCacheUnavailable says that the cache could not be invalidated. Readers of this
+// instance still get no older version; invalidating should be retried.
+var ErrCacheUnavailable = errors.New("cache unavailable")
 
-// Cache keeps profiles for a while. It may forget, and it may fail, but after
-// Invalidate it never gives a version older than the one given: not from this
-// instance, even when Invalidate failed. Version 0 drops whatever there is.
+// Cache keeps profiles for a while. It may lose entries and it may fail, but after
+// Invalidate it never returns a version older than the given one. If Invalidate failed,
+// that still holds for this instance. Version 0 removes any entry.
 type Cache interface {
 	Get(ctx context.Context, userID string) (Profile, bool)
 	Put(ctx context.Context, p Profile)
 	Invalidate(ctx context.Context, userID string, version int64) error
 }
 
-// Profiles is the service. It is safe for concurrent use.
+// Profiles reads and changes profiles. It is safe for concurrent use.
 type Profiles struct {
 	store Store
 	cache Cache
 	now   func() time.Time
 }
 
-// New returns the service.
+// New returns the profiles in store, cached in cache.
 func New(store Store, cache Cache, now func() time.Time) *Profiles {
 	return &Profiles{store: store, cache: cache, now: now}
 }
 
 func (p *Profiles) time() time.Time { return p.now().UTC().Truncate(time.Microsecond) }
 
-// Me returns the caller's profile, and whether it came from the cache. If no
-// event has arrived yet, it is made from what the access token says.
+// Me returns the caller's profile, and whether it came from the cache. If the event of
+// the sign-up has not arrived yet, it creates the profile from the access token.
 func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, cached bool, err error) {
 	if me, ok := p.cache.Get(ctx, caller.UserID); ok {
 		return me, true, nil
@@ -82,9 +83,9 @@ func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, c
 	return me, false, nil
 }
 
-// seed returns a profile as old as the caller's id, which auth-service makes
-// just before the sign-up: so the event, when it comes, has nothing to correct,
-// and what a client has read until then stays the current version.
+// seed returns a profile created at the time of the caller's id, which auth-service makes
+// just before the sign-up. So the event has nothing to correct when it arrives, and the
+// version that a client has read by then stays current.
 func (p *Profiles) seed(caller token.Identity) Profile {
 	created := p.time()
 	if id, err := uuid.Parse(caller.UserID); err == nil && id.Version() == 7 {
@@ -98,9 +99,9 @@ func (p *Profiles) seed(caller token.Identity) Profile {
 	}
 }
 
-// Change applies a change to the caller's profile. match decides by the version
-// that is there whether to go on; it may be nil. It fails with ErrPrecondition
-// or with a validation problem. The cache gives no older version afterwards.
+// Change applies a change to the caller's profile. It fails with ErrPrecondition if match
+// is not nil and rejects the current version, and with a validation problem. Afterwards
+// the cache returns no older version.
 func (p *Profiles) Change(ctx context.Context, caller token.Identity, change Change, match func(version int64) bool) (Profile, error) {
 	update := func(old Profile) (Profile, []event.Event, error) {
 		if match != nil && !match(old.Version) {
@@ -125,27 +126,27 @@ func (p *Profiles) Change(ctx context.Context, caller token.Identity, change Cha
 	if err != nil {
 		return Profile{}, err
 	}
-	// A cache that is away is invalidated by the event that has been stored.
+	// If the cache is unavailable, the event that was stored invalidates it later.
 	_ = p.cache.Invalidate(ctx, changed.UserID, changed.Version)
 	return changed, nil
 }
 
-// Get returns somebody's profile, or ErrNotFound.
+// Get returns the profile of a user, or ErrNotFound.
 func (p *Profiles) Get(ctx context.Context, userID string) (Profile, error) {
 	return p.store.Get(ctx, userID)
 }
 
-// List returns profiles for an administrator, see Store.
+// List returns profiles for an administrator; see Store.
 func (p *Profiles) List(ctx context.Context, q, after string, limit int) ([]Profile, error) {
 	return p.store.List(ctx, q, after, limit)
 }
 
-// Forget drops a profile from the cache. It fails if the cache is away.
-func (p *Profiles) Forget(ctx context.Context, userID string) error {
+// DropCached removes a profile from the cache. It fails with ErrCacheUnavailable.
+func (p *Profiles) DropCached(ctx context.Context, userID string) error {
 	return p.cache.Invalidate(ctx, userID, 0)
 }
 
-// SignedUp projects a sign-up.
+// SignedUp handles the event of a sign-up.
 func (p *Profiles) SignedUp(ctx context.Context, e event.Event) error {
 	s, err := event.Decode[event.UserSignedUp](e)
 	if err != nil {
@@ -166,8 +167,8 @@ func (p *Profiles) SignedUp(ctx context.Context, e event.Event) error {
 	return p.cache.Invalidate(ctx, userID, version)
 }
 
-// Updated drops an older version from the cache, for the case that the cache
-// was away when the change was made.
+// Updated removes an older version from the cache, in case the cache was unavailable when
+// the profile was changed.
 func (p *Profiles) Updated(ctx context.Context, e event.Event) error {
 	u, err := event.Decode[event.UserProfileUpdated](e)
 	if err != nil {
@@ -183,7 +184,7 @@ func (p *Profiles) Updated(ctx context.Context, e event.Event) error {
 	return p.cache.Invalidate(ctx, userID, u.Version)
 }
 
-// SessionEnded drops the owner's profile from the cache.
+// SessionEnded removes the profile of the session's user from the cache.
 func (p *Profiles) SessionEnded(ctx context.Context, e event.Event) error {
 	userID, err := subject(e)
 	if err != nil {
@@ -192,7 +193,7 @@ func (p *Profiles) SessionEnded(ctx context.Context, e event.Event) error {
 	return p.cache.Invalidate(ctx, userID, 0)
 }
 
-// EmailChanged gives a profile its new address.
+// EmailChanged sets the new address of a profile.
 func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
 	changed, err := event.Decode[event.UserEmailChanged](e)
 	if err != nil {
@@ -212,7 +213,7 @@ func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
 	return p.cache.Invalidate(ctx, userID, version)
 }
 
-// Deleted erases the profile of an account that is gone.
+// Deleted erases the profile of a deleted account.
 func (p *Profiles) Deleted(ctx context.Context, e event.Event) error {
 	userID, err := subject(e)
 	if err != nil {
@@ -225,7 +226,7 @@ func (p *Profiles) Deleted(ctx context.Context, e event.Event) error {
 	return p.cache.Invalidate(ctx, userID, version)
 }
 
-// subject returns the id of the user whom e is about.
+// subject returns the id of the user in the subject of e.
 func subject(e event.Event) (string, error) {
 	id, err := uuid.Parse(e.Subject)
 	if err != nil {

@@ -15,13 +15,14 @@ import (
 	"github.com/headgate/headgate/services/user-service/internal/profile"
 )
 
-// Cache implements profile.Cache in Redis, under user:profile:v1:{userId}. When
-// Redis is away it is an empty cache, at no cost worth mentioning.
+// Cache implements profile.Cache in Redis, under user:profile:v1:{userId}. While Redis is
+// unavailable it behaves as an empty cache, and its circuit breaker keeps requests from
+// waiting. It is safe for concurrent use.
 type Cache struct {
-	client  redis.UniversalClient
-	breaker *gobreaker.CircuitBreaker[any]
-	lookups *prometheus.CounterVec
-	floors  *floors
+	client      redis.UniversalClient
+	breaker     *gobreaker.CircuitBreaker[any]
+	lookups     *prometheus.CounterVec
+	minVersions *minVersions
 }
 
 var _ profile.Cache = (*Cache)(nil)
@@ -29,25 +30,25 @@ var _ profile.Cache = (*Cache)(nil)
 const (
 	keyPrefix = "user:profile:v1:"
 	lifetime  = 600 * time.Second
-	jitter    = 60 * time.Second // so that entries made together do not end together
-	// tombstone is longer than a reader can take from its look at Postgres to Put.
-	tombstone = 30 * time.Second
-	breather  = time.Second
+	jitter    = 60 * time.Second // so that entries that were stored together do not expire together
+	// tombstoneLifetime is longer than a reader can take from reading Postgres to Put.
+	tombstoneLifetime = 30 * time.Second
+	openTimeout       = time.Second // how long the circuit breaker stays open
 )
 
-// NewCache returns a cache on client, whose patience should be short.
+// NewCache returns a cache on client, whose timeouts should be short.
 func NewCache(client redis.UniversalClient, reg prometheus.Registerer, now func() time.Time) *Cache {
 	c := &Cache{
-		client: client,
-		floors: newFloors(now),
+		client:      client,
+		minVersions: newMinVersions(now),
 		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_profile_cache_lookups_total", Help: "Looks into the profile cache, by result: hit, miss, garbage, outdated or away.",
+			Name: "headgate_profile_cache_lookups_total", Help: "Lookups in the profile cache, by result: hit, miss, invalid, stale or unavailable.",
 		}, []string{"result"}),
 	}
 	c.breaker = gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
-		Name: "profile-cache", Timeout: breather,
+		Name: "profile-cache", Timeout: openTimeout,
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= 2 },
-		// A Redis that complains, about one key for example, is there.
+		// An error reply, for example about the type of one key, shows that Redis is available.
 		IsSuccessful: answered,
 		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
 	})
@@ -55,19 +56,19 @@ func NewCache(client redis.UniversalClient, reg prometheus.Registerer, now func(
 	return c
 }
 
-// answered reports whether Redis is there, be it with an error.
+// answered says whether Redis replied, even if with an error.
 func answered(err error) bool {
-	_, said := errors.AsType[redis.Error](err)
-	return err == nil || said
+	_, replied := errors.AsType[redis.Error](err)
+	return err == nil || replied
 }
 
-// entry is what Redis holds. A tombstone has a version and no profile.
+// entry is a cached profile, or a tombstone, which has a version and no profile.
 type entry struct {
 	Version int64            `json:"version"`
 	Profile *profile.Profile `json:"profile,omitempty"`
 }
 
-// Get implements profile.Cache. What it does not understand is a miss.
+// Get implements profile.Cache. An invalid entry is a miss.
 func (c *Cache) Get(ctx context.Context, userID string) (profile.Profile, bool) {
 	p, result := c.get(ctx, userID)
 	c.lookups.WithLabelValues(result).Inc()
@@ -80,28 +81,28 @@ func (c *Cache) get(ctx context.Context, userID string) (p profile.Profile, resu
 	case errors.Is(err, redis.Nil):
 		return profile.Profile{}, "miss"
 	case err != nil && answered(err):
-		return profile.Profile{}, "garbage"
+		return profile.Profile{}, "invalid"
 	case err != nil:
-		return profile.Profile{}, "away"
+		return profile.Profile{}, "unavailable"
 	}
 	var e entry
 	data, ok := value.([]byte)
 	switch {
 	case !ok || json.Unmarshal(data, &e) != nil || e.Version < 1:
-		return profile.Profile{}, "garbage"
+		return profile.Profile{}, "invalid"
 	case e.Profile == nil:
 		return profile.Profile{}, "miss"
 	case e.Profile.UserID != userID:
-		return profile.Profile{}, "garbage"
-	case e.Version < c.floors.of(userID):
-		return profile.Profile{}, "outdated"
+		return profile.Profile{}, "invalid"
+	case e.Version < c.minVersions.of(userID):
+		return profile.Profile{}, "stale"
 	}
 	e.Profile.Version = e.Version
 	return *e.Profile, "hit"
 }
 
-// known is the version of the entry in Redis, and whether it has a profile.
-// What is no entry, be it of another type, counts as nothing.
+// known is a Lua function that returns the version of the entry in Redis, and whether it
+// has a profile. An invalid entry, or a value of another type, counts as no entry.
 const known = `
 local function known()
   local ok, entry = pcall(cjson.decode, redis.pcall('GET', KEYS[1]))
@@ -111,8 +112,8 @@ local function known()
   return 0, false
 end`
 
-// fill stores an entry unless a newer version is known: a reader that was slow
-// must not bring the old one back.
+// fill stores an entry unless Redis has a newer version: a slow reader must not restore
+// an older profile.
 var fill = redis.NewScript(known + `
 if known() > tonumber(ARGV[1]) then
   return 0
@@ -122,48 +123,48 @@ return 1`)
 
 // Put implements profile.Cache.
 func (c *Cache) Put(ctx context.Context, p profile.Profile) {
-	if p.Version < c.floors.of(p.UserID) {
+	if p.Version < c.minVersions.of(p.UserID) {
 		return
 	}
 	data, err := json.Marshal(entry{Version: p.Version, Profile: &p})
 	if err != nil {
-		return // A profile that cannot be encoded cannot be answered with, either.
+		return // A profile that cannot be encoded cannot be sent to a client, either.
 	}
-	ttl := lifetime - jitter + rand.N(2*jitter) //nolint:gosec // It spreads the load and keeps no secret.
+	ttl := lifetime - jitter + rand.N(2*jitter) //nolint:gosec // Jitter is not a secret.
 	_, err = c.breaker.Execute(func() (any, error) {
 		return fill.Run(ctx, c.client, []string{keyPrefix + p.UserID}, p.Version, data, ttl.Milliseconds()).Result()
 	})
-	if err == nil { // A cache that does not take an entry is a cache without it.
-		c.floors.settle(p.UserID, p.Version)
+	if err == nil { // If the entry was not stored, the next reader tries again.
+		c.minVersions.stored(p.UserID, p.Version)
 	}
 }
 
-// bury replaces an entry by a tombstone of the highest version that is known,
-// but leaves an entry that has the given version already. A Redis that is full
-// takes no tombstone but still deletes.
-var bury = redis.NewScript(known + `
+// setTombstone replaces an entry by a tombstone with the highest version that is known.
+// It leaves an entry that already has the given version. A full Redis accepts no
+// tombstone, but it still deletes the entry.
+var setTombstone = redis.NewScript(known + `
 local version = tonumber(ARGV[1])
 local has, alive = known()
 if version > 0 and alive and has >= version then
   return has
 end
 version = math.max(version, has)
-local said = redis.pcall('SET', KEYS[1], cjson.encode({version = version}), 'PX', ARGV[2])
-if said.err then
+local reply = redis.pcall('SET', KEYS[1], cjson.encode({version = version}), 'PX', ARGV[2])
+if reply.err then
   redis.call('DEL', KEYS[1])
 end
 return version`)
 
-// Invalidate implements profile.Cache. If Redis is away, this instance remembers
-// the version until an older entry must have ended or was replaced after all.
+// Invalidate implements profile.Cache. If Redis is unavailable, this instance remembers
+// the version until every older entry has expired or has been replaced.
 func (c *Cache) Invalidate(ctx context.Context, userID string, version int64) error {
 	_, err := c.breaker.Execute(func() (any, error) {
-		return bury.Run(context.WithoutCancel(ctx), c.client, []string{keyPrefix + userID}, version, tombstone.Milliseconds()).Result()
+		return setTombstone.Run(context.WithoutCancel(ctx), c.client, []string{keyPrefix + userID}, version, tombstoneLifetime.Milliseconds()).Result()
 	})
 	if err != nil {
-		c.floors.raise(userID, version)
-		return fmt.Errorf("invalidate cached profile: %w: %w", profile.ErrCacheAway, err)
+		c.minVersions.raise(userID, version)
+		return fmt.Errorf("invalidate cached profile: %w: %w", profile.ErrCacheUnavailable, err)
 	}
-	c.floors.settle(userID, version)
+	c.minVersions.stored(userID, version)
 	return nil
 }

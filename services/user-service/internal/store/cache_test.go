@@ -28,22 +28,23 @@ func version(userID string, n int64) profile.Profile {
 	return profile.Profile{UserID: userID, Name: "Ann", Preferences: []byte("{}"), Version: n}
 }
 
-// breakOff delays the next script of a client until it is let go, and then loses it.
-type breakOff struct{ reached, lose chan struct{} }
+// lossyHook delays a script with a lossy context until lose is closed, and then fails it
+// as a lost connection does.
+type lossyHook struct{ reached, lose chan struct{} }
 
-func (b breakOff) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h lossyHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (b breakOff) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (h lossyHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
-func (b breakOff) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (h lossyHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		if cmd.Name() != "evalsha" || !lossy(ctx) {
 			return next(ctx, cmd)
 		}
-		close(b.reached)
-		<-b.lose
+		close(h.reached)
+		<-h.lose
 		err := error(&net.OpError{Op: "write", Err: errors.New("connection lost")})
 		cmd.SetErr(err)
 		return err
@@ -54,23 +55,23 @@ type lossyKey struct{}
 
 func lossy(ctx context.Context) bool { return ctx.Value(lossyKey{}) != nil }
 
-// TestALostInvalidationIsNotForgottenForAnOlderOne has two changes overlap: the
-// older one's invalidation arrives while the newer one's gets lost.
-func TestALostInvalidationIsNotForgottenForAnOlderOne(t *testing.T) {
+// TestOlderInvalidationKeepsTheNewerVersion: two changes overlap. The invalidation of the
+// older one arrives while that of the newer one is lost.
+func TestOlderInvalidationKeepsTheNewerVersion(t *testing.T) {
 	t.Parallel()
 	shared := testkit.Redis(t)
 	client := another(t, shared)
-	b := breakOff{reached: make(chan struct{}), lose: make(chan struct{})}
-	client.AddHook(b)
+	hook := lossyHook{reached: make(chan struct{}), lose: make(chan struct{})}
+	client.AddHook(hook)
 	cache, userID := newCache(client), uuid.NewString()
 
 	lost := make(chan error, 1)
 	go func() { lost <- cache.Invalidate(context.WithValue(t.Context(), lossyKey{}, true), userID, 3) }()
-	<-b.reached
+	<-hook.reached
 	if err := cache.Invalidate(t.Context(), userID, 2); err != nil {
 		t.Fatal(err)
 	}
-	close(b.lose)
+	close(hook.lose)
 	if err := <-lost; err == nil {
 		t.Fatal("the lost invalidation reports success")
 	}
@@ -94,7 +95,9 @@ func another(t *testing.T, of *redis.Client) *redis.Client {
 	return client
 }
 
-func TestASlowReaderBringsNothingBack(t *testing.T) {
+// TestSlowReaderRestoresNothing: a reader that read before a change does not put the older
+// profile back.
+func TestSlowReaderRestoresNothing(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
 	here, there, userID := newCache(client), newCache(client), uuid.NewString()
@@ -104,20 +107,20 @@ func TestASlowReaderBringsNothingBack(t *testing.T) {
 	}
 	there.Put(t.Context(), version(userID, 1))
 	if _, ok := there.Get(t.Context(), userID); ok {
-		t.Error("version 1 is back after the change to 2")
+		t.Error("version 1 was restored after the change to 2")
 	}
 	there.Put(t.Context(), version(userID, 2))
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil { // the event of the change
 		t.Fatal(err)
 	}
 	if p, ok := here.Get(t.Context(), userID); !ok || p.Version != 2 {
-		t.Error("an entry that was up to date has been dropped")
+		t.Error("a current entry was removed")
 	}
 	if err := here.Invalidate(t.Context(), userID, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := here.Get(t.Context(), userID); ok {
-		t.Error("Invalidate of whatever there is left an entry")
+		t.Error("Invalidate of version 0 left an entry")
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package store keeps profiles in Postgres, and a copy of them in Redis. A
-// change and its events share a transaction.
+// Package store keeps profiles in Postgres and caches them in Redis. A change and its
+// events share a transaction.
 package store
 
 import (
@@ -100,7 +100,7 @@ func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, 
 	RETURNING version`
 	err = s.db.QueryRow(ctx, insert+merge, arguments(p)).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil // It was deleted.
+		return 0, nil // The profile was deleted.
 	}
 	if err != nil {
 		return 0, fmt.Errorf("project profile: %w", err)
