@@ -94,7 +94,7 @@ func TestPatch(t *testing.T) {
 	}
 	tag := a.header.Get("ETag")
 	if again := s.want(s.do(me, "PATCH", "/me", `{"name":"Zoë","preferences":{"a":[1.50],"b":1}}`), 200); again.header.Get("ETag") != tag {
-		t.Errorf("a change that changes nothing made version %s of %s", again.header.Get("ETag"), tag)
+		t.Errorf("a change without effect made version %s of %s", again.header.Get("ETag"), tag)
 	}
 	if a := s.do(me, "PATCH", "/me", `{"bio":"x"}`, "If-Match", `"999"`); a.status != 412 || a.Code != "precondition_failed" {
 		t.Errorf("If-Match of another version = %d %s", a.status, a.Code)
@@ -133,7 +133,7 @@ func TestSEC68Cache(t *testing.T) {
 	s.wantSettled()
 	wantSources("after a logout", "MISS", "HIT")
 	s.want(s.do(admin, "DELETE", "/"+me.UserID+"/cache", ""), 200)
-	wantSources("after an administrator's word", "MISS", "HIT")
+	wantSources("after an administrator dropped the entry", "MISS", "HIT")
 	for _, garbage := range []string{"junk", "[]", `{"version":9}`, `{"version":1,"profile":{"userId":"somebody else"}}`} {
 		if err := s.redis.Set(t.Context(), key, garbage, time.Minute).Err(); err != nil {
 			t.Fatal(err)
@@ -178,8 +178,8 @@ func TestREL26NeverStale(t *testing.T) {
 	readers.Wait()
 }
 
-// TestRedisAway is the promise "still right, just slower".
-func TestRedisAway(t *testing.T) {
+// TestRedisUnavailable: without Redis, reads are slower but never stale.
+func TestRedisUnavailable(t *testing.T) {
 	t.Parallel()
 	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}
 	server, err := localserver.StartRedis(t.Context(), options)
@@ -194,10 +194,10 @@ func TestRedisAway(t *testing.T) {
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.want(s.do(me, "PATCH", "/me", `{"bio":"while away"}`), 200)
+	s.want(s.do(me, "PATCH", "/me", `{"bio":"while unavailable"}`), 200)
 	for range 20 {
 		start := time.Now()
-		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while away" {
+		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while unavailable" {
 			t.Errorf("bio = %q", p.Bio)
 		}
 		if took := time.Since(start); took > 2*time.Second {
@@ -214,14 +214,14 @@ func TestRedisAway(t *testing.T) {
 		}
 	}()
 	for range 20 {
-		// The old entry is in Redis again, until the event of the change comes.
-		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while away" {
-			t.Fatalf("bio = %q: the cache gave an older version", p.Bio)
+		// Redis has the old entry again until the event of the change arrives.
+		if p := s.want(s.do(me, "GET", "/me", ""), 200).profile(t); p.Bio != "while unavailable" {
+			t.Fatalf("bio = %q: the cache returned an older version", p.Bio)
 		}
 	}
 	testkit.Eventually(t, 20*time.Second, func() error {
 		if a := s.do(me, "GET", "/me", ""); a.header.Get("X-Cache") != "HIT" {
-			return errors.New("the cache is not used again")
+			return errors.New("the cache is still not used")
 		}
 		return nil
 	})
@@ -235,7 +235,7 @@ func TestSEC50WhoMaySeeWhom(t *testing.T) {
 	s.want(s.do(me, "GET", "/me", ""), 200)
 	s.want(s.do(other, "GET", "/me", ""), 200)
 	for _, tc := range []struct {
-		who          token.Identity
+		caller       token.Identity
 		method, path string
 		want         int
 	}{
@@ -264,13 +264,13 @@ func TestSEC50WhoMaySeeWhom(t *testing.T) {
 		{me, "GET", "/dead-letters", 403},
 		{admin, "GET", "/dead-letters", 200},
 	} {
-		if a := s.do(tc.who, tc.method, tc.path, ""); a.status != tc.want {
-			t.Errorf("%s %s as %q = %d %s, want %d", tc.method, tc.path, tc.who.Role, a.status, a.Code, tc.want)
+		if a := s.do(tc.caller, tc.method, tc.path, ""); a.status != tc.want {
+			t.Errorf("%s %s as %q = %d %s, want %d", tc.method, tc.path, tc.caller.Role, a.status, a.Code, tc.want)
 		}
 	}
 	a, b := s.do(me, "GET", "/"+other.UserID, ""), s.do(me, "GET", "/"+uuid.NewString(), "")
 	if a.Code != b.Code {
-		t.Errorf("another's profile is %s, none is %s", a.Code, b.Code)
+		t.Errorf("another user's profile = %s, a profile that does not exist = %s", a.Code, b.Code)
 	}
 	first := s.want(s.do(admin, "GET", "/?limit=1", ""), 200)
 	second := s.want(s.do(admin, "GET", "/?limit=1&cursor="+first.Meta.NextCursor, ""), 200)
@@ -281,6 +281,8 @@ func TestSEC50WhoMaySeeWhom(t *testing.T) {
 
 func cursor(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
 
+// TestMalformedEntryAndFlush: the consumer survives an entry that is not a message, and
+// the loss of its stream and group.
 func TestMalformedEntryAndFlush(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
@@ -293,16 +295,16 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 		s.publish(id, time.Now(), event.UserSignedUp{Email: "x@example.com", Name: "X"})
 		testkit.Eventually(t, 10*time.Second, func() error {
 			if a := s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+id, ""); a.status != 200 {
-				return fmt.Errorf("the profile is not there: %d", a.status)
+				return fmt.Errorf("the profile does not exist: %d", a.status)
 			}
 			return nil
 		})
 	}
 	project()
 	testkit.Eventually(t, 10*time.Second, func() error {
-		var letters []deadletter.DeadLetter
-		if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &letters); err != nil || len(letters) != 1 {
-			return errors.Join(fmt.Errorf("dead letters = %+v", letters), err)
+		var deadLetters []deadletter.DeadLetter
+		if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &deadLetters); err != nil || len(deadLetters) != 1 {
+			return errors.Join(fmt.Errorf("dead letters = %+v", deadLetters), err)
 		}
 		return nil
 	})

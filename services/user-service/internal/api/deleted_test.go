@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// A profile goes with its account, out of the cache as well, and neither a late
-// sign-up nor a token that is still good brings it back.
+// TestDeletedUserHasNoProfile: the profile of a deleted account is deleted, also in the
+// cache. Neither a late sign-up event nor a token that is still valid restores it.
 func TestDeletedUserHasNoProfile(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))

@@ -29,7 +29,7 @@ import (
 	"github.com/headgate/headgate/services/user-service/internal/store"
 )
 
-// TestMain puts the machine into another time zone: answers are in UTC anyway.
+// TestMain sets another local time zone: responses are in UTC regardless.
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("elsewhere", 3600)
 	testkit.Main(m)
@@ -54,15 +54,15 @@ func newService(t *testing.T, redisURL string) *service {
 	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
 	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, metrics, time.Now), time.Now)
-	letters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
-	s.Server = httptest.NewServer(web.NewRouter(append(letters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
+	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
+	s.Server = httptest.NewServer(web.NewRouter(append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
 	}))
 	t.Cleanup(s.Close)
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.User,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "user-service", Consumer: "a", Log: log}),
-		Handlers:   api.Handlers(profiles), DeadLetters: letters, Log: log, Metrics: metrics,
+		Handlers:   api.Handlers(profiles), DeadLetters: deadLetters, Log: log, Metrics: metrics,
 	}))
 	testkit.Run(t, outbox.NewRelay(s.db, bus.NewPublisher(client), log, metrics))
 	return s
@@ -90,15 +90,15 @@ func (a answer) profile(t *testing.T) profile.Profile {
 	return p
 }
 
-func (s *service) do(who token.Identity, method, path, body string, header ...string) answer {
+func (s *service) do(caller token.Identity, method, path, body string, header ...string) answer {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, s.URL+api.Prefix+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if who.Role != "" {
-		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(who))
+	if caller.Role != "" {
+		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(caller))
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -120,7 +120,7 @@ func (s *service) do(who token.Identity, method, path, body string, header ...st
 func (s *service) want(a answer, status int) answer {
 	s.t.Helper()
 	if a.status != status {
-		s.t.Fatalf("= %d %s %v, want %d", a.status, a.Code, a.Errors, status)
+		s.t.Fatalf("status = %d %s %v, want %d", a.status, a.Code, a.Errors, status)
 	}
 	return a
 }
@@ -132,7 +132,7 @@ func (s *service) publish(subject string, at time.Time, p event.Payload) {
 	testkit.Publish(s.t, s.redis, event.User, e)
 }
 
-// wantSettled waits until every event was published and answered.
+// wantSettled waits until every event is published and acknowledged.
 func (s *service) wantSettled() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 20*time.Second, func() error {

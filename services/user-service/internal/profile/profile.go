@@ -1,5 +1,5 @@
-// Package profile is what user-service is about: who somebody is to others, and
-// how that is changed. It knows no HTTP, no SQL and no broker.
+// Package profile has the rules of user profiles: what they contain and how they change.
+// It knows no HTTP, no SQL and no message broker.
 package profile
 
 import (
@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // Time zones are checked also where the system has none.
+	_ "time/tzdata" // Time zones can be checked on systems that have no time zone database.
 	"unicode"
 	"unicode/utf8"
 
@@ -18,8 +18,8 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Profile is what others may know of a user, and the user's own settings.
-// Version grows with every change.
+// Profile is the public data of a user and the user's own settings. Version grows with
+// every change.
 type Profile struct {
 	UserID      string          `json:"userId"`
 	Email       string          `json:"email"`
@@ -34,10 +34,10 @@ type Profile struct {
 	Version     int64           `json:"-"`
 }
 
-// The failures that clients can cause.
+// Errors that clients can cause.
 var (
-	ErrNotFound     = problem.New(problem.NotFound, "profile_not_found", "There is no such profile.")
-	ErrPrecondition = problem.New(problem.PreconditionFailed, "precondition_failed", "The profile has changed meanwhile. Read it again.")
+	ErrNotFound     = problem.New(problem.NotFound, "profile_not_found", "Profile not found.")
+	ErrPrecondition = problem.New(problem.PreconditionFailed, "precondition_failed", "The profile was changed in the meantime. Read it again, then retry.")
 )
 
 const (
@@ -46,8 +46,8 @@ const (
 	maxPreferences = 8 << 10
 )
 
-// Change is what a client wants changed: a member that is nil stays as it is,
-// one that is null is cleared.
+// Change is a client's change to a profile: a field that is nil stays as it is, and a
+// field that is null is cleared.
 type Change struct {
 	Name        json.RawMessage `json:"name"`
 	Bio         json.RawMessage `json:"bio"`
@@ -56,23 +56,23 @@ type Change struct {
 	Preferences json.RawMessage `json:"preferences"`
 }
 
-// Apply returns p with the change and the names of the fields that are
-// different now, in alphabetical order. Its error is a validation problem.
+// Apply returns the changed profile and the names of the fields that differ from p, in
+// alphabetical order. It fails with a validation problem.
 func (c Change) Apply(p Profile) (Profile, []string, error) {
 	old := p
-	var faults []problem.Field
+	var invalid []problem.Field
 	set := func(field string, raw json.RawMessage, to *string, parse func(string) (string, *problem.Field)) {
 		if raw == nil {
 			return
 		}
 		var text string // null leaves it empty
 		if err := json.Unmarshal(raw, &text); err != nil {
-			faults = append(faults, fault(field, "invalid_type", "This field is a text."))
+			invalid = append(invalid, invalidField(field, "invalid_type", "This field must be a string."))
 			return
 		}
 		parsed, f := parse(text)
 		if f != nil {
-			faults = append(faults, *f)
+			invalid = append(invalid, *f)
 			return
 		}
 		*to = parsed
@@ -84,11 +84,11 @@ func (c Change) Apply(p Profile) (Profile, []string, error) {
 	if c.Preferences != nil {
 		preferences, f := parsePreferences(c.Preferences)
 		if f != nil {
-			faults = append(faults, *f)
+			invalid = append(invalid, *f)
 		}
 		p.Preferences = preferences
 	}
-	if err := problem.Validation(faults...); err != nil {
+	if err := problem.Validation(invalid...); err != nil {
 		return old, nil, err
 	}
 	return p, changed(old, p), nil
@@ -108,7 +108,7 @@ func changed(old, p Profile) []string {
 	return fields
 }
 
-func fault(field, code, message string) problem.Field {
+func invalidField(field, code, message string) problem.Field {
 	return problem.Field{Field: field, Code: code, Message: message}
 }
 
@@ -117,11 +117,11 @@ func parseName(text string) (string, *problem.Field) {
 	f := problem.Field{}
 	switch {
 	case name == "":
-		f = fault("name", "required", "A name is needed.")
+		f = invalidField("name", "required", "A name is required.")
 	case utf8.RuneCountInString(name) > maxName:
-		f = fault("name", "too_long", "The name has at most 100 characters.")
+		f = invalidField("name", "too_long", "The name must have at most 100 characters.")
 	case !line(name):
-		f = fault("name", "invalid_format", "The name has characters that cannot be used.")
+		f = invalidField("name", "invalid_format", "The name contains invalid characters.")
 	default:
 		return name, nil
 	}
@@ -132,9 +132,9 @@ func parseBio(text string) (string, *problem.Field) {
 	f := problem.Field{}
 	switch {
 	case utf8.RuneCountInString(text) > maxBio:
-		f = fault("bio", "too_long", "The text has at most 500 characters.")
+		f = invalidField("bio", "too_long", "The bio must have at most 500 characters.")
 	case !line(strings.ReplaceAll(text, "\n", " ")):
-		f = fault("bio", "invalid_format", "The text has characters that cannot be used.")
+		f = invalidField("bio", "invalid_format", "The bio contains invalid characters.")
 	default:
 		return text, nil
 	}
@@ -148,14 +148,14 @@ func parseLocale(text string) (string, *problem.Field) {
 	}
 	tag, err := language.Parse(text)
 	if err != nil || len(text) > 35 {
-		f := fault("locale", "invalid_format", "The locale is a language tag, such as de-CH.")
+		f := invalidField("locale", "invalid_format", "Invalid locale: use a language tag, for example de-CH.")
 		return "", &f
 	}
 	return tag.String(), nil
 }
 
-// timezoneForm keeps out what else lies in a machine's folder of time zones,
-// such as posix/ and localtime.
+// timezoneForm excludes the other files in a system's time zone folder, such as posix/ and
+// localtime.
 var timezoneForm = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}$`)
 
 func parseTimezone(text string) (string, *problem.Field) {
@@ -163,38 +163,38 @@ func parseTimezone(text string) (string, *problem.Field) {
 		return "", nil
 	}
 	if _, err := time.LoadLocation(text); err != nil || !timezoneForm.MatchString(text) || text == "Local" || len(text) > 64 {
-		f := fault("timezone", "invalid_format", "The time zone is one of the IANA database, such as Europe/Zurich.")
+		f := invalidField("timezone", "invalid_format", "Invalid time zone: use an IANA name, for example Europe/Zurich.")
 		return "", &f
 	}
 	return text, nil
 }
 
-// parsePreferences returns the object without insignificant space, its members
-// in the order of their names, so that what is stored compares.
+// parsePreferences returns the object without insignificant white space and with its
+// members sorted by name, so that equal preferences have equal bytes.
 func parsePreferences(raw json.RawMessage) (json.RawMessage, *problem.Field) {
 	if string(raw) == "null" {
 		return json.RawMessage("{}"), nil
 	}
 	if len(raw) > maxPreferences {
-		f := fault("preferences", "too_long", "The preferences have at most 8 KiB.")
+		f := invalidField("preferences", "too_long", "The preferences must have at most 8 KiB.")
 		return nil, &f
 	}
 	var object map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
 	if err := decoder.Decode(&object); err != nil || bytes.Contains(bytes.ReplaceAll(raw, []byte(`\\`), nil), []byte(`\u0000`)) {
-		f := fault("preferences", "invalid_type", "The preferences are an object.")
+		f := invalidField("preferences", "invalid_type", "The preferences must be a JSON object.")
 		return nil, &f
 	}
 	encoded, err := json.Marshal(object)
 	if err != nil {
-		f := fault("preferences", "invalid_type", "The preferences are an object.")
+		f := invalidField("preferences", "invalid_type", "The preferences must be a JSON object.")
 		return nil, &f
 	}
 	return encoded, nil
 }
 
-// line reports whether s is text without control characters.
+// line says whether s is text without control characters.
 func line(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
 		return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'

@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// TestPreferencesAreKeptAsTheyAre takes text that looks like a NUL for what it is.
+// TestPreferencesAreKeptAsTheyAre: text that only looks like a NUL is stored unchanged.
 func TestPreferencesAreKeptAsTheyAre(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
@@ -21,15 +21,15 @@ func TestPreferencesAreKeptAsTheyAre(t *testing.T) {
 	s.want(s.do(me, "PATCH", "/me", `{"preferences":{"path":"C:\\u0000dir"}}`), 200)
 	patched := s.want(s.do(me, "PATCH", "/me", `{"preferences":{"b":1e2,"aa":1}}`), 200)
 	if read := s.want(s.do(me, "GET", "/me", ""), 200); string(read.Data) != string(patched.Data) || read.header.Get("ETag") != patched.header.Get("ETag") {
-		t.Errorf("one version, two profiles:\n%s\n%s", patched.Data, read.Data)
+		t.Errorf("one version has two profiles:\n%s\n%s", patched.Data, read.Data)
 	}
 	if again := s.want(s.do(me, "PATCH", "/me", `{"preferences":{"aa":1,"b":1e2}}`), 200); again.header.Get("ETag") != patched.header.Get("ETag") {
 		t.Errorf("the same preferences made version %s of %s", again.header.Get("ETag"), patched.header.Get("ETag"))
 	}
 }
 
-// TestTheEventOfTheSignUpReachesTheReader has a copy in the cache when the event
-// comes that corrects it.
+// TestTheEventOfTheSignUpReachesTheReader: the event of the sign-up corrects a profile
+// that is already in the cache.
 func TestTheEventOfTheSignUpReachesTheReader(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
@@ -43,12 +43,12 @@ func TestTheEventOfTheSignUpReachesTheReader(t *testing.T) {
 		t.Errorf("createdAt = %s from the cache (%s), want %s", after.profile(t).CreatedAt, after.header.Get("X-Cache"), at)
 	}
 	if before.header.Get("ETag") == after.header.Get("ETag") && string(before.Data) != string(after.Data) {
-		t.Errorf("one ETag %s for two profiles", after.header.Get("ETag"))
+		t.Errorf("ETag %s stands for two profiles", after.header.Get("ETag"))
 	}
 }
 
-// TestTheEventOfTheSignUpKeepsTheVersion is the normal course: an If-Match of
-// what was read before the event came still holds after it.
+// TestTheEventOfTheSignUpKeepsTheVersion is the normal case: an If-Match of the version
+// that was read before the event still matches after it.
 func TestTheEventOfTheSignUpKeepsTheVersion(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
@@ -58,13 +58,14 @@ func TestTheEventOfTheSignUpKeepsTheVersion(t *testing.T) {
 	s.publish(me.UserID, signedUp, event.UserSignedUp{Email: me.Email, Name: me.Name, Role: "user"})
 	s.wantSettled()
 	if a := s.want(s.do(me, "GET", "/me", ""), 200); a.header.Get("X-Cache") != "HIT" {
-		t.Errorf("an event with nothing new cost the cached copy")
+		t.Errorf("an event without news removed the cached copy")
 	}
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"x"}`, "If-Match", tag), 200)
 }
 
-// TestALateSignUpBringsNoOldAddressBack delivers it after a token with a newer one.
-func TestALateSignUpBringsNoOldAddressBack(t *testing.T) {
+// TestLateSignUpKeepsTheNewerAddress: the event arrives after a token with a newer
+// address.
+func TestLateSignUpKeepsTheNewerAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me := newUser()
@@ -77,8 +78,8 @@ func TestALateSignUpBringsNoOldAddressBack(t *testing.T) {
 	}
 }
 
-// TestOneBadKeyHurtsNobodyElse puts a value of another type under one user's key.
-func TestOneBadKeyHurtsNobodyElse(t *testing.T) {
+// TestInvalidKeyAffectsOneUser stores a value of another type under one user's key.
+func TestInvalidKeyAffectsOneUser(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me, other, admin := newUser(), newUser(), token.Identity{Role: token.RoleAdmin}
@@ -113,11 +114,12 @@ func TestTimesAreUTC(t *testing.T) {
 	}
 }
 
-func TestSmallPrint(t *testing.T) {
+// TestHTTPDetails: methods, time zones, ids, entity tags and filters.
+func TestHTTPDetails(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
 	me := newUser()
-	for range 6 { // The router's order must not depend on luck.
+	for range 6 { // The order of the routes must not depend on chance.
 		if a := newService(t, testkit.RedisURL(t)).do(me, "POST", "/me", "{}"); a.status != 405 || a.header.Get("Allow") != "GET, HEAD, PATCH" {
 			t.Fatalf("POST /me = %d, Allow: %s", a.status, a.header.Get("Allow"))
 		}
@@ -130,7 +132,7 @@ func TestSmallPrint(t *testing.T) {
 	stranger := me
 	stranger.UserID = "no uuid"
 	if a := s.do(stranger, "GET", "/me", ""); a.status != 401 {
-		t.Errorf("a token for no account = %d", a.status)
+		t.Errorf("a token without an account = %d", a.status)
 	}
 	tag := s.want(s.do(me, "GET", "/me", ""), 200).header.Get("ETag")
 	if a := s.do(me, "GET", "/me", "", "If-None-Match", `"0", W/`+tag); a.status != 304 {
