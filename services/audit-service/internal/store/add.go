@@ -20,9 +20,10 @@ const (
 	insertTimeout = 10 * time.Second
 )
 
-// Add records an event, once however often it is called. Calls at the same time
-// share a statement. The end of an account erases what is personal of it. What Postgres can never hold is a permanent error. Sealed
-// values are masked: the log is read by more people than the mail.
+// Add records an event once, however often it is called. Calls at the same time share a
+// statement. The deletion of an account erases its personal data. Sealed values are
+// masked, because more people read the log than the mail. An event that Postgres cannot
+// store is a permanent error.
 func (s *Store) Add(ctx context.Context, e event.Event) error {
 	masked, err := event.MaskJSON(e.Data)
 	if err != nil {
@@ -30,60 +31,77 @@ func (s *Store) Add(ctx context.Context, e event.Event) error {
 	}
 	e.Data = masked
 	err = s.group.Do(ctx, e)
-	if fault, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(fault.Code, "22") {
-		return bus.Permanent(err) // Class 22, data exception: no retry mends it.
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && strings.HasPrefix(pgErr.Code, "22") {
+		return bus.Permanent(err) // Class 22, data exception: no retry can fix it.
 	}
-	// What nobody did has no subject; it is not somebody who can be deleted.
-	if err == nil && e.Name == deleted && e.Subject != "" {
+	// An event without a subject has no user whose data could be erased.
+	if err == nil && e.Name == userDeleted && e.Subject != "" {
 		err = s.erase(ctx, e.Subject)
 	}
 	return err
 }
 
-var deleted = event.UserDeleted{}.EventName()
+var userDeleted = event.UserDeleted{}.EventName()
 
-// Whoever is not signed in may be the subject: their own forgotten password, say.
+// insert stores a batch with one statement: unnest makes a row of each position in the
+// arrays. The data and the origin of erased users are left out. An anonymous actor may be
+// the subject, for example somebody who forgot their password, so it counts as the user.
 const insert = `
 	INSERT INTO events (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
 		ip, user_agent, request_id, correlation_id, causation_id, data)
 	SELECT id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
 		CASE WHEN origin.user_id IS NULL THEN ip ELSE '' END, CASE WHEN origin.user_id IS NULL THEN user_agent ELSE '' END,
 		request_id, correlation_id, causation_id,
-		CASE WHEN subject.user_id IS NULL THEN data::jsonb ELSE data::jsonb - $17::text[] END
-	FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::timestamptz[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-			$9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[])
-		AS e (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id,
-			subject_id, outcome, ip, user_agent, request_id, correlation_id, causation_id, data)
+		CASE WHEN subject.user_id IS NULL THEN data::jsonb ELSE data::jsonb - @personal::text[] END
+	FROM unnest(@id::uuid[], @type::text[], @version::integer[], @occurred_at::timestamptz[],
+			@producer::text[], @producer_seq::bigint[], @actor_type::text[], @actor_id::text[],
+			@subject_id::text[], @outcome::text[], @ip::text[], @user_agent::text[],
+			@request_id::text[], @correlation_id::text[], @causation_id::text[], @data::text[])
+		AS e (id, type, version, occurred_at,
+			producer, producer_seq, actor_type, actor_id,
+			subject_id, outcome, ip, user_agent,
+			request_id, correlation_id, causation_id, data)
 		LEFT JOIN erased_users AS origin ON origin.user_id = CASE WHEN actor_id = '' THEN subject_id ELSE actor_id END
 		LEFT JOIN erased_users AS subject ON subject.user_id = subject_id
 	ON CONFLICT (id) DO NOTHING`
 
 func (s *Store) insert(ctx context.Context, events []event.Event) error {
-	n := len(events)
-	var (
-		versions = make([]int, n)
-		times    = make([]time.Time, n)
-		seqs     = make([]int64, n)
-		texts    = make([][]string, 13)
-	)
-	for i := range texts {
-		texts[i] = make([]string, n)
-	}
-	for i, e := range events {
-		versions[i], times[i], seqs[i] = e.Version(), e.OccurredAt, e.ProducerSeq
-		for column, value := range [...]string{
-			e.ID, e.Type(), e.Producer, e.Actor.Type, e.Actor.ID, e.Subject, string(e.Outcome),
-			e.IP, e.UserAgent, e.RequestID, e.CorrelationID, e.CausationID, string(e.Data),
-		} {
-			texts[column][i] = value
-		}
-	}
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(eraseLock))
-	batch.Queue(insert, texts[0], texts[1], versions, times, texts[2], seqs, texts[3], texts[4],
-		texts[5], texts[6], texts[7], texts[8], texts[9], texts[10], texts[11], texts[12], personal)
+	batch.Queue(insert, columnsOf(events))
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert audit records: %w", err)
 	}
 	return nil
+}
+
+// columnsOf returns the arguments of insert: an array for each column.
+func columnsOf(events []event.Event) pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{
+		"id":             column(events, func(e *event.Event) string { return e.ID }),
+		"type":           column(events, func(e *event.Event) string { return e.Type() }),
+		"version":        column(events, func(e *event.Event) int { return e.Version() }),
+		"occurred_at":    column(events, func(e *event.Event) time.Time { return e.OccurredAt }),
+		"producer":       column(events, func(e *event.Event) string { return e.Producer }),
+		"producer_seq":   column(events, func(e *event.Event) int64 { return e.ProducerSeq }),
+		"actor_type":     column(events, func(e *event.Event) string { return e.Actor.Type }),
+		"actor_id":       column(events, func(e *event.Event) string { return e.Actor.ID }),
+		"subject_id":     column(events, func(e *event.Event) string { return e.Subject }),
+		"outcome":        column(events, func(e *event.Event) string { return string(e.Outcome) }),
+		"ip":             column(events, func(e *event.Event) string { return e.IP }),
+		"user_agent":     column(events, func(e *event.Event) string { return e.UserAgent }),
+		"request_id":     column(events, func(e *event.Event) string { return e.RequestID }),
+		"correlation_id": column(events, func(e *event.Event) string { return e.CorrelationID }),
+		"causation_id":   column(events, func(e *event.Event) string { return e.CausationID }),
+		"data":           column(events, func(e *event.Event) string { return string(e.Data) }),
+		"personal":       personal,
+	}
+}
+
+func column[T any](events []event.Event, value func(*event.Event) T) []T {
+	values := make([]T, len(events))
+	for i := range events {
+		values[i] = value(&events[i])
+	}
+	return values
 }
