@@ -8,7 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// Config is what the environment says.
+// Config is the configuration, read from the environment.
 type Config struct {
 	service.Common
 	web.Listener

@@ -1,5 +1,5 @@
-// Audit-service records every security-relevant fact, once, and shows the log
-// to those who may read it.
+// Audit-service records every security-relevant event once, and serves the log to those
+// who may read it.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 
 const name = "audit-service"
 
-// window is how many events are in flight: they share inserts.
+// window is the number of events in flight, which share inserts.
 const window = 1000
 
 func main() {
@@ -43,9 +43,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer redis.Close()
 	box := outbox.New(name)
 
-	log, letters := store.New(db), deadletter.New(db, box, time.Now)
+	log, deadLetters := store.New(db), deadletter.New(db, box, time.Now)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
-	router := web.NewRouter(append(api.Routes(log), letters.Routes(api.Prefix)...), web.Options{
+	router := web.NewRouter(append(api.Routes(log), deadLetters.Routes(api.Prefix)...), web.Options{
 		Auth:           verifier,
 		TrustedProxies: cfg.GatewayNetworks,
 		Development:    cfg.Development(),
@@ -73,9 +73,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic:       event.Audit,
 			Subscriber:  stream,
-			Rest:        log.Add, // The log keeps facts that this release has not heard of.
-			DeadLetters: letters,
-			Due:         []message.Subscriber{deadletter.NewReplays(letters, s.Log)},
+			Rest:        log.Add, // The log also records events that this release does not know.
+			DeadLetters: deadLetters,
+			Due:         []message.Subscriber{deadletter.NewReplays(deadLetters, s.Log)},
 			Unavailable: postgres.Unavailable,
 			Log:         s.Log,
 			Metrics:     s.Metrics,

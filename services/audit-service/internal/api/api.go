@@ -1,4 +1,4 @@
-// Package api is the HTTP face of audit-service.
+// Package api has the HTTP routes of audit-service.
 package api
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/headgate/headgate/services/audit-service/internal/store"
 )
 
-// Prefix is where audit-service's routes are.
+// Prefix is the path prefix of audit-service.
 const Prefix = "/api/v1/audit"
 
-// Routes returns everything that audit-service itself answers, and who may ask.
+// Routes returns the routes of audit-service and who may call them.
 func Routes(log *store.Store) []web.Route {
 	a := &api{log: log}
 	return []web.Route{
@@ -51,8 +51,8 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, record)
 }
 
-// mine is the caller's own security feed. Of what others did it says what
-// sort of actor it was, not who or from where.
+// mine lists the records of the caller as actor or subject. For an action of somebody else
+// it shows the type of the actor, but neither the id nor the address.
 func (a *api) mine(w http.ResponseWriter, r *http.Request) error {
 	caller := web.Caller(r).UserID
 	return a.page(w, r, store.Filter{Party: caller}, func(record store.Record) store.Record {
@@ -92,21 +92,21 @@ var (
 	}
 )
 
-// parseFilter reads the filters of a list. A parameter that is misspelt would
-// silently show everything, so unknown ones are refused too.
+// parseFilter reads the filters of a list. It rejects unknown parameters, because a
+// misspelt filter would silently show every record.
 func parseFilter(query url.Values) (store.Filter, error) {
-	var faults []problem.Field
-	fault := func(field, code, message string) {
-		faults = append(faults, problem.Field{Field: field, Code: code, Message: message})
+	var invalid []problem.Field
+	reject := func(field, code, message string) {
+		invalid = append(invalid, problem.Field{Field: field, Code: code, Message: message})
 	}
 	for name, values := range query {
 		switch {
 		case !parameters[name]:
-			fault(name, "unknown_field", "This filter is not known here.")
+			reject(name, "unknown_field", "Unknown query parameter.")
 		case len(values) > 1:
-			fault(name, "repeated", "Give this filter once.")
+			reject(name, "repeated", "Repeated query parameter.")
 		case len(values[0]) > maxFilter || !printable(values[0]):
-			fault(name, "invalid_format", "This filter has a value that cannot be.")
+			reject(name, "invalid_format", "Invalid value: use at most 256 printable characters.")
 		}
 	}
 	f := store.Filter{
@@ -114,15 +114,15 @@ func parseFilter(query url.Values) (store.Filter, error) {
 		Outcome: query.Get("outcome"), IP: query.Get("ip"), RequestID: query.Get("requestId"),
 	}
 	if f.Type != "" && !typeForm.MatchString(f.Type) {
-		fault("type", "invalid_format", "A type is like user.signed_up.")
+		reject("type", "invalid_format", "Invalid type: use an event type, for example user.signed_up.")
 	}
 	if f.Outcome != "" && !outcomes[f.Outcome] {
-		fault("outcome", "invalid_format", "The outcome is success, failure or denied.")
+		reject("outcome", "invalid_format", "Invalid outcome: use success, failure or denied.")
 	}
 	if f.IP != "" {
 		addr, err := netip.ParseAddr(f.IP)
 		if err != nil {
-			fault("ip", "invalid_format", "This is no IP address.")
+			reject("ip", "invalid_format", "Invalid IP address.")
 		}
 		f.IP = addr.Unmap().String()
 	}
@@ -133,11 +133,11 @@ func parseFilter(query url.Values) (store.Filter, error) {
 		}
 		parsed, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			fault(name, "invalid_format", "Times are like 2026-01-31T12:00:00Z.")
+			reject(name, "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z.")
 		}
 		*at = parsed
 	}
-	return f, problem.Validation(faults...)
+	return f, problem.Validation(invalid...)
 }
 
 func printable(s string) bool {

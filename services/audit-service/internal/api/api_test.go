@@ -45,20 +45,20 @@ func newService(t *testing.T) *service {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
 	s := &service{t: t, issuer: testkit.NewIssuer(t), redis: testkit.Redis(t), log: store.New(db)}
-	letters, log, metrics := deadletter.New(db, outbox.New("audit-service"), time.Now), testkit.Log(t), prometheus.NewRegistry()
-	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(s.log), letters.Routes(api.Prefix)...), web.Options{
+	deadLetters, log, metrics := deadletter.New(db, outbox.New("audit-service"), time.Now), testkit.Log(t), prometheus.NewRegistry()
+	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(s.log), deadLetters.Routes(api.Prefix)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
 	}))
 	t.Cleanup(s.Close)
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Audit,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "audit-service", Consumer: "a", Log: log}),
-		Rest:       s.log.Add, DeadLetters: letters, Log: log, Metrics: metrics,
+		Rest:       s.log.Add, DeadLetters: deadLetters, Log: log, Metrics: metrics,
 	}))
 	return s
 }
 
-// newEvent returns an event of p that comes from origin.
+// newEvent returns an event with payload p and an origin.
 func newEvent(subject string, origin event.Origin, p event.Payload) event.Event {
 	return testkit.NewEvent(event.WithOrigin(context.Background(), origin), subject, p)
 }
@@ -76,14 +76,14 @@ type answer struct {
 	Errors []problem.Field
 }
 
-func (s *service) get(path string, who token.Identity) answer {
+func (s *service) get(path string, caller token.Identity) answer {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.URL+api.Prefix+path, http.NoBody)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if who.Role != "" {
-		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(who))
+	if caller.Role != "" {
+		req.Header.Set("Authorization", "Bearer "+s.issuer.Token(caller))
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -99,12 +99,12 @@ func (s *service) get(path string, who token.Identity) answer {
 
 var admin = token.Identity{Role: token.RoleAdmin}
 
-// records pages through everything that a query shows.
-func (s *service) records(path string, query url.Values, who token.Identity) []store.Record {
+// records returns every record that a query selects, page by page.
+func (s *service) records(path string, query url.Values, caller token.Identity) []store.Record {
 	s.t.Helper()
 	var all []store.Record
 	for {
-		a := s.get(path+"?"+query.Encode(), who)
+		a := s.get(path+"?"+query.Encode(), caller)
 		if a.status != http.StatusOK {
 			s.t.Fatalf("GET %s?%s = %d %s %v", path, query.Encode(), a.status, a.Code, a.Errors)
 		}
@@ -132,7 +132,8 @@ func (s *service) wantRecords(n int) []store.Record {
 	return all
 }
 
-// TestEveryContractIsRecordedOnce delivers each event five times, some at once.
+// TestEveryContractIsRecordedOnce delivers each event five times, some of them at the same
+// time.
 func TestEveryContractIsRecordedOnce(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -167,7 +168,9 @@ func TestUnknownNamesAreRecordedAndSealedValuesMasked(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeRecordedIsADeadLetter(t *testing.T) {
+// TestUnrecordableEventsBecomeDeadLetters: an event that Postgres cannot store, and an
+// entry that is not a message.
+func TestUnrecordableEventsBecomeDeadLetters(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	bad := newEvent("subject", event.Origin{UserAgent: "NUL \x00"}, event.UserLoggedIn{})
@@ -178,16 +181,17 @@ func TestWhatCannotBeRecordedIsADeadLetter(t *testing.T) {
 	s.publish(newEvent("subject", event.Origin{}, event.UserLoggedIn{}))
 	s.wantRecords(1)
 	testkit.Eventually(t, 10*time.Second, func() error {
-		var letters []deadletter.DeadLetter
+		var deadLetters []deadletter.DeadLetter
 		a := s.get("/dead-letters", admin)
-		if err := json.Unmarshal(a.Data, &letters); err != nil || len(letters) != 2 {
+		if err := json.Unmarshal(a.Data, &deadLetters); err != nil || len(deadLetters) != 2 {
 			return fmt.Errorf("dead letters = %d %s, %w", a.status, a.Data, err)
 		}
 		return nil
 	})
 }
 
-func TestAFlushedRedisHeals(t *testing.T) {
+// TestFlush: the consumer continues after the loss of its stream and group.
+func TestFlush(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.publish(newEvent("subject", event.Origin{}, event.UserLoggedIn{}))
@@ -285,7 +289,8 @@ func TestWhoMayRead(t *testing.T) {
 	}
 }
 
-func TestTheOwnFeedShowsNobodyElse(t *testing.T) {
+// TestMeHidesOthers: the caller's records show nothing personal of other users.
+func TestMeHidesOthers(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	me := token.Identity{UserID: uuid.NewString(), Role: token.RoleUser}
@@ -306,12 +311,12 @@ func TestTheOwnFeedShowsNobodyElse(t *testing.T) {
 		t.Fatalf("%d records, want 3", len(feed))
 	}
 	if feed[0].SubjectID != "" || string(feed[0].Data) != "{}" {
-		t.Errorf("what I did to another shows %+v %s", feed[0], feed[0].Data)
+		t.Errorf("an action of the caller on another user shows %+v %s", feed[0], feed[0].Data)
 	}
 	if feed[1].Actor.ID != "" || feed[1].IP != "" || feed[1].UserAgent != "" || feed[1].Actor.Type != "admin" {
-		t.Errorf("what an administrator did shows %+v", feed[1])
+		t.Errorf("an action of an administrator shows %+v", feed[1])
 	}
 	if feed[2].IP != "192.0.2.1" || feed[2].Actor.ID != me.UserID {
-		t.Errorf("what I did shows %+v", feed[2])
+		t.Errorf("an action of the caller shows %+v", feed[2])
 	}
 }

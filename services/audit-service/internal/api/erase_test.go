@@ -7,8 +7,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// The facts of a deleted account stay, without what says who it was, whether
-// they come before the deletion or after it.
+// TestSEC70DeletedUserIsErased is SEC-70: the records of a deleted account stay, without
+// personal data, whether they were made before the deletion or after it.
 func TestSEC70DeletedUserIsErased(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -25,14 +25,14 @@ func TestSEC70DeletedUserIsErased(t *testing.T) {
 	s.wantRecords(5)
 	s.publish(newEvent(gone, own, event.UserEmailVerified{Email: "ann@example.com"}), newEvent(gone, stranger, failed), newEvent("", stranger, failed))
 	s.wantRecords(8)
-	s.publish(newEvent("", admins, event.UserDeleted{})) // It names nobody.
+	s.publish(newEvent("", admins, event.UserDeleted{})) // It has no subject.
 	others, strangers := 0, 0
 	for _, r := range s.wantRecords(9) {
 		data := string(r.Data)
 		switch {
 		case r.Actor.ID == "" && r.SubjectID == gone:
 			if r.IP != "" {
-				t.Errorf("%s still comes from %s, where the owner may have been", r.Type, r.IP)
+				t.Errorf("%s still has the address %s, which may be the user's", r.Type, r.IP)
 			}
 		case r.Actor.ID == "":
 			if r.IP == stranger.IP {
@@ -42,20 +42,20 @@ func TestSEC70DeletedUserIsErased(t *testing.T) {
 		case r.SubjectID != gone:
 			others++
 			if !strings.Contains(data, "ann@example.com") || r.IP == "" {
-				t.Errorf("somebody else's record was erased: %+v %s", r, data)
+				t.Errorf("the record of another user was erased: %+v %s", r, data)
 			}
 		case strings.Contains(strings.ToLower(data), "ann"):
-			t.Errorf("%s still says %s", r.Type, data)
+			t.Errorf("%s still has personal data: %s", r.Type, data)
 		case r.Actor.ID == gone && (r.IP != "" || r.UserAgent != ""):
-			t.Errorf("%s still comes from %s, %s", r.Type, r.IP, r.UserAgent)
+			t.Errorf("%s still has the origin %s, %s", r.Type, r.IP, r.UserAgent)
 		case r.Actor.ID != gone && r.IP == "":
-			t.Errorf("%s does not say where the administrator was", r.Type)
+			t.Errorf("%s has lost the address of the administrator", r.Type)
 		}
 		if r.Type == "user.signed_up" && !strings.Contains(data, `"role"`) {
-			t.Errorf("the fact itself is gone: %s", data)
+			t.Errorf("data that is not personal was erased: %s", data)
 		}
 	}
 	if others != 1 || strangers != 1 {
-		t.Errorf("%d records of others, %d of strangers with their address, want 1 and 1", others, strangers)
+		t.Errorf("%d records of other users and %d of anonymous actors have an address, want 1 and 1", others, strangers)
 	}
 }

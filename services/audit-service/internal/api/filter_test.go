@@ -18,13 +18,13 @@ func FuzzParseFilter(f *testing.F) {
 		filter, err := parseFilter(query)
 		if err != nil {
 			if problem.From(err).Kind != problem.Invalid {
-				t.Errorf("parseFilter = %v, want a problem of the client's", err)
+				t.Errorf("parseFilter = %v, want a validation problem", err)
 			}
 			return
 		}
 		for _, text := range []string{filter.ActorID, filter.SubjectID, filter.Type, filter.Outcome, filter.IP, filter.RequestID} {
 			if !printable(text) {
-				t.Errorf("parseFilter let %q pass", text)
+				t.Errorf("parseFilter accepts %q", text)
 			}
 		}
 	})

@@ -9,16 +9,16 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// eraseLock orders erasures against inserts at the same time: an insert holds it
-// shared, so what it does not know to be erased is there when the erasure looks.
+// eraseLock orders erasures and concurrent inserts. An insert takes it shared, so a record
+// that it stores with personal data is visible to a later erasure.
 const eraseLock = 0x68675f65726173 // "hg_eras"
 
-// personal are the members of an event's data that say who somebody is.
+// personal are the fields of an event's data that identify a person.
 var personal = event.Personal()
 
-// erase takes the personal data of a user whose account is gone from the log, and
-// from where strangers acted on it, who may have been the user. The facts stay, by
-// the ids.
+// erase deletes the personal data of a deleted account from the log, and the origin of
+// anonymous actions on the account, which may have been the user's own. The records stay,
+// with the ids.
 func (s *Store) erase(ctx context.Context, userID string) error {
 	const remember = `
 		INSERT INTO erased_users (user_id, erased_at)

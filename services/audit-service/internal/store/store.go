@@ -1,5 +1,5 @@
-// Package store keeps the audit log in Postgres. Records are added and read,
-// never changed.
+// Package store keeps the audit log in Postgres. Records are added and read. They are
+// never changed, except that the personal data of deleted accounts is erased.
 package store
 
 import (
@@ -42,25 +42,24 @@ type Record struct {
 	Data       json.RawMessage `json:"data"`
 }
 
-// Filter chooses records; empty members choose all. Party chooses those of
-// which somebody is the subject or the actor.
+// Filter selects records; an empty field selects all. Party selects the records of a user
+// as subject or as actor.
 type Filter struct {
 	ActorID, SubjectID, Party    string
 	Type, Outcome, IP, RequestID string
-	From, To                     time.Time // occurred: from, and before to
+	From, To                     time.Time // occurred at From or later, and before To
 }
 
-// ErrNotFound says that the log has no record with the id.
-var ErrNotFound = problem.New(problem.NotFound, "audit_event_not_found", "There is no such record.")
+// ErrNotFound says that no record has the id.
+var ErrNotFound = problem.New(problem.NotFound, "audit_event_not_found", "Audit record not found.")
 
-// Store is the log. It is safe for concurrent use.
+// Store is the audit log. It is safe for concurrent use.
 type Store struct {
 	db    *pgxpool.Pool
 	group *bus.GroupCommit[event.Event]
 }
 
-// New returns the log in db, which must have Schema, and before it
-// deadletter.Schema.
+// New returns the log in db, which must have deadletter.Schema and Schema, in this order.
 func New(db *pgxpool.Pool) *Store {
 	s := &Store{db: db}
 	s.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
@@ -79,9 +78,9 @@ func scan(row pgx.CollectableRow) (Record, error) {
 	return r, err
 }
 
-// List returns up to limit records that filter chooses, newest first, after the
-// one with the id after. The order is that of the ids: unique, so no page
-// leaves out or repeats a record, and by time, since they are UUIDv7.
+// List returns up to limit records that filter selects, newest first, starting after the
+// one with the id after. Records are ordered by id. Ids are unique, so no page omits or
+// repeats a record, and they are UUIDv7, so the order is that of time.
 func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]Record, error) {
 	conditions, args := []string{"true"}, pgx.NamedArgs{"limit": limit}
 	where := func(condition, name string, value any, wanted bool) {
