@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// client is somebody who uses the API through the gateway.
+// client calls the API through the gateway.
 type client struct {
 	t       *testing.T
 	gateway string
@@ -55,12 +55,12 @@ func newClient(t *testing.T) *client {
 	return &client{t: t, gateway: facts(t).GatewayURL}
 }
 
-// newEmail returns an address that nobody had before.
+// newEmail returns an unused address.
 func newEmail() string { return "user-" + uuid.NewString() + "@example.com" }
 
 type object = map[string]any
 
-// try sends a request and reads the envelope; an error is one of the transport.
+// try sends a request and decodes the envelope. Its errors are those of the transport.
 func (c *client) try(method, path string, body any, header ...string) (answer, error) {
 	var content bytes.Buffer
 	if body != nil {
@@ -98,8 +98,8 @@ func (c *client) try(method, path string, body any, header ...string) (answer, e
 	return a, nil
 }
 
-// do is try for requests whose answer is known: it fails the test on another
-// status, and puts the data into out unless that is nil.
+// do is try for requests whose status is known: it fails the test on another status, and
+// decodes the data into out unless that is nil.
 func (c *client) do(status int, method, path string, body, out any, header ...string) answer {
 	c.t.Helper()
 	a, err := c.try(method, path, body, header...)
@@ -138,7 +138,7 @@ func (c *client) login(email, password string) user {
 	return in.User
 }
 
-// shared keeps the administrator's session: logins are limited.
+// shared keeps the administrator's session, because logins are rate limited.
 var shared = make(chan tokens, 1)
 
 func newAdmin(t *testing.T) *client {
@@ -154,7 +154,7 @@ func newAdmin(t *testing.T) *client {
 	return c
 }
 
-// auditEvent is a record of the audit log, as far as tests look at it.
+// auditEvent is a record of the audit log, with the fields that tests use.
 type auditEvent struct {
 	ID        string `json:"id"`
 	Type      string `json:"type"`
@@ -168,7 +168,7 @@ type auditEvent struct {
 	} `json:"actor"`
 }
 
-// audit returns everything that the log holds on a subject, page by page.
+// audit returns all records of a subject, page by page.
 func (c *client) audit(subject string) ([]auditEvent, error) {
 	var all []auditEvent
 	for cursor := ""; ; {
@@ -228,7 +228,7 @@ func getJSON(t *testing.T, address string, out any) error {
 	return json.Unmarshal(data, out)
 }
 
-// inbox returns the mails to an address that have arrived.
+// inbox returns the mails that have arrived for an address.
 func inbox(t *testing.T, email string) ([]mail, error) {
 	t.Helper()
 	var list struct {
@@ -237,13 +237,13 @@ func inbox(t *testing.T, email string) ([]mail, error) {
 	if err := getJSON(t, facts(t).MailboxURL+"/api/v1/messages?limit=1000", &list); err != nil {
 		return nil, err
 	}
-	var mine []mail
+	var found []mail
 	for _, m := range list.Messages {
 		if len(m.To) == 1 && strings.EqualFold(m.To[0].Address, email) {
-			mine = append(mine, m)
+			found = append(found, m)
 		}
 	}
-	return mine, nil
+	return found, nil
 }
 
 // awaitLink waits for the verification mail and returns the link in its text.
@@ -272,7 +272,7 @@ func awaitLinkTo(t *testing.T, email, page string) string {
 				continue
 			}
 			if !strings.Contains(full.HTML, page+"?token=") {
-				t.Fatalf("the mail has a link in text and none in HTML:\n%s", full.HTML)
+				t.Fatalf("the mail has a link in its text but none in its HTML:\n%s", full.HTML)
 			}
 			return nil
 		}

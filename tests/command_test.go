@@ -16,8 +16,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// command runs a service's program as an operator does, on the running system's
-// database, and returns what it prints.
+// command runs a service's program as an operator does, on the database of the running
+// system, and returns its output and exit code.
 func command(t *testing.T, service string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	f := facts(t)
@@ -78,7 +78,7 @@ func TestDeadLetterCommands(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("the letter is not listed:\n%s", out)
+		return fmt.Errorf("the dead letter is not listed:\n%s", out)
 	})
 	for _, tc := range []struct {
 		args []string
@@ -103,8 +103,7 @@ func TestDeadLetterCommands(t *testing.T) {
 	}
 }
 
-// TestGaps: the log of a system that works is complete, and the command says so
-// by printing nothing.
+// TestGaps: the audit log of a working system is complete, so the command prints nothing.
 func TestGaps(t *testing.T) {
 	c := newClient(t)
 	me := c.signup(newEmail())

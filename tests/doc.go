@@ -1,4 +1,4 @@
-// Package tests drives the whole system from outside: the launcher of the local
-// stack starts the real processes, and everything goes through the gateway, the
-// mailbox and the operators' files, as a user of the product would do it.
+// Package tests has the tests of the whole system. The launcher of the local stack starts
+// the real processes, and the tests use the gateway, the mailbox and the commands of
+// operators, as users of the product do.
 package tests

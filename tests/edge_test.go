@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestRateLimitsRoute: an operator sees who is held up by a limit and lets them go on,
-// and the log says so.
+// TestRateLimitsRoute: an operator sees which limit a user has reached and clears it. The
+// audit log records both.
 func TestRateLimitsRoute(t *testing.T) {
 	t.Parallel()
 	admin, c, email := newAdmin(t), newClient(t), newEmail()
@@ -32,7 +32,7 @@ func TestRateLimitsRoute(t *testing.T) {
 	if err != nil || a.status != http.StatusTooManyRequests {
 		t.Fatalf("login beyond the limit = %d, %v", a.status, err)
 	}
-	refused := a.RequestID
+	limited := a.RequestID
 
 	route := "/api/v1/auth/rate-limits?" + url.Values{"policy": {"login"}, "ip": {"127.0.0.1"}, "account": {strings.ToUpper(email)}}.Encode()
 	for _, method := range []string{"GET", "DELETE"} {
@@ -60,23 +60,23 @@ func TestRateLimitsRoute(t *testing.T) {
 		t.Errorf("%d cleared; shown: %+v", cleared.Cleared, got)
 	}
 	if got := login(goodPassword); got != http.StatusOK && got != http.StatusTooManyRequests {
-		t.Errorf("login afterwards = %d", got) // auth-service may still slow down who guessed so often.
+		t.Errorf("login afterwards = %d", got) // auth-service may still throttle the account after so many failed attempts.
 	}
 
-	for event, id := range map[string]string{"rate_limit.exceeded": refused, "rate_limit.cleared": request} {
+	for event, id := range map[string]string{"rate_limit.exceeded": limited, "rate_limit.cleared": request} {
 		eventually(t, func() error {
 			a := admin.do(http.StatusOK, "GET", "/api/v1/audit/events?"+url.Values{"type": {event}, "requestId": {id}}.Encode(), nil, nil)
 			var found []auditEvent
 			if err := json.Unmarshal(a.Data, &found); err != nil || len(found) != 1 {
-				return fmt.Errorf("the log has %s of %s: %+v, %w", event, id, found, err)
+				return fmt.Errorf("records of %s for request %s: %+v, %w", event, id, found, err)
 			}
 			return nil
 		})
 	}
 }
 
-// TestSEC53CrossSite: no other site can have a browser change anything here, since
-// nothing that a browser sends by itself says who asks.
+// TestSEC53CrossSite: another site cannot make a browser change anything here, because a
+// browser sends no credentials by itself.
 func TestSEC53CrossSite(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
@@ -105,13 +105,13 @@ func TestSEC53CrossSite(t *testing.T) {
 			}
 		}
 	}
-	a := c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil) // The session lives.
+	a := c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil) // The session is still active.
 	if got := a.header.Values("Set-Cookie"); len(got) > 0 {
 		t.Errorf("cookies: %v", got)
 	}
 }
 
-// TestSEC56Host: what a request says of the host that it came to gets into no mail.
+// TestSEC56Host: the host in a request does not get into a mail.
 func TestSEC56Host(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
@@ -127,7 +127,7 @@ func TestSEC56Host(t *testing.T) {
 	} {
 		req.Header.Set(name, value)
 	}
-	res, err := http.DefaultClient.Do(req) // The API's document has none of these headers.
+	res, err := http.DefaultClient.Do(req) // openapi.json has none of these headers, so httpClient would reject them.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestSEC56Host(t *testing.T) {
 		t.Fatalf("= %s", res.Status)
 	}
 	if link := awaitLinkTo(t, email, "reset-password"); !strings.HasPrefix(link, c.gateway+"/") {
-		t.Errorf("the mail leads to %s", link)
+		t.Errorf("the link in the mail leads to %s", link)
 	}
 	mails, err := inbox(t, email)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestSEC56Host(t *testing.T) {
 	}
 	for _, m := range mails {
 		if strings.Contains(m.Text+m.HTML, "evil.example") {
-			t.Errorf("a mail says %s", m.Text)
+			t.Errorf("a mail contains the host: %s", m.Text)
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 
 const otherPassword = "quite another battery"
 
-// follow opens the landing page of a link and presses its button, as a browser
-// without scripts does.
+// follow opens the landing page of a link and submits its form, as a browser without
+// scripts does.
 func follow(t *testing.T, c *client, link string, form url.Values) string {
 	t.Helper()
 	address := mustURL(t, link)
@@ -38,7 +38,7 @@ func follow(t *testing.T, c *client, link string, form url.Values) string {
 	return string(page)
 }
 
-// TestForgottenPassword is the way back for somebody who cannot sign in.
+// TestForgottenPassword resets a forgotten password.
 func TestForgottenPassword(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
@@ -76,7 +76,7 @@ func wantSubjects(t *testing.T, email string, subjects ...string) error {
 	return nil
 }
 
-// TestNewAddress changes an address and takes it back from the old one.
+// TestNewAddress changes an address and undoes the change from the old one.
 func TestNewAddress(t *testing.T) {
 	t.Parallel()
 	c, email, next := newClient(t), newEmail(), newEmail()
@@ -101,8 +101,9 @@ func TestNewAddress(t *testing.T) {
 	wantProfile(email)
 }
 
-// TestSignUpOnce repeats a sign-up whose answer got lost, through the gateway.
-func TestSignUpOnce(t *testing.T) {
+// TestRepeatedSignUp repeats a sign-up with the same Idempotency-Key, as a client does
+// that lost the response.
+func TestRepeatedSignUp(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
 	body := object{"email": email, "password": goodPassword, "name": "Ada"}

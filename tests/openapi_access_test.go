@@ -11,16 +11,16 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// operation is one of the document's.
+// operation is an operation of openapi.json.
 type operation struct {
 	*v3.Operation
 
 	method, path string
 	public       bool
-	roles        []string // that it takes; none if any will do
+	roles        []string // of which the caller must have one; empty if any role may call it
 }
 
-// operations returns what the document describes.
+// operations returns the operations of openapi.json.
 func operations(t *testing.T) []operation {
 	t.Helper()
 	c, err := servedContract()
@@ -45,8 +45,9 @@ func operations(t *testing.T) []operation {
 	return all
 }
 
-// ask calls an operation without a body, about an id, and returns status and code.
-func (c *client) ask(op operation, id string) (status int, code string, err error) {
+// call calls an operation without a body, with an id in its path, and returns status and
+// code.
+func (c *client) call(op operation, id string) (status int, code string, err error) {
 	path := strings.NewReplacer("{id}", id, "{asset}", "page.js").Replace(op.path)
 	req, err := http.NewRequestWithContext(c.t.Context(), op.method, c.gateway+path, http.NoBody)
 	if err != nil {
@@ -64,8 +65,8 @@ func (c *client) ask(op operation, id string) (status int, code string, err erro
 	return res.StatusCode, codeOf(body), err
 }
 
-// TestOpenAPIAccess: who may call an operation is what the document says, and there
-// is something behind each.
+// TestOpenAPIAccess: each operation of openapi.json exists, and allows the roles that the
+// document says.
 func TestOpenAPIAccess(t *testing.T) {
 	t.Parallel()
 	admin, auditor := newAdmin(t), newClient(t)
@@ -80,29 +81,29 @@ func TestOpenAPIAccess(t *testing.T) {
 		t.Run(op.OperationId, func(t *testing.T) {
 			t.Parallel()
 			anonymous := newClient(t)
-			status, code, err := anonymous.ask(op, id)
+			status, code, err := anonymous.call(op, id)
 			switch {
 			case err != nil:
 				t.Fatal(err)
 			case code == "not_found" || code == "method_not_allowed":
-				t.Errorf("nothing is there: %d %s", status, code)
+				t.Errorf("the operation does not exist: %d %s", status, code)
 			case !op.public && (status != http.StatusUnauthorized || code != "unauthenticated"):
-				t.Errorf("by a stranger = %d %s, want 401 unauthenticated", status, code)
+				t.Errorf("without a token = %d %s, want 401 unauthenticated", status, code)
 			case op.public && (status == http.StatusUnauthorized || status == http.StatusForbidden):
-				t.Errorf("by a stranger = %d %s, and the document says that everybody may", status, code)
+				t.Errorf("without a token = %d %s, but the document says that the operation is public", status, code)
 			}
 			if op.public {
 				return
 			}
 			if len(op.roles) == 0 {
-				c := newClient(t) // The call may end the session, or be for the caller only.
-				if err := c.mayAsk(op, "user", c.signup(newEmail()).ID); err != nil {
+				c := newClient(t) // The call may end the session, or be allowed for the caller's own id only.
+				if err := c.checkAccess(op, "user", c.signup(newEmail()).ID); err != nil {
 					t.Error(err)
 				}
 				return
 			}
 			for role, c := range map[string]*client{"user": someone, "auditor": auditor} {
-				if err := c.mayAsk(op, role, id); err != nil {
+				if err := c.checkAccess(op, role, id); err != nil {
 					t.Error(err)
 				}
 			}
@@ -110,16 +111,15 @@ func TestOpenAPIAccess(t *testing.T) {
 	}
 }
 
-// mayAsk returns an error if a caller with a role is treated other than the document
-// says.
-func (c *client) mayAsk(op operation, role, about string) error {
+// checkAccess returns an error if the access of a role differs from the document.
+func (c *client) checkAccess(op operation, role, id string) error {
 	may := len(op.roles) == 0 || slices.Contains(op.roles, role)
-	status, code, err := c.ask(op, about)
+	status, code, err := c.call(op, id)
 	if err != nil {
 		return err
 	}
 	if refused := status == http.StatusForbidden && code == "forbidden"; refused == may || status == http.StatusUnauthorized && code == "unauthenticated" {
-		return fmt.Errorf("by the role %s = %d %s, and the document has the roles %v", role, status, code, op.roles)
+		return fmt.Errorf("as %s = %d %s, but the document has the roles %v", role, status, code, op.roles)
 	}
 	return nil
 }

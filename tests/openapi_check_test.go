@@ -11,7 +11,7 @@ import (
 	"github.com/pb33f/libopenapi/datamodel/high/base"
 )
 
-// TestOpenAPIValid: the document is one of OpenAPI 3.1.
+// TestOpenAPIValid: openapi.json is a valid OpenAPI 3.1 document.
 func TestOpenAPIValid(t *testing.T) {
 	t.Parallel()
 	c, err := servedContract()
@@ -25,7 +25,7 @@ func TestOpenAPIValid(t *testing.T) {
 	}
 }
 
-// TestOpenAPIExamples: the examples are good ones.
+// TestOpenAPIExamples: the examples match their schemas.
 func TestOpenAPIExamples(t *testing.T) {
 	t.Parallel()
 	c, err := servedContract()
@@ -62,11 +62,12 @@ func TestOpenAPIExamples(t *testing.T) {
 		}
 	}
 	if n < 10 {
-		t.Errorf("there are %d examples", n)
+		t.Errorf("%d examples, want at least 10", n)
 	}
 }
 
-// TestOpenAPIDifferences: what differs from the document is seen, whatever it is.
+// TestOpenAPIDifferences: the check of the tests' HTTP client finds every kind of
+// difference from the document.
 func TestOpenAPIDifferences(t *testing.T) {
 	t.Parallel()
 	c, err := servedContract()
@@ -74,20 +75,20 @@ func TestOpenAPIDifferences(t *testing.T) {
 		t.Fatal(err)
 	}
 	const (
-		ended   = "POST /api/v1/auth/logout-all"
-		done    = `{"success":true,"data":{"revoked":1}}`
-		refused = `{"success":false,"message":"No.","requestId":"1","code":"unauthenticated"}`
-		absent  = `{"success":false,"message":"No.","requestId":"1","code":"not_found"}`
+		ended           = "POST /api/v1/auth/logout-all"
+		done            = `{"success":true,"data":{"revoked":1}}`
+		unauthenticated = `{"success":false,"message":"No.","requestId":"1","code":"unauthenticated"}`
+		absent          = `{"success":false,"message":"No.","requestId":"1","code":"not_found"}`
 	)
 	for name, tc := range map[string]struct {
 		route, sent  string
 		status       int
 		answer, kind string
 		header       []string
-		want         string // a part of what is told; nothing if there is no difference
+		want         string // a part of the report; empty if there is no difference
 	}{
 		"none":                {route: ended, status: 200, answer: done},
-		"an error":            {route: ended, status: 401, answer: refused, header: []string{"WWW-Authenticate", "Bearer"}},
+		"an error":            {route: ended, status: 401, answer: unauthenticated, header: []string{"WWW-Authenticate", "Bearer"}},
 		"no route":            {route: "GET /api/v1/nothing", status: 404, answer: absent},
 		"a member more":       {route: ended, status: 200, answer: `{"success":true,"data":{"revoked":1,"more":2}}`, want: "'more'"},
 		"a member less":       {route: ended, status: 200, answer: `{"success":true,"data":{}}`, want: "required"},
@@ -96,10 +97,10 @@ func TestOpenAPIDifferences(t *testing.T) {
 		"a status":            {route: ended, status: 201, answer: done, want: "'201' does not exist"},
 		"a content type":      {route: ended, status: 200, answer: done, kind: "text/plain", want: "'text/plain' does not exist"},
 		"a header more":       {route: ended, status: 200, answer: done, header: []string{"X-Cache", "HIT"}, want: "'X-Cache' is not declared"},
-		"a header less":       {route: ended, status: 401, answer: refused, want: "Missing required header"},
+		"a header less":       {route: ended, status: 401, answer: unauthenticated, want: "Missing required header"},
 		"a header's value":    {route: "GET /api/v1/user/me", status: 304, header: []string{"ETag", "1"}, want: "'etag'"},
 		"a code":              {route: ended, status: 401, answer: absent, header: []string{"WWW-Authenticate", "Bearer"}, want: "does not name not_found"},
-		"a code of nothing":   {route: ended, status: 401, answer: strings.Replace(refused, "unauthenticated", "no_such", 1), header: []string{"WWW-Authenticate", "Bearer"}, want: "$.code"},
+		"a code of nothing":   {route: ended, status: 401, answer: strings.Replace(unauthenticated, "unauthenticated", "no_such", 1), header: []string{"WWW-Authenticate", "Bearer"}, want: "$.code"},
 		"a route":             {route: "GET /api/v1/nothing", status: 200, answer: done, want: "'200' does not exist"},
 		"a method":            {route: "PUT /api/v1/auth/logout-all", status: 200, answer: done, want: "'200' does not exist"},
 		"a path":              {route: "GET /api/v1/auth/users/", status: 200, answer: done, want: "'id' is missing"},
@@ -123,9 +124,9 @@ func TestOpenAPIDifferences(t *testing.T) {
 				answer.Header.Set(tc.header[i], tc.header[i+1])
 			}
 			_, found := c.differences(r, []byte(tc.sent), answer, []byte(tc.answer))
-			told := strings.Join(found, "; ")
-			if tc.want == "" && told != "" || !strings.Contains(told, tc.want) {
-				t.Errorf("differences = %q, want %q", told, tc.want)
+			report := strings.Join(found, "; ")
+			if tc.want == "" && report != "" || !strings.Contains(report, tc.want) {
+				t.Errorf("differences = %q, want %q", report, tc.want)
 			}
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// watch notes what the browser refuses and what goes wrong on a page.
+// watch records blocked requests and errors on a page.
 const watch = `
 	window.faults = [];
 	addEventListener("securitypolicyviolation", e => faults.push(e.violatedDirective + " forbids " + e.blockedURI));
@@ -19,8 +19,8 @@ const watch = `
 	console.error = (...words) => faults.push("console: " + words.join(" "));
 `
 
-// TestOpenAPIPage uses /docs as somebody does who wants to try a route: under its
-// policy nothing fails, and nothing is asked of anybody else.
+// TestOpenAPIPage tries a route on /docs. Nothing on the page violates its content security
+// policy, and it sends no request to another server.
 func TestOpenAPIPage(t *testing.T) {
 	t.Parallel()
 	gateway, b := facts(t).GatewayURL, startBrowser(t)
@@ -45,17 +45,17 @@ func TestOpenAPIPage(t *testing.T) {
 	eventually(t, func() error {
 		status := drive(b, chromedp.Evaluate[string](health+`.querySelector(".live-responses-table tbody .response-col_status")?.textContent ?? ""`))
 		if !strings.HasPrefix(status, "200") {
-			return fmt.Errorf("the answer is %q", status)
+			return fmt.Errorf("the response is %q", status)
 		}
 		return nil
 	})
 	if faults := drive(b, chromedp.Evaluate[[]string]("faults")); len(faults) > 0 {
-		t.Errorf("on the page: %q", faults)
+		t.Errorf("errors on the page: %q", faults)
 	}
-	asked := drive(b, chromedp.Evaluate[[]string](`performance.getEntriesByType("resource").map(e => e.name)`))
-	if !slices.Contains(asked, gateway+"/openapi.json") || slices.ContainsFunc(asked, func(url string) bool {
+	requested := drive(b, chromedp.Evaluate[[]string](`performance.getEntriesByType("resource").map(e => e.name)`))
+	if !slices.Contains(requested, gateway+"/openapi.json") || slices.ContainsFunc(requested, func(url string) bool {
 		return !strings.HasPrefix(url, gateway+"/") && !strings.HasPrefix(url, "data:")
 	}) {
-		t.Errorf("the page asked for %q", asked)
+		t.Errorf("the page requested %q", requested)
 	}
 }

@@ -14,18 +14,18 @@ import (
 	"testing"
 )
 
-// gatewayRoutes are those that no service has.
+// gatewayRoutes are the routes of the gateway itself.
 var gatewayRoutes = []string{
 	"GET /health", "GET /livez", "GET /readyz", "GET /openapi.json", "GET /docs", "GET /docs/{asset}",
 	"GET /api/v1/auth/rate-limits", "DELETE /api/v1/auth/rate-limits",
 }
 
-// TestOpenAPIRoutes: the document has the routes of the services' tables, all of them
-// and no others. The tables are read as source, for nobody else may import them.
+// TestOpenAPIRoutes: openapi.json has exactly the routes of the services. They are read
+// from the source, because the services' packages are internal.
 func TestOpenAPIRoutes(t *testing.T) {
 	t.Parallel()
 	want := slices.Clone(gatewayRoutes)
-	letters := routesIn(t, "pkg/deadletter", map[string]string{"prefix": ""})
+	deadLetterRoutes := routesIn(t, "pkg/deadletter", map[string]string{"prefix": ""})
 	mains, err := filepath.Glob(filepath.Join(root, "services/*-service/main.go"))
 	if err != nil || len(mains) != 4 {
 		t.Fatalf("services = %v, %v", mains, err)
@@ -40,11 +40,11 @@ func TestOpenAPIRoutes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(main), "letters.Routes(api.Prefix)") {
+		if !servesDeadLetters.Match(main) {
 			continue
 		}
 		prefix := constantsIn(t, folder)["Prefix"]
-		for _, route := range letters {
+		for _, route := range deadLetterRoutes {
 			want = append(want, strings.Replace(route, " ", " "+prefix, 1))
 		}
 	}
@@ -59,16 +59,19 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 	for _, route := range got {
 		if !slices.Contains(want, route) {
-			t.Errorf("%s is in the document and nowhere else", route)
+			t.Errorf("%s is in the document but not in the source", route)
 		}
 	}
 }
 
-// pattern is a variable of a path with the form that mux gives it.
+// servesDeadLetters matches a main that serves the routes of dead letters.
+var servesDeadLetters = regexp.MustCompile(`(?i)letters\.Routes\(api\.Prefix\)`)
+
+// pattern is a path variable with the regular expression that mux takes.
 var pattern = regexp.MustCompile(`\{(\w+):(?:[^{}]|\{[^{}]*\})*\}`)
 
-// routesIn returns the routes in a package's tables, but for those that the gateway
-// does not let pass. known are the values of what is no constant.
+// routesIn returns the routes in a package's tables, without the internal ones. known are
+// the values of identifiers that are not constants.
 func routesIn(t *testing.T, folder string, known map[string]string) []string {
 	t.Helper()
 	constants := constantsIn(t, folder)
@@ -134,8 +137,8 @@ func memberOf(literal *ast.CompositeLit, name string) ast.Expr {
 	return nil
 }
 
-// constantsIn returns the texts that are constants of a package, and of those that
-// it takes paths from, by the names that it uses.
+// constantsIn returns the string constants of a package, and of the packages that it takes
+// paths from, by the names that it uses.
 func constantsIn(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	constants := map[string]string{}
@@ -153,7 +156,7 @@ func constantsIn(t *testing.T, folder string) map[string]string {
 	return constants
 }
 
-// textOf returns the value of an expression that is a constant text.
+// textOf returns the value of a constant string expression.
 func textOf(e ast.Expr, constants map[string]string) (string, bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -177,8 +180,7 @@ func textOf(e ast.Expr, constants map[string]string) (string, bool) {
 	return "", false
 }
 
-// TestOpenAPICodes: the document has the code of every problem that the source makes,
-// and no other.
+// TestOpenAPICodes: openapi.json has exactly the error codes of the source.
 func TestOpenAPICodes(t *testing.T) {
 	t.Parallel()
 	c, err := servedContract()
@@ -205,7 +207,7 @@ func TestOpenAPICodes(t *testing.T) {
 					return
 				}
 				if _, there := documented[code]; !there {
-					t.Errorf("%s has the code %s, the document has not", relative, code)
+					t.Errorf("the code %[2]s of %[1]s is not in the document", relative, code)
 				}
 				documented[code] = true
 			})
@@ -213,12 +215,12 @@ func TestOpenAPICodes(t *testing.T) {
 	}
 	for code, made := range documented {
 		if !made {
-			t.Errorf("the document has the code %s, the source has not", code)
+			t.Errorf("the code %s is in the document but not in the source", code)
 		}
 	}
 }
 
-// problemIn returns the code of the problem that a node makes.
+// problemIn returns the code of the problem that a node creates.
 func problemIn(n ast.Node) (code string, ok bool) {
 	call, isCall := n.(*ast.CallExpr)
 	if !isCall || len(call.Args) != 3 {

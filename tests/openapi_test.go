@@ -23,12 +23,12 @@ import (
 	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
 )
 
-// httpClient is how tests speak to the gateway: what it says and the document do
-// not differ without a test failing.
+// httpClient is the client of the tests. A request fails if the gateway's response differs
+// from openapi.json.
 var httpClient = &http.Client{Transport: checking{}}
 
-// checking is a transport that checks what goes through the gateway against the
-// gateway's own document.
+// checking is a transport that compares requests to the gateway, and its responses, with
+// the gateway's openapi.json.
 type checking struct{}
 
 func (checking) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -78,7 +78,7 @@ var gatewayPort = sync.OnceValues(func() (string, error) {
 	return address.Port(), nil
 })
 
-// contract is the document, compiled once.
+// contract is openapi.json, compiled once.
 type contract struct {
 	document  libopenapi.Document
 	model     *v3.Document
@@ -88,9 +88,9 @@ type contract struct {
 
 	mu        sync.Mutex
 	checked   int
-	took      time.Duration   // by the checks
-	breaches  []string        // in the order in which they were met, each once
-	succeeded map[string]bool // by the ids of operations
+	took      time.Duration   // for all checks
+	breaches  []string        // in the order of their discovery, without duplicates
+	succeeded map[string]bool // by operation id
 }
 
 var servedContract = sync.OnceValues(func() (*contract, error) {
@@ -110,16 +110,16 @@ var servedContract = sync.OnceValues(func() (*contract, error) {
 	return newContract(served)
 })
 
-// elsewhere stands for every path and method that the document does not have.
+// elsewhere stands for every path and method that is not in the document.
 const elsewhere = "/elsewhere"
 
-// elsewhereAnswers are what the gateway may say there, as the document describes it.
+// elsewhereAnswers are the responses that the gateway may send there, by status.
 var elsewhereAnswers = map[string]string{
 	"400": "BadRequest", "401": "Unauthenticated", "404": "NotFound", "405": "MethodNotAllowed", "413": "TooLarge", "415": "UnsupportedMediaType",
 	"429": "TooManyRequests", "500": "InternalError", "502": "BadGateway", "503": "Unavailable", "504": "GatewayTimeout",
 }
 
-// free are the parts of bodies that are not the document's to describe.
+// free are the parts of bodies that the document does not describe.
 var free = []string{
 	"$.body.data.preferences.**", "$.body.data[*].preferences.**", "$.body.preferences.**",
 	"$.body.data.data.**", "$.body.data[*].data.**", "$.body.data.payload.**",
@@ -127,7 +127,7 @@ var free = []string{
 	"$.body.openapi", "$.body.info", "$.body.servers", "$.body.tags", "$.body.security", "$.body.paths", "$.body.components",
 }
 
-// plainHeaders are of HTTP or of browsers, and say nothing about an operation.
+// plainHeaders belong to HTTP or to browsers and are not documented for operations.
 var plainHeaders = []string{"Content-Security-Policy", "Content-Encoding", "Referrer-Policy", "X-Content-Type-Options"}
 
 func newContract(served []byte) (*contract, error) {
@@ -165,8 +165,8 @@ func newContract(served []byte) (*contract, error) {
 	return c, errors.Join(problems...)
 }
 
-// check returns an error if what was said is not what the document says. It tells
-// where they differ, and no value: that may be a secret.
+// check returns an error if the request or the response differs from the document. The
+// error says where they differ, but has no values, which may be secret.
 func (c *contract) check(r *http.Request, sent []byte, res *http.Response, got []byte) error {
 	started := time.Now()
 	id, breaches := c.differences(r, sent, res, got)
@@ -184,10 +184,10 @@ func (c *contract) check(r *http.Request, sent []byte, res *http.Response, got [
 	if !slices.Contains(c.breaches, breach) {
 		c.breaches = append(c.breaches, breach)
 	}
-	return errors.New("not as openapi.json says: " + breach)
+	return errors.New("differs from openapi.json: " + breach)
 }
 
-// differences returns the id of the operation, and what differs.
+// differences returns the id of the operation and its differences from the document.
 func (c *contract) differences(r *http.Request, sent []byte, res *http.Response, got []byte) (id string, found []string) {
 	asked, answered := as(r, r.Method, r.URL.Path, nil), *res
 	answered.Body = io.NopCloser(bytes.NewReader(got))
@@ -201,15 +201,15 @@ func (c *contract) differences(r *http.Request, sent []byte, res *http.Response,
 			return "", []string{err.Error()}
 		}
 	}
-	_, wrong := c.validator.ValidateHttpResponse(asked, &answered)
+	_, invalid := c.validator.ValidateHttpResponse(asked, &answered)
 	if res.StatusCode < http.StatusMultipleChoices {
 		_, more := c.validator.ValidateHttpRequestSync(as(r, asked.Method, r.URL.Path, sent))
-		wrong = append(wrong, more...)
+		invalid = append(invalid, more...)
 	}
-	for _, fault := range wrong {
-		// HEAD has the headers of GET, and no body by its nature.
+	for _, fault := range invalid {
+		// A response to HEAD has the headers of GET and never a body.
 		if r.Method != http.MethodHead || !strings.Contains(fault.Message, "response object is missing") {
-			found = append(found, told(fault))
+			found = append(found, describe(fault))
 		}
 	}
 	described := route.Operation.Responses.Codes.GetOrZero(strconv.Itoa(res.StatusCode))
@@ -226,7 +226,8 @@ func as(r *http.Request, method, path string, body []byte) *http.Request {
 	return c
 }
 
-func told(fault *faults.ValidationError) string {
+// describe returns the message of a validation error and the places of its causes.
+func describe(fault *faults.ValidationError) string {
 	var b strings.Builder
 	b.WriteString(fault.Message)
 	for _, inner := range fault.SchemaValidationErrors {
@@ -246,9 +247,9 @@ func codeOf(body []byte) string {
 	return failure.Code
 }
 
-// contractKept says what the checks cost. It returns an error if something differed
-// in the whole run, for a test may have tried again, or if a run of all tests did not
-// see an operation succeed.
+// contractKept prints the cost of the checks. It returns an error if a response of the
+// whole run differed, because a test may have retried, or if no test of a complete run
+// called an operation successfully.
 func contractKept() error {
 	c, err := servedContract()
 	if err != nil {
@@ -256,17 +257,17 @@ func contractKept() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Printf("openapi.json: compiled in %s, %d answers checked in %s\n", c.compiled.Round(time.Millisecond), c.checked, c.took.Round(time.Millisecond))
+	fmt.Printf("openapi.json: compiled in %s, %d responses checked in %s\n", c.compiled.Round(time.Millisecond), c.checked, c.took.Round(time.Millisecond))
 	wrong := slices.Clone(c.breaches)
 	for path, item := range c.model.Paths.PathItems.FromOldest() {
 		for method, op := range item.GetOperations().FromOldest() {
 			if path != elsewhere && flag.Lookup("test.run").Value.String() == "" && !c.succeeded[op.OperationId] {
-				wrong = append(wrong, "no test had a success of "+method+" "+path)
+				wrong = append(wrong, "no test called successfully: "+method+" "+path)
 			}
 		}
 	}
 	if len(wrong) == 0 {
 		return nil
 	}
-	return fmt.Errorf("not as openapi.json says:\n%s", strings.Join(wrong, "\n"))
+	return fmt.Errorf("responses differ from openapi.json:\n%s", strings.Join(wrong, "\n"))
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The tours go where no other test here goes, so that each operation of the document
-// is seen to succeed.
+// The tours call the operations that no other test calls, so that each operation of
+// openapi.json succeeds at least once.
 
 // totp returns the code of a secret for a step (RFC 6238).
 func totp(t *testing.T, secret string, step int64) string {
@@ -53,7 +53,7 @@ func TestOpenAPITourOfFactors(t *testing.T) {
 	stranger := newClient(t)
 	stranger.do(http.StatusOK, "POST", "/api/v1/auth/login", object{"email": email, "password": goodPassword, "deviceName": "Phone"}, &asked)
 	challenge := object{"mfaToken": asked.MFAToken, "code": first.RecoveryCodes[0]}
-	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/mfa/challenge", challenge, nil) // It is void.
+	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/mfa/challenge", challenge, nil) // A new set replaced it.
 	challenge["code"] = second.RecoveryCodes[0]
 	var in signedIn
 	stranger.do(http.StatusOK, "POST", "/api/v1/auth/mfa/challenge", challenge, &in)
@@ -165,7 +165,7 @@ func TestOpenAPITourOfOperators(t *testing.T) {
 	var log []auditEvent
 	eventually(t, func() error {
 		if admin.do(http.StatusOK, "GET", "/api/v1/audit/events?limit=1&from=2020-01-01T00:00:00Z&type=user.signed_up&subjectId="+me.ID, nil, &log); len(log) != 1 {
-			return fmt.Errorf("the log has %+v", log)
+			return fmt.Errorf("audit records = %+v", log)
 		}
 		return nil
 	})
@@ -175,7 +175,7 @@ func TestOpenAPITourOfOperators(t *testing.T) {
 	var limits []struct{ Policy, Backend string }
 	admin.do(http.StatusOK, "GET", "/api/v1/auth/rate-limits?ip=127.0.0.1&account="+url.QueryEscape(email), nil, &limits)
 	if len(limits) == 0 {
-		t.Error("no limits are shown")
+		t.Error("the list of limits is empty")
 	}
 	admin.do(http.StatusBadRequest, "GET", "/api/v1/auth/rate-limits?ip=nowhere", nil, nil)
 	admin.do(http.StatusOK, "DELETE", "/api/v1/auth/rate-limits?userId="+me.ID, nil, nil)
@@ -189,7 +189,7 @@ func TestOpenAPITourOfDeadLetters(t *testing.T) {
 			t.Parallel()
 			c := &client{t: t, gateway: admin.gateway, tokens: admin.tokens}
 			prefix := "/api/v1/" + service + "/dead-letters"
-			id, kind := addLetter(t, service)
+			id, kind := addDeadLetter(t, service)
 			one := prefix + "/" + id
 			var listed []struct{ ID string }
 			c.do(http.StatusOK, "GET", prefix+"?status=open&type="+kind, nil, &listed)
@@ -201,17 +201,16 @@ func TestOpenAPITourOfDeadLetters(t *testing.T) {
 			c.do(http.StatusBadRequest, "POST", prefix+"/replay", object{"type": kind}, nil)
 			c.do(http.StatusOK, "POST", one+"/replay", nil, nil)
 			c.do(http.StatusConflict, "POST", one+"/replay", nil, nil)
-			other, _ := addLetter(t, service)
+			other, _ := addDeadLetter(t, service)
 			c.do(http.StatusOK, "DELETE", prefix+"/"+other, object{"reason": "made by a test"}, nil)
 			c.do(http.StatusNotFound, "DELETE", prefix+"/"+uuid.NewString(), object{"reason": "made by a test"}, nil)
 		})
 	}
 }
 
-// addLetter puts a dead letter into a service's database: an event of a kind that
-// nobody knows, so that to handle it again does nothing. It returns the letter's id
-// and the kind.
-func addLetter(t *testing.T, service string) (id, kind string) {
+// addDeadLetter adds a dead letter to a service's database. Its event has an unknown type,
+// so a replay does nothing. It returns the id of the dead letter and the type.
+func addDeadLetter(t *testing.T, service string) (id, kind string) {
 	t.Helper()
 	db, err := pgx.Connect(t.Context(), facts(t).DatabaseURLs[service])
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// TestOpenAPITypeScript has stock generators make a client of the document, compiles
-// it, strictly, with a program that signs up, and runs that.
+// TestOpenAPITypeScript generates a TypeScript client from openapi.json, compiles it in
+// strict mode together with a program that signs up, and runs the program.
 func TestOpenAPITypeScript(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("no TypeScript client is made: %v", err)
+			t.Skipf("TypeScript client not tested: %v", err)
 		}
 	}
 	gateway, dir, email := facts(t).GatewayURL, t.TempDir(), newEmail()
@@ -36,20 +36,20 @@ func TestOpenAPITypeScript(t *testing.T) {
 		Current, Refused                        []string
 	}
 	if out := runIn(t, dir, "node", "signup.js", gateway, email); json.Unmarshal(out, &got) != nil {
-		t.Fatalf("the program says %s", out)
+		t.Fatalf("the program printed %s", out)
 	}
 	if got.ID == "" || got.Profile != got.ID || got.Timezone != "Europe/Zurich" || got.Outcome != "rotated" || !got.Renewed ||
 		!slices.Equal(got.Current, []string{got.Session}) || !slices.Equal(got.Refused, []string{"password required"}) {
-		t.Errorf("the program says %+v", got)
+		t.Errorf("the program printed %+v", got)
 	}
 	c := newClient(t)
 	if me := c.login(email, goodPassword); me.ID != got.ID {
-		t.Errorf("it signed up %s, signed in is %s", got.ID, me.ID)
+		t.Errorf("signed up as %s, signed in as %s", got.ID, me.ID)
 	}
 }
 
-// nodeModules installs what package-lock.json says, once on a machine, and returns the
-// folder.
+// nodeModules returns the folder with the packages of package-lock.json, which it installs
+// once on a machine.
 func nodeModules(t *testing.T) string {
 	t.Helper()
 	lock, err := os.ReadFile("typescript/package-lock.json")
@@ -76,7 +76,7 @@ func nodeModules(t *testing.T) string {
 	copyTo(t, fresh, "typescript/package.json", "typescript/package-lock.json")
 	runIn(t, fresh, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
 	if err := os.Rename(fresh, installed); err != nil {
-		if _, there := os.Stat(installed); there != nil { // Another run may have been faster.
+		if _, there := os.Stat(installed); there != nil { // Another test run may have installed it first.
 			t.Fatal(err)
 		}
 	}
@@ -96,16 +96,16 @@ func copyTo(t *testing.T, dir string, files ...string) {
 	}
 }
 
-// runIn runs a program in a folder and returns what it prints; it must succeed.
+// runIn runs a program in a folder and returns its output. The program must succeed.
 func runIn(t *testing.T, dir, program string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Dir = dir
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", filepath.Base(program), err, out, said.Bytes())
+		t.Fatalf("%s: %v\n%s%s", filepath.Base(program), err, out, stderr.Bytes())
 	}
 	return out
 }

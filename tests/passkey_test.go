@@ -31,11 +31,11 @@ func startBrowser(t *testing.T) *browser {
 	return &browser{t: t, ctx: ctx}
 }
 
-// newBrowser returns one with an authenticator, on a page of the gateway.
+// newBrowser returns a browser with an authenticator, on a page of the gateway.
 func newBrowser(t *testing.T, gateway string) *browser {
 	t.Helper()
 	b := startBrowser(t)
-	// The script is ours, and the landing page has a policy that allows none.
+	// The test runs a script, which the content security policy of the page forbids.
 	do(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})
 	drive(b, chromedp.Navigate(gateway+"/api/v1/auth/verify-email?token=x"))
 	do(b, webauthn.Enable, webauthn.EnableParams{})
@@ -63,7 +63,7 @@ func do[P, R any](b *browser, command cdp.Command[P, R], params P) {
 	}
 }
 
-// credential has the browser answer the options of a ceremony.
+// credential returns the browser's credential for the options of a ceremony.
 func (b *browser) credential(call string, options json.RawMessage) json.RawMessage {
 	b.t.Helper()
 	script := `(async () => {
@@ -98,7 +98,7 @@ func TestPasskeys(t *testing.T) {
 	if passkey.Kind != "passkey" || passkey.Name != "Laptop" {
 		t.Errorf("passkey = %+v", passkey)
 	}
-	c.do(http.StatusGone, "POST", "/api/v1/auth/passkeys/finish", finish, nil) // A ceremony is for once.
+	c.do(http.StatusGone, "POST", "/api/v1/auth/passkeys/finish", finish, nil) // A ceremony can be used once.
 
 	stranger := newClient(t)
 	login := func(want int) (ceremony, json.RawMessage) {
@@ -120,7 +120,7 @@ func TestPasskeys(t *testing.T) {
 	}
 	_, old := login(http.StatusOK)
 	stranger.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
-	// An answer is good for its own ceremony only.
+	// A credential is valid for its own ceremony only.
 	stranger.do(http.StatusOK, "POST", "/api/v1/auth/passkeys/login", nil, &begun)
 	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": old}, nil)
 

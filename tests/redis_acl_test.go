@@ -21,8 +21,8 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// TestSEC73RedisUsers is SEC-73: a service that was taken over can reach its own
-// streams and keys and no others. It runs the script of the deployment.
+// TestSEC73RedisUsers is SEC-73: the Redis user of a service can reach its own streams and
+// keys and no others. It runs the start script of the deployment.
 func TestSEC73RedisUsers(t *testing.T) {
 	t.Parallel()
 	port, err := localserver.FreePort(t.Context())
@@ -46,7 +46,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 		}
 		_ = server.Wait() // It was killed.
 		if t.Failed() {
-			t.Logf("redis-server said:\n%s", &output)
+			t.Logf("output of redis-server:\n%s", &output)
 		}
 	})
 	connect := func(user, password string) redis.UniversalClient {
@@ -62,7 +62,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 	testkit.Eventually(t, 10*time.Second, func() error { return operator.Ping(t.Context()).Err() })
 	for _, c := range []redis.UniversalClient{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
 		if err := c.Ping(t.Context()).Err(); err == nil {
-			t.Error("somebody without the password got in")
+			t.Error("a client without the password was accepted")
 		}
 	}
 

@@ -21,15 +21,15 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// instance is a gateway beside the stack's own.
+// instance is a gateway in addition to that of the stack.
 type instance struct {
 	url   string
 	start func() *exec.Cmd
 	cmd   *exec.Cmd
-	ready atomic.Bool // as a load balancer sees it
+	ready atomic.Bool // according to /readyz
 }
 
-// newInstances starts gateways to the same services.
+// newInstances starts n gateways for the services of the stack.
 func newInstances(t *testing.T, n int) []*instance {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "gateway")
@@ -90,8 +90,7 @@ func (i *instance) stop() error {
 	return i.cmd.Wait()
 }
 
-// balance does what a load balancer does: it asks every instance for its readiness
-// until ctx ends.
+// balance checks the readiness of every instance until ctx ends, as a load balancer does.
 func balance(ctx context.Context, instances []*instance) {
 	probe := &http.Client{Timeout: time.Second}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -111,8 +110,8 @@ func balance(ctx context.Context, instances []*instance) {
 	}
 }
 
-// TestREL27RollingRestart: two gateways are restarted in turn under load, and every
-// request is answered, those included that must not be sent twice.
+// TestREL27RollingRestart: two gateways are restarted one after the other under load. Every
+// request succeeds, including those that a client must not retry.
 func TestREL27RollingRestart(t *testing.T) {
 	t.Parallel()
 	c := newClient(t)
@@ -169,7 +168,7 @@ func TestREL27RollingRestart(t *testing.T) {
 	for _, i := range instances {
 		reached(answered.Load() + 100)
 		if err := i.stop(); err != nil {
-			t.Errorf("a gateway did not stop in order: %v", err)
+			t.Errorf("a gateway did not stop cleanly: %v", err)
 		}
 		i.cmd = i.start()
 		await(i)
@@ -186,8 +185,8 @@ func TestREL27RollingRestart(t *testing.T) {
 	t.Logf("%d requests", answered.Load())
 }
 
-// patchMe changes the profile by way of the gateway at url. No client sends a PATCH
-// again by itself.
+// patchMe changes the profile through the gateway at url. HTTP clients do not retry a
+// PATCH by themselves.
 func (c *client) patchMe(client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodPatch, url+"/api/v1/user/me", strings.NewReader(`{"bio":"rolling"}`))
 	if err != nil {

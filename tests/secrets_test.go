@@ -14,18 +14,18 @@ import (
 	"testing"
 )
 
-// secrets are all that clients of this run sent or got and nobody else may see.
+// secrets are the secrets that clients of this run sent or received.
 var secrets struct {
 	sync.Mutex
-	seen map[string]string // the name by its value
+	seen map[string]string // name by value
 }
 
-// secretNames are the members of bodies that hold a secret.
+// secretNames are the fields of bodies that contain a secret.
 var secretNames = []string{
 	"password", "newPassword", "currentPassword", "accessToken", "refreshToken", "token", "mfaToken", "passkeyToken", "secret", "recoveryCodes",
 }
 
-// remember takes the secrets from a body, and from what is in it.
+// remember records the secrets in a body, at any depth.
 func remember(body []byte) {
 	var value any
 	if json.Unmarshal(body, &value) == nil {
@@ -44,7 +44,7 @@ func walk(name string, value any) {
 			walk(name, inner)
 		}
 	case string:
-		const shortest = 8 // What is shorter, such as six digits, stands in many a line by chance.
+		const shortest = 8 // A shorter value, such as six digits, may be in a log line by chance.
 		if len(v) < shortest || !slices.Contains(secretNames, name) {
 			return
 		}
@@ -57,8 +57,8 @@ func walk(name string, value any) {
 	}
 }
 
-// leaked returns the names of the secrets that the logs of the stack hold. The
-// administrator's password is shown on purpose: it is one of a trial.
+// leaked returns the names of the secrets that the logs of the stack contain. The
+// administrator's password is not counted: the local stack prints it on purpose.
 func (l *launched) leaked() ([]string, error) {
 	log, err := os.ReadFile(filepath.Join(filepath.Dir(l.dir), "output.log"))
 	if err != nil {
@@ -80,8 +80,8 @@ func (l *launched) leaked() ([]string, error) {
 	return slices.Compact(found), nil
 }
 
-// TestSEC20NoSecretInLogs goes through what has secrets and looks for them in the
-// logs of all processes. TestMain looks again, for those of all tests.
+// TestSEC20NoSecretInLogs sends requests with secrets and searches the logs of all
+// processes for them. TestMain searches again, for the secrets of all tests.
 func TestSEC20NoSecretInLogs(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
@@ -90,7 +90,7 @@ func TestSEC20NoSecretInLogs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The page is where the secret is in a URL, the form where it is in a body.
+	// The landing page has the secret in its URL, and the form in its body.
 	res, err := httpClient.Get(link.String())
 	if err != nil {
 		t.Fatal(err)
@@ -108,16 +108,16 @@ func TestSEC20NoSecretInLogs(t *testing.T) {
 	n := len(secrets.seen)
 	secrets.Unlock()
 	if n < 5 {
-		t.Fatalf("%d secrets were remembered", n)
+		t.Fatalf("%d secrets were recorded, want at least 5", n)
 	}
 	eventually(t, func() error {
 		log, err := os.ReadFile(filepath.Join(filepath.Dir(system.dir), "output.log"))
 		if err == nil && !strings.Contains(string(log), last) {
-			err = fmt.Errorf("the log does not tell of the request %s yet", last)
+			err = fmt.Errorf("the log does not have request %s yet", last)
 		}
 		return err
 	})
 	if found, err := system.leaked(); err != nil || len(found) > 0 {
-		t.Errorf("the logs hold %v, %v", found, err)
+		t.Errorf("the logs contain %v, %v", found, err)
 	}
 }

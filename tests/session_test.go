@@ -16,11 +16,11 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// revocationBound is how soon a session that was ended is refused everywhere.
+// revocationBound is the time within which every service rejects an ended session.
 const revocationBound = time.Second
 
-// ownRoutes are one route of each service that everybody may call for
-// themselves; email-service has none, so its answer is 403 until it is 401.
+// ownRoutes are one route of each service that every signed-in user may call.
+// email-service has none, so it answers 403 until the session ends, and then 401.
 var ownRoutes = map[string]string{
 	"auth-service":  "/api/v1/auth/sessions",
 	"user-service":  "/api/v1/user/me",
@@ -28,21 +28,21 @@ var ownRoutes = map[string]string{
 	"audit-service": "/api/v1/audit/me",
 }
 
-// TestSEC13RevocationReachesEveryService is SEC-13: behind the gateway and without
-// it, and still after every process was killed.
+// TestSEC13RevocationReachesEveryService is SEC-13: an ended session is rejected by the
+// gateway and by each service, also after every process was killed.
 func TestSEC13RevocationReachesEveryService(t *testing.T) {
 	c := newClient(t)
 	c.signup(newEmail())
 	ended := func() error {
 		for service, path := range ownRoutes {
 			direct := &client{t: t, gateway: facts(t).ServiceURLs[service], tokens: c.tokens}
-			for door, who := range map[string]*client{"gateway": c, service: direct} {
-				a, err := who.try("GET", path, nil)
+			for target, caller := range map[string]*client{"gateway": c, service: direct} {
+				a, err := caller.try("GET", path, nil)
 				if err != nil {
 					return err
 				}
 				if a.status != http.StatusUnauthorized || a.Code != "session_revoked" {
-					return fmt.Errorf("GET %s at %s = %d %s, want 401 session_revoked", path, door, a.status, a.Code)
+					return fmt.Errorf("GET %s at %s = %d %s, want 401 session_revoked", path, target, a.status, a.Code)
 				}
 			}
 		}
@@ -64,8 +64,8 @@ func TestSEC13RevocationReachesEveryService(t *testing.T) {
 	eventually(t, ended)
 }
 
-// TestSEC17CrashAmidARotation: a client whose answer was lost with the process gets
-// the same successor with the token that it has.
+// TestSEC17CrashAmidARotation: a client that lost the response of a rotation in a crash
+// gets the same successor when it presents its token again.
 func TestSEC17CrashAmidARotation(t *testing.T) {
 	c := newClient(t)
 	c.signup(newEmail())
@@ -78,7 +78,7 @@ func TestSEC17CrashAmidARotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The answer is never read: it is lost, wherever it has got to.
+	// The response is never read, so it is lost.
 	lost, err := net.Dial("tcp", strings.TrimPrefix(c.gateway, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,8 @@ func TestSEC17CrashAmidARotation(t *testing.T) {
 	}
 }
 
-// TestSEC70DeletedAccountIsForgotten has every service erase what it held, by event.
+// TestSEC70DeletedAccountIsForgotten: every service erases the personal data of a deleted
+// account.
 func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 	t.Parallel()
 	c, admin, email := newClient(t), newAdmin(t), newEmail()
@@ -125,22 +126,22 @@ func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 	c.do(http.StatusAccepted, "DELETE", "/api/v1/auth/account", object{"password": goodPassword}, nil)
 	testkit.Eventually(t, revocationBound, func() error {
 		if a, err := c.try("GET", "/api/v1/user/me", nil); err != nil || a.status != http.StatusUnauthorized {
-			return fmt.Errorf("the token is still good: %d, %w", a.status, err)
+			return fmt.Errorf("the token is still valid: %d, %w", a.status, err)
 		}
 		return nil
 	})
 	admin.do(http.StatusNotFound, "GET", "/api/v1/auth/users/"+me.ID, nil, nil)
 	eventually(t, func() error {
 		if a, err := admin.try("GET", "/api/v1/user/"+me.ID, nil); err != nil || a.status != http.StatusNotFound {
-			return fmt.Errorf("the profile is there: %d, %w", a.status, err)
+			return fmt.Errorf("the profile still exists: %d, %w", a.status, err)
 		}
 		var left []struct{ ID string }
 		if admin.do(http.StatusOK, "GET", messages, nil, &left); len(left) != 0 {
-			return fmt.Errorf("%d messages name the address", len(left))
+			return fmt.Errorf("%d messages still have the address", len(left))
 		}
 		a, err := admin.try("GET", "/api/v1/audit/events?limit=200&subjectId="+me.ID, nil)
 		if err != nil || strings.Contains(string(a.Data), email) {
-			return fmt.Errorf("the audit log names the address: %w", err)
+			return fmt.Errorf("the audit log still has the address: %w", err)
 		}
 		log, err := admin.audit(me.ID)
 		if err != nil {
@@ -150,11 +151,11 @@ func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 		for _, e := range log {
 			types[e.Type] = true
 			if e.Actor.ID == me.ID && e.IP != "" {
-				return fmt.Errorf("%s says from where", e.Type)
+				return fmt.Errorf("%s still has an address", e.Type)
 			}
 		}
 		if !types["user.deleted"] || !types["user.signed_up"] || !types["session.revoked"] {
-			return fmt.Errorf("the facts are %v", types)
+			return fmt.Errorf("audit records = %v", types)
 		}
 		return nil
 	})

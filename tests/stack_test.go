@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
-// stack is what .local/stack.json says of a running system.
+// stack describes the running system; it is read from .local/stack.json.
 type stack struct {
 	GatewayURL   string            `json:"gatewayUrl"`
 	MailboxURL   string            `json:"mailboxUrl"`
@@ -34,7 +34,7 @@ type credentials struct {
 	Password string `json:"password"`
 }
 
-// system is the one stack that all tests share. Each test uses accounts of its own.
+// system is the stack that all tests share. Each test uses its own accounts.
 var system *launched
 
 type launched struct {
@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int) {
 	if _, err := workspace.Root(); errors.Is(err, workspace.ErrPartial) {
-		fmt.Fprintln(os.Stderr, "tests: this tree does not hold the whole product, so there is nothing to run")
+		fmt.Fprintln(os.Stderr, "tests: skipped, because this tree does not have all services")
 		return 0
 	}
 	dir, err := os.MkdirTemp("", "headgate-system-")
@@ -65,7 +65,7 @@ func run(m *testing.M) (code int) {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	// Postgres runs as another user when we are root, and must reach its folder.
+	// If the tests run as root, Postgres runs as another user, who must reach its folder.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		fmt.Fprintln(os.Stderr, "tests:", err)
 		return 1
@@ -77,7 +77,7 @@ func run(m *testing.M) (code int) {
 	}
 	defer func() {
 		if found, err := system.leaked(); err != nil || len(found) > 0 {
-			fmt.Fprintln(os.Stderr, "tests: SEC-20: the logs of the stack hold", found, err)
+			fmt.Fprintln(os.Stderr, "tests: SEC-20: the logs of the stack contain", found, err)
 			code = max(code, 1)
 		}
 		if err := contractKept(); err != nil {
@@ -124,14 +124,14 @@ func launch(dir string) (*launched, error) {
 		l.err = l.cmd.Wait()
 	}()
 	if err := l.await(); err != nil {
-		text, _ := os.ReadFile(log.Name()) // The error is worth more than the log.
+		text, _ := os.ReadFile(log.Name()) // Without the log, the error is still reported.
 		return nil, errors.Join(fmt.Errorf("%w\n%s", err, text), l.stop())
 	}
 	return l, nil
 }
 
-// environment is ours with the workspace on, whatever built these
-// tests, and without servers that belong to other tests.
+// environment is the environment of this process with the workspace enabled, and without
+// the servers of other tests.
 func environment() []string {
 	absolute, err := filepath.Abs(filepath.Join(root, "go.work"))
 	if err != nil {
@@ -151,7 +151,7 @@ func (l *launched) await() error {
 		}
 		select {
 		case <-l.done:
-			return fmt.Errorf("the stack ended at start: %w", l.err)
+			return fmt.Errorf("the stack ended during start: %w", l.err)
 		case <-deadline.C:
 			return fmt.Errorf("the stack was not ready within %s", startTimeout)
 		case <-tick.C:
@@ -168,7 +168,7 @@ func (l *launched) read() (stack, error) {
 	return s, json.Unmarshal(data, &s)
 }
 
-// stop ends the stack as Ctrl-C does and checks that nothing is left of it.
+// stop stops the stack as Ctrl-C does and checks that no process and no file is left.
 func (l *launched) stop() error {
 	facts, readErr := l.read()
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -183,23 +183,23 @@ func (l *launched) stop() error {
 		return fmt.Errorf("the stack did not stop cleanly: %w", l.err)
 	}
 	if errors.Is(readErr, os.ErrNotExist) {
-		return nil // It ended before it was ready; there are no facts to check.
+		return nil // It ended before it was ready, so there is nothing to check.
 	}
 	if readErr != nil {
 		return fmt.Errorf("read stack.json: %w", readErr)
 	}
 	for name, pid := range facts.PIDs {
 		if syscall.Kill(pid, 0) == nil {
-			return fmt.Errorf("%s (pid %d) is left over", name, pid)
+			return fmt.Errorf("%s (pid %d) is still running", name, pid)
 		}
 	}
 	if _, err := l.read(); !errors.Is(err, os.ErrNotExist) {
-		return errors.New("stack.json is left over")
+		return errors.New("stack.json was not removed")
 	}
 	return nil
 }
 
-// facts returns what is true of the stack now; pids change when a child restarts.
+// facts returns the current state of the stack; pids change when a child is restarted.
 func facts(t *testing.T) stack {
 	t.Helper()
 	workspace.NotCached()
@@ -210,7 +210,7 @@ func facts(t *testing.T) stack {
 	return s
 }
 
-// eventually is testkit's, with a limit that suits a busy machine.
+// eventually is testkit.Eventually with a timeout that suits a busy machine.
 func eventually(t *testing.T, condition func() error) {
 	t.Helper()
 	testkit.Eventually(t, 60*time.Second, condition)

@@ -13,8 +13,8 @@ import (
 // oldHash is goodPassword as an earlier system stored it: bcrypt at cost 6.
 const oldHash = "$2a$06$laTf.2qTutT5SDEyoHkY6eRr1qyiVa0FrbNyrLEFSJszFSHdaGjy2"
 
-// TestImportCommand brings in users with hashes of an older system, refuses what
-// cannot be used, and may be called again.
+// TestImportCommand imports users with password hashes of an older system. Invalid lines
+// are reported, and a second import of the same file changes nothing.
 func TestImportCommand(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.ndjson")
@@ -51,15 +51,14 @@ func TestImportCommand(t *testing.T) {
 	if code != 0 || strings.Contains(stderr, "$2") {
 		t.Fatalf("export = %d\n%s", code, stderr)
 	}
-	for i, want := range map[int]string{0: "$argon2id$", 1: "$2"} { // The one who signed in has a better hash.
+	for i, want := range map[int]string{0: "$argon2id$", 1: "$2"} { // Signing in has replaced the first hash.
 		if !strings.Contains(stdout, fmt.Sprintf(`"email":%q,"emailVerified":true,"name":"Ada","role":"user","status":"active","passwordHash":"%s`, emails[i], want)) {
 			t.Errorf("the export does not have %s with %s", emails[i], want)
 		}
 	}
 }
 
-// TestKeyCommands rotates the key of the running stack, with its notice: tokens
-// of before go on.
+// TestKeyCommands rotates the signing key of the running stack. Earlier tokens stay valid.
 func TestKeyCommands(t *testing.T) {
 	t.Parallel()
 	c := newClient(t)

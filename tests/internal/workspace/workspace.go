@@ -1,5 +1,5 @@
-// Package workspace finds the source of the product, which the programs here
-// build and run.
+// Package workspace finds the source of the services, which tests and benchmarks build and
+// run.
 package workspace
 
 import (
@@ -9,13 +9,12 @@ import (
 	"path/filepath"
 )
 
-// ErrPartial says that this tree does not hold the whole product.
+// ErrPartial says that this tree does not have all services.
 var ErrPartial = errors.New("no go.work beside the services above this module")
 
-// Root returns the folder with go.work and the services: the working folder, or
-// the one above the module that the working folder is in. It looks no higher, so
-// a module that was copied out does not find another's tree. It fails with
-// ErrPartial if there is none.
+// Root returns the folder with go.work and the services: the working folder, or the one
+// above the module of the working folder. It searches no higher, so a copied module does
+// not find another tree. It fails with ErrPartial if there is none.
 func Root() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {
@@ -34,9 +33,9 @@ func Root() (string, error) {
 	}
 }
 
-// NotCached has Go test what it tests each time that `make test` runs: the cache of
-// results knows nothing of sources that are built and run by a test. It does know which
-// variables a test reads, but not TestMain, and this one differs with each run.
+// NotCached keeps go test from reusing a cached result of the calling test. The cache does
+// not know the sources that a test builds and runs. It does know the variables that a test
+// (but not TestMain) reads, and this one is different in each run of make test.
 func NotCached() { _ = os.Getenv("TEST_DATABASE_URL") }
 
 func exists(folder, name string) bool {

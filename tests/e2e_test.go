@@ -19,8 +19,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestMainPath is the main job: sign up, verify, sign in, use, sign out, and the
-// audit log holds each fact exactly once.
+// TestMainPath is the main use: sign up, verify the address, sign in, change the profile
+// and sign out. The audit log has each event exactly once.
 func TestMainPath(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
@@ -87,12 +87,11 @@ func TestMainPath(t *testing.T) {
 	var feed []auditEvent
 	c.do(http.StatusOK, "GET", "/api/v1/audit/me", nil, &feed)
 	if len(feed) == 0 {
-		t.Error("the own security feed is empty")
+		t.Error("the caller's audit feed is empty")
 	}
 }
 
-// wantAudit waits until the log holds these facts of a subject, and makes sure
-// that it holds none of them twice and no other.
+// wantAudit waits until the audit log has exactly these events of a subject.
 func wantAudit(t *testing.T, subject string, want map[string]int) {
 	t.Helper()
 	admin := newAdmin(t)
@@ -146,7 +145,7 @@ func getPage(t *testing.T, address string) string {
 	return string(page)
 }
 
-// TestAccessThroughTheGateway walks who may call what.
+// TestAccessThroughTheGateway checks the access of each role to each route.
 func TestAccessThroughTheGateway(t *testing.T) {
 	t.Parallel()
 	anonymous, someone, admin := newClient(t), newClient(t), newAdmin(t)
@@ -171,7 +170,7 @@ func TestAccessThroughTheGateway(t *testing.T) {
 				t.Errorf("GET %s by caller %d = %d %s, %v, want %d", path, i, a.status, a.Code, err, want[i])
 			}
 			if a.status >= 400 && (a.RequestID == "" || a.RequestID != a.header.Get("X-Request-Id") || a.Code == "") {
-				t.Errorf("GET %s: not the envelope: %+v", path, a)
+				t.Errorf("GET %s: the error has no envelope: %+v", path, a)
 			}
 		}
 	}
@@ -218,9 +217,9 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// TestKilledEmailService kills email-service while 50 sign-ups go on: each mail
-// arrives, once. SMTP leaves one window, between the server's answer and our note
-// of it: a mail that a kill caught there comes twice, with one Message-ID.
+// TestKilledEmailService kills email-service during 50 sign-ups: each mail arrives once.
+// SMTP leaves one gap, between the server's answer and our commit: a mail that is killed
+// there is sent twice, with the same Message-ID.
 func TestKilledEmailService(t *testing.T) {
 	c := newClient(t)
 	emails, twice := make([]string, 50), false
@@ -255,12 +254,11 @@ func TestKilledEmailService(t *testing.T) {
 		return nil
 	})
 	if twice {
-		t.Log("a kill came between the mail server's answer and our note of it")
+		t.Log("email-service was killed between the mail server's answer and the commit")
 	}
 }
 
-// kill ends a child without warning and waits until the launcher has started
-// it again.
+// kill sends SIGKILL to a child and waits until the launcher has restarted it.
 func kill(t *testing.T, name string) {
 	t.Helper()
 	pid := facts(t).PIDs[name]
@@ -269,14 +267,14 @@ func kill(t *testing.T, name string) {
 	}
 	eventually(t, func() error {
 		if now := facts(t).PIDs[name]; now == pid || now == 0 {
-			return fmt.Errorf("%s was not started again", name)
+			return fmt.Errorf("%s was not restarted", name)
 		}
 		return nil
 	})
 }
 
-// TestMalformedEntriesAndAFlush puts junk on every stream and then empties
-// Redis; the next sign-up is mailed and recorded all the same.
+// TestMalformedEntriesAndAFlush adds malformed entries to every stream and then empties
+// Redis. The mail and the audit records of the next sign-up arrive regardless.
 func TestMalformedEntriesAndAFlush(t *testing.T) {
 	admin := newAdmin(t)
 	options, err := redis.ParseURL(facts(t).RedisURL)
@@ -292,10 +290,10 @@ func TestMalformedEntriesAndAFlush(t *testing.T) {
 	}
 	for _, service := range []string{"email", "audit", "user"} {
 		eventually(t, func() error {
-			var letters []struct{ Stream, Class, Status string }
-			admin.do(http.StatusOK, "GET", "/api/v1/"+service+"/dead-letters", nil, &letters)
-			if len(letters) == 0 || letters[0].Class != "permanent" {
-				return fmt.Errorf("dead letters of %s-service = %+v", service, letters)
+			var deadLetters []struct{ Stream, Class, Status string }
+			admin.do(http.StatusOK, "GET", "/api/v1/"+service+"/dead-letters", nil, &deadLetters)
+			if len(deadLetters) == 0 || deadLetters[0].Class != "permanent" {
+				return fmt.Errorf("dead letters of %s-service = %+v", service, deadLetters)
 			}
 			return nil
 		})
@@ -316,8 +314,8 @@ func wantWorking(t *testing.T) {
 	wantAudit(t, me.ID, map[string]int{"user.signed_up": 1, "email.sent": 1})
 }
 
-// waitForOutboxes returns when everything has been published: what a flush
-// destroys in flight is the reconciler's business, not this test's.
+// waitForOutboxes waits until every event is published. This test does not check that
+// events which a flush destroys are published again.
 func waitForOutboxes(t *testing.T) {
 	t.Helper()
 	urls := facts(t).DatabaseURLs
@@ -340,8 +338,8 @@ func waitForOutboxes(t *testing.T) {
 	}
 }
 
-// TestKilledServices kills each of the others once; the launcher starts it
-// again and the system works.
+// TestKilledServices kills each service once. The launcher restarts it, and the system
+// works.
 func TestKilledServices(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(facts(t).PIDs)) {
 		if name != "gateway" && !strings.HasSuffix(name, "-service") {
