@@ -7,22 +7,23 @@ import (
 	"time"
 )
 
-// evidence is all that a run has seen. The names are those of RELIABILITY, 3c.
+// evidence is everything that a run has observed. docs/RESILIENCE.md explains the
+// invariants.
 type evidence struct {
 	History     []operation
 	Audit       []record
-	Mails       []letter // in the order in which they came
-	Users       []string // addresses of the accounts
+	Mails       []receivedMail // in the order of their arrival
+	Users       []string       // addresses of the accounts
 	DeadLetters []deadLetter
-	Logins      map[string]string // of acknowledged sign-ups: what went wrong, by address
-	Deliveries  []delivery        // those of a stream in its order
-	Windows     map[string]bool   // phases in which a mail may come twice
+	Logins      map[string]string // the error of signing in after an acknowledged sign-up, by address
+	Deliveries  []delivery        // in the order of each stream
+	Windows     map[string]bool   // phases in which a mail may be sent twice
 }
 
 // record is a row of the audit log.
 type record struct{ Type, Request string }
 
-// deadLetter is what a consumer has given up.
+// deadLetter is a dead letter of a service.
 type deadLetter struct {
 	Service, Stream, Entry, Type, Reason string
 
@@ -39,7 +40,7 @@ const (
 	wrong      = "wrong"
 )
 
-// violation is a promise that was not kept.
+// violation is an invariant that was broken.
 type violation struct {
 	Invariant string `json:"invariant"`
 	Effect    string `json:"effect"`
@@ -59,9 +60,9 @@ const (
 	onlyInjected = "I9 dead letters"
 )
 
-// check returns every violation, and the mails that came twice in the window
-// that no protocol can close.
-func check(e evidence) (found []violation, window []letter) {
+// check returns every violation, and the mails that were sent twice in the window that SMTP
+// cannot close.
+func check(e evidence) (found []violation, window []receivedMail) {
 	c := checker{evidence: e}
 	c.durability()
 	c.phantoms()
@@ -69,14 +70,14 @@ func check(e evidence) (found []violation, window []letter) {
 	c.mails()
 	c.sessions()
 	c.order()
-	c.letters()
+	c.deadLetters()
 	return c.found, c.window
 }
 
 type checker struct {
 	evidence
 	found  []violation
-	window []letter
+	window []receivedMail
 }
 
 func (c *checker) report(invariant, effect, phase, format string, values ...any) {
@@ -95,8 +96,8 @@ func (c *checker) durability() {
 	}
 }
 
-// phantoms is I2 and I7: every account comes from a sign-up that may have
-// succeeded, and there is one for each address.
+// phantoms is I2 and I7: every account comes from a sign-up that may have succeeded, and
+// each address has one account.
 func (c *checker) phantoms() {
 	possible := map[string]bool{}
 	for _, o := range c.History {
@@ -107,16 +108,16 @@ func (c *checker) phantoms() {
 	accounts := map[string]int{}
 	for _, email := range c.Users {
 		if !possible[email] {
-			c.report(noPhantom, wrong, calm, "account %s: nobody has signed up with that address", email)
+			c.report(noPhantom, wrong, calm, "account %s: no sign-up with this address", email)
 		}
 		key := strings.ToLower(email)
 		if accounts[key]++; accounts[key] == 2 {
-			c.report(uniqueness, duplicated, calm, "two accounts of %s", key)
+			c.report(uniqueness, duplicated, calm, "two accounts with the address %s", key)
 		}
 	}
 }
 
-// audited says which operations leave which record.
+// audited returns the audit record of an operation, or nothing if it has none.
 func audited(kind string) string {
 	switch kind {
 	case signup:
@@ -131,8 +132,8 @@ func audited(kind string) string {
 	return ""
 }
 
-// audit is I3: one record of what was acknowledged, none of what failed, and of
-// the rest none or one.
+// audit is I3: an acknowledged operation has one record, a failed one has none, and an
+// unknown one has none or one.
 func (c *checker) audit() {
 	records := map[record]int{}
 	for _, r := range c.Audit {
@@ -150,52 +151,52 @@ func (c *checker) audit() {
 		case n > 1:
 			c.report(auditOnce, duplicated, o.Phase, "%s: %d times %s", o.ID, n, kind)
 		case n == 1 && o.Outcome == fail:
-			c.report(auditOnce, wrong, o.Phase, "%s: failed with %d %s, yet there is %s", o.ID, o.Status, o.Detail, kind)
+			c.report(auditOnce, wrong, o.Phase, "%s: failed with %d %s, but has a %s", o.ID, o.Status, o.Detail, kind)
 		}
 	}
 }
 
-// mails is I4: one mail for what was acknowledged, by Message-ID and by
-// recipient, none for what failed, and for the rest none or one.
+// mails is I4: an acknowledged sign-up has one mail, by Message-ID and by recipient, a failed
+// one has none, and an unknown one has none or one.
 func (c *checker) mails() {
-	letters := map[string][]letter{}
-	for _, l := range c.Mails {
-		letters[l.Recipient] = append(letters[l.Recipient], l)
+	byRecipient := map[string][]receivedMail{}
+	for _, m := range c.Mails {
+		byRecipient[m.Recipient] = append(byRecipient[m.Recipient], m)
 	}
 	for _, o := range c.History {
 		if o.Kind != signup {
 			continue
 		}
-		mine := letters[o.Email]
-		delete(letters, o.Email)
-		confirmed := slices.ContainsFunc(mine, func(l letter) bool { return l.Confirmed })
+		mails := byRecipient[o.Email]
+		delete(byRecipient, o.Email)
+		confirmed := slices.ContainsFunc(mails, func(m receivedMail) bool { return m.Confirmed })
 		switch {
 		case o.Outcome == ok && !confirmed && !o.Injected:
 			c.report(mailOnce, lost, o.Phase, "%s: no mail to %s", o.ID, o.Email)
-		case o.Outcome == fail && len(mine) > 0:
-			c.report(mailOnce, wrong, o.Phase, "%s: failed, yet there is a mail to %s", o.ID, o.Email)
+		case o.Outcome == fail && len(mails) > 0:
+			c.report(mailOnce, wrong, o.Phase, "%s: failed, but a mail was sent to %s", o.ID, o.Email)
 		}
-		c.repeated(o, mine)
+		c.repeated(o, mails)
 	}
-	for recipient := range letters {
-		c.report(mailOnce, wrong, letters[recipient][0].Phase, "a mail to %s, who never signed up", recipient)
+	for recipient := range byRecipient {
+		c.report(mailOnce, wrong, byRecipient[recipient][0].Phase, "a mail to %s, an address without a sign-up", recipient)
 	}
 }
 
-// repeated looks for second mails to one recipient.
-func (c *checker) repeated(o operation, mine []letter) {
-	for n, l := range mine {
+// repeated reports mails after the first one to a recipient.
+func (c *checker) repeated(o operation, mails []receivedMail) {
+	for n, m := range mails {
 		if n == 0 {
 			continue
 		}
-		first := mine[0]
+		first := mails[0]
 		switch {
-		case l.MessageID != first.MessageID:
-			c.report(mailOnce, duplicated, o.Phase, "%s: another mail to %s: %s and %s", o.ID, o.Email, first.MessageID, l.MessageID)
-		case !mine[n-1].Confirmed || c.Windows[mine[n-1].Phase]:
-			c.window = append(c.window, l)
+		case m.MessageID != first.MessageID:
+			c.report(mailOnce, duplicated, o.Phase, "%s: another mail to %s: %s and %s", o.ID, o.Email, first.MessageID, m.MessageID)
+		case !mails[n-1].Confirmed || c.Windows[mails[n-1].Phase]:
+			c.window = append(c.window, m)
 		default:
-			c.report(mailOnce, duplicated, o.Phase, "%s: mail %s came again, in %q and %q", o.ID, l.MessageID, mine[n-1].Phase, l.Phase)
+			c.report(mailOnce, duplicated, o.Phase, "%s: mail %s was received again, in %q and %q", o.ID, m.MessageID, mails[n-1].Phase, m.Phase)
 		}
 	}
 }
@@ -214,8 +215,8 @@ func (c *checker) sessions() {
 	}
 }
 
-// order is I6: on each stream, what a producer says of a subject first appears
-// in the producer's order. Producers that do not number are not checked.
+// order is I6: on each stream, the events of a producer about one subject first appear in
+// the producer's order. Events without a sequence number are not checked.
 func (c *checker) order() {
 	last := map[[3]string]delivery{}
 	for _, d := range c.Deliveries {
@@ -233,12 +234,12 @@ func (c *checker) order() {
 	}
 }
 
-// letters is I9: nothing is given up but what was meant to be.
-func (c *checker) letters() {
-	for _, l := range c.DeadLetters {
-		if l.Injected || strings.Contains(string(l.Payload), bounce) {
+// deadLetters is I9: only injected faults make dead letters.
+func (c *checker) deadLetters() {
+	for _, d := range c.DeadLetters {
+		if d.Injected || strings.Contains(string(d.Payload), bounce) {
 			continue
 		}
-		c.report(onlyInjected, wrong, l.Phase, "%s-service gave up %s (entry %s of %s): %s", l.Service, l.Type, l.Entry, l.Stream, l.Reason)
+		c.report(onlyInjected, wrong, d.Phase, "%s-service has a dead letter of %s (entry %s of %s): %s", d.Service, d.Type, d.Entry, d.Stream, d.Reason)
 	}
 }

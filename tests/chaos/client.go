@@ -18,12 +18,12 @@ type client struct {
 	http    *http.Client
 }
 
-// patience is how long a client waits; after that the outcome is unknown.
-const patience = 6 * time.Second
+// clientTimeout is how long a client waits; after that the outcome is unknown.
+const clientTimeout = 6 * time.Second
 
 func newClient(gateway string) *client {
 	return &client{gateway: gateway, http: &http.Client{
-		Timeout:   patience,
+		Timeout:   clientTimeout,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second},
 	}}
 }
@@ -33,7 +33,7 @@ type tokens struct {
 	Refresh string `json:"refreshToken"`
 }
 
-// answer is what came back; an error says that nothing readable did.
+// answer is a response; err says that there was none, or that it could not be decoded.
 type answer struct {
 	status int
 	Code   string `json:"code"`
@@ -45,26 +45,33 @@ type answer struct {
 
 type object = map[string]any
 
-// call sends a request with that id, with a bearer token unless that is empty.
-func (c *client) call(ctx context.Context, id, method, path, bearer string, body object) answer {
+// request is a call of the API.
+type request struct {
+	id, method, path string
+	bearer           string // the access token; may be empty
+	body             object // may be nil
+}
+
+// call sends a request.
+func (c *client) call(ctx context.Context, r request) answer {
 	var content io.Reader = http.NoBody
-	if body != nil {
-		encoded, err := json.Marshal(body)
+	if r.body != nil {
+		encoded, err := json.Marshal(r.body)
 		if err != nil {
 			return answer{err: err}
 		}
 		content = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.gateway+path, content)
+	req, err := http.NewRequestWithContext(ctx, r.method, c.gateway+r.path, content)
 	if err != nil {
 		return answer{err: err}
 	}
-	req.Header.Set("X-Request-Id", id)
-	if body != nil {
+	req.Header.Set("X-Request-Id", r.id)
+	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if bearer != "" {
-		req.Header.Set("Authorization", "Bearer "+bearer)
+	if r.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+r.bearer)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
@@ -76,20 +83,20 @@ func (c *client) call(ctx context.Context, id, method, path, bearer string, body
 	if err == nil {
 		err = json.Unmarshal(data, &a)
 	}
-	if err == nil && res.Header.Get("X-Request-Id") != id {
-		err = fmt.Errorf("the gateway has changed the request id to %q", res.Header.Get("X-Request-Id"))
+	if err == nil && res.Header.Get("X-Request-Id") != r.id {
+		err = fmt.Errorf("the gateway changed the request id to %q", res.Header.Get("X-Request-Id"))
 	}
 	a.err = err
 	return a
 }
 
-// outcome says what an answer tells of the effect: only a refusal proves that a
-// request to write had none.
-func (a answer) outcome(writes bool) outcome {
+// outcome is the outcome of an operation of a kind. Only a 4xx response proves that a write
+// had no effect.
+func (a answer) outcome(kind string) outcome {
 	switch {
 	case a.err == nil && a.status < 300:
 		return ok
-	case a.err == nil && a.status < 500 || !writes:
+	case a.err == nil && a.status < 500 || kind == read:
 		return fail
 	}
 	return unknown
@@ -102,7 +109,7 @@ func (a answer) detail() string {
 	return a.Code
 }
 
-// digest names a token without giving it away.
+// digest identifies a token without revealing it.
 func digest(token string) string {
 	if token == "" {
 		return ""

@@ -13,36 +13,37 @@ import (
 type fault struct {
 	name  string
 	lasts time.Duration // between inject and heal
-	// always and quick say whether a short run has it: certainly, or perhaps.
+	// always and quick say whether a short run includes the fault: always, or if the seed
+	// selects it.
 	always, quick bool
-	// window says that mails accepted in this phase may come twice: no protocol
-	// can tell the sender's death, or a connection's, from a mail not taken.
+	// window says that mails accepted in this phase may be sent twice: after the death of
+	// the sender or of the connection, the sender cannot know that the mail was accepted.
 	window bool
 
 	inject func(ctx context.Context, p *phase) error
 	heal   func(ctx context.Context, p *phase) error
-	// bit returns by how much the fault is felt now. It is asked again and again;
-	// a fault that is never felt makes the run fail.
-	bit func(ctx context.Context, p *phase) (int64, error)
+	// effect returns the size of the fault's effect now. It is measured repeatedly; a fault
+	// that never has an effect fails the run.
+	effect func(ctx context.Context, p *phase) (int64, error)
 }
 
-// phase is a fault while it is in force, and until it is recovered from.
+// phase is the time from the injection of a fault until the recovery from it.
 type phase struct {
 	*run
 	name    string
 	started time.Time
-	struck  int64        // what inject itself has measured
-	undo    func() error // what inject has begun in the background, for heal
+	hits    int64        // the effect that inject itself has measured
+	undo    func() error // ends what inject has started in the background
 }
 
-// result is what became of a phase.
+// result is the result of a phase.
 type result struct {
 	name      string
 	window    bool
 	started   time.Time
-	bit       int64
-	trouble   []string
-	recovered time.Duration // 0 if that was not in time
+	effect    int64
+	errors    []string
+	recovered time.Duration // 0 if the system did not recover in time
 	missing   int
 }
 
@@ -56,7 +57,7 @@ func faults() []fault {
 
 const shortExtras = 3
 
-// schedule returns the faults of a run in the order that the seed decides.
+// schedule returns the faults of a run, in an order that depends on the seed.
 func schedule(opts options) ([]fault, error) {
 	wanted, err := regexp.Compile(opts.only)
 	if err != nil {
@@ -83,18 +84,19 @@ func schedule(opts options) ([]fault, error) {
 		chosen = append(chosen, f)
 	}
 	if len(chosen) == 0 {
-		return nil, errors.New("no fault has that name")
+		return nil, errors.New("no fault matches -only")
 	}
 	return chosen, nil
 }
 
 const (
-	leadIn = time.Second // of load before each fault
-	look   = 200 * time.Millisecond
+	leadIn       = time.Second // of load before each fault
+	pollInterval = 200 * time.Millisecond
 )
 
-// endure goes through one fault. Its error says that the run cannot go on.
-func (r *run) endure(ctx context.Context, f fault) (result, error) {
+// runFault injects a fault, heals it and waits for the recovery. After an error the run
+// cannot continue.
+func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	p := &phase{run: r, name: f.name, started: time.Now(), undo: func() error { return nil }}
 	r.enter(f.name)
 	res := result{name: f.name, window: f.window, started: p.started}
@@ -102,40 +104,40 @@ func (r *run) endure(ctx context.Context, f fault) (result, error) {
 		return res, err
 	}
 	if err := f.inject(ctx, p); err != nil {
-		res.trouble = append(res.trouble, fmt.Sprintf("inject: %v", err))
+		res.errors = append(res.errors, fmt.Sprintf("inject: %v", err))
 	}
-	feel := func() {
-		// While the fault is in force it may keep us from looking, too.
-		if n, err := f.bit(ctx, p); err == nil {
-			res.bit = max(res.bit, n)
+	measure := func() {
+		// The fault may also make the measurement fail.
+		if n, err := f.effect(ctx, p); err == nil {
+			res.effect = max(res.effect, n)
 		}
 	}
-	r.during(ctx, f.lasts, feel)
-	feel()
+	r.during(ctx, f.lasts, measure)
+	measure()
 	healed := time.Now()
 	if err := f.heal(ctx, p); err != nil {
 		return res, fmt.Errorf("heal %s: %w", f.name, err)
 	}
-	res.missing = r.settle(ctx, time.Now(), healed.Add(r.opts.recovery), feel)
+	res.missing = r.settle(ctx, time.Now(), healed.Add(r.opts.recovery), measure)
 	if res.missing == 0 {
 		res.recovered = time.Since(healed)
 	}
-	if res.bit == 0 { // Clients may still be waiting for an answer.
-		r.during(ctx, patience, feel)
+	if res.effect == 0 { // Clients may still be waiting for a response.
+		r.during(ctx, clientTimeout, measure)
 	}
 	ended, err := r.stack.ready(ctx)
 	if err != nil {
 		return res, err
 	}
-	res.trouble = append(res.trouble, ended...)
+	res.errors = append(res.errors, ended...)
 	return res, ctx.Err()
 }
 
-// during calls f at intervals for that long.
+// during calls f at intervals for the duration d.
 func (r *run) during(ctx context.Context, d time.Duration, f func()) {
 	end := time.NewTimer(d)
 	defer end.Stop()
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -149,15 +151,14 @@ func (r *run) during(ctx context.Context, d time.Duration, f func()) {
 	}
 }
 
-// settle waits until every sign-up that was acknowledged by then has its record
-// and its mail. It returns how many have not at the deadline; later phases do
-// not wait for those again.
-func (r *run) settle(ctx context.Context, by, deadline time.Time, feel func()) int {
-	tick := time.NewTicker(look)
+// settle waits until every sign-up that was acknowledged before by has its record and its
+// mail. It returns how many do not at the deadline. Later phases do not wait for those.
+func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()) int {
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		missing, err := r.outstanding(ctx, by)
-		feel()
+		measure()
 		switch {
 		case ctx.Err() != nil:
 			return len(missing)
@@ -204,25 +205,25 @@ func (r *run) outstanding(ctx context.Context, by time.Time) ([]string, error) {
 	return missing, nil
 }
 
-// The measures that several faults share.
+// The effects that several faults share.
 
 func unknowns(_ context.Context, p *phase) (int64, error) {
 	return p.history.count(p.name, unknown), nil
 }
 
-func struck(_ context.Context, p *phase) (int64, error) { return p.struck, nil }
+func hits(_ context.Context, p *phase) (int64, error) { return p.hits, nil }
 
 func refusals(_ context.Context, p *phase) (int64, error) { return p.stack.smtp.refusals(), nil }
 
 func stuck(ctx context.Context, p *phase) (int64, error) { return p.observer.stuck(ctx, "auth") }
 
-// usual is how many entries a healthy group may have before it at a glance.
-const usual = 4
+// healthyLag is the number of entries that a healthy group may have to read at any time.
+const healthyLag = 4
 
 func unread(service string) func(context.Context, *phase) (int64, error) {
 	return func(ctx context.Context, p *phase) (int64, error) {
 		w, err := p.observer.group(ctx, service)
-		if w.total() <= usual {
+		if w.total() <= healthyLag {
 			return 0, err
 		}
 		return w.total(), err

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// enough bounds the wait for the moment at which a fault is to strike.
-const enough = 8 * time.Second
+// injectTimeout bounds the wait for the right moment to inject a fault.
+const injectTimeout = 8 * time.Second
 
 func processFaults() []fault {
 	all := []fault{
-		{name: "email-service killed while sending", always: true, window: true, lasts: time.Second, inject: killWhileSending, bit: struck},
-		{name: "audit-service killed", always: true, lasts: 1500 * time.Millisecond, inject: killAll(auditService), bit: unread(auditService)},
-		{name: "gateway killed", quick: true, lasts: time.Second, inject: killAll(gateway), bit: unknowns},
-		{name: "auth-service killed", quick: true, lasts: time.Second, inject: killAll(authService), bit: unknowns},
-		{name: "user-service killed", quick: true, lasts: 1500 * time.Millisecond, inject: killAll(userService), bit: unknowns},
-		{name: "relay killed between XADD and mark", quick: true, lasts: 500 * time.Millisecond, inject: killRelay, bit: struck},
-		{name: "consumer killed before commit", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeCommit, bit: struck},
-		{name: "consumer killed after commit, before XACK", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeAck, bit: struck},
+		{name: "email-service killed while sending", always: true, window: true, lasts: time.Second, inject: killWhileSending, effect: hits},
+		{name: "audit-service killed", always: true, lasts: 1500 * time.Millisecond, inject: killAll(auditService), effect: unread(auditService)},
+		{name: "gateway killed", quick: true, lasts: time.Second, inject: killAll(gateway), effect: unknowns},
+		{name: "auth-service killed", quick: true, lasts: time.Second, inject: killAll(authService), effect: unknowns},
+		{name: "user-service killed", quick: true, lasts: 1500 * time.Millisecond, inject: killAll(userService), effect: unknowns},
+		{name: "relay killed between XADD and mark", quick: true, lasts: 500 * time.Millisecond, inject: killRelay, effect: hits},
+		{name: "consumer killed before commit", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeCommit, effect: hits},
+		{name: "consumer killed after commit, before XACK", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeAck, effect: hits},
 	}
 	for i := range all {
 		all[i].heal = restart
@@ -28,7 +28,7 @@ func processFaults() []fault {
 	return all
 }
 
-// restart does what a supervisor would.
+// restart starts the dead processes again, as a supervisor does.
 func restart(ctx context.Context, p *phase) error {
 	var dead []*process
 	for _, one := range p.stack.processes {
@@ -65,10 +65,9 @@ func killAll(service string) func(context.Context, *phase) error {
 	}
 }
 
-// pending waits until the service has taken entries that it has not
-// acknowledged, at the moment when it returns.
+// pending waits until the service has entries in flight.
 func (p *phase) pending(ctx context.Context, service string) error {
-	return eventually(ctx, enough, service+" has entries in hand", func() (bool, error) {
+	return eventually(ctx, injectTimeout, service+" has entries in flight", func() (bool, error) {
 		w, err := p.observer.group(ctx, service)
 		return w.delivered > 0, err
 	})
@@ -76,15 +75,15 @@ func (p *phase) pending(ctx context.Context, service string) error {
 
 func (p *phase) measure(ctx context.Context, service string) error {
 	w, err := p.observer.group(ctx, service)
-	p.struck = w.delivered
+	p.hits = w.delivered
 	return err
 }
 
-// killWhileSending has the mail server answer slowly, so that the kill falls
-// into a dialogue.
+// killWhileSending makes the mail server slow, so that the process is killed during an SMTP
+// session.
 func killWhileSending(ctx context.Context, p *phase) error {
-	p.stack.smtp.behave(obliging, 400*time.Millisecond)
-	defer p.stack.smtp.behave(obliging, 0)
+	p.stack.smtp.behave(accepts, 400*time.Millisecond)
+	defer p.stack.smtp.behave(accepts, 0)
 	if err := p.pending(ctx, emailService); err != nil {
 		return err
 	}
@@ -97,9 +96,9 @@ const (
 	records = `insert\s+into\s+events`
 )
 
-// killRelay strikes while a relay, whose entries Redis has taken, is kept from
-// noting that. The order matters: the relay must be inside its transaction,
-// past any numbering of the rows, before the table is locked.
+// killRelay kills a relay after Redis has accepted its entries, while a lock keeps it from
+// marking them as published. The order matters: before the table is locked, the relay must
+// be in its transaction and have numbered the rows.
 func killRelay(ctx context.Context, p *phase) error {
 	before, err := p.entries(ctx)
 	if err != nil {
@@ -111,12 +110,12 @@ func killRelay(ctx context.Context, p *phase) error {
 	lock, err := p.lockRelayed(ctx)
 	err = errors.Join(err, p.stack.redis.signal(syscall.SIGCONT))
 	if lock != nil {
-		defer func() { _ = lock.release() }() // It ends with its connection, whatever that says.
+		defer func() { _ = lock.release() }() // The lock ends with its connection, even after an error.
 	}
 	if err != nil {
 		return err
 	}
-	err = eventually(ctx, enough, "a relay waits to mark what it has published", func() (bool, error) {
+	err = eventually(ctx, injectTimeout, "a relay waits to mark its events as published", func() (bool, error) {
 		n, err := p.observer.blocked(ctx, "auth", marks)
 		return n > 0, err
 	})
@@ -126,12 +125,12 @@ func killRelay(ctx context.Context, p *phase) error {
 		return err
 	}
 	if after <= before {
-		return fmt.Errorf("the streams have not grown: %d entries, then %d", before, after)
+		return fmt.Errorf("the streams did not grow: %d entries before, %d after", before, after)
 	}
 	if err := p.observer.abort(ctx, "auth", marks); err != nil {
 		return err
 	}
-	p.struck, err = p.observer.backlog(ctx, "auth")
+	p.hits, err = p.observer.backlog(ctx, "auth")
 	return err
 }
 
@@ -171,13 +170,14 @@ func (p *phase) entries(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-// holdRecords keeps audit-service from writing its log, and returns when it tries to.
-func (p *phase) holdRecords(ctx context.Context) (*tableLock, error) {
+// blockRecords locks the audit log against writers, and returns when audit-service waits
+// for the lock.
+func (p *phase) blockRecords(ctx context.Context) (*tableLock, error) {
 	lock, err := p.observer.lock(ctx, "audit", "events")
 	if err != nil {
 		return nil, err
 	}
-	err = eventually(ctx, enough, "audit-service waits to write", func() (bool, error) {
+	err = eventually(ctx, injectTimeout, "audit-service waits to write", func() (bool, error) {
 		n, err := p.observer.blocked(ctx, "audit", records)
 		return n > 0, err
 	})
@@ -188,7 +188,7 @@ func (p *phase) holdRecords(ctx context.Context) (*tableLock, error) {
 }
 
 func killBeforeCommit(ctx context.Context, p *phase) error {
-	lock, err := p.holdRecords(ctx)
+	lock, err := p.blockRecords(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,10 +197,10 @@ func killBeforeCommit(ctx context.Context, p *phase) error {
 	return errors.Join(err, lock.release(), p.measure(ctx, auditService))
 }
 
-// killBeforeAck cuts audit-service off from Redis before its records commit: an
-// acknowledgement that is only sent would arrive after the sender's death.
+// killBeforeAck cuts audit-service off from Redis before its records are committed.
+// Otherwise an acknowledgement that was sent could arrive after the death of the process.
 func killBeforeAck(ctx context.Context, p *phase) error {
-	lock, err := p.holdRecords(ctx)
+	lock, err := p.blockRecords(ctx)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func killBeforeAck(ctx context.Context, p *phase) error {
 	link := p.stack.links[auditService]
 	err = errors.Join(err, link.cut(), lock.release())
 	if err == nil {
-		err = eventually(ctx, enough, "the records are there", func() (bool, error) {
+		err = eventually(ctx, injectTimeout, "the records are committed", func() (bool, error) {
 			n, err := p.observer.count(ctx, "audit", all)
 			return n > before, err
 		})

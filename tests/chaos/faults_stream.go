@@ -20,23 +20,23 @@ func streamFaults() []fault {
 	return []fault{
 		{
 			name: "every entry twice and out of order", quick: true, lasts: 4 * time.Second,
-			inject: echo, heal: func(_ context.Context, p *phase) error { return p.undo() },
-			bit: func(_ context.Context, p *phase) (int64, error) { return atomic.LoadInt64(&p.struck), nil },
+			inject: duplicate, heal: func(_ context.Context, p *phase) error { return p.undo() },
+			effect: func(_ context.Context, p *phase) (int64, error) { return atomic.LoadInt64(&p.hits), nil },
 		},
 		{
 			name: "malformed entries among good ones", lasts: 3 * time.Second,
-			inject: spoil, heal: func(_ context.Context, p *phase) error { return p.undo() }, bit: buried,
+			inject: addMalformed, heal: func(_ context.Context, p *phase) error { return p.undo() }, effect: deadLettered,
 		},
 		{
-			name: "audit-service cut off from Redis", lasts: 5 * time.Second, bit: unread(auditService),
+			name: "audit-service cut off from Redis", lasts: 5 * time.Second, effect: unread(auditService),
 			inject: func(_ context.Context, p *phase) error { return p.stack.links[auditService].cut() },
 			heal:   func(_ context.Context, p *phase) error { return p.stack.links[auditService].heal() },
 		},
 	}
 }
 
-// echo adds every entry that comes again, later and in another order.
-func echo(ctx context.Context, p *phase) error {
+// duplicate adds every new entry a second time, later and in another order.
+func duplicate(ctx context.Context, p *phase) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := onEveryStream(ctx, p.copy)
 	p.undo = func() error {
@@ -46,7 +46,7 @@ func echo(ctx context.Context, p *phase) error {
 	return nil
 }
 
-// onEveryStream starts work on each stream; ended waits for it.
+// onEveryStream starts work on each stream; ended waits until it has ended.
 func onEveryStream(ctx context.Context, work func(ctx context.Context, stream string) error) (ended func() error) {
 	var g errgroup.Group
 	for stream := range streams {
@@ -55,8 +55,8 @@ func onEveryStream(ctx context.Context, work func(ctx context.Context, stream st
 	return g.Wait
 }
 
-// copy adds entries again until ctx ends. One goroutine reads and writes, so it
-// knows every copy before it can meet it.
+// copy adds entries again until ctx ends. The same goroutine reads and writes, so it knows
+// every copy before it reads it.
 func (p *phase) copy(ctx context.Context, stream string) error {
 	random := rand.New(rand.NewPCG(p.opts.seed, uint64(len(stream))))
 	info, err := p.observer.redis.XInfoStream(ctx, stream).Result()
@@ -66,7 +66,7 @@ func (p *phase) copy(ctx context.Context, stream string) error {
 	from, own := info.LastGeneratedID, map[string]bool{}
 	var batch []redis.XMessage
 	for last := time.Now(); ; {
-		found, err := p.observer.redis.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, from}, Count: 200, Block: look}).Result()
+		found, err := p.observer.redis.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, from}, Count: 200, Block: pollInterval}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
 			return fmt.Errorf("copy %s: %w", stream, err)
 		}
@@ -78,7 +78,7 @@ func (p *phase) copy(ctx context.Context, stream string) error {
 			}
 		}
 		ended := ctx.Err() != nil
-		if !ended && time.Since(last) < 3*look {
+		if !ended && time.Since(last) < 3*pollInterval {
 			continue
 		}
 		last = time.Now()
@@ -90,16 +90,16 @@ func (p *phase) copy(ctx context.Context, stream string) error {
 			}
 			own[id] = true
 			p.injected.add(stream, id)
-			atomic.AddInt64(&p.struck, 1)
+			atomic.AddInt64(&p.hits, 1)
 		}
 		if batch = batch[:0]; ended {
-			return nil //nolint:nilerr // The fault is over, and with it the last read.
+			return nil //nolint:nilerr // The end of the fault interrupted the last read.
 		}
 	}
 }
 
-// spoil adds malformed entries over the time that the fault lasts.
-func spoil(ctx context.Context, p *phase) error {
+// addMalformed adds malformed entries to each stream for the duration of the fault.
+func addMalformed(ctx context.Context, p *phase) error {
 	p.undo = onEveryStream(ctx, p.addMalformed)
 	return nil
 }
@@ -128,38 +128,38 @@ func (p *phase) addMalformed(ctx context.Context, stream string) error {
 	return nil
 }
 
-// malformed returns the fields of an entry that is none, of a kind that depends on n.
+// malformed returns the fields of a malformed entry; n selects the kind.
 func malformed(n int) []any {
 	const id, payload, metadata = "_watermill_message_uuid", "payload", "metadata"
 	empty := "\x80" // an empty map in msgpack
-	mine := uuid.NewString()
+	messageID := uuid.NewString()
 	switch n % 6 {
 	case 0:
 		return []any{"junk", "1"}
 	case 1:
-		return []any{id, mine, metadata, "\xc1\xff\x00", payload, "{}"}
+		return []any{id, messageID, metadata, "\xc1\xff\x00", payload, "{}"}
 	case 2:
-		return []any{id, mine, metadata, empty, payload, "not JSON \x00\xff"}
+		return []any{id, messageID, metadata, empty, payload, "not JSON \x00\xff"}
 	case 3:
-		return []any{id, mine, metadata, empty, payload, `{"id":7}`}
+		return []any{id, messageID, metadata, empty, payload, `{"id":7}`}
 	case 4:
-		return []any{id, mine, metadata, empty, payload, fmt.Sprintf(
+		return []any{id, messageID, metadata, empty, payload, fmt.Sprintf(
 			`{"id":%q,"name":"user.signed_up.v1","occurredAt":"2026-01-01T00:00:00Z","producer":"chaos","data":{}}`, uuid.NewString())}
 	default:
-		return []any{id, mine}
+		return []any{id, messageID}
 	}
 }
 
-// buried returns how many dead letters the malformed entries have become, once
-// it is exactly all of them.
-func buried(ctx context.Context, p *phase) (int64, error) {
-	letters, err := p.observer.deadLetters(ctx)
+// deadLettered returns the number of dead letters of malformed entries, or 0 until every
+// entry has become one.
+func deadLettered(ctx context.Context, p *phase) (int64, error) {
+	found, err := p.observer.deadLetters(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var n int64
-	for _, l := range letters {
-		if p.malformed.has(l.Stream, l.Entry) {
+	for _, d := range found {
+		if p.malformed.has(d.Stream, d.Entry) {
 			n++
 		}
 	}

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// outcome is what the client knows of an operation.
+// outcome is what the client knows about the effect of an operation.
 type outcome string
 
 const (
 	ok      outcome = "ok"
-	fail    outcome = "fail"    // It has had no effect.
-	unknown outcome = "unknown" // It may have had its effect.
+	fail    outcome = "fail"    // It had no effect.
+	unknown outcome = "unknown" // It may have had an effect.
 )
 
 // The operations.
@@ -28,7 +28,7 @@ const (
 	read    = "read"
 )
 
-// operation is an entry of the history. Its ID is the request's.
+// operation is an entry of the history. Its ID is the request id.
 type operation struct {
 	ID       string    `json:"id"`
 	Kind     string    `json:"op"`
@@ -39,12 +39,12 @@ type operation struct {
 	Outcome  outcome   `json:"outcome"`
 	Status   int       `json:"status,omitempty"`
 	Detail   string    `json:"detail,omitempty"`
-	Spent    string    `json:"spent,omitempty"`  // digest of the refresh token that was handed in
-	Gained   string    `json:"gained,omitempty"` // digest of the one that came back
+	Spent    string    `json:"spent,omitempty"`  // digest of the presented refresh token
+	Gained   string    `json:"gained,omitempty"` // digest of its successor
 	Injected bool      `json:"injected,omitempty"`
 }
 
-// history is what the clients did and saw. It is safe for concurrent use.
+// history is the record of all operations of the clients. It is safe for concurrent use.
 type history struct {
 	mu         sync.Mutex
 	file       *os.File
@@ -81,14 +81,14 @@ func (h *history) add(o operation) {
 	h.err = errors.Join(h.err, h.encoder.Encode(o))
 }
 
-// all returns what has ended so far.
+// all returns the operations that have ended.
 func (h *history) all() []operation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]operation(nil), h.operations...)
 }
 
-// count returns how many operations of a phase ended in that way.
+// count returns the number of operations of a phase with an outcome.
 func (h *history) count(phase string, end outcome) int64 {
 	var n int64
 	for _, o := range h.all() {

@@ -8,7 +8,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// link is a connection between two parts that can be cut without a word.
+// link is a connection between a service and Redis that can be cut silently.
 type link struct {
 	name, listen, upstream string
 	proxy                  *toxiproxy.Proxy
@@ -28,7 +28,7 @@ func (l *link) open() error {
 	return nil
 }
 
-// cut drops, from now on, every byte in either direction and closes nothing.
+// cut drops every byte in both directions from now on, without closing connections.
 func (l *link) cut() error {
 	for _, direction := range []string{"upstream", "downstream"} {
 		toxic := fmt.Sprintf(`{"name":"cut-%s","type":"timeout","stream":%q,"attributes":{"timeout":0}}`, direction, direction)
@@ -39,7 +39,7 @@ func (l *link) cut() error {
 	return nil
 }
 
-// heal ends the connections from which bytes were dropped and lets new ones through.
+// heal closes the existing connections, which have lost bytes, and accepts new ones.
 func (l *link) heal() error {
 	l.proxy.Stop()
 	return l.open()

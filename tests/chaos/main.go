@@ -1,7 +1,6 @@
-// Chaos runs all of Headgate as real processes, breaks one part after another
-// under load, and then checks that nothing that was acknowledged is lost and
-// nothing happened twice. It knows the product by its HTTP interface, its
-// tables and its streams, and no package of a service.
+// Chaos runs all of Headgate as real processes, injects one fault after another under load,
+// and then checks that nothing acknowledged was lost and nothing was done twice. It uses the
+// HTTP API, the tables and the streams, and no package of a service.
 package main
 
 import (
@@ -23,19 +22,19 @@ import (
 type options struct {
 	seed     uint64
 	short    bool
-	lasts    time.Duration // of each fault, in place of its own time
-	only     string        // a regular expression over the faults' names
-	recovery time.Duration // the longest that a fault may take to be recovered from
+	lasts    time.Duration // duration of each fault; 0 is the fault's own
+	only     string        // regular expression for the names of faults
+	recovery time.Duration // maximum time to recover from a fault
 	root     string        // the workspace
 	out      io.Writer
 }
 
-// errUnsound says that the run has found something wrong.
-var errUnsound = errors.New("the run is not sound")
+// errFailed says that the run has found a violation, or that a fault did not work.
+var errFailed = errors.New("the run failed")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	signal.Ignore(syscall.SIGPIPE) // Whoever reads the output may stop; what runs must be ended all the same.
+	signal.Ignore(syscall.SIGPIPE) // If the reader of the output is gone, the processes must still be stopped.
 	code := program(ctx)
 	stop()
 	os.Exit(code)
@@ -43,11 +42,11 @@ func main() {
 
 func program(ctx context.Context) int {
 	opts := options{out: os.Stdout}
-	flag.Uint64Var(&opts.seed, "seed", rand.Uint64N(1_000_000), "decides the order of the faults and what the clients do")
-	flag.BoolVar(&opts.short, "short", false, "a few faults only, for a test")
-	flag.StringVar(&opts.only, "only", "", "only the faults whose name matches this regular expression")
-	flag.DurationVar(&opts.lasts, "lasts", 0, "how long each fault lasts, in place of its own time: -only 'mail server down' -lasts 10m")
-	flag.DurationVar(&opts.recovery, "recovery", time.Minute, "how long recovering from a fault may take")
+	flag.Uint64Var(&opts.seed, "seed", rand.Uint64N(1_000_000), "seed for the order of the faults and the actions of the clients")
+	flag.BoolVar(&opts.short, "short", false, "run a few faults only, as make test does")
+	flag.StringVar(&opts.only, "only", "", "run only the faults whose name matches this regular expression")
+	flag.DurationVar(&opts.lasts, "lasts", 0, "duration of each fault, instead of its own, for example -only 'mail server down' -lasts 10m")
+	flag.DurationVar(&opts.recovery, "recovery", time.Minute, "maximum time to recover from a fault")
 	flag.Parse()
 	root, err := workspace.Root()
 	if err == nil {
@@ -61,7 +60,7 @@ func program(ctx context.Context) int {
 	return 0
 }
 
-// runAll does one run. Nothing that it started is left when it returns.
+// runAll does one run. When it returns, everything that it started has ended.
 func runAll(ctx context.Context, opts options) (err error) {
 	began := time.Now()
 	chosen, err := schedule(opts)
@@ -72,7 +71,7 @@ func runAll(ctx context.Context, opts options) (err error) {
 	if err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	// Postgres runs as another user when we are root, and must reach its folder.
+	// If chaos runs as root, Postgres runs as another user, who must reach its folder.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return fmt.Errorf("open folder: %w", err)
 	}
@@ -82,11 +81,11 @@ func runAll(ctx context.Context, opts options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	r.say("everything runs after %s", time.Since(began).Round(100*time.Millisecond))
-	if err := r.storm(ctx, chosen); err != nil {
+	r.logf("ready after %s", time.Since(began).Round(100*time.Millisecond))
+	if err := r.runFaults(ctx, chosen); err != nil {
 		return err
 	}
-	verdict, err := r.judge(ctx)
+	verdict, err := r.verify(ctx)
 	if err != nil {
 		return err
 	}

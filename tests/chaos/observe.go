@@ -22,18 +22,18 @@ var (
 	consumers = []string{"email", "user", "audit"}
 )
 
-// observer looks into the stores, past the services.
+// observer reads the stores directly.
 type observer struct {
 	databases map[string]*pgxpool.Pool
 	redis     *redis.Client
 }
 
-const lookTimeout = 3 * time.Second
+const queryTimeout = 3 * time.Second
 
-// silence keeps go-redis from writing to stderr what it also returns.
-type silence struct{}
+// discardLog keeps go-redis from logging errors that it also returns.
+type discardLog struct{}
 
-func (silence) Printf(context.Context, string, ...any) {}
+func (discardLog) Printf(context.Context, string, ...any) {}
 
 func newObserver(ctx context.Context, s *stack) (*observer, error) {
 	options, err := redis.ParseURL(s.redis.url)
@@ -41,15 +41,15 @@ func newObserver(ctx context.Context, s *stack) (*observer, error) {
 		return nil, fmt.Errorf("observe redis: %w", err)
 	}
 	options.ContextTimeoutEnabled, options.MaxRetries, options.DisableIdentity = true, -1, true
-	options.ReadTimeout = lookTimeout
-	redis.SetLogger(silence{})
+	options.ReadTimeout = queryTimeout
+	redis.SetLogger(discardLog{})
 	o := &observer{databases: map[string]*pgxpool.Pool{}, redis: redis.NewClient(options)}
 	for name, db := range s.databases {
 		cfg, err := pgxpool.ParseConfig(db.url)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("observe %s: %w", name, err), o.close())
 		}
-		cfg.MaxConns, cfg.ConnConfig.ConnectTimeout = 4, lookTimeout
+		cfg.MaxConns, cfg.ConnConfig.ConnectTimeout = 4, queryTimeout
 		if o.databases[name], err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 			return nil, errors.Join(fmt.Errorf("observe %s: %w", name, err), o.close())
 		}
@@ -64,9 +64,9 @@ func (o *observer) close() error {
 	return o.redis.Close()
 }
 
-// count returns the number that a query yields.
+// count returns the number that a query returns.
 func (o *observer) count(ctx context.Context, database, query string, args ...any) (n int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	if err := o.databases[database].QueryRow(ctx, query, args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count in %s: %w", database, err)
@@ -79,43 +79,41 @@ func (o *observer) backlog(ctx context.Context, database string) (int64, error) 
 	return o.count(ctx, database, `SELECT count(*) FROM outbox WHERE published_at IS NULL`)
 }
 
-// unsettled returns how many mails are neither sent nor given up.
-func (o *observer) unsettled(ctx context.Context) (int64, error) {
+// unfinishedMails returns how many mails are neither sent nor failed.
+func (o *observer) unfinishedMails(ctx context.Context) (int64, error) {
 	return o.count(ctx, "email", `SELECT count(*) FROM messages WHERE status NOT IN ('sent', 'failed', 'suppressed')`)
 }
 
-// failing returns how many mails were tried in vain since then, and may be
-// tried again.
+// failing returns how many mails had a failed attempt since then and will be retried.
 func (o *observer) failing(ctx context.Context, since time.Time) (int64, error) {
 	return o.count(ctx, "email", `
 		SELECT count(*) FROM messages
 		WHERE status NOT IN ('sent', 'failed') AND last_error <> '' AND updated_at >= $1`, since)
 }
 
-// stuck returns how many events wait for longer than they do when all is well.
+// stuck returns how many events wait for longer than in a healthy system.
 func (o *observer) stuck(ctx context.Context, database string) (int64, error) {
 	return o.count(ctx, database, `
 		SELECT count(*) FROM outbox
 		WHERE published_at IS NULL AND created_at < clock_timestamp() - interval '500 ms'`)
 }
 
-// blocked returns how many statements like the pattern wait for a lock.
+// blocked returns how many statements that match the pattern wait for a lock.
 func (o *observer) blocked(ctx context.Context, database, pattern string) (int64, error) {
 	return o.count(ctx, database, `
 		SELECT count(*) FROM pg_stat_activity
 		WHERE wait_event_type = 'Lock' AND query ~* $1 AND pid <> pg_backend_pid()`, pattern)
 }
 
-// waiting is what a group has yet to do: delivered is without acknowledgement,
-// unread has not been delivered.
+// waiting is the number of entries that a group has not handled: delivered ones are not
+// acknowledged, unread ones are not delivered.
 type waiting struct{ delivered, unread int64 }
 
 func (w waiting) total() int64 { return w.delivered + w.unread }
 
-// group returns what the group of a service has yet to do. A group that is gone
-// has nothing.
+// group returns what the group of a service has not handled: nothing if there is no group.
 func (o *observer) group(ctx context.Context, service string) (waiting, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	var sum waiting
 	for stream, reader := range streams {
@@ -124,11 +122,11 @@ func (o *observer) group(ctx context.Context, service string) (waiting, error) {
 		}
 		info, err := o.redis.XInfoStream(ctx, stream).Result()
 		if err != nil {
-			return sum, fmt.Errorf("look at %s: %w", stream, err)
+			return sum, fmt.Errorf("inspect %s: %w", stream, err)
 		}
 		groups, err := o.redis.XInfoGroups(ctx, stream).Result()
 		if err != nil {
-			return sum, fmt.Errorf("look at the groups of %s: %w", stream, err)
+			return sum, fmt.Errorf("inspect the groups of %s: %w", stream, err)
 		}
 		for _, g := range groups {
 			if g.Name != reader {
@@ -146,8 +144,8 @@ func (o *observer) group(ctx context.Context, service string) (waiting, error) {
 	return sum, nil
 }
 
-// quiet reports whether nothing is under way any more, or else what is.
-func (o *observer) quiet(ctx context.Context) (bool, string) {
+// idle says whether no work is left; if not, it returns what is.
+func (o *observer) idle(ctx context.Context) (bool, string) {
 	for _, database := range producers {
 		if n, err := o.backlog(ctx, database); err != nil || n > 0 {
 			return false, fmt.Sprintf("%d events in the outbox of %s (%v)", n, database, err)
@@ -158,23 +156,23 @@ func (o *observer) quiet(ctx context.Context) (bool, string) {
 			return false, fmt.Sprintf("group %s: %d pending, %d unread (%v)", service, w.delivered, w.unread, err)
 		}
 	}
-	if n, err := o.unsettled(ctx); err != nil || n > 0 {
+	if n, err := o.unfinishedMails(ctx); err != nil || n > 0 {
 		return false, fmt.Sprintf("%d mails neither sent nor failed (%v)", n, err)
 	}
 	return true, ""
 }
 
-// recorded returns which of the requests the audit log has as sign-ups.
+// recorded returns the requests whose sign-up is in the audit log.
 func (o *observer) recorded(ctx context.Context, ids []string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	rows, err := o.databases["audit"].Query(ctx, `SELECT request_id FROM events WHERE type = 'user.signed_up' AND request_id = ANY($1)`, ids)
 	if err != nil {
-		return nil, fmt.Errorf("look into the audit log: %w", err)
+		return nil, fmt.Errorf("search the audit log: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("look into the audit log: %w", err)
+		return nil, fmt.Errorf("search the audit log: %w", err)
 	}
 	return found, nil
 }
@@ -205,7 +203,7 @@ func (o *observer) users(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-// deadLetters returns those of every service.
+// deadLetters returns the dead letters of every service.
 func (o *observer) deadLetters(ctx context.Context) ([]deadLetter, error) {
 	var all []deadLetter
 	for _, database := range consumers {
@@ -215,9 +213,9 @@ func (o *observer) deadLetters(ctx context.Context) ([]deadLetter, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the dead letters of %s: %w", database, err)
 		}
-		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l deadLetter, err error) {
-			err = row.Scan(&l.Service, &l.Stream, &l.Entry, &l.Type, &l.Reason, &l.Payload, &l.At)
-			return l, err
+		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d deadLetter, err error) {
+			err = row.Scan(&d.Service, &d.Stream, &d.Entry, &d.Type, &d.Reason, &d.Payload, &d.At)
+			return d, err
 		})
 		if err != nil {
 			return nil, fmt.Errorf("read the dead letters of %s: %w", database, err)
@@ -227,7 +225,7 @@ func (o *observer) deadLetters(ctx context.Context) ([]deadLetter, error) {
 	return all, nil
 }
 
-// tableLock keeps statements that write a table from going on.
+// tableLock blocks statements that write to a table.
 type tableLock struct {
 	conn *pgx.Conn
 }
@@ -245,9 +243,9 @@ func (o *observer) lock(ctx context.Context, database, table string) (*tableLock
 	return &tableLock{conn: conn}, nil
 }
 
-// release lets them go on.
+// release ends the lock.
 func (l *tableLock) release() error {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
 	defer cancel()
 	if err := l.conn.Close(ctx); err != nil {
 		return fmt.Errorf("release lock: %w", err)
@@ -255,8 +253,8 @@ func (l *tableLock) release() error {
 	return nil
 }
 
-// abort ends the statements like the pattern that wait for a lock: a server
-// carries out what a dead client has sent.
+// abort ends the statements that match the pattern and wait for a lock: Postgres would
+// still execute the statement of a dead client.
 func (o *observer) abort(ctx context.Context, database, pattern string) error {
 	_, err := o.count(ctx, database, `
 		SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

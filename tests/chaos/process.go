@@ -26,7 +26,7 @@ type process struct {
 
 	mu      sync.Mutex
 	current *child.Process
-	killed  bool // on purpose
+	killed  bool // by the run
 }
 
 const readyTimeout = 60 * time.Second
@@ -46,7 +46,7 @@ func (p *process) start() error {
 	return nil
 }
 
-// kill ends the process without warning and waits for the end.
+// kill sends SIGKILL and waits until the process has ended.
 func (p *process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,8 +66,8 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// fault says how the process ended if it did so by itself, else nothing.
-func (p *process) fault() string {
+// crash returns how the process ended, or nothing if it runs or was killed by the run.
+func (p *process) crash() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
@@ -80,11 +80,11 @@ func (p *process) fault() string {
 	return ""
 }
 
-// await returns when the process says that it is ready.
+// await waits until the process is ready.
 func (p *process) await(ctx context.Context) error {
 	return eventually(ctx, readyTimeout, p.name+" is ready", func() (bool, error) {
-		if fault := p.fault(); fault != "" {
-			return false, fmt.Errorf("%s, see %s", fault, p.log.Name())
+		if crash := p.crash(); crash != "" {
+			return false, fmt.Errorf("%s, see %s", crash, p.log.Name())
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.ready, http.NoBody)
 		if err != nil {
@@ -93,17 +93,17 @@ func (p *process) await(ctx context.Context) error {
 		probe := http.Client{Timeout: 2 * time.Second}
 		res, err := probe.Do(req)
 		if err != nil {
-			return false, nil //nolint:nilerr // It does not listen yet.
+			return false, nil //nolint:nilerr // The process does not listen yet.
 		}
 		return res.StatusCode == http.StatusOK, res.Body.Close()
 	})
 }
 
-// errTimeout says that a condition did not come true in time.
-var errTimeout = errors.New("not in time")
+// errTimeout says that a condition was not met in time.
+var errTimeout = errors.New("timeout")
 
-// eventually returns nil as soon as the condition is true, and its error at once
-// if it has one.
+// eventually waits until the condition is true. It fails with the error of the condition, or
+// with errTimeout.
 func eventually(ctx context.Context, limit time.Duration, what string, condition func() (bool, error)) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
@@ -127,7 +127,7 @@ func eventually(ctx context.Context, limit time.Duration, what string, condition
 	}
 }
 
-// pause waits for d, or less if ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -139,8 +139,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// server is a Postgres or Redis that can be broken and started again with its
-// data, on the same port.
+// server is a Postgres or Redis that can be stopped and started again with its data, on the
+// same port.
 type server struct {
 	name   string
 	launch func(context.Context, localserver.Options) (*localserver.Server, error)
@@ -172,7 +172,7 @@ func (s *server) start(ctx context.Context) error {
 	return nil
 }
 
-// end sends sig and waits until the server is gone.
+// end sends sig and waits until the server has ended.
 func (s *server) end(ctx context.Context, sig syscall.Signal) error {
 	if err := s.current.Signal(sig); err != nil {
 		return fmt.Errorf("end %s: %w", s.name, err)
@@ -197,7 +197,7 @@ func (s *server) close(sig syscall.Signal) error {
 	if s.current != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_ = s.current.Signal(syscall.SIGCONT) // It may be gone, which is wanted.
+		_ = s.current.Signal(syscall.SIGCONT) // The server may have ended already.
 		if err := s.current.Signal(sig); err == nil {
 			select {
 			case <-s.current.Done():

@@ -14,25 +14,25 @@ import (
 	"time"
 )
 
-// verdict is what a run has come to.
+// verdict is the result of a run.
 type verdict struct {
 	evidence   evidence
 	violations []violation
-	window     []letter
-	faults     []string // of the run: what did not bite, or was not recovered from
+	window     []receivedMail
+	errors     []string // faults without an effect or without a recovery
 	took       time.Duration
 }
 
 const examples = 5 // of each invariant
 
-// report prints the table and keeps the violations; its error says that the
-// system or the run is not sound.
+// report prints the results and saves the violations. It fails with errFailed if there are
+// violations or errors.
 func (r *run) report(v *verdict) error {
 	out := r.opts.out
 	r.table(v)
 	r.totals(v)
-	for _, fault := range v.faults {
-		fmt.Fprintln(out, "FAULT ", fault)
+	for _, text := range v.errors {
+		fmt.Fprintln(out, "ERROR ", text)
 	}
 	shown := map[string]int{}
 	for _, one := range v.violations {
@@ -43,12 +43,12 @@ func (r *run) report(v *verdict) error {
 	for _, invariant := range slices.Sorted(maps.Keys(shown)) {
 		fmt.Fprintf(out, "%5d × %s\n", shown[invariant], invariant)
 	}
-	if err := r.keep(v); err != nil {
+	if err := r.save(v); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "seed %d, %s, history and logs in %s\n", r.opts.seed, v.took.Round(time.Second), r.dir)
-	if len(v.violations)+len(v.faults) > 0 {
-		return fmt.Errorf("%w: %d violations, %d faults; again with -seed %d", errUnsound, len(v.violations), len(v.faults), r.opts.seed)
+	if len(v.violations)+len(v.errors) > 0 {
+		return fmt.Errorf("%w: %d violations, %d errors; repeat it with -seed %d", errFailed, len(v.violations), len(v.errors), r.opts.seed)
 	}
 	return nil
 }
@@ -77,11 +77,11 @@ func (r *run) table(v *verdict) {
 			at(one.Phase).duplicated++
 		}
 	}
-	for _, l := range v.window {
-		at(l.Phase).window++
+	for _, m := range v.window {
+		at(m.Phase).window++
 	}
 	table := tabwriter.NewWriter(r.opts.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "fault\tacknowledged\tlost\tduplicated\tmail window\tbite\trecovered in\t")
+	fmt.Fprintln(table, "fault\tacknowledged\tlost\tduplicated\tmail window\teffect\trecovered in\t")
 	var sum row
 	for _, res := range r.results {
 		cell := at(res.name)
@@ -92,7 +92,7 @@ func (r *run) table(v *verdict) {
 		line(table, res, *cell)
 	}
 	fmt.Fprintf(table, "total\t%d\t%d\t%d\t%d\t\t\t\n", sum.acknowledged, sum.lost, sum.duplicated, sum.window)
-	_ = table.Flush() // The table is for people; its losses are seen.
+	_ = table.Flush() // An error of the output would be visible.
 }
 
 func line(w io.Writer, res result, cell row) {
@@ -100,19 +100,19 @@ func line(w io.Writer, res result, cell row) {
 	if res.recovered > 0 {
 		recovered = fmt.Sprintf("%.1fs", res.recovered.Seconds())
 	}
-	bite := strconv.FormatInt(res.bit, 10)
+	effect := strconv.FormatInt(res.effect, 10)
 	if res.name == calm {
-		bite, recovered = "", ""
+		effect, recovered = "", ""
 	}
-	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t\n", res.name, cell.acknowledged, cell.lost, cell.duplicated, cell.window, bite, recovered)
+	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t\n", res.name, cell.acknowledged, cell.lost, cell.duplicated, cell.window, effect, recovered)
 }
 
 func (r *run) totals(v *verdict) {
-	ends, refusals := map[outcome]int{}, map[string]int{}
+	ends, failures := map[outcome]int{}, map[string]int{}
 	for _, o := range v.evidence.History {
 		ends[o.Outcome]++
 		if o.Outcome == fail {
-			refusals[fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Detail)]++
+			failures[fmt.Sprintf("%s %d %s", o.Kind, o.Status, o.Detail)]++
 		}
 	}
 	numbered := 0
@@ -124,21 +124,21 @@ func (r *run) totals(v *verdict) {
 	fmt.Fprintf(r.opts.out, "%d operations: %d ok, %d failed, %d unknown; %d audit records, %d mails, %d dead letters, %d of %d first deliveries checked for order\n",
 		len(v.evidence.History), ends[ok], ends[fail], ends[unknown],
 		len(v.evidence.Audit), len(v.evidence.Mails), len(v.evidence.DeadLetters), numbered, len(v.evidence.Deliveries))
-	for _, text := range slices.Sorted(maps.Keys(refusals)) {
-		fmt.Fprintf(r.opts.out, "%5d × %s\n", refusals[text], text)
+	for _, text := range slices.Sorted(maps.Keys(failures)) {
+		fmt.Fprintf(r.opts.out, "%5d × %s\n", failures[text], text)
 	}
 }
 
-// keep writes the violations beside the history.
-func (r *run) keep(v *verdict) error {
+// save writes the violations to a file beside the history.
+func (r *run) save(v *verdict) error {
 	file, err := os.Create(filepath.Join(r.dir, "violations.jsonl"))
 	if err != nil {
-		return fmt.Errorf("keep violations: %w", err)
+		return fmt.Errorf("save violations: %w", err)
 	}
 	encoder := json.NewEncoder(file)
-	faults := make([]error, 0, len(v.violations)+1)
+	errs := make([]error, 0, len(v.violations)+1)
 	for _, one := range v.violations {
-		faults = append(faults, encoder.Encode(one))
+		errs = append(errs, encoder.Encode(one))
 	}
-	return errors.Join(append(faults, file.Close())...)
+	return errors.Join(append(errs, file.Close())...)
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// run is one run: everything that runs, and what was seen of it.
+// run is one run: the processes and everything that was observed.
 type run struct {
 	opts      options
 	dir       string
@@ -20,9 +20,9 @@ type run struct {
 	history   *history
 	workload  *workload
 	tail      *tail
-	injected  *entrySet // entries that we have added to the streams
-	malformed *entrySet // those of them that must become dead letters
-	settled   map[string]bool
+	injected  *entrySet       // entries that the run has added to the streams
+	malformed *entrySet       // injected entries that must become dead letters
+	settled   map[string]bool // sign-ups that need not be checked again
 	results   []result
 }
 
@@ -52,11 +52,12 @@ func (r *run) close() error {
 	return errors.Join(r.observer.close(), r.stack.close(), r.history.close())
 }
 
-func (r *run) say(format string, values ...any) {
+// logf prints a line of progress.
+func (r *run) logf(format string, values ...any) {
 	fmt.Fprintf(r.opts.out, "%6.1fs  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, values...))
 }
 
-// enter begins a phase: what happens from now on belongs to it.
+// enter begins a phase: operations and mails from now on belong to it.
 func (r *run) enter(phase string) {
 	r.history.enter(phase)
 	r.stack.smtp.enter(phase)
@@ -64,57 +65,57 @@ func (r *run) enter(phase string) {
 
 const calm = "calm"
 
-// storm goes through the faults under load.
-func (r *run) storm(ctx context.Context, chosen []fault) error {
+// runFaults runs the faults one after another, under load.
+func (r *run) runFaults(ctx context.Context, chosen []fault) error {
 	r.enter(calm)
 	started := time.Now()
 	r.workload.start(ctx, r.opts.seed)
 	if err := pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	first := result{name: calm, started: started, bit: 1}
+	first := result{name: calm, started: started, effect: 1}
 	if first.missing = r.settle(ctx, time.Now(), time.Now().Add(r.opts.recovery), func() {}); first.missing == 0 {
 		first.recovered = time.Nanosecond
 	}
 	r.results = append(r.results, first)
 	for _, f := range chosen {
-		res, err := r.endure(ctx, f)
+		res, err := r.runFault(ctx, f)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		r.results = append(r.results, res)
-		r.say("%s", res)
+		r.logf("%s", res)
 	}
 	r.workload.end()
 	return nil
 }
 
 func (r result) String() string {
-	text := fmt.Sprintf("%-42s bit %d", r.name, r.bit)
+	text := fmt.Sprintf("%-42s effect %d", r.name, r.effect)
 	if r.recovered > 0 {
 		text += fmt.Sprintf(", recovered in %.1fs", r.recovered.Seconds())
 	} else {
 		text += fmt.Sprintf(", NOT recovered: %d sign-ups have no record or no mail", r.missing)
 	}
-	return strings.Join(append([]string{text}, r.trouble...), "; ")
+	return strings.Join(append([]string{text}, r.errors...), "; ")
 }
 
-const quietTimeout = time.Minute
+const idleTimeout = time.Minute
 
-// judge waits until nothing moves, reads everything back and checks it.
-func (r *run) judge(ctx context.Context) (*verdict, error) {
+// verify waits until the system is idle, reads the evidence and checks it.
+func (r *run) verify(ctx context.Context) (*verdict, error) {
 	v := &verdict{}
 	reason := ""
-	err := eventually(ctx, min(quietTimeout, r.opts.recovery), "all is quiet", func() (done bool, _ error) {
-		done, reason = r.observer.quiet(ctx)
+	err := eventually(ctx, min(idleTimeout, r.opts.recovery), "the system is idle", func() (done bool, _ error) {
+		done, reason = r.observer.idle(ctx)
 		return done, nil
 	})
 	if errors.Is(err, errTimeout) {
-		v.faults = append(v.faults, "not quiet: "+reason)
+		v.errors = append(v.errors, "not idle: "+reason)
 	} else if err != nil {
 		return nil, err
 	}
-	r.say("quiet; signing everybody in")
+	r.logf("idle; signing in to every account")
 	e, err := r.evidence(ctx)
 	if err != nil {
 		return nil, err
@@ -122,20 +123,20 @@ func (r *run) judge(ctx context.Context) (*verdict, error) {
 	v.evidence = e
 	v.violations, v.window = check(e)
 	for _, res := range r.results {
-		if res.bit == 0 {
-			v.faults = append(v.faults, res.name+": the fault did not bite")
+		if res.effect == 0 {
+			v.errors = append(v.errors, res.name+": the fault had no effect")
 		}
 		if res.recovered == 0 {
-			v.faults = append(v.faults, fmt.Sprintf("%s: %d sign-ups had no record or no mail after %s", res.name, res.missing, r.opts.recovery))
+			v.errors = append(v.errors, fmt.Sprintf("%s: %d sign-ups had no record or no mail after %s", res.name, res.missing, r.opts.recovery))
 		}
-		for _, t := range res.trouble {
-			v.faults = append(v.faults, res.name+": "+t)
+		for _, t := range res.errors {
+			v.errors = append(v.errors, res.name+": "+t)
 		}
 	}
 	return v, nil
 }
 
-// evidence reads everything back.
+// evidence reads the stores and returns what the run has observed.
 func (r *run) evidence(ctx context.Context) (evidence, error) {
 	e := evidence{History: r.history.all(), Windows: map[string]bool{}, Deliveries: r.tail.first()}
 	for _, res := range r.results {
@@ -147,9 +148,9 @@ func (r *run) evidence(ctx context.Context) (evidence, error) {
 	e.Users, err2 = r.observer.users(ctx)
 	e.DeadLetters, err3 = r.observer.deadLetters(ctx)
 	for i := range e.DeadLetters {
-		l := &e.DeadLetters[i]
-		l.Injected = r.malformed.has(l.Stream, l.Entry)
-		l.Phase = r.phaseAt(l.At)
+		d := &e.DeadLetters[i]
+		d.Injected = r.malformed.has(d.Stream, d.Entry)
+		d.Phase = r.phaseAt(d.At)
 	}
 	for i := range e.Deliveries {
 		e.Deliveries[i].Injected = r.injected.has(e.Deliveries[i].Stream, e.Deliveries[i].Entry)
@@ -168,20 +169,20 @@ func (r *run) phaseAt(at time.Time) string {
 	return name
 }
 
-// logins signs in everybody whose sign-up was acknowledged, and returns what
-// went wrong by address: nothing for those who can.
+// logins signs in to every account whose sign-up was acknowledged. It returns the error of
+// each by address, which is empty if it succeeded.
 func (r *run) logins(ctx context.Context, operations []operation) map[string]string {
-	const atOnce = 4
+	const concurrency = 4
 	var mu sync.Mutex
 	results := map[string]string{}
 	emails := make(chan string)
 	var running sync.WaitGroup
-	for n := range atOnce {
+	for n := range concurrency {
 		running.Go(func() {
 			for email := range emails {
-				fault := r.canLogin(ctx, fmt.Sprintf("%s-verify-%d", r.workload.prefix, n), email)
+				reason := r.loginError(ctx, fmt.Sprintf("%s-verify-%d", r.workload.prefix, n), email)
 				mu.Lock()
-				results[email] = fault
+				results[email] = reason
 				mu.Unlock()
 			}
 		})
@@ -196,17 +197,17 @@ func (r *run) logins(ctx context.Context, operations []operation) map[string]str
 	return results
 }
 
-// canLogin returns why the user cannot sign in. What may pass is tried again.
-func (r *run) canLogin(ctx context.Context, id, email string) string {
+// loginError returns why the user cannot sign in, or nothing. It retries temporary errors.
+func (r *run) loginError(ctx context.Context, id, email string) string {
 	const tries = 3
 	var a answer
 	for range tries {
-		a = r.workload.client.call(ctx, id, http.MethodPost, loginPath, "", object{"email": email, "password": password})
+		a = r.workload.client.call(ctx, request{id: id, method: http.MethodPost, path: loginPath, body: object{"email": email, "password": password}})
 		if a.err == nil && a.status < 500 {
 			break
 		}
 	}
-	if a.outcome(true) == ok {
+	if a.outcome(login) == ok {
 		return ""
 	}
 	return fmt.Sprintf("%d %s", a.status, a.detail())

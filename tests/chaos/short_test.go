@@ -12,24 +12,24 @@ import (
 // TestShortChaos is a short run on real processes with a fixed seed.
 func TestShortChaos(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes more than a minute")
+		t.Skip("takes more than a minute")
 	}
 	workspace.NotCached()
 	root, err := workspace.Root()
 	if errors.Is(err, workspace.ErrPartial) {
-		t.Skip("this tree does not hold the whole product, so there is nothing to break")
+		t.Skip("skipped, because this tree does not have all services")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // The build may be cold.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // The build cache may be empty.
 	defer cancel()
 	if err := runAll(ctx, options{seed: 7, short: true, recovery: 30 * time.Second, root: root, out: t.Output()}); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestEveryShortRunHasTheImportantFaults whatever the seed.
+// TestEveryShortRunHasTheImportantFaults checks this for several seeds.
 func TestEveryShortRunHasTheImportantFaults(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {

@@ -16,9 +16,9 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 )
 
-// letter is a mail that reached the end of DATA. Confirmed says that the sender
-// was told so; if not, it has to try again.
-type letter struct {
+// receivedMail is a mail that was received completely. Confirmed says that the server
+// confirmed it to the sender; if not, the sender has to retry.
+type receivedMail struct {
 	MessageID string
 	Recipient string
 	At        time.Time
@@ -26,45 +26,45 @@ type letter struct {
 	Confirmed bool
 }
 
-// manner is how the mail server behaves.
-type manner int
+// behavior is the behavior of the mail server.
+type behavior int
 
 const (
-	obliging   manner = iota
-	greets421         // at the greeting, and at MAIL on connections that are open
-	refuses451        // at RCPT
-	hangsUp           // after DATA and before the answer, once for each Message-ID
+	accepts    behavior = iota
+	greets421           // at the greeting, and at MAIL on open connections
+	refuses451          // at RCPT
+	hangsUp             // closes the connection before the answer to DATA, once for each Message-ID
 )
 
-// bounce begins the addresses that no mail server takes.
+// bounce is the prefix of the addresses that the mail server rejects permanently.
 const bounce = "bounce-"
 
-// sink is the mail server: it keeps what it gets and can be told to misbehave.
-// It is safe for concurrent use.
+// sink is the mail server. It keeps the received mails, and its behavior can be changed. It
+// is safe for concurrent use.
 type sink struct {
 	address string
 
 	mu       sync.Mutex
 	server   *smtp.Server
 	served   chan struct{}
-	manner   manner
+	behavior behavior
 	delay    time.Duration // before the answer to DATA
 	phase    string
-	letters  []letter
+	received []receivedMail
 	arrived  map[string]bool // recipients whose mail was confirmed
 	hungUp   map[string]bool // Message-IDs
 	refused  int64
 	greeters sync.WaitGroup
 }
 
-// mute keeps the server from telling of connections that broke, as they must here.
-type mute struct{}
+// discardSMTPLog keeps the server from logging broken connections, which are intended here.
+type discardSMTPLog struct{}
 
-func (mute) Printf(string, ...any) {}
-func (mute) Println(...any)        {}
+func (discardSMTPLog) Printf(string, ...any) {}
+func (discardSMTPLog) Println(...any)        {}
 
 func newSink(ctx context.Context) (*sink, error) {
-	port, err := localserver.FreePort(ctx) // It must be free again after a pause.
+	port, err := localserver.FreePort(ctx) // The server listens on the same port again after an outage.
 	if err != nil {
 		return nil, fmt.Errorf("open the mail server: %w", err)
 	}
@@ -74,7 +74,7 @@ func newSink(ctx context.Context) (*sink, error) {
 
 func (s *sink) url() string { return "smtp://" + s.address + "?starttls=off" }
 
-// open listens, on the same port as before.
+// open starts to listen, on the same port as before.
 func (s *sink) open(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.address)
 	if err != nil {
@@ -83,14 +83,14 @@ func (s *sink) open(ctx context.Context) error {
 	s.address = listener.Addr().String()
 	server := smtp.NewServer(s)
 	server.Domain, server.AllowInsecureAuth = "localhost", true
-	server.ErrorLog = mute{}
+	server.ErrorLog = discardSMTPLog{}
 	served := make(chan struct{})
 	s.mu.Lock()
 	s.server, s.served = server, served
 	s.mu.Unlock()
 	go func() {
 		defer close(served)
-		_ = server.Serve(&gate{Listener: listener, sink: s}) // It ends when it is closed.
+		_ = server.Serve(&greetingListener{Listener: listener, sink: s}) // It returns when the server is closed.
 	}()
 	return nil
 }
@@ -113,42 +113,42 @@ func (s *sink) close() error {
 	return err
 }
 
-// gate turns callers away at the greeting when it is told to.
-type gate struct {
+// greetingListener answers 421 at the greeting if the server has that behavior.
+type greetingListener struct {
 	net.Listener
 	sink *sink
 }
 
 // Accept implements net.Listener.
-func (g *gate) Accept() (net.Conn, error) {
+func (l *greetingListener) Accept() (net.Conn, error) {
 	for {
-		conn, err := g.Listener.Accept()
-		if err != nil || !g.sink.refuse(greets421) {
+		conn, err := l.Listener.Accept()
+		if err != nil || !l.sink.refuse(greets421) {
 			return conn, err
 		}
-		g.sink.greeters.Go(func() {
-			_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // Whether the caller hears it is the caller's affair.
+		l.sink.greeters.Go(func() {
+			_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // The client may have gone.
 			_, _ = io.WriteString(conn, "421 4.3.2 Come back later\r\n")
 			_ = conn.Close()
 		})
 	}
 }
 
-// refuse reports whether the server behaves in that manner now, and counts it.
-func (s *sink) refuse(m manner) bool {
+// refuse says whether the server has that behavior now, and counts it.
+func (s *sink) refuse(b behavior) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.manner != m {
+	if s.behavior != b {
 		return false
 	}
 	s.refused++
 	return true
 }
 
-func (s *sink) behave(m manner, delay time.Duration) {
+func (s *sink) behave(b behavior, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.manner, s.delay = m, delay
+	s.behavior, s.delay = b, delay
 }
 
 func (s *sink) enter(phase string) {
@@ -157,36 +157,36 @@ func (s *sink) enter(phase string) {
 	s.phase, s.refused = phase, 0
 }
 
-// refusals returns how many commands were refused in this phase.
+// refusals returns the number of refused commands in this phase.
 func (s *sink) refusals() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refused
 }
 
-// has reports whether a mail to the recipient was confirmed.
+// has says whether a mail to the recipient was confirmed.
 func (s *sink) has(recipient string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.arrived[recipient]
 }
 
-// all returns every letter, in the order in which they came.
-func (s *sink) all() []letter {
+// all returns the received mails in the order of their arrival.
+func (s *sink) all() []receivedMail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]letter(nil), s.letters...)
+	return append([]receivedMail(nil), s.received...)
 }
 
-// repeated returns how many Message-IDs whose first letter came in the phase
-// came again.
+// repeated returns the number of Message-IDs that were first received in the phase and
+// then again.
 func (s *sink) repeated(phase string) int64 {
 	first, again := map[string]string{}, map[string]bool{}
-	for _, l := range s.all() {
-		if _, seen := first[l.MessageID]; !seen {
-			first[l.MessageID] = l.Phase
-		} else if first[l.MessageID] == phase {
-			again[l.MessageID] = true
+	for _, m := range s.all() {
+		if _, seen := first[m.MessageID]; !seen {
+			first[m.MessageID] = m.Phase
+		} else if first[m.MessageID] == phase {
+			again[m.MessageID] = true
 		}
 	}
 	return int64(len(again))
@@ -194,43 +194,43 @@ func (s *sink) repeated(phase string) int64 {
 
 // NewSession implements smtp.Backend.
 func (s *sink) NewSession(conn *smtp.Conn) (smtp.Session, error) {
-	return &dialogue{sink: s, conn: conn}, nil
+	return &smtpSession{sink: s, conn: conn}, nil
 }
 
-// dialogue is one connection.
-type dialogue struct {
+// smtpSession is one connection.
+type smtpSession struct {
 	sink *sink
 	conn *smtp.Conn
 	to   string
 }
 
-func (d *dialogue) Reset()        {}
-func (d *dialogue) Logout() error { return nil }
+func (c *smtpSession) Reset()        {}
+func (c *smtpSession) Logout() error { return nil }
 
-func (d *dialogue) Mail(string, *smtp.MailOptions) error {
-	if d.sink.refuse(greets421) {
+func (c *smtpSession) Mail(string, *smtp.MailOptions) error {
+	if c.sink.refuse(greets421) {
 		return &smtp.SMTPError{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "Come back later"}
 	}
 	return nil
 }
 
-func (d *dialogue) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (c *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if strings.HasPrefix(to, bounce) {
-		d.sink.mu.Lock()
-		d.sink.refused++
-		d.sink.mu.Unlock()
+		c.sink.mu.Lock()
+		c.sink.refused++
+		c.sink.mu.Unlock()
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such mailbox"}
 	}
-	if d.sink.refuse(refuses451) {
+	if c.sink.refuse(refuses451) {
 		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Greylisted"}
 	}
-	d.to = to
+	c.to = to
 	return nil
 }
 
-var errHungUp = errors.New("hung up")
+var errHungUp = errors.New("connection closed")
 
-func (d *dialogue) Data(r io.Reader) error {
+func (c *smtpSession) Data(r io.Reader) error {
 	message, err := mail.ReadMessage(r)
 	if err != nil {
 		return fmt.Errorf("read mail: %w", err)
@@ -238,30 +238,30 @@ func (d *dialogue) Data(r io.Reader) error {
 	if _, err := io.Copy(io.Discard, message.Body); err != nil {
 		return fmt.Errorf("read mail: %w", err)
 	}
-	if !d.sink.take(strings.Trim(message.Header.Get("Message-Id"), "<>"), d.to) {
-		_ = d.conn.Conn().Close() // That is the fault.
+	if !c.sink.receive(strings.Trim(message.Header.Get("Message-Id"), "<>"), c.to) {
+		_ = c.conn.Conn().Close() // This is the fault.
 		return errHungUp
 	}
-	d.sink.linger()
+	c.sink.waitDelay()
 	return nil
 }
 
-// take keeps a letter and says whether its sender may be told.
-func (s *sink) take(messageID, to string) bool {
+// receive keeps a mail and says whether to confirm it.
+func (s *sink) receive(messageID, to string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	confirmed := s.manner != hangsUp || s.hungUp[messageID]
+	confirmed := s.behavior != hangsUp || s.hungUp[messageID]
 	if !confirmed {
 		s.hungUp[messageID] = true
 		s.refused++
 	} else {
 		s.arrived[to] = true
 	}
-	s.letters = append(s.letters, letter{MessageID: messageID, Recipient: to, At: time.Now(), Phase: s.phase, Confirmed: confirmed})
+	s.received = append(s.received, receivedMail{MessageID: messageID, Recipient: to, At: time.Now(), Phase: s.phase, Confirmed: confirmed})
 	return confirmed
 }
 
-func (s *sink) linger() {
+func (s *sink) waitDelay() {
 	s.mu.Lock()
 	delay := s.delay
 	s.mu.Unlock()

@@ -26,8 +26,8 @@ const (
 	auditService = "audit-service"
 )
 
-// instances says how many of each there are. The gateway talks to the first;
-// the others relay events and consume them.
+// instances is the number of processes of each service. The gateway calls the first one;
+// the others relay and consume events.
 var instances = []struct {
 	service, database string
 	count             int
@@ -39,7 +39,7 @@ var instances = []struct {
 	{gateway, "", 1},
 }
 
-// stack is everything that runs.
+// stack is all processes and servers of a run.
 type stack struct {
 	dir, root string
 	redis     *server
@@ -50,7 +50,7 @@ type stack struct {
 	gateway   string // URL
 }
 
-// newStack starts everything. Whatever it started is gone if it fails.
+// newStack starts everything. If it fails, everything that it started has ended.
 func newStack(ctx context.Context, root, dir string) (_ *stack, err error) {
 	s := &stack{root: root, dir: dir, databases: map[string]*server{}, links: map[string]*link{}}
 	defer func() {
@@ -73,8 +73,8 @@ func newStack(ctx context.Context, root, dir string) (_ *stack, err error) {
 	return s, s.startServices(ctx, s.processes)
 }
 
-// startServers starts Redis and a Postgres for each service, and builds the
-// services meanwhile.
+// startServers starts Redis and a Postgres for each service, and at the same time builds
+// the services.
 func (s *stack) startServers(ctx context.Context) (err error) {
 	if s.redis, err = newServer(s.dir, "redis", localserver.StartRedis); err != nil {
 		return err
@@ -98,15 +98,15 @@ func (s *stack) startServers(ctx context.Context) (err error) {
 	return together(work...)
 }
 
-// together calls the functions at once and joins their errors.
+// together calls the functions concurrently and joins their errors.
 func together(work ...func() error) error {
-	faults := make([]error, len(work))
+	errs := make([]error, len(work))
 	var wg sync.WaitGroup
 	for i, f := range work {
-		wg.Go(func() { faults[i] = f() })
+		wg.Go(func() { errs[i] = f() })
 	}
 	wg.Wait()
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 func (s *stack) build(ctx context.Context) error {
@@ -152,7 +152,7 @@ func (s *stack) startLinks(ctx context.Context) error {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// planServices decides on ports and environments.
+// planServices chooses the port and the environment of each process.
 func (s *stack) planServices(ctx context.Context) error {
 	taken := map[int]bool{}
 	free := func() (string, error) {
@@ -197,7 +197,7 @@ func (s *stack) planServices(ctx context.Context) error {
 	return nil
 }
 
-// environment returns the variables that all instances of a service share.
+// environment returns the variables that all processes of a service share.
 func (s *stack) environment(service string, first map[string]string) []string {
 	env := map[string]string{
 		"HOME": s.dir, "ENV": "development", "LOG_FORMAT": "json",
@@ -227,7 +227,7 @@ func (s *stack) environment(service string, first map[string]string) []string {
 	return list
 }
 
-// startServices starts the processes and returns when all are ready.
+// startServices starts the processes and waits until all are ready.
 func (s *stack) startServices(ctx context.Context, processes []*process) error {
 	work := make([]func() error, len(processes))
 	for i, p := range processes {
@@ -241,7 +241,7 @@ func (s *stack) startServices(ctx context.Context, processes []*process) error {
 	return together(work...)
 }
 
-// of returns the instances of the services.
+// of returns the processes of the services.
 func (s *stack) of(services ...string) []*process {
 	var found []*process
 	for _, service := range services {
@@ -254,31 +254,31 @@ func (s *stack) of(services ...string) []*process {
 	return found
 }
 
-// ready waits until all processes are, and starts those again that ended by
-// themselves; it returns what it had to say of them.
-func (s *stack) ready(ctx context.Context) (faults []string, err error) {
+// ready restarts the processes that crashed and waits until all are ready. It returns how
+// they crashed.
+func (s *stack) ready(ctx context.Context) (crashes []string, err error) {
 	for _, p := range s.processes {
-		if fault := p.fault(); fault != "" {
-			faults = append(faults, fault)
+		if crash := p.crash(); crash != "" {
+			crashes = append(crashes, crash)
 			if err := p.start(); err != nil {
-				return faults, err
+				return crashes, err
 			}
 		}
 	}
 	for _, p := range s.processes {
 		if err := p.await(ctx); err != nil {
-			return faults, err
+			return crashes, err
 		}
 	}
-	return faults, nil
+	return crashes, nil
 }
 
-// close ends everything and deletes the data; logs stay.
+// close ends everything and deletes the data, but not the logs.
 func (s *stack) close() error {
-	var faults []error
+	var errs []error
 	for _, p := range s.processes {
 		p.kill()
-		faults = append(faults, p.log.Close())
+		errs = append(errs, p.log.Close())
 	}
 	for _, l := range s.links {
 		l.close()
@@ -293,7 +293,7 @@ func (s *stack) close() error {
 	if s.smtp != nil {
 		work = append(work, s.smtp.close)
 	}
-	faults = append(faults, together(work...))
-	faults = append(faults, os.RemoveAll(filepath.Join(s.dir, "bin")), os.RemoveAll(filepath.Join(s.dir, "secrets")))
-	return errors.Join(faults...)
+	errs = append(errs, together(work...))
+	errs = append(errs, os.RemoveAll(filepath.Join(s.dir, "bin")), os.RemoveAll(filepath.Join(s.dir, "secrets")))
+	return errors.Join(errs...)
 }

@@ -15,14 +15,14 @@ type delivery struct {
 	Stream, Entry     string
 	Event             string
 	Producer, Subject string
-	Seq               int64 // the producer's number, 0 if it gave none
-	// Restored says that the event is older than a loss of the stream after
-	// which it was first seen: it may have been published again, in any order.
+	Seq               int64 // the producer's sequence number, 0 if there is none
+	// Restored says that the event is older than a loss of the stream, but first seen after
+	// it: it may have been published again, in any order.
 	Restored bool
-	Injected bool // by us
+	Injected bool // by the run
 }
 
-// tail follows the streams from their beginning.
+// tail reads the streams from their beginning.
 type tail struct {
 	redis   *redis.Client
 	running sync.WaitGroup
@@ -51,7 +51,7 @@ func (t *tail) end() {
 	t.running.Wait()
 }
 
-// lost says that Redis has just lost everything; reading begins anew.
+// lost says that Redis has lost all data at that time: the streams begin again.
 func (t *tail) lost(at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,7 +59,7 @@ func (t *tail) lost(at time.Time) {
 	t.from = map[string]string{}
 }
 
-// first returns the first deliveries, those of a stream in the stream's order.
+// first returns the first delivery of each event, in the order of each stream.
 func (t *tail) first() []delivery {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,10 +71,10 @@ func (t *tail) follow(ctx context.Context, stream string) {
 		from, lostAt := t.position(stream)
 		found, err := t.redis.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, from}, Count: 500, Block: 500 * time.Millisecond}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			_ = pause(ctx, 100*time.Millisecond) // Redis is away; that is what this is about.
+			_ = pause(ctx, 100*time.Millisecond) // Redis is unavailable, which a fault intends.
 		}
 		for _, s := range found {
-			t.note(stream, lostAt, s.Messages)
+			t.add(stream, lostAt, s.Messages)
 		}
 	}
 }
@@ -88,9 +88,9 @@ func (t *tail) position(stream string) (from string, lostAt time.Time) {
 	return from, t.lostAt
 }
 
-// note keeps what was read, unless everything was lost meanwhile: then it is
-// read again, or gone.
-func (t *tail) note(stream string, lostAt time.Time, entries []redis.XMessage) {
+// add records entries, unless Redis has lost all data since lostAt: then they are read
+// again, or lost.
+func (t *tail) add(stream string, lostAt time.Time, entries []redis.XMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.lostAt.Equal(lostAt) {

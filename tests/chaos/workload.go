@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	workers   = 8
-	interval  = 300 * time.Millisecond // between the operations of a worker: 27 a second in all
-	crowd     = 20                     // the newest users of a worker that it still uses
-	twins     = 10                     // one refresh in so many is sent twice at once
-	password  = "correct horse battery staple"
-	loginPath = "/api/v1/auth/login"
+	workers           = 8
+	interval          = 300 * time.Millisecond // between the operations of a worker: 27 a second in all
+	activeUsers       = 20                     // users that a worker uses, the newest ones
+	concurrentRefresh = 10                     // one refresh in so many is sent twice at the same time
+	password          = "correct horse battery staple"
+	loginPath         = "/api/v1/auth/login"
 )
 
-// workload is a number of clients that go about their business whatever happens.
+// workload is a number of clients that use the API, whatever fails.
 type workload struct {
 	client  *client
 	history *history
@@ -41,16 +41,16 @@ func (w *workload) start(ctx context.Context, seed uint64) {
 	}
 }
 
-// end lets the operations under way end and returns when all have.
+// end waits until the operations in flight have ended.
 func (w *workload) end() {
 	w.stop()
 	w.running.Wait()
 }
 
-// user is one of a worker's own.
+// user is a user of a worker.
 type user struct {
 	email  string
-	tokens tokens // empty while it has to sign in
+	tokens tokens // empty if the user has to sign in
 }
 
 type worker struct {
@@ -60,8 +60,8 @@ type worker struct {
 }
 
 func (w *worker) run(ctx context.Context) {
-	// Workers begin at different moments and drop ticks while an answer is
-	// outstanding, so the rate is never exceeded.
+	// Workers start at different times and skip ticks while they wait for a response, so
+	// the rate is never exceeded.
 	if pause(ctx, time.Duration(w.random.Int64N(int64(interval)))) != nil {
 		return
 	}
@@ -72,8 +72,8 @@ func (w *worker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			// What has begun is finished: an operation cut off by our own end
-			// would tell nothing.
+			// An operation that has started is finished: cancelling it would make its
+			// outcome unknown.
 			w.act(context.WithoutCancel(ctx))
 		}
 	}
@@ -98,7 +98,7 @@ func (w *worker) act(ctx context.Context) {
 	}
 }
 
-// begin returns an entry of the history that is to be ended.
+// begin returns a new operation, for finish.
 func (w *workload) begin(kind, email string) operation {
 	return operation{
 		ID: fmt.Sprintf("%s-%06d", w.prefix, w.number.Add(1)), Kind: kind, Email: email,
@@ -108,7 +108,7 @@ func (w *workload) begin(kind, email string) operation {
 
 func (w *workload) finish(o operation, a answer) outcome {
 	o.End, o.Status, o.Detail = time.Now(), a.status, a.detail()
-	o.Outcome = a.outcome(o.Kind != read)
+	o.Outcome = a.outcome(o.Kind)
 	if o.Kind == refresh && o.Outcome == ok {
 		o.Gained = digest(a.Data.Tokens.Refresh)
 	}
@@ -118,42 +118,48 @@ func (w *workload) finish(o operation, a answer) outcome {
 
 func (w *worker) signup(ctx context.Context) {
 	email := fmt.Sprintf("user-%d-%d@example.com", w.number.Add(1), w.random.Uint32())
-	if got, end := w.enrol(ctx, email, false); end == ok {
+	if got, end := w.finishSignUp(ctx, w.begin(signup, email)); end == ok {
 		w.users = append(w.users, &user{email: email, tokens: got})
-		w.users = w.users[max(0, len(w.users)-crowd):]
+		w.users = w.users[max(0, len(w.users)-activeUsers):]
 	}
 }
 
-// enrol signs somebody up. Injected says that no mail can reach the address.
-func (w *workload) enrol(ctx context.Context, email string, injected bool) (tokens, outcome) {
+// signUpWithoutMail signs up an address that no mail can reach.
+func (w *workload) signUpWithoutMail(ctx context.Context, email string) (tokens, outcome) {
 	o := w.begin(signup, email)
-	o.Injected = injected
-	a := w.client.call(ctx, o.ID, http.MethodPost, "/api/v1/auth/signup", "", object{"email": email, "password": password, "name": "Ada"})
+	o.Injected = true
+	return w.finishSignUp(ctx, o)
+}
+
+func (w *workload) finishSignUp(ctx context.Context, o operation) (tokens, outcome) {
+	a := w.client.call(ctx, request{
+		id: o.ID, method: http.MethodPost, path: "/api/v1/auth/signup", body: object{"email": o.Email, "password": password, "name": "Ada"},
+	})
 	return a.Data.Tokens, w.finish(o, a)
 }
 
 func (w *worker) login(ctx context.Context, u *user) {
 	o := w.begin(login, u.email)
-	a := w.client.call(ctx, o.ID, http.MethodPost, loginPath, "", object{"email": u.email, "password": password})
+	a := w.client.call(ctx, request{id: o.ID, method: http.MethodPost, path: loginPath, body: object{"email": u.email, "password": password}})
 	if w.finish(o, a) == ok {
 		u.tokens = a.Data.Tokens
 	}
 }
 
-// refresh exchanges the token, sometimes by two requests at once. Unless both
-// are answered well the user signs in anew: who knows whether the token is spent.
+// refresh exchanges the token, sometimes with two concurrent requests. Unless both succeed,
+// the user signs in again, because the token may be used up.
 func (w *worker) refresh(ctx context.Context, u *user) {
 	spent := u.tokens
 	u.tokens = tokens{}
 	exchange := func() (tokens, outcome) {
 		o := w.begin(refresh, u.email)
 		o.Spent = digest(spent.Refresh)
-		a := w.client.call(ctx, o.ID, http.MethodPost, "/api/v1/auth/refresh", "", object{"refreshToken": spent.Refresh})
+		a := w.client.call(ctx, request{id: o.ID, method: http.MethodPost, path: "/api/v1/auth/refresh", body: object{"refreshToken": spent.Refresh}})
 		return a.Data.Tokens, w.finish(o, a)
 	}
 	twin := ok
 	var both sync.WaitGroup
-	if w.random.IntN(twins) == 0 {
+	if w.random.IntN(concurrentRefresh) == 0 {
 		both.Go(func() { _, twin = exchange() })
 	}
 	gained, end := exchange()
@@ -170,7 +176,7 @@ func (w *worker) touch(ctx context.Context, u *user, kind string) {
 	if kind == patch {
 		method, body = http.MethodPatch, object{"bio": o.ID}
 	}
-	a := w.client.call(ctx, o.ID, method, "/api/v1/user/me", u.tokens.Access, body)
+	a := w.client.call(ctx, request{id: o.ID, method: method, path: "/api/v1/user/me", bearer: u.tokens.Access, body: body})
 	w.finish(o, a)
 	if a.status == http.StatusUnauthorized {
 		u.tokens = tokens{}
