@@ -28,9 +28,8 @@ const (
 	auditGroup = "audit-service"
 )
 
-// audit has the real audit-service beside a loop that does the least that is
-// needed to have the same rows: read 500, insert them in one statement,
-// acknowledge.
+// audit compares audit-service with a minimal loop that stores the same rows: read 500,
+// insert them in one statement, acknowledge.
 func (b *bench) audit(ctx context.Context) error {
 	binary, err := b.build(ctx, "services/audit-service")
 	if err != nil {
@@ -49,13 +48,13 @@ func (b *bench) audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("audit", "XREADGROUP 500, one INSERT, XACK by hand", perSecond(medians["loop"]), "", "", "")
-	b.report.ratio("audit", "audit-service, 1 process / that", perSecond(medians["one"]), medians["one"]/medians["loop"], 0.8)
-	b.report.add("audit", "audit-service, 3 processes / 1", perSecond(medians["three"]), fmt.Sprintf("%.2f", medians["three"]/medians["one"]), "", "")
+	b.report.figure("audit", "XREADGROUP 500, one INSERT, XACK by hand", perSecond(medians["loop"]))
+	b.report.atLeast("audit", "audit-service, 1 process / that", perSecond(medians["one"]), medians["one"]/medians["loop"], 0.8)
+	b.report.compared("audit", "audit-service, 3 processes / 1", perSecond(medians["three"]), medians["three"]/medians["one"])
 	return nil
 }
 
-// auditBacklog shows what an event costs when more of them wait.
+// auditBacklog measures the cost of an event with a growing backlog.
 func (b *bench) auditBacklog(ctx context.Context) error {
 	binary, err := b.build(ctx, "services/audit-service")
 	if err != nil {
@@ -66,13 +65,13 @@ func (b *bench) auditBacklog(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.report.add("audit-backlog", fmt.Sprintf("audit-service, %d entries wait", n), fmt.Sprintf("%.1f µs/event", 1e6/rate), "", "", "")
+		b.report.figure("audit-backlog", fmt.Sprintf("audit-service, %d entries wait", n), fmt.Sprintf("%.1f µs/event", 1e6/rate))
 	}
 	return nil
 }
 
-// auditRound times work, which must bring n events from the stream into the
-// table, from the first row to the last: starting a process is not measured.
+// auditRound measures work, which must store n events of the stream in the table. It counts
+// from the first row to the last, without the start of a process.
 func (b *bench) auditRound(ctx context.Context, n int, work func(ctx context.Context, url string, n int) error) (float64, error) {
 	db, url, err := b.auditDatabase(ctx)
 	if err != nil {
@@ -110,14 +109,14 @@ func (b *bench) auditRound(ctx context.Context, n int, work func(ctx context.Con
 	return float64(n) / took.Seconds(), err
 }
 
-// auditDatabase is an empty database that has audit-service's own tables.
+// auditDatabase creates a database with the tables of audit-service.
 func (b *bench) auditDatabase(ctx context.Context) (*pgxpool.Pool, string, error) {
 	db, url, err := b.database(ctx, "bench_audit")
 	if err != nil {
 		return nil, "", err
 	}
 	binary := filepath.Join(b.dir, "audit-service")
-	cmd := exec.CommandContext(ctx, binary, "gaps") // It brings the tables up to date first.
+	cmd := exec.CommandContext(ctx, binary, "gaps") // The command migrates the database first.
 	cmd.Env, err = b.auditEnvironment(ctx, url, "gaps")
 	if err == nil {
 		var out []byte
@@ -145,7 +144,7 @@ func (b *bench) auditEnvironment(ctx context.Context, url, instance string) ([]s
 	return env, nil
 }
 
-// fillAudit puts n events on an empty stream.
+// fillAudit adds n events to an empty stream.
 func (b *bench) fillAudit(ctx context.Context, n int) error {
 	if err := b.redis.Del(ctx, string(event.Audit)).Err(); err != nil {
 		return fmt.Errorf("empty the stream: %w", err)
@@ -205,13 +204,13 @@ func (b *bench) auditService(binary string, n int) func(context.Context, string,
 				ended <- err
 			}()
 		}
-		var faults []error
+		var errs []error
 		for range n {
 			if err := <-ended; ctx.Err() == nil {
-				faults = append(faults, err)
+				errs = append(errs, err)
 			}
 		}
-		return errors.Join(faults...)
+		return errors.Join(errs...)
 	}
 }
 
@@ -222,7 +221,7 @@ const insertByHand = `
 		$9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::jsonb[])
 	ON CONFLICT (id) DO NOTHING`
 
-// auditLoop is what somebody would write who has one process and no bad entry.
+// auditLoop is the minimal loop: for one process, without handling of invalid entries.
 func (b *bench) auditLoop(ctx context.Context, url string, n int) error {
 	db, err := pgxpool.New(ctx, url)
 	if err != nil {

@@ -22,14 +22,14 @@ import (
 
 const benchPassword = "violet-harbor-42-lamp"
 
-// process is a program that serves HTTP, on a database of its own.
+// process is a program that serves HTTP and has its own database.
 type process struct {
-	url      string // where it listens
+	url      string // of its listener
 	database string // URL
 	stop     func()
 }
 
-// processes are stopped in the reverse order.
+// processes are stopped in reverse order.
 type processes []process
 
 func (p processes) stop() {
@@ -79,8 +79,8 @@ func (b *bench) startService(ctx context.Context, name, database string, setting
 	return p, err
 }
 
-// startPlain runs the program beside which auth-service is measured, with the
-// tables that auth-service makes.
+// startPlain runs the program that auth-service is compared with, on the tables of
+// auth-service.
 func (b *bench) startPlain(ctx context.Context) (process, error) {
 	binary, err := b.build(ctx, "tests/bench/plain")
 	if err != nil {
@@ -96,8 +96,8 @@ func (b *bench) startPlain(ctx context.Context) (process, error) {
 	})
 }
 
-// start runs a program and waits until ready, or its address if that is empty,
-// answers.
+// start runs a program and waits until the URL ready answers, or the program's own address
+// if ready is empty.
 func (b *bench) start(ctx context.Context, ready string, command func(addr string) *exec.Cmd) (process, error) {
 	port, err := localserver.FreePort(ctx)
 	if err != nil {
@@ -116,7 +116,7 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 		outcome = cmd.Wait()
 	}()
 	p := process{url: "http://" + addr, stop: func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // If it has gone, ended says so.
+		_ = cmd.Process.Signal(syscall.SIGTERM) // If the process has ended, ended is closed.
 		<-ended
 	}}
 	if ready == "" {
@@ -130,7 +130,7 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 		}
 		res, err := http.Get(ready)
 		if err != nil {
-			return false, nil //nolint:nilerr // It is not up yet.
+			return false, nil //nolint:nilerr // The program does not listen yet.
 		}
 		res.Body.Close()
 		return res.StatusCode != http.StatusServiceUnavailable, nil
@@ -141,7 +141,7 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 	return p, err
 }
 
-// client is somebody who signs up, in, and on.
+// client signs up, signs in and refreshes tokens.
 type client struct {
 	auth, user string // URLs
 	http       *http.Client
@@ -199,7 +199,7 @@ func (c *client) send(req *http.Request, out any) error {
 
 var signedUp atomic.Int64
 
-// signUp signs somebody new up.
+// signUp creates a new account.
 func (c *client) signUp(ctx context.Context, a *account) error {
 	a.email = fmt.Sprintf("somebody-%d@example.com", signedUp.Add(1))
 	return c.post(ctx, "/signup", map[string]string{"email": a.email, "password": benchPassword, "name": "Ada"}, a)
@@ -233,28 +233,27 @@ func (c *client) me(ctx context.Context, a *account) error {
 	return c.send(req, nil)
 }
 
-// rate returns how often a second accounts do something, each one time after the
-// other.
+// rate returns the calls a second of do, if each account makes one call after the other.
 func rate(ctx context.Context, accounts []*account, do func(context.Context, *account) error) (float64, error) {
 	const lasts = 4 * time.Second
 	var done atomic.Int64
-	faults := make(chan error, len(accounts))
+	errs := make(chan error, len(accounts))
 	started := time.Now()
 	for _, a := range accounts {
 		go func() {
 			for time.Since(started) < lasts {
 				if err := do(ctx, a); err != nil {
-					faults <- err
+					errs <- err
 					return
 				}
 				done.Add(1)
 			}
-			faults <- nil
+			errs <- nil
 		}()
 	}
 	var all error
 	for range accounts {
-		all = errors.Join(all, <-faults)
+		all = errors.Join(all, <-errs)
 	}
 	return float64(done.Load()) / time.Since(started).Seconds(), all
 }

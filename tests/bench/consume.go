@@ -21,12 +21,12 @@ import (
 const (
 	group       = "bench"
 	manyEntries = 50_000
-	fewEntries  = 5_000 // for what is slow
+	fewEntries  = 5_000 // for slow variants
 	wideWindow  = 1024
 )
 
-// fill puts n messages of 256 bytes with three metadata keys on a new stream,
-// with a group at its beginning.
+// fill adds n messages of 256 bytes with three metadata keys to a new stream, with a
+// consumer group at its beginning.
 func (b *bench) fill(ctx context.Context, n int) (topic string, err error) {
 	topic = b.stream()
 	publisher := bus.NewPublisher(b.redis)
@@ -48,13 +48,13 @@ func (b *bench) fill(ctx context.Context, n int) (topic string, err error) {
 	return topic, nil
 }
 
-// settled waits until n messages were handled and nothing is pending.
-func (b *bench) settled(ctx context.Context, topic string, handled *atomic.Int64, n int) error {
+// awaitAcks waits until n messages are handled and none is pending.
+func (b *bench) awaitAcks(ctx context.Context, topic string, handled *atomic.Int64, n int) error {
 	for {
 		if handled.Load() >= int64(n) {
 			p, err := b.redis.XPending(ctx, topic, group).Result()
 			if err != nil {
-				return fmt.Errorf("look at what is pending: %w", err)
+				return fmt.Errorf("read pending entries: %w", err)
 			}
 			if p.Count == 0 {
 				return nil
@@ -80,11 +80,11 @@ func (b *bench) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("consume", "go-redis XREADGROUP COUNT 100, XACK of 100", perSecond(medians["raw"]), "", "", "")
-	b.report.add("consume", "watermill-redisstream, one subscription", perSecond(medians["stock"]), "", "", "")
-	b.report.ratio("consume", "bus.Subscriber / stock", perSecond(medians["ours"]), medians["ours"]/medians["stock"], 10)
-	b.report.ratio("consume", "bus.Subscriber / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
-	b.report.add("consume", "bus.Subscriber in a Router / stock without one", perSecond(medians["router"]), fmt.Sprintf("%.2f", medians["router"]/medians["stock"]), "", "")
+	b.report.figure("consume", "go-redis XREADGROUP COUNT 100, XACK of 100", perSecond(medians["raw"]))
+	b.report.figure("consume", "watermill-redisstream, one subscription", perSecond(medians["stock"]))
+	b.report.atLeast("consume", "bus.Subscriber / stock", perSecond(medians["ours"]), medians["ours"]/medians["stock"], 10)
+	b.report.atLeast("consume", "bus.Subscriber / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
+	b.report.compared("consume", "bus.Subscriber in a Router / stock without one", perSecond(medians["router"]), medians["router"]/medians["stock"])
 	return nil
 }
 
@@ -128,7 +128,7 @@ func (b *bench) consumeStock(ctx context.Context) (float64, error) {
 	return rate, errors.Join(err, subscriber.Close(), b.redis.Del(ctx, topic).Err())
 }
 
-// consumeOurs calls watch now and then, if it is not nil.
+// consumeOurs calls watch from time to time, unless it is nil.
 func (b *bench) consumeOurs(ctx context.Context, window int, watch func(handled int64)) (float64, error) {
 	topic, err := b.fill(ctx, manyEntries)
 	if err != nil {
@@ -158,16 +158,16 @@ func (b *bench) drain(ctx context.Context, subscriber message.Subscriber, topic 
 	}
 	go func() {
 		for m := range messages {
-			m.Nack() // Nothing more is expected; Close must not wait for it.
+			m.Nack() // No more messages are expected; Close must not wait for one.
 		}
 	}()
-	if err := b.settled(ctx, topic, &handled, n); err != nil {
+	if err := b.awaitAcks(ctx, topic, &handled, n); err != nil {
 		return 0, err
 	}
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-// consumeRouter has a handler that takes pause, in Watermill's router.
+// consumeRouter measures a handler that takes pause, in Watermill's router.
 func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Duration, spent *atomic.Int64) (float64, error) {
 	topic, err := b.fill(ctx, n)
 	if err != nil {
@@ -191,12 +191,12 @@ func (b *bench) consumeRouter(ctx context.Context, window, n int, pause time.Dur
 	ended := make(chan error, 1)
 	start := time.Now()
 	go func() { ended <- router.Run(ctx) }()
-	err = b.settled(ctx, topic, &handled, n)
+	err = b.awaitAcks(ctx, topic, &handled, n)
 	took := time.Since(start)
 	return float64(n) / took.Seconds(), errors.Join(err, router.Close(), <-ended, b.redis.Del(ctx, topic).Err())
 }
 
-// slowHandler: what counts for handlers that wait is how many wait at a time,
+// slowHandler measures handlers that wait: the rate depends on how many wait at a time,
 // until the CPU cannot start more of them.
 func (b *bench) slowHandler(ctx context.Context) error {
 	const pause = 5 * time.Millisecond
@@ -214,21 +214,21 @@ func (b *bench) slowHandler(ctx context.Context) error {
 		return err
 	}
 	limit := medians[strconv.Itoa(endless)]
-	b.report.add("slow-handler", fmt.Sprintf("5 ms, window %d: the CPU limit", endless), perSecond(limit), "", "", "")
+	b.report.figure("slow-handler", fmt.Sprintf("5 ms, window %d: the CPU limit", endless), perSecond(limit))
 	for _, window := range []int{64, 256} {
 		figure := medians[strconv.Itoa(window)]
 		nominal := float64(window) / pause.Seconds()
-		b.report.ratio("slow-handler", fmt.Sprintf("5 ms, window %d / min(%[1]d per 5 ms, limit)", window), perSecond(figure), figure/min(nominal, limit), 0.8)
-		// A timer of 5 ms takes longer on a busy machine, which is not the subscriber's doing.
+		b.report.atLeast("slow-handler", fmt.Sprintf("5 ms, window %d / min(%[1]d per 5 ms, limit)", window), perSecond(figure), figure/min(nominal, limit), 0.8)
+		// A timer of 5 ms takes longer on a busy machine, which the subscriber cannot change.
 		took := time.Duration(spent[window].Load() / int64(b.rounds*count[window]))
 		possible := float64(window) / took.Seconds()
-		b.report.add("slow-handler", fmt.Sprintf("the same / min(%d per %s that it really took, limit)", window, took.Round(10*time.Microsecond)), "",
-			fmt.Sprintf("%.2f", figure/min(possible, limit)), "", "")
-		// Handlers that take the same time finish together, and then the CPU has a
-		// window full of them to replace before anybody waits again.
+		b.report.compared("slow-handler", fmt.Sprintf("the same / min(%d per %s that it really took, limit)", window, took.Round(10*time.Microsecond)), "",
+			figure/min(possible, limit))
+		// Handlers that take the same time finish together. Then the CPU has to replace a
+		// whole window of them before they wait again.
 		together := float64(window) / (took.Seconds() + float64(window)/limit)
-		b.report.add("slow-handler", fmt.Sprintf("the same / %d per (%s and the CPU's time for %[1]d)", window, took.Round(10*time.Microsecond)), "",
-			fmt.Sprintf("%.2f", figure/together), "", "")
+		b.report.compared("slow-handler", fmt.Sprintf("the same / %d per (%s and the CPU's time for %[1]d)", window, took.Round(10*time.Microsecond)), "",
+			figure/together)
 	}
 	return nil
 }

@@ -14,22 +14,22 @@ const (
 	edgeShort = 1500 * time.Millisecond
 )
 
-// edgeLine is a way to a service, and how it is asked.
+// edgeLine is a proxy in front of the service, and its load.
 type edgeLine struct {
 	name string
 	to   server
 	loadOptions
 }
 
-// cost is what a request took of a proxy.
+// cost is what a request costs a proxy.
 type cost struct {
 	rate    float64 // requests a second
 	cpu     float64 // microseconds
 	mallocs float64
 }
 
-// edge has the gateway beside a proxy that does nothing else and beside nginx, and
-// beside itself without some of what it does.
+// edge compares the gateway with a proxy that does nothing else, with nginx, and with itself
+// without some of its features.
 func (b *bench) edge(ctx context.Context) error {
 	e, err := b.startEdge(ctx)
 	defer func() { e.running.stop() }()
@@ -47,14 +47,14 @@ func (b *bench) edge(ctx context.Context) error {
 	rates := func(name, variant, of string, goal float64) {
 		got, base := costs[name].rate, costs[of].rate
 		switch {
-		case base == 0 || got == 0: // There is no nginx.
+		case base == 0 || got == 0: // nginx is not installed.
 		case goal > 0:
-			b.report.ratio("edge", variant, perSecond(got), got/base, goal)
+			b.report.atLeast("edge", variant, perSecond(got), got/base, goal)
 		default:
-			b.report.add("edge", variant, perSecond(got), fmt.Sprintf("%.2f", got/base), "", "")
+			b.report.compared("edge", variant, perSecond(got), got/base)
 		}
 	}
-	b.report.add("edge", "httputil.ReverseProxy, tuned, nothing else", perSecond(costs["bare"].rate), "", "", "")
+	b.report.figure("edge", "httputil.ReverseProxy, tuned, nothing else", perSecond(costs["bare"].rate))
 	rates("bare-gc", "the same with the gateway's GOGC=400 / that", "bare", 0)
 	rates("nginx", "nginx / ReverseProxy", "bare", 0)
 	rates("gateway", fmt.Sprintf("gateway, %d users / ReverseProxy", usersFew), "bare", 1.2)
@@ -66,9 +66,9 @@ func (b *bench) edge(ctx context.Context) error {
 	rates("quiet", "gateway, no access log / everything on", "gateway", 0)
 	rates("public", "gateway, public path, no token / everything on", "gateway", 0)
 	for _, line := range lines {
-		b.report.add("edge", "CPU of a request: "+line.name, fmt.Sprintf("%.1f µs", costs[line.name].cpu), "", "", "")
+		b.report.figure("edge", "CPU of a request: "+line.name, fmt.Sprintf("%.1f µs", costs[line.name].cpu))
 	}
-	b.report.add("edge", "gateway, objects allocated for a request", fmt.Sprintf("%.1f", costs["gateway"].mallocs), "", "", "")
+	b.report.figure("edge", "gateway, objects allocated for a request", fmt.Sprintf("%.1f", costs["gateway"].mallocs))
 	return nil
 }
 
@@ -87,7 +87,7 @@ func (e *edge) lines(ctx context.Context) ([]edgeLine, error) {
 	many, public := few, few
 	many.tokens, public.tokens, public.path = e.many, "", "/api/v1/auth/x"
 	lines = append(lines, edgeLine{"bare-gc", bare, few}, edgeLine{"public", gateway, public})
-	// Each is a process of its own, so that what one remembers does not burden another.
+	// Each variant has its own process, so that its caches do not affect another.
 	for _, one := range []struct {
 		name     string
 		load     loadOptions
@@ -107,8 +107,8 @@ func (e *edge) lines(ctx context.Context) ([]edgeLine, error) {
 	return lines, nil
 }
 
-// peers starts the proxy that does nothing else, nginx, and the gateway, in this order.
-// Where there is no nginx, the report of the benchmark says so.
+// peers starts the proxy that does nothing else, nginx, and the gateway, in this order. If
+// nginx is not installed, the report of the benchmark says so.
 func (e *edge) peers(ctx context.Context, benchmark string) ([]edgeLine, error) {
 	few := loadOptions{path: userPath, tokens: e.few, connections: 32, lasts: edgeLasts}
 	bare, err := e.startBare(ctx)
@@ -119,7 +119,7 @@ func (e *edge) peers(ctx context.Context, benchmark string) ([]edgeLine, error) 
 	nginx, err := e.startNginx(ctx)
 	switch {
 	case errors.Is(err, errNoNginx):
-		e.b.report.add(benchmark, "nginx", "skipped: no nginx", "", "", "")
+		e.b.report.figure(benchmark, "nginx", "skipped: no nginx")
 	case err != nil:
 		return nil, err
 	default:
@@ -132,8 +132,7 @@ func (e *edge) peers(ctx context.Context, benchmark string) ([]edgeLine, error) 
 	return append(lines, edgeLine{"gateway", gateway, few}), nil
 }
 
-// compare returns the medians of what the lines cost when they have as much to do as
-// they can.
+// compare returns the median cost of each line under full load.
 func (e *edge) compare(ctx context.Context, lines []edgeLine) (map[string]cost, error) {
 	if err := e.warm(ctx, lines); err != nil {
 		return nil, err
@@ -171,7 +170,7 @@ func median[T any](all []T, figure func(T) float64) float64 {
 	return figures[len(figures)/2]
 }
 
-// warm opens connections, verifies tokens and lets leases grow before anything counts.
+// warm opens connections, verifies tokens and lets leases grow before the measurement.
 func (e *edge) warm(ctx context.Context, lines []edgeLine) error {
 	for _, line := range lines {
 		line.lasts = edgeWarm
@@ -209,8 +208,8 @@ func (e *edge) saturate(ctx context.Context, line edgeLine) (cost, error) {
 	}, err
 }
 
-// edgeHalf is how long answers take at half of the rate that the proxy which does
-// nothing else can do.
+// edgeHalf measures the latency at half of the maximum rate of the proxy that does nothing
+// else.
 func (b *bench) edgeHalf(ctx context.Context) error {
 	e, err := b.startEdge(ctx)
 	defer func() { e.running.stop() }()
@@ -248,7 +247,7 @@ func (b *bench) edgeHalf(ctx context.Context) error {
 	}
 	for _, line := range lines {
 		p99 := medians[line.name]
-		b.report.add("edge-half", fmt.Sprintf("%s, p99 at %.0f/s / bare", line.name, half), fmt.Sprintf("%.2f ms", p99), fmt.Sprintf("%.2f", p99/medians["bare"]), "", "")
+		b.report.compared("edge-half", fmt.Sprintf("%s, p99 at %.0f/s / bare", line.name, half), fmt.Sprintf("%.2f ms", p99), p99/medians["bare"])
 	}
 	return nil
 }

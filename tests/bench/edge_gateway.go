@@ -32,7 +32,7 @@ const (
 	usersMany = 10_000
 )
 
-// edge is a service, and whatever is started to stand before it.
+// edge is a service and the proxies in front of it.
 type edge struct {
 	b       *bench
 	self    string // the bench's own binary
@@ -45,7 +45,7 @@ type edge struct {
 	running processes
 }
 
-// server is a program before the service, or that itself.
+// server is the service, or a proxy in front of it.
 type server struct {
 	process
 
@@ -54,7 +54,7 @@ type server struct {
 	logs string // file, if there is one
 }
 
-// startEdge starts the service. The edge's processes are to be stopped in any case.
+// startEdge starts the service. The caller must stop edge.running, also after an error.
 func (b *bench) startEdge(ctx context.Context) (*edge, error) {
 	e := &edge{b: b, kid: "bench", few: filepath.Join(b.dir, "tokens-few"), many: filepath.Join(b.dir, "tokens-many")}
 	var err error
@@ -84,7 +84,7 @@ func (b *bench) startEdge(ctx context.Context) (*edge, error) {
 	return e, err
 }
 
-// writeTokens makes users: the few are among the many.
+// writeTokens writes a token for each user. The few users are among the many.
 func (e *edge) writeTokens() error {
 	all := make([]string, usersMany)
 	for i := range all {
@@ -101,7 +101,7 @@ func (e *edge) writeTokens() error {
 	return nil
 }
 
-// token returns an access token that the gateway takes for as long as a run lasts.
+// token returns an access token that is valid for the whole run.
 func (e *edge) token(user, session string) (string, error) {
 	now := time.Now()
 	return token.Sign(e.key, e.kid, token.Claims{
@@ -114,20 +114,19 @@ func (e *edge) token(user, session string) (string, error) {
 	})
 }
 
-// start runs a program, whose errors go to s.logs if that is set, until the edge is
-// stopped. It returns when s.ops, or else the program itself, answers as one that is
-// ready.
+// start runs a program until the edge is stopped. Its standard error goes to s.logs, if that
+// is set. It returns when the readiness check at s.ops, or the program itself, succeeds.
 func (e *edge) start(ctx context.Context, s server, command func(addr string) *exec.Cmd) (server, error) {
 	addr, err := freeAddress(ctx)
 	if err != nil {
 		return s, err
 	}
 	cmd := command(addr)
-	// Told to end also if the bench is cut off: a killed nginx leaves its workers.
+	// A killed nginx would leave its workers, so it gets SIGTERM also if the bench is stopped.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stderr = os.Stderr
 	if s.logs != "" {
-		// Append, so that it can be emptied meanwhile.
+		// Append, so that the file can be truncated while it is open.
 		logs, err := os.OpenFile(s.logs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return s, fmt.Errorf("make log: %w", err)
@@ -143,7 +142,7 @@ func (e *edge) start(ctx context.Context, s server, command func(addr string) *e
 	s.stop = func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		_ = running.Stop(ctx) // It is gone in any case.
+		_ = running.Stop(ctx) // The process has ended, also after an error.
 	}
 	e.running = append(e.running, s.process)
 	ready := s.url
@@ -157,13 +156,13 @@ func awaitReady(ctx context.Context, url string, running *child.Process, logs st
 	return await(ctx, func() (bool, error) {
 		select {
 		case <-running.Done():
-			said, _ := os.ReadFile(logs) // If there is one.
-			return false, errors.Join(fmt.Errorf("ended at start: %s\n%s", running.Reason(), said), running.Err())
+			output, _ := os.ReadFile(logs) // It may not exist.
+			return false, errors.Join(fmt.Errorf("ended during start: %s\n%s", running.Reason(), output), running.Err())
 		default:
 		}
 		res, err := http.Get(url)
 		if err != nil {
-			return false, nil //nolint:nilerr // It is not up yet.
+			return false, nil //nolint:nilerr // The program does not listen yet.
 		}
 		res.Body.Close()
 		return res.StatusCode == http.StatusOK, nil
@@ -178,8 +177,8 @@ func freeAddress(ctx context.Context) (string, error) {
 	return fmt.Sprintf("127.0.0.1:%d", port), nil
 }
 
-// startGateway runs the gateway as in production, with limits that are counted but never
-// reached; settings come on top. name is that of its log.
+// startGateway runs the gateway as in production, with rate limits that are counted but
+// never reached, and with additional settings. name is the name of its log.
 func (e *edge) startGateway(ctx context.Context, name string, settings ...string) (server, error) {
 	ops, err := freeAddress(ctx)
 	if err != nil {
@@ -191,7 +190,7 @@ func (e *edge) startGateway(ctx context.Context, name string, settings ...string
 		cmd.Env = append(os.Environ(), "ENV=production", "LOG_LEVEL=info", "LOG_FORMAT=json", "LOCAL_DIR="+e.b.dir,
 			"HTTP_ADDR="+addr, "OPS_ADDR="+ops, "REDIS_URL="+e.b.redisURL, "JWKS_URL="+e.service.url+jwksPath,
 			"AUTH_URL="+e.service.url, "USER_URL="+e.service.url, "EMAIL_URL="+e.service.url, "AUDIT_URL="+e.service.url,
-			// Everybody here has one address: what it may do is more, and its window shorter.
+			// All users share one address, so its limit is higher and its window shorter.
 			"GENERAL_RATE_LIMIT=1000000/1m", "GENERAL_IP_RATE_LIMIT=1000000/10s", "MAX_CONNECTIONS_PER_IP=10000", "DRAIN_DELAY=0s")
 		cmd.Env = append(cmd.Env, settings...)
 		return cmd
@@ -208,7 +207,7 @@ func (e *edge) startBare(ctx context.Context, settings ...string) (server, error
 
 var errNoNginx = errors.New("no nginx")
 
-// What is left at its defaults would end connections, or open one for each request.
+// With its defaults nginx would close connections early, or open one for each request.
 const nginxConfig = `
 daemon off;
 pid %[1]s/nginx.pid;
@@ -239,7 +238,7 @@ http {
 }
 `
 
-// startNginx returns errNoNginx where there is none.
+// startNginx fails with errNoNginx if nginx is not installed.
 func (e *edge) startNginx(ctx context.Context) (server, error) {
 	binary, err := exec.LookPath("nginx")
 	if err != nil {
@@ -249,24 +248,24 @@ func (e *edge) startNginx(ctx context.Context) (server, error) {
 	}
 	dir, err := os.MkdirTemp(e.b.dir, "nginx-")
 	if err == nil {
-		err = os.Chmod(dir, 0o711) // Its workers run as another user when we are root.
+		err = os.Chmod(dir, 0o711) // If the bench runs as root, the workers run as another user.
 	}
 	if err != nil {
 		return server{}, fmt.Errorf("make folder: %w", err)
 	}
-	// Its log is not its standard error, which is where the others have theirs.
+	// nginx writes its access log to a file; the others log to standard error.
 	logs, conf := filepath.Join(dir, "access.log"), filepath.Join(dir, "nginx.conf")
-	var fault error
+	var writeErr error
 	s, err := e.start(ctx, server{}, func(addr string) *exec.Cmd {
 		text := fmt.Sprintf(nginxConfig, dir, logs, strings.TrimPrefix(e.service.url, "http://"), addr)
-		fault = os.WriteFile(conf, []byte(text), 0o600)
+		writeErr = os.WriteFile(conf, []byte(text), 0o600)
 		return exec.CommandContext(ctx, binary, "-p", dir, "-c", conf)
 	})
 	s.logs = logs
-	return s, errors.Join(fault, err)
+	return s, errors.Join(writeErr, err)
 }
 
-// load asks s as o says, but for the address, and returns what came of it.
+// load sends the load o to s and returns the result.
 func (e *edge) load(ctx context.Context, s server, o loadOptions) (loadResult, error) {
 	o.to = strings.TrimPrefix(s.url, "http://")
 	out, err := exec.CommandContext(ctx, e.self, append([]string{"load"}, o.args()...)...).Output()
@@ -278,10 +277,10 @@ func (e *edge) load(ctx context.Context, s server, o loadOptions) (loadResult, e
 	}
 	var r loadResult
 	if err := json.Unmarshal(out, &r); err != nil {
-		return loadResult{}, fmt.Errorf("read what load found: %w", err)
+		return loadResult{}, fmt.Errorf("decode the result of load: %w", err)
 	}
 	if s.logs != "" {
-		// What was written cost its time; that it fills the disk is of no use.
+		// Writing the log is part of the measurement; keeping it would fill the disk.
 		if err := os.Truncate(s.logs, 0); err != nil {
 			return loadResult{}, fmt.Errorf("empty log: %w", err)
 		}
@@ -289,7 +288,7 @@ func (e *edge) load(ctx context.Context, s server, o loadOptions) (loadResult, e
 	return r, nil
 }
 
-// only returns an error if a request was answered otherwise than with status.
+// only returns an error if a response had another status.
 func (r loadResult) only(status int) error {
 	if r.Requests == 0 || r.Statuses[status] != r.Requests {
 		return fmt.Errorf("statuses %v, want %d only", r.Statuses, status)

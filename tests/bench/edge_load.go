@@ -21,30 +21,30 @@ import (
 	"time"
 )
 
-// loadOptions say what a load asks for, how often and for how long.
+// loadOptions describe a load: what to request, how often and for how long.
 type loadOptions struct {
 	to          string // host:port
 	path        string
-	tokens      string // file with a token a line; requests bear none if empty
+	tokens      string // file with one token a line; no token if empty
 	connections int
 	lasts       time.Duration
-	rate        float64 // requests a second; as many as are answered if 0
-	forged      float64 // share of requests whose token has a signature that is made up
+	rate        float64 // requests a second; as many as possible if 0
+	forged      float64 // share of requests whose token has a forged signature
 }
 
 func (o *loadOptions) flags() *flag.FlagSet {
 	set := flag.NewFlagSet("load", flag.ContinueOnError)
-	set.StringVar(&o.to, "to", "", "host:port to ask")
-	set.StringVar(&o.path, "path", "/", "what to ask for")
-	set.StringVar(&o.tokens, "tokens", "", "file with an access token a line")
-	set.IntVar(&o.connections, "connections", 32, "connections that are kept")
-	set.DurationVar(&o.lasts, "lasts", time.Second, "how long to ask")
-	set.Float64Var(&o.rate, "rate", 0, "requests a second; 0 is as many as are answered")
+	set.StringVar(&o.to, "to", "", "host:port of the server")
+	set.StringVar(&o.path, "path", "/", "path to request")
+	set.StringVar(&o.tokens, "tokens", "", "file with one access token a line")
+	set.IntVar(&o.connections, "connections", 32, "number of connections")
+	set.DurationVar(&o.lasts, "lasts", time.Second, "duration of the load")
+	set.Float64Var(&o.rate, "rate", 0, "requests a second; 0 is as many as possible")
 	set.Float64Var(&o.forged, "forged", 0, "share of requests whose token is forged")
 	return set
 }
 
-// args is what flags parses.
+// args are the options as command-line arguments, for flags.
 func (o *loadOptions) args() []string {
 	return []string{
 		"-to", o.to, "-path", o.path, "-tokens", o.tokens, "-connections", strconv.Itoa(o.connections),
@@ -52,7 +52,7 @@ func (o *loadOptions) args() []string {
 	}
 }
 
-// loadResult is what a load prints.
+// loadResult is the output of a load.
 type loadResult struct {
 	Requests int           `json:"requests"`
 	Seconds  float64       `json:"seconds"`
@@ -62,8 +62,8 @@ type loadResult struct {
 	Max      time.Duration `json:"max"`
 }
 
-// runLoad is the program that asks. It is one of its own so that its time is not
-// that of what it measures.
+// runLoad is the load generator. It is a separate process, so that its CPU time is not
+// counted for the server.
 func runLoad(ctx context.Context, args []string) error {
 	l := &load{}
 	if err := l.flags().Parse(args); err != nil {
@@ -84,7 +84,7 @@ type load struct {
 	end      time.Time
 }
 
-// seen is what one connection saw.
+// seen is the result of one connection.
 type seen struct {
 	took     []time.Duration
 	statuses map[int]int
@@ -94,7 +94,8 @@ func (l *load) run(ctx context.Context) (loadResult, error) {
 	if err := l.prepare(); err != nil {
 		return loadResult{}, err
 	}
-	// All are open before the first request, so that none is measured without company.
+	// All connections are open before the first request, so that all requests have the same
+	// load beside them.
 	wires := make([]*wire, l.connections)
 	for i := range wires {
 		w, err := dial(ctx, l.to, l.lasts+30*time.Second)
@@ -104,18 +105,18 @@ func (l *load) run(ctx context.Context) (loadResult, error) {
 		defer w.Close()
 		wires[i] = w
 	}
-	all, faults := make([]seen, len(wires)), make([]error, len(wires))
+	all, errs := make([]seen, len(wires)), make([]error, len(wires))
 	began := time.Now()
 	l.end = began.Add(l.lasts)
-	var askers sync.WaitGroup
+	var senders sync.WaitGroup
 	for i, w := range wires {
-		askers.Go(func() { all[i], faults[i] = l.ask(w) })
+		senders.Go(func() { all[i], errs[i] = l.ask(w) })
 	}
 	if l.due != nil {
 		l.pace(ctx, began)
 	}
-	askers.Wait()
-	return summary(all, time.Since(began)), errors.Join(errors.Join(faults...), ctx.Err())
+	senders.Wait()
+	return summary(all, time.Since(began)), errors.Join(errors.Join(errs...), ctx.Err())
 }
 
 func (l *load) prepare() error {
@@ -128,19 +129,19 @@ func (l *load) prepare() error {
 		tokens = strings.Fields(string(data))
 	}
 	if l.tokens == "" && l.forged > 0 || len(tokens) == 0 {
-		return errors.New("there are no tokens")
+		return errors.New("no tokens")
 	}
 	for _, token := range tokens {
 		l.requests = append(l.requests, request(l.path, token))
 	}
 	if l.rate > 0 {
-		// All that will ever be due fits: who paces must not wait for who is slow.
+		// The channel holds all requests, so that pace never waits for a slow connection.
 		l.due = make(chan time.Time, int(l.rate*l.lasts.Seconds())+1)
 	}
 	return nil
 }
 
-// request returns a request as it goes over the wire, the token at its end.
+// request returns the bytes of a request, with the token at the end.
 func request(path, token string) []byte {
 	text := "GET " + path + " HTTP/1.1\r\nHost: api.example.com\r\nUser-Agent: headgate-bench/1\r\nAccept: application/json\r\nAccept-Language: en\r\n"
 	if token != "" {
@@ -149,11 +150,11 @@ func request(path, token string) []byte {
 	return []byte(text + "\r\n")
 }
 
-// pace says when requests are due, whatever became of those before: what is slow
-// must not be asked less for it.
+// pace schedules the requests regardless of the responses: a slow server must not get
+// fewer requests.
 func (l *load) pace(ctx context.Context, began time.Time) {
 	defer close(l.due)
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1) // Waiting in the kernel occupies one.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1) // The thread that waits in the kernel needs one more.
 	for n := 0; ctx.Err() == nil; n++ {
 		at := began.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
 		if !at.Before(l.end) {
@@ -164,13 +165,13 @@ func (l *load) pace(ctx context.Context, began time.Time) {
 		}
 		select {
 		case l.due <- at:
-		default: // It has room for all, but for what rounding makes of their number.
+		default: // The channel is full only because of rounding.
 		}
 	}
 }
 
-// next returns from when on the next request's time counts; ok is false if there is
-// none any more.
+// next returns the time from which the latency of the next request counts; ok is false if
+// there is no request left.
 func (l *load) next() (from time.Time, ok bool) {
 	if l.due != nil {
 		from, ok = <-l.due
@@ -182,7 +183,7 @@ func (l *load) next() (from time.Time, ok bool) {
 
 func (l *load) ask(w *wire) (seen, error) {
 	s := seen{statuses: map[int]int{}, took: make([]time.Duration, 0, 1<<14)}
-	order := rand.Perm(len(l.requests)) // Users do not come in the same turn all the time.
+	order := rand.Perm(len(l.requests)) // Each connection has its own order of users.
 	for n := 0; ; n++ {
 		from, ok := l.next()
 		if !ok {
@@ -201,8 +202,8 @@ func (l *load) ask(w *wire) (seen, error) {
 	}
 }
 
-// forge returns the request with another signature at its end: one that has the
-// right length for ES256, so that it takes a verification to refuse it.
+// forge returns the request with another signature at its end. The signature has the right
+// length for ES256, so only a verification can reject it.
 func forge(request []byte) []byte {
 	var random [64]byte
 	_, _ = crand.Read(random[:]) // It never fails.
@@ -229,41 +230,41 @@ func summary(all []seen, lasted time.Duration) loadResult {
 	return r
 }
 
-// wire is a connection on which requests follow one another. It reads no more of an
-// answer than it takes to find its end.
+// wire is a connection for one request after another. It parses only what it needs to find
+// the end of a response.
 type wire struct {
 	net.Conn
 
 	r *bufio.Reader
 }
 
-// dial opens a connection of which nothing is expected after patience.
-func dial(ctx context.Context, address string, patience time.Duration) (*wire, error) {
+// dial opens a connection that fails after timeout.
+func dial(ctx context.Context, address string, timeout time.Duration) (*wire, error) {
 	var dialer net.Dialer
 	c, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect: %w", err), c.Close())
 	}
 	return &wire{Conn: c, r: bufio.NewReader(c)}, nil
 }
 
-// ask sends a request and returns the status of its answer, which has been read.
+// ask sends a request, reads the whole response and returns its status.
 func (w *wire) ask(request []byte) (status int, err error) {
 	if _, err := w.Write(request); err != nil {
 		return 0, fmt.Errorf("send request: %w", err)
 	}
 	line, err := w.r.ReadSlice('\n')
 	if err != nil {
-		return 0, fmt.Errorf("await answer: %w", err)
+		return 0, fmt.Errorf("await response: %w", err)
 	}
 	if len(line) < len("HTTP/1.1 200") {
-		return 0, fmt.Errorf("read answer: not a status: %q", line)
+		return 0, fmt.Errorf("read response: not a status: %q", line)
 	}
 	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, fmt.Errorf("read answer: %w", err)
+		return 0, fmt.Errorf("read response: %w", err)
 	}
 	length, name := -1, []byte("Content-Length:")
 	for len(line) > len("\r\n") {
@@ -277,7 +278,7 @@ func (w *wire) ask(request []byte) (status int, err error) {
 		}
 	}
 	if length < 0 {
-		return 0, fmt.Errorf("read answer: %d without a Content-Length", status)
+		return 0, fmt.Errorf("read response: %d without a Content-Length", status)
 	}
 	if _, err := w.r.Discard(length); err != nil {
 		return 0, fmt.Errorf("read body: %w", err)

@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// edgeMemory is what connections cost that were used once and stay open.
+// edgeMemory measures the memory of connections that were used once and stay open.
 func (b *bench) edgeMemory(ctx context.Context) error {
 	e, err := b.startEdge(ctx)
 	defer func() { e.running.stop() }()
@@ -29,7 +29,7 @@ func (b *bench) edgeMemory(ctx context.Context) error {
 	var open []*wire
 	defer func() {
 		for _, w := range open {
-			_ = w.Close() // Nothing more is asked of it.
+			_ = w.Close() // The connection is not used again.
 		}
 	}()
 	var first int
@@ -51,13 +51,13 @@ func (b *bench) edgeMemory(ctx context.Context) error {
 		} else {
 			each = fmt.Sprintf(", %.1f KiB for each", float64(resident-first)/float64(n-1)/(1<<10))
 		}
-		b.report.add("edge-memory", fmt.Sprintf("gateway, RSS with open connections: %d%s", n, each), fmt.Sprintf("%.1f MiB", float64(resident)/(1<<20)), "", "", "")
+		b.report.figure("edge-memory", fmt.Sprintf("gateway, RSS with open connections: %d%s", n, each), fmt.Sprintf("%.1f MiB", float64(resident)/(1<<20)))
 	}
 	return nil
 }
 
-// connected returns a connection over which a request was answered with 200. The
-// runtime of either side has raised its limit of open files as far as it may.
+// connected returns a connection whose first request was answered with 200. The Go runtime
+// of both sides has raised the limit of open files to its maximum.
 func connected(ctx context.Context, s server, text []byte) (*wire, error) {
 	w, err := dial(ctx, strings.TrimPrefix(s.url, "http://"), 2*time.Minute)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 // clockTick is the unit of times in /proc.
 const clockTick = 10 * time.Millisecond
 
-// family is a process and its children.
+// family returns a process and its children.
 func family(pid int) ([]int, error) {
 	all := []int{pid}
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -26,33 +26,32 @@ func family(pid int) ([]int, error) {
 	for _, file := range files {
 		fields, err := stat(file)
 		if err != nil || fields[1] != strconv.Itoa(pid) {
-			continue // It has ended meanwhile, or is a stranger.
+			continue // The process has ended, or belongs to another family.
 		}
 		one, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 		if err != nil {
-			return nil, fmt.Errorf("look at process: %w", err)
+			return nil, fmt.Errorf("inspect process: %w", err)
 		}
 		all = append(all, one)
 	}
 	return all, nil
 }
 
-// stat returns the fields of a /proc/pid/stat from the state on: the name before it
-// may hold anything.
+// stat returns the fields of /proc/pid/stat after the name, which may contain anything.
 func stat(file string) ([]string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("look at process: %w", err)
+		return nil, fmt.Errorf("inspect process: %w", err)
 	}
 	text := string(data)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 13 {
-		return nil, fmt.Errorf("look at process: %s is %q", file, data)
+		return nil, fmt.Errorf("inspect process: %s is %q", file, data)
 	}
 	return fields, nil
 }
 
-// cpu returns how much time the server and its children have taken since they began.
+// cpu returns the CPU time of the server and its children since they started.
 func (s server) cpu() (time.Duration, error) {
 	pids, err := family(s.pid)
 	if err != nil {
@@ -67,7 +66,7 @@ func (s server) cpu() (time.Duration, error) {
 		for _, field := range fields[11:13] { // in user and in system mode
 			n, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("look at process: %w", err)
+				return 0, fmt.Errorf("inspect process: %w", err)
 			}
 			ticks += n
 		}
@@ -75,24 +74,24 @@ func (s server) cpu() (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// resident returns the memory that the server holds, in bytes.
+// resident returns the resident memory of the server, in bytes.
 func (s server) resident() (int, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.pid))
 	if err != nil {
-		return 0, fmt.Errorf("look at process: %w", err)
+		return 0, fmt.Errorf("inspect process: %w", err)
 	}
 	fields := strings.Fields(string(data))
 	if len(fields) < 2 {
-		return 0, fmt.Errorf("look at process: statm is %q", data)
+		return 0, fmt.Errorf("inspect process: statm is %q", data)
 	}
 	pages, err := strconv.Atoi(fields[1])
 	if err != nil {
-		return 0, fmt.Errorf("look at process: %w", err)
+		return 0, fmt.Errorf("inspect process: %w", err)
 	}
 	return pages * os.Getpagesize(), nil
 }
 
-// mallocs returns how many objects the server has allocated, and 0 if it does not say.
+// mallocs returns how many objects the server has allocated, or 0 if it has no metrics.
 func (s server) mallocs(ctx context.Context) (float64, error) {
 	if s.ops == "" {
 		return 0, nil

@@ -19,8 +19,8 @@ import (
 
 const forgedRate = 1_000
 
-// edgeForged is what is left for good tokens while somebody makes the gateway verify
-// bad ones.
+// edgeForged measures requests with valid tokens while the gateway has to verify forged ones
+// as well.
 func (b *bench) edgeForged(ctx context.Context) error {
 	e, err := b.startEdge(ctx)
 	defer func() { e.running.stop() }()
@@ -35,12 +35,12 @@ func (b *bench) edgeForged(ctx context.Context) error {
 	if err := e.warm(ctx, []edgeLine{good}); err != nil {
 		return err
 	}
-	alone := func(ctx context.Context) (float64, error) {
+	saturate := func(ctx context.Context) (float64, error) {
 		c, err := e.saturate(ctx, good)
 		return c.rate, err
 	}
 	var refused []float64
-	medians, err := b.alternate(ctx, variant{"alone", alone}, variant{"beside", func(ctx context.Context) (float64, error) {
+	medians, err := b.alternate(ctx, variant{"alone", saturate}, variant{"beside", func(ctx context.Context) (float64, error) {
 		forged := loadOptions{path: userPath, tokens: e.few, connections: 16, lasts: edgeShort + 250*time.Millisecond, rate: forgedRate, forged: 1}
 		var r loadResult
 		ended := make(chan error, 1)
@@ -51,7 +51,7 @@ func (b *bench) edgeForged(ctx context.Context) error {
 			}
 			ended <- err
 		}()
-		rate, err := alone(ctx)
+		rate, err := saturate(ctx)
 		err = errors.Join(err, <-ended)
 		refused = append(refused, float64(r.Requests)/r.Seconds)
 		return rate, err
@@ -59,13 +59,13 @@ func (b *bench) edgeForged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("edge-forged", "gateway, good tokens alone, 16 connections", perSecond(medians["alone"]), "", "", "")
-	b.report.ratio("edge-forged", fmt.Sprintf("beside %d forged ones a second / that", forgedRate), perSecond(medians["beside"]), medians["beside"]/medians["alone"], 0.75)
-	b.report.add("edge-forged", "forged ones that were refused meanwhile", perSecond(median(refused, func(f float64) float64 { return f })), "", "", "")
+	b.report.figure("edge-forged", "gateway, good tokens alone, 16 connections", perSecond(medians["alone"]))
+	b.report.atLeast("edge-forged", fmt.Sprintf("beside %d forged ones a second / that", forgedRate), perSecond(medians["beside"]), medians["beside"]/medians["alone"], 0.75)
+	b.report.figure("edge-forged", "forged ones that were refused meanwhile", perSecond(median(refused, func(f float64) float64 { return f })))
 	return nil
 }
 
-// edgeRevoke is how long a token is still good after the event that ends its session.
+// edgeRevoke measures how long a token stays valid after the event that ends its session.
 func (b *bench) edgeRevoke(ctx context.Context) error {
 	const samples, goal = 50, time.Second
 	e, err := b.startEdge(ctx)
@@ -92,20 +92,15 @@ func (b *bench) edgeRevoke(ctx context.Context) error {
 	}
 	slices.Sort(took)
 	p50, p99 := took[len(took)/2], took[len(took)*99/100]
-	verdict := "ok"
-	if p99 > goal {
-		verdict = "above"
-	}
-	b.report.add("edge-revoke", "session revoked on the stream to 401, p50", rounded(p50), "", "", "")
-	b.report.add("edge-revoke", "session revoked on the stream to 401, p99", rounded(p99), "", "<= "+goal.String(), verdict)
+	b.report.figure("edge-revoke", "session revoked on the stream to 401, p50", rounded(p50))
+	b.report.within("edge-revoke", "session revoked on the stream to 401, p99", p99, goal)
 	return nil
 }
 
-// revoke returns the time from just before the event is added to the stream until a
-// request with the session's token, which are sent one after the other all the time, is
-// refused.
+// revoke sends requests with a session's token, one after the other. It returns the time from
+// just before the event is added to the stream until a request is rejected.
 func (e *edge) revoke(ctx context.Context, w *wire) (time.Duration, error) {
-	const used = 20 // often enough for the token to be among those remembered
+	const used = 20 // often enough for the token to be cached
 	user, session := uuid.NewString(), uuid.NewString()
 	token, err := e.token(user, session)
 	if err != nil {
@@ -138,7 +133,7 @@ func (e *edge) revoke(ctx context.Context, w *wire) (time.Duration, error) {
 	}
 }
 
-// revocation is the event as auth-service's relay publishes it.
+// revocation returns the event as the relay of auth-service publishes it.
 func revocation(ctx context.Context, user, session string) (*message.Message, error) {
 	id, err := uuid.NewV7()
 	if err != nil {

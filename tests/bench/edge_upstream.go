@@ -19,20 +19,20 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// parts are programs that the bench starts of its own binary, so that the time of
-// each is apart.
+// parts are programs in the bench's own binary that it starts as separate processes, so
+// that the CPU time of each is counted separately.
 var parts = map[string]func(ctx context.Context, args []string) error{
 	"upstream": runUpstream,
 	"bare":     runBare,
 	"load":     runLoad,
 }
 
-// upstream stands for all services. It costs as little as can be beside the proxies
-// before it: no request is parsed beyond its first line.
+// upstream stands for all services. It costs as little as possible: it parses only the
+// first line of a request.
 type upstream struct{ keys, rest []byte }
 
-// runUpstream is the program that answers everything with 200, and auth-service's
-// keys and revocations, of which there are none, where the gateway looks for them.
+// runUpstream is the program that answers every request with 200. It also has the keys of
+// auth-service and an empty list of revocations, which the gateway reads.
 func runUpstream(ctx context.Context, args []string) error {
 	set := flag.NewFlagSet("upstream", flag.ContinueOnError)
 	addr := set.String("addr", "", "address to listen on")
@@ -53,16 +53,16 @@ func runUpstream(ctx context.Context, args []string) error {
 	for {
 		c, err := listener.Accept()
 		if ctx.Err() != nil {
-			return nil // The listener was closed for that.
+			return nil // The end of ctx closed the listener.
 		}
 		if err != nil {
 			return fmt.Errorf("accept: %w", err)
 		}
-		go u.serve(c) // It ends with the connection, or the process.
+		go u.serve(c) // It ends with the connection or the process.
 	}
 }
 
-// reply returns an answer as it goes over the wire.
+// reply returns the bytes of a response.
 func reply(body []byte) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
@@ -98,8 +98,8 @@ func (u *upstream) answer(first []byte) []byte {
 	return u.rest
 }
 
-// runBare is the proxy beside which the gateway is measured: the standard library's,
-// tuned, which checks, counts and logs nothing.
+// runBare is the proxy that the gateway is compared with: a tuned ReverseProxy of the
+// standard library that checks, counts and logs nothing.
 func runBare(ctx context.Context, args []string) error {
 	set := flag.NewFlagSet("bare", flag.ContinueOnError)
 	addr := set.String("addr", "", "address to listen on")
@@ -122,7 +122,7 @@ func runBare(ctx context.Context, args []string) error {
 			BufferPool: &bufferPool{},
 			ErrorLog:   quiet,
 		},
-		// Those of pkg/web.
+		// The same as in pkg/web.
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		WriteTimeout:      30 * time.Second,

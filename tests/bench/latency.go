@@ -18,8 +18,8 @@ import (
 	"github.com/headgate/headgate/pkg/outbox"
 )
 
-// latency is the time from a commit to the handler on a system that has nothing
-// else to do: outbox, relay, stream, consumer.
+// latency measures the time from a commit to the handler on an idle system: outbox, relay,
+// stream, consumer.
 func (b *bench) latency(ctx context.Context) error {
 	const events = 500
 	db, _, err := b.database(ctx, "bench_latency", outbox.Schema(), deadletter.Schema())
@@ -55,30 +55,23 @@ func (b *bench) latency(ctx context.Context) error {
 		committed := time.Now()
 		select {
 		case at := <-handled:
-			if i >= 20 { // The first ones find nothing ready.
+			if i >= 20 { // The first events are not measured.
 				times = append(times, at.Sub(committed))
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		time.Sleep(20 * time.Millisecond) // Idle between two events is what this is about.
+		time.Sleep(20 * time.Millisecond) // The system must be idle between two events.
 	}
 	stop()
 	err = errors.Join(<-ended, <-ended)
 	slices.Sort(times)
-	goal := func(name string, got, most time.Duration) {
-		verdict := "ok"
-		if got > most {
-			verdict = "above"
-		}
-		b.report.add("latency", "commit to handled, idle, "+name, got.Round(10*time.Microsecond).String(), "", "<= "+most.String(), verdict)
-	}
-	goal("p50", times[len(times)/2], 5*time.Millisecond)
-	goal("p99", times[len(times)*99/100], 25*time.Millisecond)
+	b.report.within("latency", "commit to handled, idle, p50", times[len(times)/2], 5*time.Millisecond)
+	b.report.within("latency", "commit to handled, idle, p99", times[len(times)*99/100], 25*time.Millisecond)
 	return err
 }
 
-// memory is that of a consumer with a long backlog: it must not grow with it.
+// memory measures the heap of a consumer with a long backlog, which must not grow with it.
 func (b *bench) memory(ctx context.Context) error {
 	const n = 1_000_000
 	topic, err := b.fill(ctx, n)
@@ -96,7 +89,7 @@ func (b *bench) memory(ctx context.Context) error {
 			most = max(most, stats.HeapInuse)
 		}
 	})
-	b.report.add("memory", fmt.Sprintf("consumer, backlog of %d: heap before, most", n),
-		fmt.Sprintf("%.1f, %.1f MiB", float64(first)/(1<<20), float64(most)/(1<<20)), "", "", "")
+	b.report.figure("memory", fmt.Sprintf("consumer, backlog of %d: heap before, most", n),
+		fmt.Sprintf("%.1f, %.1f MiB", float64(first)/(1<<20), float64(most)/(1<<20)))
 	return errors.Join(err, subscriber.Close())
 }

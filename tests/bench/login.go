@@ -13,10 +13,10 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-const waiting = 200 // logins at a time
+const waiting = 200 // concurrent logins
 
-// login compares auth-service's logins with what the machine could hash if it did
-// nothing else, and shows what it does to everybody else when many wait.
+// login compares the logins of auth-service with the hashes that the machine can compute,
+// and measures other requests while many logins wait.
 func (b *bench) login(ctx context.Context) error {
 	auth, err := b.startService(ctx, "auth-service", "bench_auth", "PUBLIC_BASE_URL=http://localhost", "REFRESH_GRACE=0s")
 	if err != nil {
@@ -53,17 +53,17 @@ func (b *bench) loginRate(ctx context.Context, c *client, accounts []*account) e
 	if err != nil {
 		return err
 	}
-	// Two cores that share a cache or a clock do less than twice what one does
-	// alone, and no login changes that: so the limit is named both ways.
-	alone := medians["one"] * float64(cores)
-	b.report.add("login", fmt.Sprintf("Argon2id, cores ÷ time of one alone (%.1f ms)", 1000/medians["one"]), perSecond(alone), "", "", "")
-	b.report.add("login", fmt.Sprintf("Argon2id, cores ÷ time of one of %d (%.1f ms) / that", cores, 1000*float64(cores)/medians["all"]), perSecond(medians["all"]), fmt.Sprintf("%.2f", medians["all"]/alone), "", "")
-	b.report.ratio("login", "logins / one alone", perSecond(medians["logins"]), medians["logins"]/alone, 0.9)
-	b.report.ratio("login", fmt.Sprintf("logins / one of %d", cores), perSecond(medians["logins"]), medians["logins"]/medians["all"], 0.9)
+	// Two cores that share a cache or a clock compute less than twice what one computes
+	// alone, and that limits the logins as well: so the limit is reported both ways.
+	limit := medians["one"] * float64(cores)
+	b.report.figure("login", fmt.Sprintf("Argon2id, cores ÷ time of one alone (%.1f ms)", 1000/medians["one"]), perSecond(limit))
+	b.report.compared("login", fmt.Sprintf("Argon2id, cores ÷ time of one of %d (%.1f ms) / that", cores, 1000*float64(cores)/medians["all"]), perSecond(medians["all"]), medians["all"]/limit)
+	b.report.atLeast("login", "logins / one alone", perSecond(medians["logins"]), medians["logins"]/limit, 0.9)
+	b.report.atLeast("login", fmt.Sprintf("logins / one of %d", cores), perSecond(medians["logins"]), medians["logins"]/medians["all"], 0.9)
 	return nil
 }
 
-// hashRate returns how many hashes a second n loops make.
+// hashRate returns the hashes a second that n loops compute.
 func hashRate(n int) float64 {
 	const each = 40
 	started := time.Now()
@@ -79,10 +79,10 @@ func hashRate(n int) float64 {
 	return float64(n*each) / time.Since(started).Seconds()
 }
 
-// watched is how many go on with what they do while many log in.
+// watched is the number of accounts whose requests are measured while many log in.
 const watched = 8
 
-func (b *bench) crowded(ctx context.Context, c *client, few, crowd []*account) error {
+func (b *bench) crowded(ctx context.Context, c *client, few, many []*account) error {
 	for _, one := range []struct {
 		name string
 		ask  func(ctx context.Context, a *account) error
@@ -97,16 +97,16 @@ func (b *bench) crowded(ctx context.Context, c *client, few, crowd []*account) e
 		busyCtx, stop := context.WithCancel(ctx)
 		var logins sync.WaitGroup
 		var done atomic.Int64
-		for _, a := range crowd {
+		for _, a := range many {
 			logins.Go(func() {
 				for busyCtx.Err() == nil {
-					_ = c.login(busyCtx, a) // Those that are refused because too many wait are part of it.
+					_ = c.login(busyCtx, a) // Logins that are rejected because too many wait are part of the load.
 					done.Add(1)
 				}
 			})
 		}
-		// The crowd stands in the queue once as many as it has were let in.
-		err = await(ctx, func() (bool, error) { return done.Load() >= int64(len(crowd)), nil })
+		// The queue is full once as many logins have ended as there are accounts.
+		err = await(ctx, func() (bool, error) { return done.Load() >= int64(len(many)), nil })
 		var busy percentiles
 		if err == nil {
 			busy, err = waits(ctx, few, one.ask)
@@ -116,10 +116,10 @@ func (b *bench) crowded(ctx context.Context, c *client, few, crowd []*account) e
 		if err != nil {
 			return err
 		}
-		b.report.add("login", one.name+", idle, p50", rounded(idle.p50), "", "", "")
-		b.report.add("login", fmt.Sprintf("%s, while %d logins wait, p50 / that", one.name, len(crowd)), rounded(busy.p50), fmt.Sprintf("%.2f", busy.p50.Seconds()/idle.p50.Seconds()), "", "")
-		b.report.add("login", one.name+", idle, p99", rounded(idle.p99), "", "", "")
-		b.report.most("login", fmt.Sprintf("%s, while %d logins wait, p99 / that", one.name, len(crowd)), rounded(busy.p99), busy.p99.Seconds()/idle.p99.Seconds(), 3)
+		b.report.figure("login", one.name+", idle, p50", rounded(idle.p50))
+		b.report.compared("login", fmt.Sprintf("%s, while %d logins wait, p50 / that", one.name, len(many)), rounded(busy.p50), busy.p50.Seconds()/idle.p50.Seconds())
+		b.report.figure("login", one.name+", idle, p99", rounded(idle.p99))
+		b.report.atMost("login", fmt.Sprintf("%s, while %d logins wait, p99 / that", one.name, len(many)), rounded(busy.p99), busy.p99.Seconds()/idle.p99.Seconds(), 3)
 	}
 	return nil
 }
@@ -128,21 +128,21 @@ type percentiles struct{ p50, p99 time.Duration }
 
 func rounded(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }
 
-// waits returns how long accounts wait for something, each one time after the
-// other with a pause.
+// waits returns how long accounts wait for a response. Each account sends one request after
+// the other, with a pause.
 func waits(ctx context.Context, accounts []*account, ask func(context.Context, *account) error) (percentiles, error) {
-	const each, warm = 100, 10 // The first ones open connections and prepare statements.
+	const each, warm = 100, 10 // The first requests open connections and prepare statements.
 	times := make([][]time.Duration, len(accounts))
-	faults := make([]error, len(accounts))
-	var askers sync.WaitGroup
+	errs := make([]error, len(accounts))
+	var running sync.WaitGroup
 	for i, a := range accounts {
-		askers.Go(func() {
+		running.Go(func() {
 			pause := time.NewTicker(20 * time.Millisecond)
 			defer pause.Stop()
 			for n := range warm + each {
 				<-pause.C
 				started := time.Now()
-				if faults[i] = ask(ctx, a); faults[i] != nil {
+				if errs[i] = ask(ctx, a); errs[i] != nil {
 					return
 				}
 				if n >= warm {
@@ -151,8 +151,8 @@ func waits(ctx context.Context, accounts []*account, ask func(context.Context, *
 			}
 		})
 	}
-	askers.Wait()
-	if err := errors.Join(faults...); err != nil {
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
 		return percentiles{}, err
 	}
 	all := slices.Concat(times...)

@@ -1,9 +1,8 @@
-// Bench measures the event path against the raw limit and against Watermill's
-// stock parts, auth-service against its hash and a minimal program, and the gateway
-// against a bare ReverseProxy and nginx. Every figure is the median of rounds that
-// alternate between the variants, so a noisy machine disturbs all of them alike;
-// trust the ratios, not the absolute figures. It is no test: it only fails if it
-// cannot measure.
+// Bench compares the event path with raw Redis and with Watermill's own parts, auth-service
+// with its hash and with a minimal program, and the gateway with a bare ReverseProxy and
+// nginx. Each figure is the median of rounds that alternate between the variants, so a noisy
+// machine affects all of them alike: trust the ratios, not the absolute figures. Bench is
+// not a test: it fails only if it cannot measure.
 package main
 
 import (
@@ -40,7 +39,7 @@ func main() {
 	}
 }
 
-// bench is what all benchmarks share.
+// bench is shared by all benchmarks.
 type bench struct {
 	dir      string
 	redisURL string
@@ -79,7 +78,7 @@ func run(ctx context.Context) (err error) {
 		return parts[os.Args[1]](ctx, os.Args[2:])
 	}
 	chosen := flag.String("run", "", "run only the benchmarks whose name matches this regular expression")
-	rounds := flag.Int("rounds", 5, "rounds of each")
+	rounds := flag.Int("rounds", 5, "number of rounds of each benchmark")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
 	pattern, err := regexp.Compile(*chosen)
@@ -119,13 +118,13 @@ func run(ctx context.Context) (err error) {
 	return b.report.print()
 }
 
-// startServers starts Redis and Postgres. stop is to be called in any case.
+// startServers starts Redis and Postgres. The caller must call stop, also after an error.
 func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "headgate-bench-")
 	if err != nil {
 		return func() {}, fmt.Errorf("make folder: %w", err)
 	}
-	// Postgres runs as another user when we are root, and must reach its folder.
+	// If the bench runs as root, Postgres runs as another user, who must reach its folder.
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return func() {}, fmt.Errorf("make folder: %w", err)
 	}
@@ -139,7 +138,7 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 			}
 		}
-		_ = os.RemoveAll(dir) // What is left is in the temporary folder.
+		_ = os.RemoveAll(dir) // What cannot be deleted is in the temporary folder.
 	}
 	// Durable, as in production: AOF every second, and Postgres with fsync.
 	server, err := localserver.StartRedis(ctx, localserver.Options{Dir: filepath.Join(dir, "redis"), Durable: true, Log: io.Discard})
@@ -151,7 +150,7 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 	if b.redis, err = b.client(); err != nil {
 		return stop, err
 	}
-	// A rewrite of the AOF amid a round would be measured as the variant's own.
+	// A rewrite of the AOF during a round would be counted for its variant.
 	if err := b.redis.ConfigSet(ctx, "auto-aof-rewrite-percentage", "0").Err(); err != nil {
 		return stop, fmt.Errorf("configure Redis: %w", err)
 	}
@@ -164,7 +163,7 @@ func (b *bench) startServers(ctx context.Context) (stop func(), err error) {
 	return stop, nil
 }
 
-// client returns a client of its own, as each process has.
+// client returns a new client, as each process has one.
 func (b *bench) client() (redis.UniversalClient, error) {
 	client, err := bus.Redis{RedisURL: service.Secret(b.redisURL)}.Open(bus.EventTimeout)
 	if err != nil {
@@ -196,7 +195,7 @@ func (b *bench) database(ctx context.Context, name string, schemas ...postgres.S
 	return pool, url, nil
 }
 
-// stream returns the name of a stream that nobody used before.
+// stream returns the name of an unused stream.
 func (b *bench) stream() string {
 	b.streams++
 	return fmt.Sprintf("bench-%d", b.streams)

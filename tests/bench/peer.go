@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 )
 
-// peer has auth-service beside a program that does the same with the least code;
-// see plain.
+// peer compares auth-service with a minimal program that does the same; see plain.
 func (b *bench) peer(ctx context.Context) error {
 	auth, err := b.startService(ctx, "auth-service", "bench_peer", "PUBLIC_BASE_URL=http://localhost", "REFRESH_GRACE=0s")
 	if err != nil {
@@ -41,8 +39,8 @@ func (b *bench) peer(ctx context.Context) error {
 	}
 	for _, what := range []string{"refresh", "signup"} {
 		ours, theirs := medians["auth-service "+what], medians["plain "+what]
-		b.report.add("peer", what+", net/http and pgx, the same SQL and hash", perSecond(theirs), "", "", "")
-		b.report.add("peer", what+", auth-service / that", perSecond(ours), fmt.Sprintf("%.2f", ours/theirs), "", "")
+		b.report.figure("peer", what+", net/http and pgx, the same SQL and hash", perSecond(theirs))
+		b.report.compared("peer", what+", auth-service / that", perSecond(ours), ours/theirs)
 	}
 	return nil
 }

@@ -38,13 +38,13 @@ func (b *bench) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("publish", "go-redis XADD, pipelines of 100", perSecond(medians["raw"]), "", "", "")
-	b.report.add("publish", "watermill-redisstream, one by one", perSecond(medians["stock"]), "", "", "")
-	b.report.ratio("publish", "bus.Publisher, calls of 100 / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
+	b.report.figure("publish", "go-redis XADD, pipelines of 100", perSecond(medians["raw"]))
+	b.report.figure("publish", "watermill-redisstream, one by one", perSecond(medians["stock"]))
+	b.report.atLeast("publish", "bus.Publisher, calls of 100 / raw", perSecond(medians["ours"]), medians["ours"]/medians["raw"], 0.7)
 	return nil
 }
 
-// publishRaw sends what the wire format needs and nothing more.
+// publishRaw sends only what the wire format needs.
 func (b *bench) publishRaw(ctx context.Context) (float64, error) {
 	topic, payload := b.stream(), strings.Repeat("x", 256)
 	encoded, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(topic, message.NewMessage("", nil))
@@ -84,8 +84,8 @@ func (b *bench) publishWith(ctx context.Context, publisher message.Publisher, n,
 
 const relayed = 20_000
 
-// relay has the outbox's relay beside a loop that does no more than select, add
-// and mark: no numbers, no order, no checksums.
+// relay compares the outbox's relay with a loop that only selects, adds and marks: without
+// sequence numbers, order and checksums.
 func (b *bench) relay(ctx context.Context) error {
 	db, _, err := b.database(ctx, "bench_relay", outbox.Schema())
 	if err != nil {
@@ -99,8 +99,8 @@ func (b *bench) relay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("relay", "SELECT SKIP LOCKED 500, XADDs, UPDATE", perSecond(medians["loop"]), "", "", "")
-	b.report.add("relay", "outbox.Relay / that, numbering and ordering, too", perSecond(medians["ours"]), fmt.Sprintf("%.2f", medians["ours"]/medians["loop"]), "", "")
+	b.report.figure("relay", "SELECT SKIP LOCKED 500, XADDs, UPDATE", perSecond(medians["loop"]))
+	b.report.compared("relay", "outbox.Relay / that, numbering and ordering, too", perSecond(medians["ours"]), medians["ours"]/medians["loop"])
 	return nil
 }
 

@@ -1,7 +1,7 @@
-// Plain is what make bench holds auth-service against: sign-up and refresh in the
-// fewest lines of net/http and pgx that run the same statements, make the same
-// hash and sign the same tokens. It checks nothing, limits nothing, logs nothing
-// and publishes nothing, and so shows what all of that costs.
+// Plain is the program that make bench compares auth-service with: sign-up and refresh in a
+// minimum of net/http and pgx that executes the same statements, computes the same hash and
+// signs the same tokens. It checks, limits, logs and publishes nothing, so it shows what all
+// of that costs.
 package main
 
 import (
@@ -29,14 +29,14 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "", "where to listen")
-	url := flag.String("database", "", "a database with the tables of auth-service")
+	addr := flag.String("addr", "", "address to listen on")
+	url := flag.String("database", "", "URL of a database with the tables of auth-service")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *addr, *url); err != nil {
 		fmt.Fprintln(os.Stderr, "plain:", err)
-		os.Exit(1) //nolint:gocritic // The signal handler may stay.
+		os.Exit(1) //nolint:gocritic // The process ends, so the signal handler need not be stopped.
 	}
 }
 
@@ -116,7 +116,7 @@ func (s server) signUp(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if taken {
-		return nil, errors.New("taken")
+		return nil, errors.New("email taken")
 	}
 	salt := make([]byte, 16)
 	rand.Read(salt)
@@ -178,7 +178,7 @@ func (s server) refresh(r *http.Request) (any, error) {
 			return err
 		}
 		if current != int(presented) {
-			return errors.New("used before")
+			return errors.New("refresh token reused")
 		}
 		now := time.Now()
 		batch := &pgx.Batch{}
