@@ -16,8 +16,8 @@ import (
 const usage = `Usage:
   local [flags] up                     run Headgate: Postgres, Redis, a mailbox and the five services
   local [flags] reset                  delete all data
-  local servers -- <command> [args]    run the command with fresh Postgres and Redis servers,
-                                       named by TEST_DATABASE_URL and TEST_REDIS_URL
+  local servers -- <command> [args]    run the command with new Postgres and Redis servers, whose
+                                       URLs are in TEST_DATABASE_URL and TEST_REDIS_URL
 
 Flags:
 `
@@ -34,8 +34,8 @@ func main() {
 func run(args []string) (status int, err error) {
 	flags := flag.NewFlagSet("local", flag.ContinueOnError)
 	cfg := stack.Config{Environ: os.Environ(), Out: os.Stdout}
-	flags.StringVar(&cfg.Dir, "dir", "", "folder of all data (default .local in the repository)")
-	flags.StringVar(&cfg.Bin, "bin", "", "folder with the services' binaries, instead of building them")
+	flags.StringVar(&cfg.Dir, "dir", "", "data folder (default .local in the repository)")
+	flags.StringVar(&cfg.Bin, "bin", "", "folder with the binaries of the services; they are built if empty")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
@@ -78,14 +78,13 @@ func parse(flags *flag.FlagSet, args []string) (command string, rest []string, e
 	known := command == "up" || command == "reset" || command == "servers"
 	if !known || (command == "servers") != (len(rest) > 0) {
 		flags.Usage()
-		return "", nil, errors.New("want a command: up, reset, or servers -- <command>")
+		return "", nil, errors.New("a command is required: up, reset, or servers -- <command>")
 	}
 	return command, rest, nil
 }
 
-// stopOn returns a context that ends with the first signal, and one that ends
-// with a second Ctrl-C. (A second SIGTERM is often the same one, sent to the
-// group as well.)
+// stopOn returns a context that ends with the first signal, and one that ends with a second
+// Ctrl-C. (A second SIGTERM is often the first one, sent to the process group as well.)
 func stopOn(signals <-chan os.Signal) (stop, force context.Context) {
 	stop, gently := context.WithCancel(context.Background())
 	force, now := context.WithCancel(context.Background())

@@ -1,5 +1,5 @@
-// Package console merges what several programs print into one log, a line at a
-// time, each line under the name of its program.
+// Package console merges the output of several programs into one log, line by line. Each
+// line begins with the name of its program.
 package console
 
 import (
@@ -14,10 +14,10 @@ import (
 	"sync"
 )
 
-// tailLines is how much of each program is remembered for error reports.
+// tailLines is the number of lines of each program that are kept for error reports.
 const tailLines = 40
 
-// maxLine bounds a line; a longer one is broken.
+// maxLine is the maximum length of a line; a longer one is split.
 const maxLine = 64 << 10
 
 var colours = []string{"\x1b[36m", "\x1b[33m", "\x1b[32m", "\x1b[35m", "\x1b[34m", "\x1b[96m", "\x1b[93m", "\x1b[92m"}
@@ -34,8 +34,8 @@ type Console struct {
 	names  map[string]*Program
 }
 
-// New returns a log on out. Each program's own
-// lines are also written to <folder>/<name>.log.
+// New returns a log that is written to out. The lines of each program are also written to
+// <folder>/<name>.log.
 func New(out io.Writer, folder string, names ...string) *Console {
 	c := &Console{out: out, folder: folder, names: map[string]*Program{}}
 	for _, name := range names {
@@ -44,14 +44,14 @@ func New(out io.Writer, folder string, names ...string) *Console {
 	return c
 }
 
-// Colour gives each program that is named from now on a colour.
+// Colour gives a colour to each program that is added from now on.
 func (c *Console) Colour() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.colour = true
 }
 
-// Terminal says whether w is one that a person looks at.
+// Terminal says whether w is a terminal.
 func Terminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {
@@ -61,15 +61,13 @@ func Terminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Program returns the log of the named program, whose file is emptied the first
-// time.
-func (c *Console) Program(name string) (*Program, error) { return c.program(name, false) }
+// Program returns the log of the named program. The first call for a name empties its file.
+func (c *Console) Program(name string) (*Program, error) { return c.program(name, c.out) }
 
-// Quiet is like Program for one whose lines nobody wants to see while all is
-// well: they go to its file alone.
-func (c *Console) Quiet(name string) (*Program, error) { return c.program(name, true) }
+// Quiet is Program for a program whose lines are written to its file only.
+func (c *Console) Quiet(name string) (*Program, error) { return c.program(name, io.Discard) }
 
-func (c *Console) program(name string, quiet bool) (*Program, error) {
+func (c *Console) program(name string, out io.Writer) (*Program, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p, ok := c.names[name]; ok {
@@ -82,7 +80,7 @@ func (c *Console) program(name string, quiet bool) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	p := &Program{console: c, file: file, quiet: quiet, prefix: fmt.Sprintf("%-*s | ", c.width, name)}
+	p := &Program{console: c, file: file, out: out, prefix: fmt.Sprintf("%-*s | ", c.width, name)}
 	if c.colour {
 		p.prefix = colours[len(c.names)%len(colours)] + p.prefix + reset
 	}
@@ -90,39 +88,39 @@ func (c *Console) program(name string, quiet bool) (*Program, error) {
 	return p, nil
 }
 
-// Print writes text that is nobody's log, such as the closing summary.
+// Print writes text that belongs to no program, such as the summary.
 func (c *Console) Print(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = io.WriteString(c.out, text) // A log that cannot be written has nowhere to say so.
+	_, _ = io.WriteString(c.out, text) // An error of the log cannot be logged.
 }
 
 // Close completes the last lines and closes the files.
 func (c *Console) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var faults []error
+	var errs []error
 	for _, p := range c.names {
 		if len(p.partial) > 0 {
 			p.line(p.partial)
 			p.partial = nil
 		}
-		faults = append(faults, p.file.Close())
+		errs = append(errs, p.file.Close())
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// Program is what one program prints.
+// Program is the log of one program.
 type Program struct {
 	console *Console
 	file    *os.File
 	prefix  string
-	quiet   bool
+	out     io.Writer // the merged log
 	partial []byte
 	tail    []string
 }
 
-// Write passes on whole lines and keeps the rest until it is complete.
+// Write writes complete lines and keeps the rest until its line is complete.
 func (p *Program) Write(b []byte) (int, error) {
 	p.console.mu.Lock()
 	defer p.console.mu.Unlock()
@@ -148,10 +146,8 @@ func (p *Program) line(line []byte) {
 	if len(p.tail) > tailLines {
 		p.tail = slices.Delete(p.tail, 0, len(p.tail)-tailLines)
 	}
-	// A log that cannot be written has nowhere to say so, and must not stop the program.
-	if !p.quiet {
-		_, _ = fmt.Fprintln(p.console.out, p.prefix+text)
-	}
+	// An error of the log cannot be logged, and must not stop the program.
+	_, _ = fmt.Fprintln(p.out, p.prefix+text)
 	_, _ = fmt.Fprintln(p.file, text)
 }
 

@@ -55,7 +55,7 @@ func TestTailKeepsTheLastLines(t *testing.T) {
 	}
 }
 
-func TestEndlessLineIsBroken(t *testing.T) {
+func TestLongLineIsSplit(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	c := console.New(&out, t.TempDir(), "p")
@@ -87,7 +87,7 @@ func TestProgramsWriteAtTheSameTime(t *testing.T) {
 	}
 }
 
-func TestQuietProgramWritesToItsFileAlone(t *testing.T) {
+func TestQuietProgramWritesToItsFileOnly(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	dir := t.TempDir()

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The shapes of Mailpit's API.
+// The types of Mailpit's API.
 type (
 	summary struct {
 		ID          string
@@ -81,7 +81,7 @@ func (m *message) detail() detail {
 	}
 }
 
-// list is never null in JSON.
+// list returns items, or an empty list instead of nil, which JSON would encode as null.
 func list[T any](items []T) []T {
 	if items == nil {
 		return []T{}
@@ -92,8 +92,8 @@ func list[T any](items []T) []T {
 //go:embed page
 var page embed.FS
 
-// pagePolicy lets the page load nothing but its own files; viewPolicy lets a
-// message load nothing and run nothing, but open its links.
+// pagePolicy allows the page to load only its own files. viewPolicy allows a message to load
+// and run nothing, but its links can be opened.
 const (
 	pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	viewPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
@@ -128,8 +128,8 @@ func (m *Mailbox) Handler() http.Handler {
 	return guard(mux)
 }
 
-// guard keeps foreign web pages from reading mail through a name that they made
-// point here, and sets the headers that every answer has.
+// guard keeps other web sites from reading mail through a host name that resolves to this
+// machine, and sets the common response headers.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -137,7 +137,7 @@ func guard(next http.Handler) http.Handler {
 			host = r.Host
 		}
 		if host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil {
-			http.Error(w, "open the mailbox as localhost or by its address", http.StatusForbidden)
+			http.Error(w, "open the mailbox as localhost or by its IP address", http.StatusForbidden)
 			return
 		}
 		h := w.Header()
@@ -149,7 +149,7 @@ func guard(next http.Handler) http.Handler {
 	})
 }
 
-// with finds the message that the path names, with or without an ending.
+// with finds the message of the path, whose id may have a suffix such as .html.
 func (m *Mailbox) with(handle func(http.ResponseWriter, *http.Request, *message)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id, _, _ := strings.Cut(r.PathValue("id"), ".")
@@ -179,7 +179,7 @@ func (m *Mailbox) delete(w http.ResponseWriter, r *http.Request) {
 	var body struct{ IDs []string }
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&body)
 	if err != nil && !errors.Is(err, io.EOF) {
-		http.Error(w, "want a body such as {\"IDs\":[]}, or none", http.StatusBadRequest)
+		http.Error(w, "Invalid body: send {\"IDs\": []} or no body", http.StatusBadRequest)
 		return
 	}
 	m.remove(body.IDs)
@@ -197,7 +197,7 @@ func answerPart(w http.ResponseWriter, r *http.Request, msg *message) {
 	http.Error(w, "Part not found", http.StatusNotFound)
 }
 
-// view shows a message as its reader would see it, links opening elsewhere.
+// view shows a message as its recipient sees it. Its links open in a new tab.
 func view(w http.ResponseWriter, r *http.Request, msg *message) {
 	if strings.HasSuffix(r.PathValue("id"), ".txt") {
 		write(w, "text/plain; charset=utf-8", []byte(msg.text))
@@ -218,5 +218,5 @@ func answer(w http.ResponseWriter, body any) {
 
 func write(w http.ResponseWriter, kind string, body []byte) {
 	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write(body) // The client has gone; there is nobody to tell.
+	_, _ = w.Write(body) // It fails if the client has gone.
 }

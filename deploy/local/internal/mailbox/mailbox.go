@@ -1,6 +1,6 @@
-// Package mailbox is a mail server for development: it accepts every message by
-// SMTP, delivers none, and shows them in a browser and as JSON with the API of
-// Mailpit. It keeps the newest messages in memory only.
+// Package mailbox is a mail server for development. It accepts every message by SMTP,
+// delivers none, and shows them on a web page and as JSON with the API of Mailpit. It keeps
+// the newest messages, in memory only.
 package mailbox
 
 import (
@@ -17,11 +17,11 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// What is kept; the oldest messages go first.
+// The limits of the mailbox; the oldest messages are dropped first.
 const (
 	maxMessages = 1000
 	maxBytes    = 256 << 20
-	// maxMessageBytes is the size of the largest message that is accepted.
+	// maxMessageBytes is the maximum size of a message.
 	maxMessageBytes = 10 << 20
 )
 
@@ -53,8 +53,8 @@ func (m *Mailbox) Serve(ctx context.Context, mail, web net.Listener) error {
 		httpErr = pages.Serve(web)
 	})
 	<-ctx.Done()
-	// Nothing here is worth waiting for. The listeners too: Close does not know
-	// of one that Serve has not got to yet.
+	// Open connections are not waited for. The listeners are closed as well, because Close
+	// does not close one that Serve does not use yet.
 	closing := errors.Join(ignoreClosed(incoming.Close()), ignoreClosed(pages.Close()), ignoreClosed(mail.Close()), ignoreClosed(web.Close()))
 	servers.Wait()
 	if err := errors.Join(ignoreClosed(smtpErr), ignoreClosed(httpErr), closing); err != nil {
@@ -98,7 +98,7 @@ func (m *Mailbox) find(id string) (*message, bool) {
 	return m.messages[at], true
 }
 
-// markRead remembers that somebody has opened the message.
+// markRead marks the message as read.
 func (m *Mailbox) markRead(msg *message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

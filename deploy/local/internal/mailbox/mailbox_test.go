@@ -151,7 +151,7 @@ func TestMessageIsReadAsJSON(t *testing.T) {
 		t.Errorf("recipients = %+v", got)
 	}
 	if len(got.Bcc) != 1 || got.Bcc[0].Address != "blind@example.com" {
-		t.Errorf("Bcc = %v, want who is only on the envelope", got.Bcc)
+		t.Errorf("Bcc = %v, want the address that is only in the envelope", got.Bcc)
 	}
 	if got.Attachments != 1 || got.Size == 0 || !strings.HasPrefix(got.Snippet, "Grüße: https://") {
 		t.Errorf("summary = %+v", got)
@@ -182,7 +182,7 @@ func TestMessageIsReadAsJSON(t *testing.T) {
 		t.Errorf("part = %q, want the attachment", pdf)
 	}
 	if l := b.list("/api/v1/messages"); l.Unread != 0 || !l.Messages[0].Read {
-		t.Errorf("after reading: %+v, want it read", l)
+		t.Errorf("after reading: %+v, want it marked as read", l)
 	}
 	if _, raw := b.do(http.MethodGet, "/api/v1/message/latest/raw", ""); !bytes.Contains(raw, []byte("Message-ID: <one@headgate.local>\r\n")) {
 		t.Errorf("raw = %q", raw)
@@ -280,7 +280,7 @@ func TestOldestMessagesAreDropped(t *testing.T) {
 		t.Errorf("%d messages, want 1000", l.Total)
 	}
 	if l := b.list(search("subject:n0.")); l.MessagesCount != 0 {
-		t.Error("the oldest message is still there")
+		t.Error("the oldest message was not dropped")
 	}
 }
 
@@ -304,7 +304,7 @@ func TestMalformedMessagesAreKept(t *testing.T) {
 	}
 }
 
-func TestTooLargeMessageIsRefused(t *testing.T) {
+func TestTooLargeMessageIsRejected(t *testing.T) {
 	t.Parallel()
 	b := serve(t)
 	text := "Subject: large\r\n\r\n" + strings.Repeat(strings.Repeat("x", 900)+"\r\n", 12000)

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	gomessage "github.com/emersion/go-message"
-	_ "github.com/emersion/go-message/charset" // decodes what is not UTF-8
+	_ "github.com/emersion/go-message/charset" // decodes other character sets than UTF-8
 	"github.com/emersion/go-message/mail"
 )
 
-// message is a message that was received. All but read is constant.
+// message is a received message. Only read changes.
 type message struct {
 	ID      string
 	raw     []byte
@@ -38,7 +38,7 @@ type message struct {
 	searchableByField map[string]string
 }
 
-// part is a piece of a message that is not its text.
+// part is an attachment or an inline file of a message.
 type part struct {
 	PartID, FileName, ContentType, ContentID string
 
@@ -46,7 +46,7 @@ type part struct {
 	content []byte
 }
 
-// parse makes the best of the message, however malformed it is.
+// parse decodes as much of the message as possible, however malformed it is.
 func parse(raw []byte, from string, to []string, now time.Time) *message {
 	m := &message{ID: rand.Text(), raw: raw, created: now, date: now, returnPath: from}
 	if r, err := mail.CreateReader(bytes.NewReader(raw)); err == nil || gomessage.IsUnknownCharset(err) {
@@ -58,7 +58,7 @@ func parse(raw []byte, from string, to []string, now time.Time) *message {
 	if m.from == nil {
 		m.from = &netmail.Address{Address: from}
 	}
-	// Who got it and is not written on it got a blind copy.
+	// A recipient who is in no header received a blind copy.
 	for _, address := range to {
 		written := slices.ContainsFunc(slices.Concat(m.to, m.cc, m.bcc), func(a *netmail.Address) bool {
 			return strings.EqualFold(a.Address, address)
@@ -72,7 +72,7 @@ func parse(raw []byte, from string, to []string, now time.Time) *message {
 }
 
 func (m *message) readHeader(h *mail.Header) {
-	// A field that cannot be read is as good as absent.
+	// An invalid field counts as absent.
 	addresses := func(field string) []*netmail.Address {
 		list, _ := h.AddressList(field)
 		return list
@@ -92,7 +92,7 @@ func (m *message) readParts(r *mail.Reader) {
 	for n := 1; ; n++ {
 		p, err := r.NextPart()
 		if err != nil && !gomessage.IsUnknownCharset(err) {
-			return // The end, or what cannot be read; the source shows it.
+			return // The end, or a malformed part, which the source shows.
 		}
 		content, err := io.ReadAll(p.Body)
 		if err != nil && len(content) == 0 {
@@ -119,14 +119,14 @@ func (m *message) add(n int, header mail.PartHeader, content []byte) {
 	p := part{PartID: strconv.Itoa(n), ContentType: kind, Size: len(content), content: content}
 	p.ContentID = strings.Trim(header.Get("Content-Id"), "<>")
 	if attached {
-		p.FileName, _ = attachment.Filename() // Empty if it cannot be read.
+		p.FileName, _ = attachment.Filename() // It is empty if the header is malformed.
 		m.attached = append(m.attached, p)
 		return
 	}
 	m.inline = append(m.inline, p)
 }
 
-// index prepares the text that searches look at.
+// index prepares the text for searches.
 func (m *message) index() {
 	join := func(lists ...[]*netmail.Address) string {
 		var text strings.Builder
@@ -142,7 +142,7 @@ func (m *message) index() {
 	m.searchable = join(m.to, m.cc, m.bcc, []*netmail.Address{m.from}) + strings.ToLower(m.subject+" "+m.text+" "+m.html)
 }
 
-// field returns the text that a search for the field looks at, lower-case.
+// field returns the text for a search in the field, in lower case.
 func (m *message) field(name string) string {
 	if name == "" {
 		return m.searchable
@@ -157,7 +157,7 @@ var (
 
 const snippetLength = 250
 
-// snippet is the beginning of what a reader sees.
+// snippet returns the beginning of the visible text.
 func (m *message) snippet() string {
 	text := m.text
 	if strings.TrimSpace(text) == "" {

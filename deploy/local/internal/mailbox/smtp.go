@@ -18,24 +18,24 @@ func (m *Mailbox) smtpServer() *smtp.Server {
 	s.EnableSMTPUTF8 = true
 	s.ReadTimeout = 5 * time.Minute
 	s.WriteTimeout = time.Minute
-	s.ErrorLog = quiet{}
+	s.ErrorLog = discardLog{}
 	return s
 }
 
-// quiet is a log that nobody reads: clients that hang up are no news.
-type quiet struct{}
+// discardLog drops the log of the SMTP server, which reports every closed connection.
+type discardLog struct{}
 
-func (quiet) Printf(string, ...any) {}
-func (quiet) Println(...any)        {}
+func (discardLog) Printf(string, ...any) {}
+func (discardLog) Println(...any)        {}
 
-// session takes in messages of one connection.
+// session receives the messages of one connection.
 type session struct {
 	mailbox *Mailbox
 	from    string
 	to      []string
 }
 
-// AuthMechanisms implements smtp.AuthSession: who wants to log in may.
+// AuthMechanisms implements smtp.AuthSession. Every login succeeds.
 func (s *session) AuthMechanisms() []string { return []string{sasl.Plain} }
 
 // Auth implements smtp.AuthSession.

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// Config says where and for whom a stack runs.
+// Config is the configuration of a stack.
 type Config struct {
 	// Dir is the folder for all data: .local in Root if empty.
 	Dir string
@@ -17,15 +17,15 @@ type Config struct {
 	// empty: the nearest folder above the working directory that has a go.work, or
 	// else, if Dir is set, the working directory.
 	Root string
-	// Bin has the services' binaries; if empty they are built.
+	// Bin is the folder with the services' binaries; if empty, they are built.
 	Bin string
 	// Environ is the caller's environment.
 	Environ []string
-	// Out is where the log goes.
+	// Out receives the log.
 	Out io.Writer
 }
 
-// Locate fills in the folders that are not set and makes all of them absolute.
+// Locate sets the missing folders and makes all of them absolute.
 func (c *Config) Locate() error {
 	if c.Root == "" {
 		root, err := repository()
@@ -61,7 +61,7 @@ func repository() (string, error) {
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", errors.New("run this inside the Headgate repository: there is no go.work here or above")
+			return "", errors.New("not in the Headgate repository: no go.work in this folder or above")
 		}
 		dir = parent
 	}

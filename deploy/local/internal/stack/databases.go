@@ -13,9 +13,8 @@ import (
 
 const databaseTimeout = 30 * time.Second
 
-// databases makes a role and a database for each service, unless they are there,
-// and returns the services' URLs by database. No service can connect to
-// another's.
+// databases creates a role and a database for each service, unless they exist, and returns
+// the services' URLs by database. A service cannot connect to the database of another.
 func (s *stack) databases(ctx context.Context, adminURL string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
@@ -45,7 +44,7 @@ func (s *stack) databases(ctx context.Context, adminURL string) (map[string]stri
 	return urls, nil
 }
 
-// makeDatabase has no values to bind: these statements take none.
+// makeDatabase quotes its values itself, because these statements take no parameters.
 func makeDatabase(ctx context.Context, conn *pgx.Conn, name, password string) error {
 	roleExists, databaseExists, err := existing(ctx, conn, name)
 	if err != nil {
@@ -58,7 +57,7 @@ func makeDatabase(ctx context.Context, conn *pgx.Conn, name, password string) er
 	}
 	statements := []string{verb + " ROLE " + ident + " LOGIN PASSWORD '" + strings.ReplaceAll(password, "'", "''") + "'"}
 	if !databaseExists {
-		// Who is no superuser must be a member of the role that is to own it.
+		// Unless the current user is a superuser, it must be a member of the role of the owner.
 		statements = append(statements, "GRANT "+ident+" TO CURRENT_USER", "CREATE DATABASE "+ident+" OWNER "+ident)
 	}
 	statements = append(statements, "REVOKE ALL ON DATABASE "+ident+" FROM PUBLIC")
@@ -82,7 +81,7 @@ func existing(ctx context.Context, conn *pgx.Conn, name string) (role, database 
 func databaseURL(adminURL, name, password string) (string, error) {
 	u, err := url.Parse(adminURL)
 	if err != nil || u.Host == "" || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		// The error of Parse would show the password.
+		// The error of Parse contains the password.
 		return "", errors.New("DATABASE_URL: want postgres://user:password@host:port/database")
 	}
 	u.User, u.Path = url.UserPassword(name, password), "/"+name

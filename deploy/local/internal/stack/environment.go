@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// wiring are the variables that the launcher alone decides: what the caller has
-// set is meant for it, or for another stack.
+// wiring are the variables that only the launcher sets. If the caller has set one, it is
+// meant for the launcher, or for another stack.
 var wiring = []string{
 	"DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE", "HTTP_ADDR", "OPS_ADDR", "INSTANCE_ID", "LOCAL_DIR",
 	"JWKS_URL", "AUTH_URL", "USER_URL", "EMAIL_URL", "AUDIT_URL", "GATEWAY_PORT", "GATEWAY_HOST",
@@ -25,7 +25,7 @@ func parseEnvironment(variables []string) environment {
 	return e
 }
 
-// list returns the form that programs are started with.
+// list returns the variables as name=value, sorted.
 func (e environment) list() []string {
 	list := make([]string, 0, len(e))
 	for _, name := range slices.Sorted(maps.Keys(e)) {
@@ -34,27 +34,27 @@ func (e environment) list() []string {
 	return list
 }
 
-// preset sets the variable unless the caller has.
+// preset sets the variable unless the caller has set it.
 func (e environment) preset(name, value string) {
 	if e[name] == "" {
 		e[name] = value
 	}
 }
 
-// addresses are where a service listens.
+// addresses are those of a service's listeners.
 type addresses struct{ http, ops string }
 
-// plan is what the services need to know of each other.
+// plan is what the services need to know about each other.
 type plan struct {
 	listen    map[string]addresses // by service
 	databases map[string]string    // URLs, by database
 	redis     string
 	smtp      string
-	public    string // the gateway's URL, as people see it
+	public    string // the public URL of the gateway
 	admin     Admin
 }
 
-// serviceURLs returns where the services listen, by name.
+// serviceURLs returns the URLs of the services, by name.
 func (p plan) serviceURLs() map[string]string {
 	urls := map[string]string{}
 	for name, at := range p.listen {
@@ -63,15 +63,15 @@ func (p plan) serviceURLs() map[string]string {
 	return urls
 }
 
-// environmentOf returns the variables that the service is started with: the
-// caller's, with the wiring in place.
+// environmentOf returns the environment of a service: that of the caller, with the wiring
+// replaced.
 func (s *stack) environmentOf(svc service, p plan) environment {
 	e := maps.Clone(s.caller)
 	for _, name := range wiring {
 		delete(e, name)
 	}
 	e.preset("ENV", "development")
-	s.preset(e, "DRAIN_DELAY", "0s") // Nobody else sends requests to an instance that stops.
+	s.preset(e, "DRAIN_DELAY", "0s") // No load balancer has to notice that the instance stops.
 	if s.terminal {
 		e.preset("LOG_FORMAT", "text")
 	}
@@ -104,16 +104,16 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 	return e
 }
 
-// preset sets the variable unless the caller has, there or in .env, which the
-// services read themselves.
+// preset sets the variable unless the caller has set it in the environment or in .env, which
+// the services read themselves.
 func (s *stack) preset(e environment, name, value string) {
 	if s.dotenv[name] == "" {
 		e.preset(name, value)
 	}
 }
 
-// wish returns what the user has set, in the environment or else in .env.
-func (s *stack) wish(name string) string {
+// setting returns the value of a variable in the environment of the caller, or else in .env.
+func (s *stack) setting(name string) string {
 	if value := s.caller[name]; value != "" {
 		return value
 	}

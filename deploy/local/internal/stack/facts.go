@@ -10,10 +10,10 @@ import (
 	"sync"
 )
 
-// factsName is the file that tells scripts what is running.
+// factsName is the file that describes the running stack, for scripts.
 const factsName = "stack.json"
 
-// Facts is what is running, as stack.json has it.
+// Facts describes the running stack, as in stack.json.
 type Facts struct {
 	GatewayURL   string            `json:"gatewayUrl"`
 	MailboxURL   string            `json:"mailboxUrl"`
@@ -31,7 +31,7 @@ type Admin struct {
 	Password string `json:"password"`
 }
 
-// factsFile is stack.json. It exists between publish and withdraw.
+// factsFile is the file stack.json. It exists from publish until withdraw.
 type factsFile struct {
 	path string
 	pids func() map[string]int
@@ -48,7 +48,7 @@ func (f *factsFile) publish(facts Facts) error {
 	return f.write()
 }
 
-// refresh writes the process ids anew, if the facts are public.
+// refresh updates the process ids, if the facts are published.
 func (f *factsFile) refresh() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -58,7 +58,7 @@ func (f *factsFile) refresh() error {
 	return f.write()
 }
 
-// withdraw removes the file, also that of a launcher that crashed.
+// withdraw removes the file, also if a launcher that crashed has left it.
 func (f *factsFile) withdraw() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,13 +81,13 @@ func (f *factsFile) write() error {
 	return nil
 }
 
-// writeFile replaces the file as a whole; only its owner can read it.
+// writeFile replaces the file atomically; only its owner can read it.
 func writeFile(path string, content []byte) error {
 	draft, err := os.CreateTemp(filepath.Dir(path), ".draft-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(draft.Name()) // Nothing is left to remove after the rename.
+	defer os.Remove(draft.Name()) // After the rename there is nothing to remove.
 	_, err = draft.Write(content)
 	if err = errors.Join(err, draft.Close()); err != nil {
 		return err

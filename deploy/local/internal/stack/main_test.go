@@ -16,22 +16,21 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestMain can be one of the services, when it is called by its name, or the
-// launcher.
+// TestMain runs as one of the services or as the launcher, if the binary has its name.
 func TestMain(m *testing.M) {
 	name := filepath.Base(os.Args[0])
 	for _, svc := range services {
 		if svc.name == name {
-			exit(standIn(svc))
+			exit(fakeService(svc))
 		}
 	}
 	if name == "local" {
-		exit(standInLauncher())
+		exit(testLauncher())
 	}
 	os.Exit(m.Run())
 }
 
-func standInLauncher() error {
+func testLauncher() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	dir := os.Getenv("TEST_DIR")
@@ -47,9 +46,9 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// standIn keeps the contract of a service with its launcher: it opens its
-// database, listens where it is told, and ends at SIGTERM.
-func standIn(svc service) error {
+// fakeService does what the launcher expects of a service: it opens its database, listens on
+// its addresses, and ends after SIGTERM.
+func fakeService(svc service) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if os.Getenv("TEST_BROKEN") == svc.name {

@@ -25,23 +25,23 @@ func TestGatewayPort(t *testing.T) {
 	if _, _, err := gatewayPort(t.Context(), taken); err == nil || !strings.Contains(err.Error(), "GATEWAY_PORT: port "+taken+" is taken") {
 		t.Errorf("gatewayPort(%s) = %v, want that it is taken", taken, err)
 	}
-	for _, asked := range []string{"x", "-1", "65536"} {
-		if _, _, err := gatewayPort(t.Context(), asked); err == nil || !strings.Contains(err.Error(), "want a number") {
-			t.Errorf("gatewayPort(%s) = %v, want an error", asked, err)
+	for _, requested := range []string{"x", "-1", "65536"} {
+		if _, _, err := gatewayPort(t.Context(), requested); err == nil || !strings.Contains(err.Error(), "want a number") {
+			t.Errorf("gatewayPort(%s) = %v, want an error", requested, err)
 		}
 	}
-	for _, asked := range []string{"", "0"} {
-		port, moved, err := gatewayPort(t.Context(), asked)
+	for _, requested := range []string{"", "0"} {
+		port, moved, err := gatewayPort(t.Context(), requested)
 		if err != nil || port == 0 {
-			t.Errorf("gatewayPort(%q) = %d, %v", asked, port, err)
+			t.Errorf("gatewayPort(%q) = %d, %v", requested, port, err)
 		}
-		if moved != (asked == "" && port != defaultGateway) {
-			t.Errorf("gatewayPort(%q) = %d, moved %v", asked, port, moved)
+		if moved != (requested == "" && port != defaultGateway) {
+			t.Errorf("gatewayPort(%q) = %d, moved %v", requested, port, moved)
 		}
 	}
 }
 
-func TestTakenPortGivesWay(t *testing.T) {
+func TestTakenPortIsReplaced(t *testing.T) {
 	t.Parallel()
 	first, err := listen(t.Context(), 0)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestTakenPortGivesWay(t *testing.T) {
 	}
 }
 
-func TestHeldPortsAreDistinctAndReleased(t *testing.T) {
+func TestReservedPortsAreDistinctAndReleased(t *testing.T) {
 	t.Parallel()
 	var ports reservedPorts
 	seen := map[string]bool{}
@@ -109,7 +109,8 @@ func TestFactsFollowThePids(t *testing.T) {
 	}
 }
 
-// The lines that people paste, run by a shell with a curl that shows its arguments.
+// TestSummaryLinesArePasteable runs the lines for pasting in a shell, with a curl that shows
+// its arguments.
 func TestSummaryLinesArePasteable(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
@@ -174,7 +175,7 @@ func TestSignalsReachTheCommandOfServers(t *testing.T) {
 	environ := append(os.Environ(), "TEST_DATABASE_URL=x", "TEST_REDIS_URL=x")
 	status, err := Servers(signals, environ, []string{"sh", "-c", "trap 'exit 9' TERM; touch " + started + "; while :; do sleep 0.05; done"})
 	if err != nil || status != 9 {
-		t.Errorf("Servers() = %d, %v, want the 9 of a command that was told to end", status, err)
+		t.Errorf("Servers() = %d, %v, want 9, the status of a command after SIGTERM", status, err)
 	}
 }
 
@@ -188,7 +189,7 @@ func TestSignalInterruptsTheStartOfServers(t *testing.T) {
 	}
 }
 
-func TestResetLeavesForeignFoldersAlone(t *testing.T) {
+func TestResetKeepsForeignFolders(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); err != nil {
@@ -198,6 +199,6 @@ func TestResetLeavesForeignFoldersAlone(t *testing.T) {
 		t.Errorf("Reset() = %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "mine")); err != nil {
-		t.Errorf("a file of somebody else: %v", err)
+		t.Errorf("a file in a folder that no stack has used: %v", err)
 	}
 }

@@ -18,9 +18,9 @@ const (
 	gatewayPortRange = 100
 )
 
-// gatewayPort returns the port for the gateway: the requested one, or an error if that
-// is not free. Without a request it returns the first free port from the default on;
-// moved says that it is not the default.
+// gatewayPort returns the port for the gateway. It fails if the requested port is taken.
+// Without a request, it returns the default or, if that is taken, the next free port; moved
+// says so.
 func gatewayPort(ctx context.Context, requested string) (port int, moved bool, err error) {
 	if requested == "" {
 		for port := defaultGateway; port < defaultGateway+gatewayPortRange; port++ {
@@ -43,8 +43,8 @@ func gatewayPort(ctx context.Context, requested string) (port int, moved bool, e
 	return port, false, nil
 }
 
-// listen listens on loopback, on the preferred port, or on another one if that is taken
-// or 0.
+// listen listens on the preferred port of loopback, or on a free port if the preferred one is
+// taken or 0.
 func listen(ctx context.Context, preferred int) (net.Listener, error) {
 	if preferred != 0 && localserver.PortFree(ctx, preferred) {
 		if l, err := listenOn(ctx, preferred); err == nil {
@@ -70,10 +70,10 @@ func listenOn(ctx context.Context, port int) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
 }
 
-// reservedPorts are free ports that no other process can take until release.
+// reservedPorts are free ports that no other program can take until they are released.
 type reservedPorts struct{ listeners []net.Listener }
 
-// port reserves one more port and returns its address.
+// port returns the address of one more free port.
 func (r *reservedPorts) port(ctx context.Context) (string, error) {
 	l, err := listen(ctx, 0)
 	if err != nil {
@@ -83,12 +83,12 @@ func (r *reservedPorts) port(ctx context.Context) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// release frees the ports for the programs that will listen on them.
+// release makes the ports available to the programs that they are for.
 func (r *reservedPorts) release() error {
-	var faults []error
+	var errs []error
 	for _, l := range r.listeners {
-		faults = append(faults, l.Close())
+		errs = append(errs, l.Close())
 	}
 	r.listeners = nil
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }

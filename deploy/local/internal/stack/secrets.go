@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// secret returns the secret that is kept under the name, made first if need be.
-// The services keep theirs in the same folder.
+// secret returns the stored secret with the name, which it generates if there is none. The
+// services keep their secrets in the same folder.
 func (s *stack) secret(name string) (string, error) {
 	folder := filepath.Join(s.cfg.Dir, "secrets")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -27,7 +27,7 @@ func (s *stack) secret(name string) (string, error) {
 	}
 	made := rand.Text()
 	if err := writeFile(path, []byte(made)); err != nil {
-		return "", fmt.Errorf("keep secret: %w", err)
+		return "", fmt.Errorf("store secret: %w", err)
 	}
 	return made, nil
 }

@@ -15,23 +15,23 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 )
 
-// The variables that tell tests which servers to use.
+// The variables with the URLs of the servers for tests.
 const (
 	testDatabase = "TEST_DATABASE_URL"
 	testRedis    = "TEST_REDIS_URL"
 )
 
-// Servers runs the command with temporary Postgres and Redis servers and returns its
-// exit status. It does not start a server whose variable is set. It forwards signals
-// to the command.
+// Servers runs the command with Postgres and Redis servers that keep no data, and returns its
+// exit status. It starts no server whose URL is already in the environment. Signals are
+// forwarded to the command.
 func Servers(signals <-chan os.Signal, environ, command []string) (status int, err error) {
 	dir, err := os.MkdirTemp("", "headgate-servers-")
 	if err != nil {
 		return 0, fmt.Errorf("create folder: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // The user that runs Postgres must reach its folder inside.
-		return 0, fmt.Errorf("change permissions of folder: %w", err)
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // The user of Postgres must reach its subfolder.
+		return 0, fmt.Errorf("open folder: %w", err)
 	}
 	t := testServers{dir: dir, env: parseEnvironment(environ)}
 	defer func() { err = errors.Join(err, t.stop()) }()
@@ -56,7 +56,7 @@ func interruptible(signals <-chan os.Signal, f func(context.Context) error) erro
 	}
 }
 
-// testServers are the servers for a command, with its environment.
+// testServers are the servers for a command.
 type testServers struct {
 	dir     string
 	env     environment
@@ -92,16 +92,16 @@ func (t *testServers) start(ctx context.Context) error {
 func (t *testServers) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	var faults []error
+	var errs []error
 	for _, server := range t.running {
-		faults = append(faults, server.Stop(ctx))
+		errs = append(errs, server.Stop(ctx))
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
 // runFor runs the command in the terminal of this process.
 func runFor(signals <-chan os.Signal, env environment, command []string) (int, error) {
-	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // The user chose the command; signals end it.
+	cmd := exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // The user asked to run it; signals end it.
 	cmd.Env = env.list()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -114,7 +114,7 @@ func runFor(signals <-chan os.Signal, env environment, command []string) (int, e
 		case sig := <-signals:
 			// A terminal has sent its Ctrl-C to the command as well.
 			if sig != syscall.SIGINT || !console.Terminal(os.Stdin) {
-				_ = cmd.Process.Signal(sig) // It may have ended meanwhile.
+				_ = cmd.Process.Signal(sig) // It fails if the command has ended.
 			}
 		case err := <-ended:
 			return status(err)

@@ -16,10 +16,10 @@ type service struct {
 	name string
 	// source is the folder of its main package, from the root of the repository.
 	source string
-	// database is the service's database, empty if it has none. Role and database
-	// are named headgate_<database>.
+	// database is the name of its database, or empty. Role and database are called
+	// headgate_<database>.
 	database string
-	// variable is the gateway's variable for the URL, empty for the gateway itself.
+	// variable is the gateway's variable for its URL; empty for the gateway itself.
 	variable string
 }
 
@@ -29,7 +29,7 @@ const (
 	emailService = "email-service"
 )
 
-// services lists the programs of Headgate.
+// services are the programs of Headgate.
 var services = []service{
 	{name: gateway, source: "./services/gateway"},
 	{name: authService, source: "./services/auth-service", database: "auth", variable: "AUTH_URL"},
@@ -53,7 +53,7 @@ func (s *stack) build(ctx context.Context) (string, error) {
 		args = append(args, svc.source)
 	}
 	s.logf("building the services")
-	cmd := exec.Command("go", args...) //nolint:gosec,noctx // The folders are constants; run ends it.
+	cmd := exec.Command("go", args...) //nolint:gosec,noctx // The folders are constants; run ends the command.
 	cmd.Dir = s.cfg.Root
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := run(ctx, cmd); err != nil {
@@ -62,7 +62,7 @@ func (s *stack) build(ctx context.Context) (string, error) {
 	return bin, nil
 }
 
-// run runs the command to its end, or kills it and its own children when ctx ends.
+// run runs the command to its end. When ctx ends, it kills the command and its children.
 func run(ctx context.Context, cmd *exec.Cmd) error {
 	process, err := child.Start(cmd, child.Signals{})
 	if err != nil {
@@ -77,7 +77,7 @@ func run(ctx context.Context, cmd *exec.Cmd) error {
 	}
 }
 
-// lastLines returns the end of a program's output, for an error message.
+// lastLines returns the last lines of a program's output, for an error.
 func lastLines(p *console.Program) string {
 	tail := p.Tail()
 	if len(tail) == 0 {

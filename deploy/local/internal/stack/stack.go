@@ -41,15 +41,14 @@ type stack struct {
 	services *supervisor.Supervisor
 }
 
-// Up runs the stack until ctx ends, then stops it gracefully, or by force when
-// force ends too. No process is left when it returns. It returns nil if it was
-// asked to stop.
+// Up runs the stack until ctx ends, then stops it gracefully, or by force when force ends as
+// well. It returns nil after such a stop. When it returns, no process is left.
 func Up(ctx, force context.Context, cfg Config) (err error) {
 	lock, err := acquire(cfg.Dir)
 	if err != nil {
 		return err
 	}
-	defer lock.Close() // Closing is what releases it.
+	defer lock.Close() // Closing releases the lock.
 	s, err := newStack(cfg)
 	if err != nil {
 		return err
@@ -62,26 +61,26 @@ func Up(ctx, force context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	running, broken := context.WithCancelCause(ctx)
-	defer broken(nil)
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	// The mailbox outlives the services, which may still be sending.
-	open, shut := context.WithCancel(context.WithoutCancel(ctx))
-	defer shut()
+	serve, closeMailbox := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeMailbox()
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := mailbox.New().Serve(open, mail, web); err != nil {
-			broken(err)
+		if err := mailbox.New().Serve(serve, mail, web); err != nil {
+			fail(err)
 		}
 	})
 	err = s.run(running, mail.Addr().String(), web.Addr().String())
-	if fault := context.Cause(running); ctx.Err() == nil && fault != nil {
-		err = fault
+	if cause := context.Cause(running); ctx.Err() == nil && cause != nil {
+		err = cause
 	}
 	if ctx.Err() != nil {
-		err = nil // Whatever failed on the way, failed for being stopped.
+		err = nil // An error after the end of ctx is a consequence of the stop.
 	}
 	s.stop(force)
-	shut()
+	closeMailbox()
 	serving.Wait()
 	if err == nil {
 		s.logf("stopped")
@@ -120,7 +119,7 @@ func mailboxListeners(ctx context.Context) (web, mail net.Listener, err error) {
 	return web, mail, nil
 }
 
-// run starts everything and returns when ctx ends or something does not start.
+// run starts everything. It returns when ctx ends or when a part does not start.
 func (s *stack) run(ctx context.Context, smtpAddr, webAddr string) error {
 	p := plan{smtp: "smtp://" + smtpAddr, listen: map[string]addresses{}}
 	if own := s.caller["SMTP_URL"]; own != "" {
@@ -130,7 +129,7 @@ func (s *stack) run(ctx context.Context, smtpAddr, webAddr string) error {
 	if p.admin, err = s.admin(); err != nil {
 		return err
 	}
-	port, moved, err := gatewayPort(ctx, s.wish("GATEWAY_PORT"))
+	port, moved, err := gatewayPort(ctx, s.setting("GATEWAY_PORT"))
 	if err != nil {
 		return err
 	}
@@ -159,7 +158,7 @@ func (s *stack) run(ctx context.Context, smtpAddr, webAddr string) error {
 	return s.facts.withdraw()
 }
 
-// prepare builds the services while Postgres and Redis start, and returns the
+// prepare builds the services and at the same time starts Postgres and Redis. It returns the
 // folder with the binaries.
 func (s *stack) prepare(ctx context.Context, p *plan) (string, error) {
 	ctx, fail := context.WithCancelCause(ctx)
@@ -178,12 +177,12 @@ func (s *stack) prepare(ctx context.Context, p *plan) (string, error) {
 		}
 	})
 	both.Wait()
-	// The one that failed stopped the other.
+	// The first failure has cancelled the other part.
 	return bin, context.Cause(ctx)
 }
 
 func (s *stack) admin() (Admin, error) {
-	a := Admin{Email: s.wish("ADMIN_EMAIL"), Password: s.wish("ADMIN_PASSWORD")}
+	a := Admin{Email: s.setting("ADMIN_EMAIL"), Password: s.setting("ADMIN_PASSWORD")}
 	if a.Email == "" {
 		a.Email = adminEmail
 	}
@@ -194,7 +193,7 @@ func (s *stack) admin() (Admin, error) {
 	return a, err
 }
 
-// stop ends the services, then what they depend on.
+// stop stops the services, then Postgres and Redis.
 func (s *stack) stop(force context.Context) {
 	s.mu.Lock()
 	services, servers := s.services, s.servers
@@ -226,7 +225,7 @@ func (s *stack) logf(format string, args ...any) {
 	fmt.Fprintf(s.log, format+"\n", args...)
 }
 
-// changed is told of each new process id.
+// changed is called for each new process id.
 func (s *stack) changed() {
 	if err := s.facts.refresh(); err != nil {
 		s.logf("%v", err)

@@ -22,7 +22,7 @@ import (
 	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
-// launched is a launcher that runs as a process, as it does for people.
+// launched is a launcher that runs as a process.
 type launched struct {
 	t       *testing.T
 	dir     string
@@ -47,10 +47,10 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-// folder is a new one for data, which Reset removes.
+// folder returns a new data folder, which Reset deletes after the test.
 func folder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "headgate-stack-") //nolint:usetesting // Nobody else can pass through t.TempDir.
+	dir, err := os.MkdirTemp("", "headgate-stack-") //nolint:usetesting // The user of Postgres cannot reach t.TempDir.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// launch starts the launcher with stand-ins for the services.
+// launch starts the launcher with fake services.
 func launch(t *testing.T, dir string, variables ...string) *launched {
 	t.Helper()
 	self, err := os.Executable()
@@ -104,7 +104,7 @@ func (l *launched) stop() {
 	}
 }
 
-// facts waits until stack.json is there and holds what is wanted.
+// facts waits until stack.json exists and has the wanted content.
 func (l *launched) facts(wanted func(Facts) bool) Facts {
 	l.t.Helper()
 	deadline := time.After(time.Minute)
@@ -121,7 +121,7 @@ func (l *launched) facts(wanted func(Facts) bool) Facts {
 		case <-l.process.Done():
 			l.t.Fatalf("the launcher ended with %s", l.process.Reason())
 		case <-deadline:
-			l.t.Fatal("stack.json does not get there")
+			l.t.Fatal("stack.json was not written")
 		}
 	}
 }
@@ -214,14 +214,14 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 	}
 	for name, pid := range facts.Pids {
 		if !gone(pid) {
-			t.Errorf("%s is still there", name)
+			t.Errorf("%s is still running", name)
 		}
 	}
 	if n := strings.Count(first.log.String(), "| drained"); n != 5 {
 		t.Errorf("%d services were stopped gracefully, want 5", n)
 	}
 	if _, err := os.Stat(filepath.Join(dir, factsName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s is still there: %v", factsName, err)
+		t.Errorf("%s still exists: %v", factsName, err)
 	}
 
 	again := launch(t, dir).ready()
@@ -233,7 +233,7 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatDiesIsStartedAgain(t *testing.T) {
+func TestKilledProcessesAreRestarted(t *testing.T) {
 	t.Parallel()
 	l := launch(t, folder(t))
 	facts := l.ready()
@@ -243,7 +243,7 @@ func TestWhatDiesIsStartedAgain(t *testing.T) {
 		}
 		l.facts(func(f Facts) bool { return f.Pids[name] != 0 && f.Pids[name] != facts.Pids[name] })
 		if !strings.Contains(l.log.String(), name+" ended: signal: killed; restarting in") {
-			t.Errorf("the log does not say that %s was killed", name)
+			t.Errorf("the log does not report that %s was killed", name)
 		}
 	}
 	if err := query(t, facts.DatabaseURLs["auth"], "SELECT FROM kept"); err != nil {
@@ -258,9 +258,9 @@ func TestServiceThatCannotStartStopsEverything(t *testing.T) {
 	if reason := l.process.Reason(); reason != "exit status 1" {
 		t.Errorf("the launcher ended with %s, want status 1", reason)
 	}
-	for _, want := range []string{"user-service does not start", "3 times", "    check config: TOKEN_SECRET: want 32 bytes"} {
+	for _, want := range []string{"user-service did not start", "3 times", "    check config: TOKEN_SECRET: want 32 bytes"} {
 		if !strings.Contains(l.log.String(), want) {
-			t.Errorf("the log does not say %q", want)
+			t.Errorf("the log does not contain %q", want)
 		}
 	}
 }
@@ -276,11 +276,11 @@ func TestCrashedLauncherLeavesNothing(t *testing.T) {
 	defer tick.Stop()
 	deadline := time.After(20 * time.Second)
 	for name, pid := range facts.Pids {
-		for !gone(pid) { // Until the new parent of a dead one takes notice.
+		for !gone(pid) { // A dead process exists until its new parent has waited for it.
 			select {
 			case <-tick.C:
 			case <-deadline:
-				t.Fatalf("%s of the crashed launcher is still there", name)
+				t.Fatalf("%s of the crashed launcher is still running", name)
 			}
 		}
 	}
@@ -296,32 +296,32 @@ func TestOneStackForAFolder(t *testing.T) {
 	facts := first.ready()
 	second := launch(t, dir)
 	<-second.process.Done()
-	if !strings.Contains(second.log.String(), "is running in "+dir+" already") || second.process.Err() == nil {
+	if !strings.Contains(second.log.String(), "is already running in "+dir) || second.process.Err() == nil {
 		t.Errorf("second launcher: %s, log %s", second.process.Reason(), second.log)
 	}
 	if err := Reset(t.Context(), dir, io.Discard); err == nil {
 		t.Error("Reset() = nil while the stack runs, want an error")
 	}
 	if status, _ := get(t, facts.GatewayURL+"/env/ENV"); status != http.StatusOK {
-		t.Error("the first stack was disturbed")
+		t.Error("the first stack stopped working")
 	}
 	first.stop()
 	if err := Reset(t.Context(), dir, io.Discard); err != nil {
 		t.Errorf("Reset() = %v", err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after Reset() the folder is there: %v", err)
+		t.Errorf("after Reset() the folder still exists: %v", err)
 	}
 }
 
 func TestServersOfTheCallerAreUsed(t *testing.T) {
 	t.Parallel()
 	host := launch(t, folder(t)).ready()
-	// The owner of one database of the first stack is nobody in the second.
+	// The owner of one database of the first stack may not create roles for the second.
 	l := launch(t, folder(t), "DATABASE_URL="+host.DatabaseURLs["auth"], "REDIS_URL="+host.RedisURL)
 	<-l.process.Done()
 	if !strings.Contains(l.log.String(), "make database headgate_auth") || !strings.Contains(l.log.String(), "permission denied") {
-		t.Errorf("without the right to make roles: %s", l.log)
+		t.Errorf("without the right to create roles: %s", l.log)
 	}
 
 	admin := filepath.Join(host.dir(t), "postgres", "password")
@@ -339,7 +339,7 @@ func TestServersOfTheCallerAreUsed(t *testing.T) {
 	}
 }
 
-// dir asks the gateway where its stack keeps its data.
+// dir returns the data folder of the stack, which the gateway has in its environment.
 func (f Facts) dir(t *testing.T) string {
 	t.Helper()
 	_, dir := get(t, f.GatewayURL+"/env/LOCAL_DIR")
@@ -360,7 +360,7 @@ func TestStopDuringStart(t *testing.T) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("Postgres is not started")
+			t.Fatal("Postgres was not started")
 		}
 	}
 	l.stop()

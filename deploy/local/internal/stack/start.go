@@ -23,8 +23,8 @@ import (
 
 type startServer = func(context.Context, localserver.Options) (*localserver.Server, error)
 
-// startServers starts private Postgres and Redis servers, unless the caller named
-// some, and puts the URLs into p.
+// startServers starts Postgres and Redis, unless the caller provides them, and sets their
+// URLs in p.
 func (s *stack) startServers(ctx context.Context, p *plan) error {
 	databaseURL, redisURL := s.caller["DATABASE_URL"], s.caller["REDIS_URL"]
 	if err := checkRedis(ctx, redisURL); err != nil {
@@ -52,14 +52,14 @@ func (s *stack) startServers(ctx context.Context, p *plan) error {
 	return err
 }
 
-// checkRedis connects to Redis, so that a wrong URL is one error now and not five later.
+// checkRedis reports a wrong REDIS_URL before five services do.
 func checkRedis(ctx context.Context, redisURL string) error {
 	if redisURL == "" {
 		return nil
 	}
 	u, err := url.Parse(redisURL)
 	if err != nil || u.Hostname() == "" {
-		return errors.New("REDIS_URL: want redis://user:password@host:port/number") // The error of Parse would show the password.
+		return errors.New("REDIS_URL: want redis://user:password@host:port/number") // The error of Parse contains the password.
 	}
 	port := u.Port()
 	if port == "" {
@@ -72,7 +72,7 @@ func checkRedis(ctx context.Context, redisURL string) error {
 	return conn.Close()
 }
 
-// startPrivate installs missing servers, starts them and returns their URLs by name.
+// startPrivate installs missing servers, starts all of them and returns their URLs by name.
 func (s *stack) startPrivate(ctx context.Context, private map[string]startServer) (map[string]string, error) {
 	if len(private) == 0 {
 		return nil, nil
@@ -98,7 +98,7 @@ func (s *stack) startPrivate(ctx context.Context, private map[string]startServer
 			if err != nil {
 				return nil, err
 			}
-			opts.Port = server.Port // Clients keep this port after a restart.
+			opts.Port = server.Port // After a restart the clients use the same port.
 			mu.Lock()
 			defer mu.Unlock()
 			urls[name] = server.URL
@@ -152,14 +152,14 @@ func (s *stack) startServices(ctx context.Context, bin string, gatewayPort int, 
 }
 
 func (s *stack) gatewayHost() string {
-	if host := s.wish("GATEWAY_HOST"); host != "" {
+	if host := s.setting("GATEWAY_HOST"); host != "" {
 		return host
 	}
 	return loopback
 }
 
-// reachable returns the host that a local client connects to if a server listens on
-// host. For this machine it is a name, because browsers bind passkeys to names only.
+// reachable returns the host by which a local client reaches a listener on host. For this
+// machine it is a name, because browsers bind passkeys to names only.
 func reachable(host string) string {
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
 		return "localhost"
@@ -177,7 +177,7 @@ func (s *stack) unit(svc service, binary string, p plan) (supervisor.Unit, error
 		Name: svc.name,
 		Tail: output.Tail,
 		Start: func(context.Context) (supervisor.Process, error) {
-			cmd := exec.Command(binary) //nolint:noctx // The binary built above; the supervisor ends it.
+			cmd := exec.Command(binary) //nolint:noctx // The supervisor ends it.
 			cmd.Dir, cmd.Env = s.cfg.Root, env
 			cmd.Stdout, cmd.Stderr = output, output
 			process, err := child.Start(cmd, child.Signals{})
@@ -190,7 +190,7 @@ func (s *stack) unit(svc service, binary string, p plan) (supervisor.Unit, error
 	}, nil
 }
 
-// ready returns nil if the service at url is ready.
+// ready checks the readiness of a service.
 func ready(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

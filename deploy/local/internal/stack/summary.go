@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// summary is what a newcomer needs: where things are, and three lines to paste.
+// summary returns the addresses of the stack and three commands to paste.
 func summary(f Facts, dir string) string {
 	const password = "violet-harbor-42-lamp"
 	api := f.GatewayURL + "/api/v1"
 	content := "-H 'Content-Type: application/json'"
-	signUp := func(who string) string {
-		body := fmt.Sprintf(`"{\"email\":\"%s+$(date +%%s)@example.com\",\"password\":\"%s\",\"name\":\"%s\"}"`, who, password, "Ada")
+	signUp := func(user string) string {
+		body := fmt.Sprintf(`"{\"email\":\"%s+$(date +%%s)@example.com\",\"password\":\"%s\",\"name\":\"%s\"}"`, user, password, "Ada")
 		return "curl -sS " + api + "/auth/signup " + content + " -d " + body
 	}
 	logIn := "curl -sS " + api + "/auth/login " + content + " -d " + quote(credentials(f.Admin))
@@ -22,25 +22,25 @@ func summary(f Facts, dir string) string {
 Headgate is ready.
 
   gateway   %s
-  mailbox   %s   (all mail ends here)
+  mailbox   %s   (receives all mail)
   admin     %s   password %s
-  facts     %s/%s
+  details   %s/%s
 
-Sign up, log in, see who you are; each line works on its own:
-
-%s
+Sign up, sign in as the administrator, and read your own profile. Each command works on its own:
 
 %s
 
 %s
 
-Ctrl-C stops everything; the data stays for the next start.
+%s
+
+Press Ctrl-C to stop everything. The data is kept for the next start.
 
 `, f.GatewayURL, f.MailboxURL, f.Admin.Email, f.Admin.Password, dir, factsName, signUp("you"), logIn, me)
 }
 
 func credentials(a Admin) string {
-	//nolint:gosec,errchkjson // Strings can be encoded, and the owner of the machine may see this password.
+	//nolint:gosec,errchkjson // Strings can be encoded, and the password is shown on purpose.
 	body, _ := json.Marshal(struct {
 		Email    string `json:"email"`
 		Password string `json:"password"`
@@ -48,5 +48,5 @@ func credentials(a Admin) string {
 	return string(body)
 }
 
-// quote makes the text one word for a POSIX shell.
+// quote returns the text as one word of a POSIX shell.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }

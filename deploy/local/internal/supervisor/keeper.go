@@ -12,15 +12,15 @@ type keeper struct {
 	*Supervisor
 
 	unit     Unit
-	deadline time.Time // for getting ready the first time
-	reported bool      // whether Ready has the result of this unit
-	failures int       // in a row, since the last time it was healthy
+	deadline time.Time // for the first readiness
+	reported bool      // whether the result of the first start was sent to Ready
+	failures int       // consecutive ones
 }
 
-// killTimeout is the wait before a program that did not get ready is killed.
+// killTimeout is how long a program that was given up may take to end before it is killed.
 const killTimeout = 5 * time.Second
 
-// errGivenUp ends the keeper of a unit that never became ready.
+// errGivenUp ends the keeper of a unit that did not become ready.
 var errGivenUp = errors.New("given up")
 
 func (k *keeper) run(ctx context.Context) {
@@ -35,7 +35,7 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		k.failures++
 		if !k.reported && k.failures >= k.opts.Starts {
-			k.giveUp(fmt.Sprintf("it ended %d times, the last time with %v", k.failures, err))
+			k.giveUp(fmt.Sprintf("it ended %d times, the last time with: %v", k.failures, err))
 			return
 		}
 		pause := k.backoff()
@@ -57,11 +57,11 @@ func (k *keeper) backoff() time.Duration {
 
 func (k *keeper) giveUp(reason string) {
 	k.reported = true
-	fault := &GaveUpError{Name: k.unit.Name, Reason: reason}
+	err := &GaveUpError{Name: k.unit.Name, Reason: reason}
 	if k.unit.Tail != nil {
-		fault.Tail = k.unit.Tail()
+		err.Tail = k.unit.Tail()
 	}
-	k.ready <- fault
+	k.ready <- err
 }
 
 // once starts the program, waits for its end and returns the reason.
@@ -79,7 +79,7 @@ func (k *keeper) once(ctx context.Context) error {
 		default:
 			stop, cancel := context.WithTimeout(ctx, killTimeout)
 			defer cancel()
-			_ = process.Stop(stop) // The error only says that it was killed.
+			_ = process.Stop(stop) // The process has ended, also after an error.
 			k.giveUp(fmt.Sprintf("it was not ready within %s", k.opts.ReadyTimeout))
 			return errGivenUp
 		}
@@ -89,15 +89,15 @@ func (k *keeper) once(ctx context.Context) error {
 		return errors.New(process.Reason())
 	case <-ctx.Done():
 	}
-	//nolint:contextcheck // ctx has ended; the context of Stop bounds the stop.
+	//nolint:contextcheck // ctx has ended; Stop sets the timeout of stopping.
 	if err := process.Stop(k.stopContext()); err != nil {
 		k.logf("%s: %v", k.unit.Name, err)
 	}
 	return ctx.Err()
 }
 
-// await waits until the program is ready and reports whether it is. After a restart
-// it does not wait, since Ready has returned.
+// await waits until the program is ready and says whether it is. It does so for the first
+// start only.
 func (k *keeper) await(ctx context.Context, process Process) bool {
 	if k.reported {
 		return true

@@ -1,6 +1,6 @@
-// Package supervisor keeps a set of programs running. It restarts those that end,
-// gives up on those that never become ready, and stops all of them in the end. It must
-// not know what the programs do.
+// Package supervisor keeps a set of programs running: it restarts those that end, gives up
+// those that never become ready, and leaves no process behind. It does not know what the
+// programs do.
 package supervisor
 
 import (
@@ -19,39 +19,38 @@ type Process interface {
 	Pid() int
 	// Done is closed when the program has ended.
 	Done() <-chan struct{}
-	// Reason says why the program ended.
+	// Reason returns why the program has ended.
 	Reason() string
-	// Stop stops the program gracefully, or kills it when ctx ends first. The program
-	// has ended when it returns.
+	// Stop ends the program gracefully, or kills it when ctx ends. When it returns, the
+	// program has ended.
 	Stop(ctx context.Context) error
 }
 
 // Unit is a program to keep running.
 type Unit struct {
 	Name string
-	// Start starts the program. It may fail if ctx is canceled.
+	// Start starts the program. It need not do so if ctx is cancelled.
 	Start func(ctx context.Context) (Process, error)
-	// Ready returns nil when the program can work. Without it, the program is ready at
-	// once.
+	// Ready returns nil if the program is ready. If Ready is nil, it is ready at once.
 	Ready func(ctx context.Context) error
 	// Tail returns the last lines of the program's output, for error messages.
 	Tail func() []string
 }
 
-// Options configures a Supervisor. Each field has a default.
+// Options are the limits of a supervisor. Each has a default.
 type Options struct {
-	// Log receives a line for each restart, with the reason.
+	// Log receives a line for each restart, with its reason.
 	Log io.Writer
-	// Changed is called when the process id of a program changes.
+	// Changed is called when a program has a new process id.
 	Changed func()
 
 	FirstBackoff time.Duration // 500 ms, doubled each time
 	MaxBackoff   time.Duration // 10 s
-	// Healthy is how long a program must run before its failures are forgotten: 10 s.
+	// Healthy is how long a program must run until its failures are forgotten: 10 s.
 	Healthy time.Duration
-	// Starts is how often a program may end before it was ready the first time: 3.
+	// Starts is how often a program is started before it is given up: 3.
 	Starts int
-	// ReadyTimeout is how long a program may take to become ready the first time: 90 s.
+	// ReadyTimeout is how long a program may take to become ready: 90 s.
 	ReadyTimeout time.Duration
 }
 
@@ -70,7 +69,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// GaveUpError says that a program never became ready.
+// GaveUpError says that a program did not become ready.
 type GaveUpError struct {
 	Name   string
 	Reason string
@@ -78,7 +77,7 @@ type GaveUpError struct {
 }
 
 func (e *GaveUpError) Error() string {
-	text := fmt.Sprintf("%s does not start: %s", e.Name, e.Reason)
+	text := fmt.Sprintf("%s did not start: %s", e.Name, e.Reason)
 	if len(e.Tail) > 0 {
 		text += "\nlast lines of its output:\n    " + strings.Join(e.Tail, "\n    ")
 	}
@@ -94,11 +93,11 @@ type Supervisor struct {
 
 	mu       sync.Mutex
 	pids     map[string]int
-	stopping context.Context //nolint:containedctx // The context of Stop, which units read after cancel.
+	stopping context.Context //nolint:containedctx // The context of Stop, for the units that cancel ends.
 }
 
-// Start starts all units at the same time. The caller must call Stop: the end of ctx
-// does not stop the units.
+// Start starts all units concurrently. The end of ctx does not stop them: the caller must
+// call Stop.
 func Start(ctx context.Context, units []Unit, opts Options) *Supervisor {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Supervisor{opts: opts.withDefaults(), cancel: cancel, ready: make(chan error, len(units)), pids: map[string]int{}}
@@ -111,8 +110,8 @@ func Start(ctx context.Context, units []Unit, opts Options) *Supervisor {
 	return s
 }
 
-// Ready waits until every unit was ready once. It returns a *GaveUpError as soon as a
-// unit is given up. It must be called at most once.
+// Ready waits until every unit is ready. It fails with a *GaveUpError as soon as a unit is
+// given up. It must be called at most once.
 func (s *Supervisor) Ready(ctx context.Context) error {
 	for range cap(s.ready) {
 		select {
@@ -134,8 +133,8 @@ func (s *Supervisor) Pids() map[string]int {
 	return maps.Clone(s.pids)
 }
 
-// Stop stops all units at the same time, and kills them when ctx ends first. All have
-// ended when it returns.
+// Stop stops all units concurrently: gracefully, and by force when ctx ends. When it returns,
+// all have ended.
 func (s *Supervisor) Stop(ctx context.Context) {
 	s.mu.Lock()
 	s.stopping = ctx
@@ -158,7 +157,7 @@ func (s *Supervisor) ended(name string) {
 }
 
 func (s *Supervisor) logf(format string, args ...any) {
-	// A log that cannot be written must not stop the programs.
+	// An error of the log must not stop the programs.
 	_, _ = fmt.Fprintf(s.opts.Log, format+"\n", args...)
 }
 

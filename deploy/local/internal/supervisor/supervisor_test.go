@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/pkg/localserver/child"
 )
 
-// roleVariable makes this binary a program to supervise.
+// roleVariable is set if this binary runs as a program to supervise.
 const roleVariable = "SUPERVISOR_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// output is what a program has printed.
+// output is the output of a program.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -136,18 +136,18 @@ func TestProgramsAreStoppedGracefully(t *testing.T) {
 	stop(t, s, 20*time.Second)
 	for name, pid := range pids {
 		if !gone(pid) {
-			t.Errorf("%s is still there", name)
+			t.Errorf("%s is still running", name)
 		}
 	}
 	if !strings.Contains(one.String(), "bye") || !strings.Contains(two.String(), "bye") {
-		t.Errorf("the programs were not asked: %q, %q", one, two)
+		t.Errorf("the programs got no signal: %q, %q", one, two)
 	}
 	if left := s.Pids(); len(left) != 0 {
 		t.Errorf("Pids() after Stop = %v, want none", left)
 	}
 }
 
-func TestProgramThatDiesIsStartedAgain(t *testing.T) {
+func TestProgramThatDiesIsRestarted(t *testing.T) {
 	t.Parallel()
 	out, log := newOutput(), newOutput()
 	changed := make(chan struct{}, 10)
@@ -156,7 +156,7 @@ func TestProgramThatDiesIsStartedAgain(t *testing.T) {
 		t.Fatalf("Ready() = %v", err)
 	}
 	<-changed
-	for n := range 5 { // More often than a program that was never ready may.
+	for n := range 5 { // More often than Options.Starts allows before the first readiness.
 		before := s.Pids()["mail"]
 		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -177,7 +177,7 @@ func TestProgramThatNeverStartsIsGivenUp(t *testing.T) {
 	err := s.Ready(t.Context())
 	gaveUp, ok := errors.AsType[*supervisor.GaveUpError](err)
 	if !ok || gaveUp.Name != "bad" {
-		t.Fatalf("Ready() = %v, want that bad does not start", err)
+		t.Fatalf("Ready() = %v, want that bad did not start", err)
 	}
 	for _, want := range []string{"exit status 7", "3 times", "cannot start: no such table"} {
 		if !strings.Contains(err.Error(), want) {
@@ -191,7 +191,7 @@ func TestProgramThatNeverStartsIsGivenUp(t *testing.T) {
 	pid := s.Pids()["good"]
 	stop(t, s, 20*time.Second)
 	if pid != 0 && !gone(pid) {
-		t.Error("good is still there")
+		t.Error("good is still running")
 	}
 }
 
@@ -201,7 +201,7 @@ func TestProgramThatIsNeverReadyIsGivenUp(t *testing.T) {
 	unit.Ready = func(context.Context) error { return errors.New("never") }
 	s := start(t, supervisor.Options{ReadyTimeout: 200 * time.Millisecond}, unit)
 	err := s.Ready(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "slow does not start: it was not ready within 200ms") {
+	if err == nil || !strings.Contains(err.Error(), "slow did not start: it was not ready within 200ms") {
 		t.Errorf("Ready() = %v, want that slow was not ready", err)
 	}
 }
@@ -216,7 +216,7 @@ func TestProgramThatIgnoresTheSignalIsKilled(t *testing.T) {
 	pid := s.Pids()["stubborn"]
 	stop(t, s, 100*time.Millisecond)
 	if !gone(pid) {
-		t.Error("it is still there")
+		t.Error("it is still running")
 	}
 }
 

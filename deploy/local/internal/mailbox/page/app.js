@@ -1,5 +1,5 @@
-// The mailbox page: polls the list, shows the chosen message. Everything from a
-// message enters the page as text, or inside a sandboxed frame.
+// The mailbox page polls the list and shows the selected message. The content of a message
+// is inserted as text only, or in a sandboxed frame.
 
 const pollEvery = 1500;
 const shown = 200;
@@ -67,7 +67,7 @@ function item(m) {
   node.dataset.id = m.ID;
   node.setAttribute("aria-current", String(current?.ID === m.ID));
   const top = element("span", "top");
-  top.append(element("span", "to", addresses([...m.To, ...m.Cc, ...m.Bcc]) || "nobody"));
+  top.append(element("span", "to", addresses([...m.To, ...m.Cc, ...m.Bcc]) || "(no recipient)"));
   const time = element("time", "", when(m.Created));
   time.dateTime = m.Created;
   time.title = new Date(m.Created).toLocaleString();
@@ -87,12 +87,12 @@ function renderList() {
   $("message").hidden = current === null;
   $("empty").hidden = current !== null;
   const [title, text] = offline
-    ? ["The mailbox does not answer", "It stops with the stack that started it. This page connects again by itself."]
+    ? ["The mailbox is not running", "It stops together with the stack. This page reconnects automatically."]
     : total === 0
-      ? ["No mail yet", "Sign up with an address of your choice: what is sent to it arrives here, and nowhere else."]
+      ? ["No mail yet", "Sign up with any email address. All mail arrives here and is not delivered anywhere else."]
       : messages.length === 0
-        ? ["Nothing found", "No message matches the search."]
-        : ["Choose a message", "New ones appear at the top by themselves."];
+        ? ["No results", "No message matches the search."]
+        : ["Select a message", "New messages appear at the top automatically."];
   $("empty").querySelector("h2").textContent = title;
   $("empty").querySelector("p").textContent = text;
 }
@@ -171,7 +171,7 @@ async function renderView() {
   }
   const pre = element("pre", tab);
   if (tab === "text") {
-    pre.append(...(current.Text ? linked(current.Text) : ["This message has no text version."]));
+    pre.append(...(current.Text ? linked(current.Text) : ["This message has no plain-text version."]));
     $("view").replaceChildren(pre);
     return;
   }
@@ -179,7 +179,7 @@ async function renderView() {
   try {
     pre.textContent = await (await get(`/api/v1/message/${id}/raw`)).text();
   } catch (err) {
-    pre.textContent = `The source cannot be loaded: ${err.message}`;
+    pre.textContent = `Could not load the source: ${err.message}`;
   }
   if (current?.ID === id && tab === "source") $("view").replaceChildren(pre);
 }
