@@ -98,20 +98,21 @@ func (c *client) try(method, path string, body any, header ...string) (answer, e
 	return a, nil
 }
 
-// do is try for requests whose status is known: it fails the test on another status, and
-// decodes the data into out unless that is nil.
-func (c *client) do(status int, method, path string, body, out any, header ...string) answer {
+// do is try for requests whose status is known. The route is a method and a path. It fails
+// the test on another status, and decodes the data into out unless that is nil.
+func (c *client) do(status int, route string, body, out any, header ...string) answer {
 	c.t.Helper()
+	method, path, _ := strings.Cut(route, " ")
 	a, err := c.try(method, path, body, header...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	if a.status != status {
-		c.t.Fatalf("%s %s = %d %s (%s), want %d", method, path, a.status, a.Code, a.Message, status)
+		c.t.Fatalf("%s = %d %s (%s), want %d", route, a.status, a.Code, a.Message, status)
 	}
 	if out != nil {
 		if err := json.Unmarshal(a.Data, out); err != nil {
-			c.t.Fatalf("%s %s: %v in %s", method, path, err, a.Data)
+			c.t.Fatalf("%s: %v in %s", route, err, a.Data)
 		}
 	}
 	return a
@@ -125,7 +126,7 @@ type signedIn struct {
 func (c *client) signup(email string) user {
 	c.t.Helper()
 	var in signedIn
-	c.do(http.StatusCreated, "POST", "/api/v1/auth/signup", object{"email": email, "password": goodPassword, "name": "Ada"}, &in)
+	c.do(http.StatusCreated, "POST /api/v1/auth/signup", object{"email": email, "password": goodPassword, "name": "Ada"}, &in)
 	c.tokens = in.Tokens
 	return in.User
 }
@@ -133,7 +134,7 @@ func (c *client) signup(email string) user {
 func (c *client) login(email, password string) user {
 	c.t.Helper()
 	var in signedIn
-	c.do(http.StatusOK, "POST", "/api/v1/auth/login", object{"email": email, "password": password}, &in)
+	c.do(http.StatusOK, "POST /api/v1/auth/login", object{"email": email, "password": password}, &in)
 	c.tokens = in.Tokens
 	return in.User
 }

@@ -31,7 +31,7 @@ func TestMainPath(t *testing.T) {
 		t.Errorf("user = %+v", me)
 	}
 	var profile struct{ UserID, Email, Name string }
-	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, &profile) // before any event has arrived
+	c.do(http.StatusOK, "GET /api/v1/user/me", nil, &profile) // before any event has arrived
 	if profile.UserID != me.ID || profile.Email != email || profile.Name != "Ada" {
 		t.Errorf("profile = %+v", profile)
 	}
@@ -50,32 +50,32 @@ func TestMainPath(t *testing.T) {
 		t.Errorf("the landing page has no form:\n%s", page)
 	}
 	var verified struct{ User user }
-	c.do(http.StatusOK, "POST", "/api/v1/auth/verify-email", object{"token": address.Query().Get("token")}, &verified)
+	c.do(http.StatusOK, "POST /api/v1/auth/verify-email", object{"token": address.Query().Get("token")}, &verified)
 	if !verified.User.EmailVerified {
 		t.Errorf("verified user = %+v", verified.User)
 	}
-	c.do(http.StatusBadRequest, "POST", "/api/v1/auth/verify-email", object{"token": address.Query().Get("token")}, nil)
+	c.do(http.StatusBadRequest, "POST /api/v1/auth/verify-email", object{"token": address.Query().Get("token")}, nil)
 
 	c.login(email, goodPassword)
-	a := c.do(http.StatusOK, "PATCH", "/api/v1/user/me", object{"bio": "Counts."}, nil)
+	a := c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"bio": "Counts."}, nil)
 	var patched struct{ Bio string }
-	if got := c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, &patched); patched.Bio != "Counts." || got.header.Get("ETag") != a.header.Get("ETag") {
+	if got := c.do(http.StatusOK, "GET /api/v1/user/me", nil, &patched); patched.Bio != "Counts." || got.header.Get("ETag") != a.header.Get("ETag") {
 		t.Errorf("after PATCH: %+v, ETag %s, want %s", patched, got.header.Get("ETag"), a.header.Get("ETag"))
 	}
-	if again := c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil); again.header.Get("X-Cache") != "HIT" {
+	if again := c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil); again.header.Get("X-Cache") != "HIT" {
 		t.Errorf("X-Cache = %q, want HIT", again.header.Get("X-Cache"))
 	}
-	refreshed := c.do(http.StatusOK, "POST", "/api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, &struct{ Tokens *tokens }{&c.tokens})
+	refreshed := c.do(http.StatusOK, "POST /api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, &struct{ Tokens *tokens }{&c.tokens})
 	if refreshed.header.Get("X-Refresh-Outcome") != "rotated" {
 		t.Errorf("X-Refresh-Outcome = %q", refreshed.header.Get("X-Refresh-Outcome"))
 	}
 	var sessions []struct{ ID string }
-	c.do(http.StatusOK, "GET", "/api/v1/auth/sessions", nil, &sessions)
+	c.do(http.StatusOK, "GET /api/v1/auth/sessions", nil, &sessions)
 	if len(sessions) != 2 {
 		t.Errorf("%d sessions, want 2", len(sessions))
 	}
-	c.do(http.StatusOK, "POST", "/api/v1/auth/logout", nil, nil)
-	c.do(http.StatusUnauthorized, "POST", "/api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/logout", nil, nil)
+	c.do(http.StatusUnauthorized, "POST /api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, nil)
 
 	want := map[string]int{
 		"user.signed_up": 1, "email.sent": 1, "user.email_verified": 1, "user.logged_in": 1,
@@ -85,7 +85,7 @@ func TestMainPath(t *testing.T) {
 
 	c.tokens = first // Its session was not signed out.
 	var feed []auditEvent
-	c.do(http.StatusOK, "GET", "/api/v1/audit/me", nil, &feed)
+	c.do(http.StatusOK, "GET /api/v1/audit/me", nil, &feed)
 	if len(feed) == 0 {
 		t.Error("the caller's audit feed is empty")
 	}
@@ -209,7 +209,7 @@ func TestHealth(t *testing.T) {
 			Status   string            `json:"status"`
 			Services map[string]string `json:"services"`
 		}
-		c.do(http.StatusOK, "GET", "/health", nil, &health)
+		c.do(http.StatusOK, "GET /health", nil, &health)
 		if health.Status != "ok" || len(health.Services) != 4 {
 			return fmt.Errorf("health = %+v", health)
 		}
@@ -291,7 +291,7 @@ func TestMalformedEntriesAndAFlush(t *testing.T) {
 	for _, service := range []string{"email", "audit", "user"} {
 		eventually(t, func() error {
 			var deadLetters []struct{ Stream, Class, Status string }
-			admin.do(http.StatusOK, "GET", "/api/v1/"+service+"/dead-letters", nil, &deadLetters)
+			admin.do(http.StatusOK, "GET /api/v1/"+service+"/dead-letters", nil, &deadLetters)
 			if len(deadLetters) == 0 || deadLetters[0].Class != "permanent" {
 				return fmt.Errorf("dead letters of %s-service = %+v", service, deadLetters)
 			}
@@ -360,7 +360,7 @@ func TestKilledServices(t *testing.T) {
 		if a, err := c.try("GET", "/health", nil); err != nil || a.status != http.StatusOK {
 			return fmt.Errorf("health = %d, %w", a.status, err)
 		}
-		c.do(http.StatusOK, "GET", "/health", nil, &health)
+		c.do(http.StatusOK, "GET /health", nil, &health)
 		if health.Status != "ok" {
 			return fmt.Errorf("health = %s", health.Status)
 		}

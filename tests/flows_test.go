@@ -43,12 +43,12 @@ func TestForgottenPassword(t *testing.T) {
 	t.Parallel()
 	c, email := newClient(t), newEmail()
 	me := c.signup(email)
-	c.do(http.StatusAccepted, "POST", "/api/v1/auth/forgot-password", object{"email": email}, nil)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": email}, nil)
 	link := awaitLinkTo(t, email, "reset-password")
 	if page := follow(t, c, link, url.Values{"password": {otherPassword}}); !strings.Contains(page, "Your password is changed") {
 		t.Errorf("page = %s", page)
 	}
-	c.do(http.StatusUnauthorized, "POST", "/api/v1/auth/login", object{"email": email, "password": goodPassword}, nil)
+	c.do(http.StatusUnauthorized, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword}, nil)
 	c.login(email, otherPassword)
 	eventually(t, func() error { return wantSubjects(t, email, "Your password was changed") })
 	wantAudit(t, me.ID, map[string]int{
@@ -81,14 +81,14 @@ func TestNewAddress(t *testing.T) {
 	t.Parallel()
 	c, email, next := newClient(t), newEmail(), newEmail()
 	c.signup(email)
-	c.do(http.StatusAccepted, "POST", "/api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
 	follow(t, c, awaitLinkTo(t, next, "change-email/confirm"), nil)
 	c.login(next, goodPassword)
 	wantProfile := func(address string) {
 		t.Helper()
 		eventually(t, func() error {
 			var profile struct{ Email string }
-			if c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, &profile); profile.Email != address {
+			if c.do(http.StatusOK, "GET /api/v1/user/me", nil, &profile); profile.Email != address {
 				return fmt.Errorf("the profile has %s, want %s", profile.Email, address)
 			}
 			return nil
@@ -108,8 +108,8 @@ func TestRepeatedSignUp(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	body := object{"email": email, "password": goodPassword, "name": "Ada"}
 	var first, again signedIn
-	c.do(http.StatusCreated, "POST", "/api/v1/auth/signup", body, &first, "Idempotency-Key", email)
-	a := c.do(http.StatusCreated, "POST", "/api/v1/auth/signup", body, &again, "Idempotency-Key", email)
+	c.do(http.StatusCreated, "POST /api/v1/auth/signup", body, &first, "Idempotency-Key", email)
+	a := c.do(http.StatusCreated, "POST /api/v1/auth/signup", body, &again, "Idempotency-Key", email)
 	if a.header.Get("Idempotency-Replayed") != "true" || first != again {
 		t.Errorf("Idempotency-Replayed = %q, answers %+v and %+v", a.header.Get("Idempotency-Replayed"), first, again)
 	}

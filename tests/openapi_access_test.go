@@ -72,7 +72,7 @@ func TestOpenAPIAccess(t *testing.T) {
 	admin, auditor := newAdmin(t), newClient(t)
 	email := newEmail()
 	id := auditor.signup(email).ID
-	admin.do(http.StatusOK, "PATCH", "/api/v1/auth/users/"+id, object{"role": "auditor"}, nil)
+	admin.do(http.StatusOK, "PATCH /api/v1/auth/users/"+id, object{"role": "auditor"}, nil)
 	auditor.login(email, goodPassword)
 	someone := newClient(t)
 	someone.signup(newEmail())

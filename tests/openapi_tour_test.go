@@ -41,36 +41,36 @@ func TestOpenAPITourOfFactors(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	c.signup(email)
 	var begun struct{ FactorID, Secret string }
-	c.do(http.StatusCreated, "POST", "/api/v1/auth/mfa/totp", nil, &begun)
+	c.do(http.StatusCreated, "POST /api/v1/auth/mfa/totp", nil, &begun)
 	factor := "/api/v1/auth/mfa/totp/" + begun.FactorID
 	var first, second struct{ RecoveryCodes []string }
-	c.do(http.StatusOK, "POST", factor+"/verify", object{"code": totp(t, begun.Secret, time.Now().Unix()/30)}, &first)
-	c.do(http.StatusOK, "POST", "/api/v1/auth/mfa/recovery-codes", nil, &second)
+	c.do(http.StatusOK, "POST "+factor+"/verify", object{"code": totp(t, begun.Secret, time.Now().Unix()/30)}, &first)
+	c.do(http.StatusOK, "POST /api/v1/auth/mfa/recovery-codes", nil, &second)
 	if len(second.RecoveryCodes) != 10 || first.RecoveryCodes[0] == second.RecoveryCodes[0] {
 		t.Fatalf("%d recovery codes", len(second.RecoveryCodes))
 	}
 	var asked struct{ Status, MFAToken string }
 	stranger := newClient(t)
-	stranger.do(http.StatusOK, "POST", "/api/v1/auth/login", object{"email": email, "password": goodPassword, "deviceName": "Phone"}, &asked)
+	stranger.do(http.StatusOK, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword, "deviceName": "Phone"}, &asked)
 	challenge := object{"mfaToken": asked.MFAToken, "code": first.RecoveryCodes[0]}
-	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/mfa/challenge", challenge, nil) // A new set replaced it.
+	stranger.do(http.StatusUnauthorized, "POST /api/v1/auth/mfa/challenge", challenge, nil) // A new set replaced it.
 	challenge["code"] = second.RecoveryCodes[0]
 	var in signedIn
-	stranger.do(http.StatusOK, "POST", "/api/v1/auth/mfa/challenge", challenge, &in)
-	stranger.do(http.StatusGone, "POST", "/api/v1/auth/mfa/challenge", challenge, nil)
+	stranger.do(http.StatusOK, "POST /api/v1/auth/mfa/challenge", challenge, &in)
+	stranger.do(http.StatusGone, "POST /api/v1/auth/mfa/challenge", challenge, nil)
 
-	c.do(http.StatusOK, "POST", "/api/v1/auth/reauthenticate", object{"password": goodPassword, "code": second.RecoveryCodes[1]}, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/reauthenticate", object{"password": goodPassword, "code": second.RecoveryCodes[1]}, nil)
 	var list struct {
 		Factors           []struct{ ID string }
 		RecoveryCodesLeft int
 	}
-	c.do(http.StatusOK, "GET", "/api/v1/auth/mfa/factors", nil, &list)
+	c.do(http.StatusOK, "GET /api/v1/auth/mfa/factors", nil, &list)
 	if len(list.Factors) != 1 || list.RecoveryCodesLeft != 8 {
 		t.Errorf("factors = %+v", list)
 	}
-	c.do(http.StatusUnauthorized, "DELETE", factor, object{"password": "not the password"}, nil)
-	c.do(http.StatusOK, "DELETE", factor, object{"password": goodPassword}, nil)
-	c.do(http.StatusNotFound, "DELETE", factor, object{"password": goodPassword}, nil)
+	c.do(http.StatusUnauthorized, "DELETE "+factor, object{"password": "not the password"}, nil)
+	c.do(http.StatusOK, "DELETE "+factor, object{"password": goodPassword}, nil)
+	c.do(http.StatusNotFound, "DELETE "+factor, object{"password": goodPassword}, nil)
 }
 
 func TestOpenAPITourOfTheAccount(t *testing.T) {
@@ -78,45 +78,45 @@ func TestOpenAPITourOfTheAccount(t *testing.T) {
 	c, other, email, next := newClient(t), newClient(t), newEmail(), newEmail()
 	c.signup(email)
 	other.login(email, goodPassword)
-	c.do(http.StatusOK, "DELETE", "/api/v1/auth/sessions/"+other.tokens.SessionID, nil, nil)
-	c.do(http.StatusNotFound, "DELETE", "/api/v1/auth/sessions/"+other.tokens.SessionID, nil, nil)
+	c.do(http.StatusOK, "DELETE /api/v1/auth/sessions/"+other.tokens.SessionID, nil, nil)
+	c.do(http.StatusNotFound, "DELETE /api/v1/auth/sessions/"+other.tokens.SessionID, nil, nil)
 
 	tokenOf := func(address, page string) string {
 		return mustURL(t, awaitLinkTo(t, address, page)).Query().Get("token")
 	}
-	c.do(http.StatusAccepted, "POST", "/api/v1/auth/resend-verification", object{"email": newEmail()}, nil)
-	c.do(http.StatusAccepted, "POST", "/api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/resend-verification", object{"email": newEmail()}, nil)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
 	var changed struct{ User user }
-	c.do(http.StatusOK, "POST", "/api/v1/auth/change-email/confirm", object{"token": tokenOf(next, "change-email/confirm")}, &changed)
+	c.do(http.StatusOK, "POST /api/v1/auth/change-email/confirm", object{"token": tokenOf(next, "change-email/confirm")}, &changed)
 	if changed.User.Email != next {
 		t.Errorf("confirmed = %+v", changed)
 	}
-	c.do(http.StatusOK, "POST", "/api/v1/auth/change-password", object{"currentPassword": goodPassword, "newPassword": otherPassword}, &struct{ Tokens *tokens }{&c.tokens})
-	c.do(http.StatusBadRequest, "POST", "/api/v1/auth/change-password", object{"currentPassword": otherPassword, "newPassword": "qwertyuiop"}, nil)
-	c.do(http.StatusOK, "POST", "/api/v1/auth/change-email/revert", object{"token": tokenOf(email, "change-email/revert")}, &changed)
+	c.do(http.StatusOK, "POST /api/v1/auth/change-password", object{"currentPassword": goodPassword, "newPassword": otherPassword}, &struct{ Tokens *tokens }{&c.tokens})
+	c.do(http.StatusBadRequest, "POST /api/v1/auth/change-password", object{"currentPassword": otherPassword, "newPassword": "qwertyuiop"}, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/change-email/revert", object{"token": tokenOf(email, "change-email/revert")}, &changed)
 	if changed.User.Email != email {
 		t.Errorf("reverted = %+v", changed)
 	}
-	c.do(http.StatusOK, "POST", "/api/v1/auth/reset-password", object{"token": tokenOf(email, "reset-password"), "newPassword": goodPassword}, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/reset-password", object{"token": tokenOf(email, "reset-password"), "newPassword": goodPassword}, nil)
 	c.login(email, goodPassword)
-	c.do(http.StatusOK, "POST", "/api/v1/auth/logout-all", nil, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/logout-all", nil, nil)
 }
 
 func TestOpenAPITourOfTheProfile(t *testing.T) {
 	t.Parallel()
 	c, admin, email := newClient(t), newAdmin(t), newEmail()
 	me := c.signup(email)
-	a := c.do(http.StatusOK, "PATCH", "/api/v1/user/me", object{"bio": nil, "locale": "de-CH", "preferences": object{"any": object{"thing": []int{1}}}}, nil)
-	c.do(http.StatusPreconditionFailed, "PATCH", "/api/v1/user/me", object{"bio": "Late."}, nil, "If-Match", `"0"`)
-	c.do(http.StatusBadRequest, "PATCH", "/api/v1/user/me", object{"timezone": "Mars/Olympus", "name": ""}, nil)
+	a := c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"bio": nil, "locale": "de-CH", "preferences": object{"any": object{"thing": []int{1}}}}, nil)
+	c.do(http.StatusPreconditionFailed, "PATCH /api/v1/user/me", object{"bio": "Late."}, nil, "If-Match", `"0"`)
+	c.do(http.StatusBadRequest, "PATCH /api/v1/user/me", object{"timezone": "Mars/Olympus", "name": ""}, nil)
 	for _, path := range []string{"/api/v1/user/me", "/api/v1/user/" + me.ID} {
 		c.wantNotModified(path, a.header.Get("ETag"))
 	}
-	admin.do(http.StatusOK, "GET", "/api/v1/user/"+me.ID, nil, nil)
-	admin.do(http.StatusOK, "DELETE", "/api/v1/user/"+me.ID+"/cache", nil, nil)
+	admin.do(http.StatusOK, "GET /api/v1/user/"+me.ID, nil, nil)
+	admin.do(http.StatusOK, "DELETE /api/v1/user/"+me.ID+"/cache", nil, nil)
 	for _, path := range []string{"/api/v1/user/", "/api/v1/user"} {
 		var found []struct{ UserID string }
-		admin.do(http.StatusOK, "GET", path+"?q="+url.QueryEscape(email), nil, &found)
+		admin.do(http.StatusOK, "GET "+path+"?q="+url.QueryEscape(email), nil, &found)
 		if len(found) != 1 || found[0].UserID != me.ID {
 			t.Errorf("GET %s = %+v", path, found)
 		}
@@ -147,38 +147,38 @@ func TestOpenAPITourOfOperators(t *testing.T) {
 	me := c.signup(email)
 	awaitLink(t, email)
 	one := "/api/v1/auth/users/" + me.ID
-	admin.do(http.StatusOK, "GET", one, nil, nil)
+	admin.do(http.StatusOK, "GET "+one, nil, nil)
 	var found []user
-	admin.do(http.StatusOK, "GET", "/api/v1/auth/users?role=user&status=active&q="+url.QueryEscape(email), nil, &found)
+	admin.do(http.StatusOK, "GET /api/v1/auth/users?role=user&status=active&q="+url.QueryEscape(email), nil, &found)
 	if len(found) != 1 || found[0].ID != me.ID {
 		t.Errorf("accounts = %+v", found)
 	}
-	admin.do(http.StatusBadRequest, "GET", "/api/v1/auth/users?role=king", nil, nil)
-	admin.do(http.StatusOK, "POST", one+"/revoke-sessions", nil, nil)
-	admin.do(http.StatusOK, "POST", one+"/reset-mfa", nil, nil)
-	admin.do(http.StatusOK, "PATCH", one, object{"status": "disabled"}, nil)
+	admin.do(http.StatusBadRequest, "GET /api/v1/auth/users?role=king", nil, nil)
+	admin.do(http.StatusOK, "POST "+one+"/revoke-sessions", nil, nil)
+	admin.do(http.StatusOK, "POST "+one+"/reset-mfa", nil, nil)
+	admin.do(http.StatusOK, "PATCH "+one, object{"status": "disabled"}, nil)
 
 	var mails []struct{ ID string }
-	admin.do(http.StatusOK, "GET", "/api/v1/email/messages?limit=1&to="+url.QueryEscape(email), nil, &mails)
-	admin.do(http.StatusOK, "GET", "/api/v1/email/messages/"+mails[0].ID, nil, nil)
-	admin.do(http.StatusNotFound, "GET", "/api/v1/email/messages/"+me.ID, nil, nil)
+	admin.do(http.StatusOK, "GET /api/v1/email/messages?limit=1&to="+url.QueryEscape(email), nil, &mails)
+	admin.do(http.StatusOK, "GET /api/v1/email/messages/"+mails[0].ID, nil, nil)
+	admin.do(http.StatusNotFound, "GET /api/v1/email/messages/"+me.ID, nil, nil)
 	var log []auditEvent
 	eventually(t, func() error {
-		if admin.do(http.StatusOK, "GET", "/api/v1/audit/events?limit=1&from=2020-01-01T00:00:00Z&type=user.signed_up&subjectId="+me.ID, nil, &log); len(log) != 1 {
+		if admin.do(http.StatusOK, "GET /api/v1/audit/events?limit=1&from=2020-01-01T00:00:00Z&type=user.signed_up&subjectId="+me.ID, nil, &log); len(log) != 1 {
 			return fmt.Errorf("audit records = %+v", log)
 		}
 		return nil
 	})
-	admin.do(http.StatusOK, "GET", "/api/v1/audit/events/"+log[0].ID, nil, nil)
-	admin.do(http.StatusAccepted, "DELETE", one, nil, nil)
+	admin.do(http.StatusOK, "GET /api/v1/audit/events/"+log[0].ID, nil, nil)
+	admin.do(http.StatusAccepted, "DELETE "+one, nil, nil)
 
 	var limits []struct{ Policy, Backend string }
-	admin.do(http.StatusOK, "GET", "/api/v1/auth/rate-limits?ip=127.0.0.1&account="+url.QueryEscape(email), nil, &limits)
+	admin.do(http.StatusOK, "GET /api/v1/auth/rate-limits?ip=127.0.0.1&account="+url.QueryEscape(email), nil, &limits)
 	if len(limits) == 0 {
 		t.Error("the list of limits is empty")
 	}
-	admin.do(http.StatusBadRequest, "GET", "/api/v1/auth/rate-limits?ip=nowhere", nil, nil)
-	admin.do(http.StatusOK, "DELETE", "/api/v1/auth/rate-limits?userId="+me.ID, nil, nil)
+	admin.do(http.StatusBadRequest, "GET /api/v1/auth/rate-limits?ip=nowhere", nil, nil)
+	admin.do(http.StatusOK, "DELETE /api/v1/auth/rate-limits?userId="+me.ID, nil, nil)
 }
 
 func TestOpenAPITourOfDeadLetters(t *testing.T) {
@@ -192,18 +192,18 @@ func TestOpenAPITourOfDeadLetters(t *testing.T) {
 			id, kind := addDeadLetter(t, service)
 			one := prefix + "/" + id
 			var listed []struct{ ID string }
-			c.do(http.StatusOK, "GET", prefix+"?status=open&type="+kind, nil, &listed)
+			c.do(http.StatusOK, "GET "+prefix+"?status=open&type="+kind, nil, &listed)
 			if len(listed) != 1 || listed[0].ID != id {
 				t.Errorf("listed = %+v", listed)
 			}
-			c.do(http.StatusOK, "GET", one, nil, nil)
-			c.do(http.StatusOK, "POST", prefix+"/replay", object{"type": kind, "max": 10, "dryRun": true}, nil)
-			c.do(http.StatusBadRequest, "POST", prefix+"/replay", object{"type": kind}, nil)
-			c.do(http.StatusOK, "POST", one+"/replay", nil, nil)
-			c.do(http.StatusConflict, "POST", one+"/replay", nil, nil)
+			c.do(http.StatusOK, "GET "+one, nil, nil)
+			c.do(http.StatusOK, "POST "+prefix+"/replay", object{"type": kind, "max": 10, "dryRun": true}, nil)
+			c.do(http.StatusBadRequest, "POST "+prefix+"/replay", object{"type": kind}, nil)
+			c.do(http.StatusOK, "POST "+one+"/replay", nil, nil)
+			c.do(http.StatusConflict, "POST "+one+"/replay", nil, nil)
 			other, _ := addDeadLetter(t, service)
-			c.do(http.StatusOK, "DELETE", prefix+"/"+other, object{"reason": "made by a test"}, nil)
-			c.do(http.StatusNotFound, "DELETE", prefix+"/"+uuid.NewString(), object{"reason": "made by a test"}, nil)
+			c.do(http.StatusOK, "DELETE "+prefix+"/"+other, object{"reason": "made by a test"}, nil)
+			c.do(http.StatusNotFound, "DELETE "+prefix+"/"+uuid.NewString(), object{"reason": "made by a test"}, nil)
 		})
 	}
 }
@@ -252,9 +252,9 @@ func TestOpenAPITourOfTheInstallation(t *testing.T) {
 			t.Errorf("HEAD %s: %v %v", path, res, err)
 		}
 	}
-	c.do(http.StatusMethodNotAllowed, "PUT", "/docs", nil, nil)
-	c.do(http.StatusNotFound, "GET", "/docs/nothing.js", nil, nil)
-	c.do(http.StatusBadRequest, "GET", "/api/v1//auth", nil, nil)
-	c.do(http.StatusUnauthorized, "GET", "/api/v1/user/me", nil, nil, "Accept", "application/problem+json")
-	c.do(http.StatusUnsupportedMediaType, "POST", "/api/v1/auth/login", object{}, nil, "Content-Type", "text/plain")
+	c.do(http.StatusMethodNotAllowed, "PUT /docs", nil, nil)
+	c.do(http.StatusNotFound, "GET /docs/nothing.js", nil, nil)
+	c.do(http.StatusBadRequest, "GET /api/v1//auth", nil, nil)
+	c.do(http.StatusUnauthorized, "GET /api/v1/user/me", nil, nil, "Accept", "application/problem+json")
+	c.do(http.StatusUnsupportedMediaType, "POST /api/v1/auth/login", object{}, nil, "Content-Type", "text/plain")
 }

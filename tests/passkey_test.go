@@ -90,28 +90,28 @@ func TestPasskeys(t *testing.T) {
 	b := newBrowser(t, c.gateway)
 
 	var begun ceremony
-	c.do(http.StatusCreated, "POST", "/api/v1/auth/passkeys", nil, &begun)
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", nil, &begun)
 	created := b.credential("create", begun.Options)
 	finish := object{"passkeyToken": begun.PasskeyToken, "name": "Laptop", "credential": created}
 	var passkey struct{ ID, Kind, Name string }
-	c.do(http.StatusCreated, "POST", "/api/v1/auth/passkeys/finish", finish, &passkey)
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys/finish", finish, &passkey)
 	if passkey.Kind != "passkey" || passkey.Name != "Laptop" {
 		t.Errorf("passkey = %+v", passkey)
 	}
-	c.do(http.StatusGone, "POST", "/api/v1/auth/passkeys/finish", finish, nil) // A ceremony can be used once.
+	c.do(http.StatusGone, "POST /api/v1/auth/passkeys/finish", finish, nil) // A ceremony can be used once.
 
 	stranger := newClient(t)
 	login := func(want int) (ceremony, json.RawMessage) {
 		t.Helper()
 		var begun ceremony
-		stranger.do(http.StatusOK, "POST", "/api/v1/auth/passkeys/login", nil, &begun)
+		stranger.do(http.StatusOK, "POST /api/v1/auth/passkeys/login", nil, &begun)
 		answer := b.credential("get", begun.Options)
 		var in signedIn
 		out := any(&in)
 		if want != http.StatusOK {
 			out = nil
 		}
-		stranger.do(want, "POST", "/api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": answer, "deviceName": "Laptop"}, out)
+		stranger.do(want, "POST /api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": answer, "deviceName": "Laptop"}, out)
 		stranger.tokens = in.Tokens
 		if want == http.StatusOK && in.User.ID != me.ID {
 			t.Errorf("signed in as %+v", in.User)
@@ -119,19 +119,19 @@ func TestPasskeys(t *testing.T) {
 		return begun, answer
 	}
 	_, old := login(http.StatusOK)
-	stranger.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	stranger.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
 	// A credential is valid for its own ceremony only.
-	stranger.do(http.StatusOK, "POST", "/api/v1/auth/passkeys/login", nil, &begun)
-	stranger.do(http.StatusUnauthorized, "POST", "/api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": old}, nil)
+	stranger.do(http.StatusOK, "POST /api/v1/auth/passkeys/login", nil, &begun)
+	stranger.do(http.StatusUnauthorized, "POST /api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": old}, nil)
 
-	c.do(http.StatusOK, "PATCH", "/api/v1/auth/passkeys/"+passkey.ID, object{"name": "Old laptop"}, &passkey)
+	c.do(http.StatusOK, "PATCH /api/v1/auth/passkeys/"+passkey.ID, object{"name": "Old laptop"}, &passkey)
 	if passkey.Name != "Old laptop" {
 		t.Errorf("renamed = %+v", passkey)
 	}
-	c.do(http.StatusOK, "DELETE", "/api/v1/auth/passkeys/"+passkey.ID, object{"password": goodPassword}, nil)
+	c.do(http.StatusOK, "DELETE /api/v1/auth/passkeys/"+passkey.ID, object{"password": goodPassword}, nil)
 	login(http.StatusUnauthorized)
 	var left struct{ Factors []struct{ ID string } }
-	if c.do(http.StatusOK, "GET", "/api/v1/auth/mfa/factors", nil, &left); len(left.Factors) != 0 {
+	if c.do(http.StatusOK, "GET /api/v1/auth/mfa/factors", nil, &left); len(left.Factors) != 0 {
 		t.Errorf("factors = %+v", left)
 	}
 	wantAudit(t, me.ID, map[string]int{

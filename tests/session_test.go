@@ -53,9 +53,9 @@ func TestSEC13RevocationReachesEveryService(t *testing.T) {
 			t.Fatalf("GET %s of %s while signed in = %d %s, %v", path, service, a.status, a.Code, err)
 		}
 	}
-	c.do(http.StatusOK, "POST", "/api/v1/auth/logout", nil, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/logout", nil, nil)
 	testkit.Eventually(t, revocationBound, ended)
-	c.do(http.StatusOK, "POST", "/api/v1/auth/logout", nil, nil) // It is idempotent.
+	c.do(http.StatusOK, "POST /api/v1/auth/logout", nil, nil) // It is idempotent.
 
 	for service := range ownRoutes {
 		kill(t, service)
@@ -100,7 +100,7 @@ func TestSEC17CrashAmidARotation(t *testing.T) {
 		}
 		return nil
 	})
-	again := c.do(http.StatusOK, "POST", "/api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, nil)
+	again := c.do(http.StatusOK, "POST /api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, nil)
 	if outcome := again.header.Get("X-Refresh-Outcome"); outcome != "replayed" {
 		t.Errorf("outcome after the crash = %q, want replayed", outcome)
 	}
@@ -112,31 +112,31 @@ func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 	t.Parallel()
 	c, admin, email := newClient(t), newAdmin(t), newEmail()
 	me := c.signup(email)
-	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
 	awaitLink(t, email)
 	messages := "/api/v1/email/messages?to=" + url.QueryEscape(email)
 	eventually(t, func() error {
 		var sent []struct{ Status string }
-		admin.do(http.StatusOK, "GET", messages, nil, &sent)
+		admin.do(http.StatusOK, "GET "+messages, nil, &sent)
 		if len(sent) != 1 || sent[0].Status != "sent" {
 			return fmt.Errorf("messages = %+v", sent)
 		}
 		return nil
 	})
-	c.do(http.StatusAccepted, "DELETE", "/api/v1/auth/account", object{"password": goodPassword}, nil)
+	c.do(http.StatusAccepted, "DELETE /api/v1/auth/account", object{"password": goodPassword}, nil)
 	testkit.Eventually(t, revocationBound, func() error {
 		if a, err := c.try("GET", "/api/v1/user/me", nil); err != nil || a.status != http.StatusUnauthorized {
 			return fmt.Errorf("the token is still valid: %d, %w", a.status, err)
 		}
 		return nil
 	})
-	admin.do(http.StatusNotFound, "GET", "/api/v1/auth/users/"+me.ID, nil, nil)
+	admin.do(http.StatusNotFound, "GET /api/v1/auth/users/"+me.ID, nil, nil)
 	eventually(t, func() error {
 		if a, err := admin.try("GET", "/api/v1/user/"+me.ID, nil); err != nil || a.status != http.StatusNotFound {
 			return fmt.Errorf("the profile still exists: %d, %w", a.status, err)
 		}
 		var left []struct{ ID string }
-		if admin.do(http.StatusOK, "GET", messages, nil, &left); len(left) != 0 {
+		if admin.do(http.StatusOK, "GET "+messages, nil, &left); len(left) != 0 {
 			return fmt.Errorf("%d messages still have the address", len(left))
 		}
 		a, err := admin.try("GET", "/api/v1/audit/events?limit=200&subjectId="+me.ID, nil)

@@ -45,7 +45,7 @@ func TestImportCommand(t *testing.T) {
 	}
 	c := newClient(t)
 	c.login(emails[0], goodPassword)
-	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
 
 	stdout, stderr, code := command(t, "auth-service", "users", "export")
 	if code != 0 || strings.Contains(stderr, "$2") {
@@ -84,7 +84,7 @@ func TestKeyCommands(t *testing.T) {
 		}
 		return fmt.Errorf("%s is not published", kid)
 	})
-	c.do(http.StatusOK, "GET", "/api/v1/user/me", nil, nil)
+	c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
 	if stdout, stderr, code = command(t, "auth-service", "keys", "retire", kid); code != 0 {
 		t.Errorf("retire = %d %s\n%s", code, stdout, stderr)
 	}

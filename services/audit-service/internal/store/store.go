@@ -83,22 +83,27 @@ func scan(row pgx.CollectableRow) (Record, error) {
 // repeats a record, and they are UUIDv7, so the order is that of time.
 func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]Record, error) {
 	conditions, args := []string{"true"}, pgx.NamedArgs{"limit": limit}
-	where := func(condition, name string, value any, wanted bool) {
-		if wanted {
-			conditions = append(conditions, condition)
-			args[name] = value
+	for _, c := range []struct {
+		condition, name string
+		value           any // the condition is left out if this is empty
+	}{
+		{"id < @after", "after", after},
+		{"actor_id = @actor_id", "actor_id", filter.ActorID},
+		{"subject_id = @subject_id", "subject_id", filter.SubjectID},
+		{"(subject_id = @party OR actor_id = @party)", "party", filter.Party},
+		{"type = @type", "type", filter.Type},
+		{"outcome = @outcome", "outcome", filter.Outcome},
+		{"ip = @ip", "ip", filter.IP},
+		{"request_id = @request_id", "request_id", filter.RequestID},
+		{"occurred_at >= @from", "from", filter.From},
+		{"occurred_at < @to", "to", filter.To},
+	} {
+		if at, ok := c.value.(time.Time); c.value == "" || ok && at.IsZero() {
+			continue
 		}
+		conditions = append(conditions, c.condition)
+		args[c.name] = c.value
 	}
-	where("id < @after", "after", after, after != "")
-	where("actor_id = @actor_id", "actor_id", filter.ActorID, filter.ActorID != "")
-	where("subject_id = @subject_id", "subject_id", filter.SubjectID, filter.SubjectID != "")
-	where("(subject_id = @party OR actor_id = @party)", "party", filter.Party, filter.Party != "")
-	where("type = @type", "type", filter.Type, filter.Type != "")
-	where("outcome = @outcome", "outcome", filter.Outcome, filter.Outcome != "")
-	where("ip = @ip", "ip", filter.IP, filter.IP != "")
-	where("request_id = @request_id", "request_id", filter.RequestID, filter.RequestID != "")
-	where("occurred_at >= @from", "from", filter.From, !filter.From.IsZero())
-	where("occurred_at < @to", "to", filter.To, !filter.To.IsZero())
 	query := `SELECT ` + columns + ` FROM events WHERE ` + strings.Join(conditions, " AND ") + ` ORDER BY id DESC LIMIT @limit`
 	rows, err := s.db.Query(ctx, query, args)
 	if err != nil {
