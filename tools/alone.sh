@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Copies each module given, with pkg and nothing else, into an empty folder, and
-# builds and vets it there, tests included. make test runs them; twice took too long.
+# Copies each given module, together with pkg only, into an empty folder, and builds and
+# vets it there, including its tests. It does not run the tests: make test does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Always the same folder, for the build cache goes by its name.
+# Always the same folder, because the build cache depends on its name.
 tree=$PWD/.local/alone
 trap 'rm -rf "$tree"' EXIT
 export GOWORK=off GOFLAGS="-buildvcs=false -race"
@@ -12,6 +12,6 @@ for m in "$@"; do
 	mkdir -p "$tree/$(dirname "$m")"
 	cp -R pkg "$tree/"
 	[ "$m" = pkg ] || cp -R "$m" "$tree/$m"
-	(cd "$tree/$m" && go build -o /dev/null ./... && go vet ./...) || { echo "$m does not stand alone"; exit 1; }
+	(cd "$tree/$m" && go build -o /dev/null ./... && go vet ./...) || { echo "$m does not compile with only itself and pkg"; exit 1; }
 	echo "$m"
 done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What `make check` does. Each step says its name; the first that fails ends it.
+# Runs the checks of `make check`. Each step prints its name; the first failure ends the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# With the race detector, as make test: each dependency is compiled once for both.
+# With the race detector, as in make test, so that dependencies are compiled only once.
 export GOFLAGS="-buildvcs=false -race"
 
 step() { printf '\n== %s\n' "$*"; }
@@ -32,11 +32,11 @@ tools/promises.sh
 step "retired words"
 (cd tools && GOWORK=off go test ./vocabulary && GOWORK=off go run ./vocabulary ..)
 
-step "contracts: nothing published was taken back"
-published=$(git show origin/main:pkg/event/contracts.txt 2>/dev/null || true) # none in a new repository
+step "contracts: no published line was removed"
+published=$(git show origin/main:pkg/event/contracts.txt 2>/dev/null || true) # empty in a new repository
 lost=$(comm -23 <(sort <<<"$published") <(sort pkg/event/contracts.txt) | grep . || true)
 if [ -n "$lost" ]; then
-	echo "pkg/event/contracts.txt lost these lines:"
+	echo "these lines were removed from pkg/event/contracts.txt:"
 	echo "$lost"
 	exit 1
 fi

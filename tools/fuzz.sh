@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the workspace for the given time.
+# Runs each fuzz target of the workspace for the given time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-time=${1:?how long, such as 20s}
+time=${1:?usage: fuzz.sh TIME, for example 20s}
 grep -rlE '^func Fuzz[A-Za-z]+\(' --include='*_test.go' pkg services deploy | while read -r file; do
 	dir=$(dirname "$file")
 	grep -oE '^func Fuzz[A-Za-z]+' "$file" | awk '{ print $2 }' | while read -r target; do

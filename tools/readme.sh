@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Keeps the environment tables of the services' READMEs what `<service> config`
-# prints: `write` replaces them, `check` fails when one is old.
+# Compares the environment tables in the services' READMEs with the output of
+# `<service> config`: `write` replaces them, `check` fails if one is out of date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mode=${1:?write or check}
+mode=${1:?usage: readme.sh write|check}
 old=0
 for dir in services/*; do
 	table=$(mktemp)
@@ -15,7 +15,7 @@ for dir in services/*; do
 		printf '%s\n' "$fresh" >"$dir/README.md"
 		echo "wrote $dir/README.md"
 	else
-		echo "$dir/README.md: the environment table is old: run make generate"
+		echo "$dir/README.md: the environment table is out of date: run make generate"
 		old=1
 	fi
 done

@@ -1,5 +1,5 @@
-// Composecheck reads a compose file as `docker compose config` does and checks
-// what the product promises of it. It needs no container engine.
+// Composecheck reads a compose file as `docker compose config` does, and checks the
+// deployment that it describes. It needs no container engine.
 package main
 
 import (
@@ -32,9 +32,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if _, err := load(ctx, args[0], ""); err == nil {
-		return errors.New("the file loads without secrets: a deployment could start with empty ones")
+		return errors.New("the file loads without a .env: a deployment could start with empty secrets")
 	}
-	// Nothing that is asked for may be missing from the example.
+	// The example must have every variable that the file requires.
 	project, err := load(ctx, args[0], variables)
 	if err != nil {
 		return fmt.Errorf("load %s: %w", args[0], err)
@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) error {
 	return check(project, secrets)
 }
 
-// load reads the file as if it stood in a folder with this .env.
+// load reads the file as if it were in a folder with this .env.
 func load(ctx context.Context, file, variables string) (*types.Project, error) {
 	folder, err := os.MkdirTemp("", "composecheck-")
 	if err != nil {
@@ -59,10 +59,10 @@ func load(ctx context.Context, file, variables string) (*types.Project, error) {
 	return options.LoadProject(ctx)
 }
 
-// example returns the example with a value for each secret, and those values by
-// name. What is commented out there counts as set.
+// example returns the variables of the example, with a value for each secret, and the
+// secrets by name. Variables that are commented out are included.
 func example(file string) (variables string, secrets map[string]string, err error) {
-	text, err := os.ReadFile(file) //nolint:gosec // The caller names it.
+	text, err := os.ReadFile(file) //nolint:gosec // The caller chooses the file.
 	if err != nil {
 		return "", nil, err
 	}
@@ -81,8 +81,8 @@ func example(file string) (variables string, secrets map[string]string, err erro
 
 var settings = regexp.MustCompile(`(?m)^(?:# )?([A-Z_]+)=(.*)$`)
 
-// mayKnow says whose secrets are whose.
-var mayKnow = map[string][]string{
+// secretsOf are the secrets that each service may have.
+var secretsOf = map[string][]string{
 	"gateway":       {"REDIS_GATEWAY_PASSWORD"},
 	"auth-service":  {"AUTH_DB_PASSWORD", "REDIS_AUTH_PASSWORD", "REFRESH_TOKEN_SECRET", "ENCRYPTION_KEY", "EVENT_SEAL_KEY", "ADMIN_PASSWORD"},
 	"user-service":  {"USER_DB_PASSWORD", "REDIS_USER_PASSWORD"},
@@ -91,58 +91,58 @@ var mayKnow = map[string][]string{
 }
 
 func check(project *types.Project, secrets map[string]string) error {
-	var faults []error
+	var errs []error
 	for name, s := range project.Services {
-		fault := func(format string, args ...any) {
-			faults = append(faults, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
+		report := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...)))
 		}
 		if s.ContainerName != "" {
-			fault("container_name keeps it from being scaled")
+			report("container_name prevents scaling")
 		}
 		if published := len(s.Ports) > 0; published != (name == "gateway") {
-			fault("the gateway, and nobody else, publishes a port")
+			report("only the gateway must publish a port")
 		}
 		if s.HealthCheck == nil || len(s.HealthCheck.Test) == 0 {
-			fault("no healthcheck")
+			report("healthcheck is missing")
 		}
 		for on, d := range s.DependsOn {
 			if d.Condition != types.ServiceConditionHealthy {
-				fault("does not wait until %s is healthy", on)
+				report("depends_on %s must have the condition service_healthy", on)
 			}
 		}
 		if s.Build != nil {
-			checkOwn(name, s, secrets, fault)
+			checkOwn(name, s, secrets, report)
 		}
 	}
-	return errors.Join(faults...)
+	return errors.Join(errs...)
 }
 
-// checkOwn checks a service that is built here.
-func checkOwn(name string, s types.ServiceConfig, secrets map[string]string, fault func(string, ...any)) {
+// checkOwn checks a service that is built from this repository.
+func checkOwn(name string, s types.ServiceConfig, secrets map[string]string, report func(string, ...any)) {
 	if !s.ReadOnly || len(s.CapDrop) == 0 || len(s.SecurityOpt) == 0 {
-		fault("is not confined")
+		report("read_only, cap_drop or security_opt is missing")
 	}
 	if len(s.DependsOn) == 0 {
-		fault("waits for nothing")
+		report("depends_on is missing")
 	}
 	if service := s.Build.Args["SERVICE"]; service == nil || *service != name {
-		fault("builds another service")
+		report("the build argument SERVICE is another service")
 	}
 	if rate := s.Environment["LOGIN_RATE_LIMIT"]; rate == nil {
-		fault("does not read .env")
+		report("LOGIN_RATE_LIMIT of .env is not passed on")
 	}
 	if env := s.Environment["ENV"]; env == nil || *env != "production" {
-		fault("is not in production")
+		report("ENV must be production")
 	}
 	for secret, value := range secrets {
-		knows := false
+		has := false
 		for _, v := range s.Environment {
-			knows = knows || v != nil && strings.Contains(*v, value)
+			has = has || v != nil && strings.Contains(*v, value)
 		}
-		if may := slices.Contains(mayKnow[name], secret); knows && !may {
-			fault("is told %s, which is not its own", secret)
-		} else if may && !knows {
-			fault("is not told %s", secret)
+		if may := slices.Contains(secretsOf[name], secret); has && !may {
+			report("has the secret %s of another service", secret)
+		} else if may && !has {
+			report("the secret %s is missing", secret)
 		}
 	}
 }
