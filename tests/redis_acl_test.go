@@ -22,42 +22,10 @@ import (
 )
 
 // TestSEC73RedisUsers is SEC-73: the Redis user of a service can reach its own streams and
-// keys and no others. It runs the start script of the deployment.
+// keys and no others. It uses the start script of the deployment.
 func TestSEC73RedisUsers(t *testing.T) {
 	t.Parallel()
-	port, err := localserver.FreePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)
-	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(dir, "users.acl"))
-	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
-		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
-	}
-	var output bytes.Buffer
-	server.Stdout, server.Stderr = &output, &output
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-		_ = server.Wait() // It was killed.
-		if t.Failed() {
-			t.Logf("output of redis-server:\n%s", &output)
-		}
-	})
-	connect := func(user, password string) redis.UniversalClient {
-		address := url.URL{Scheme: "redis", Host: fmt.Sprintf("127.0.0.1:%d", port), User: url.UserPassword(user, password)}
-		client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		return client
-	}
+	connect := startRedisWithUsers(t)
 	operator := connect("operator", "password-of-OPERATOR")
 	testkit.Eventually(t, 10*time.Second, func() error { return operator.Ping(t.Context()).Err() })
 	for _, c := range []redis.UniversalClient{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
@@ -136,6 +104,45 @@ func TestSEC73RedisUsers(t *testing.T) {
 				t.Errorf("%s may do %v (%v)", user, command, err)
 			}
 		}
+	}
+}
+
+// startRedisWithUsers runs the start script of the deployment. It returns a function that
+// connects as a user.
+func startRedisWithUsers(t *testing.T) (connect func(user, password string) redis.UniversalClient) {
+	t.Helper()
+	port, err := localserver.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)
+	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(dir, "users.acl"))
+	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
+		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
+	}
+	var output bytes.Buffer
+	server.Stdout, server.Stderr = &output, &output
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = server.Wait() // It was killed.
+		if t.Failed() {
+			t.Logf("output of redis-server:\n%s", &output)
+		}
+	})
+	return func(user, password string) redis.UniversalClient {
+		address := url.URL{Scheme: "redis", Host: fmt.Sprintf("127.0.0.1:%d", port), User: url.UserPassword(user, password)}
+		client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		return client
 	}
 }
 
