@@ -1,5 +1,3 @@
-// Package web is the edge of a service: routes and who may call them, strict
-// input, the envelope of every answer, request ids, and the access log.
 package web
 
 import (
