@@ -22,17 +22,17 @@ func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin := originOf(r, o.TrustedProxies)
-		about := &info{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), upstream: -1, log: o.Log}
-		r = r.WithContext(context.WithValue(event.WithOrigin(r.Context(), origin), infoKey{}, about))
+		info := &requestInfo{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), upstream: -1, log: o.Log}
+		r = r.WithContext(context.WithValue(event.WithOrigin(r.Context(), origin), requestInfoKey{}, info))
 		rec := &recorder{ResponseWriter: w}
 
 		h := rec.Header()
 		h[requestIDHeader] = []string{origin.RequestID}
-		secure(h)
+		setSecurityHeaders(h)
 
 		m.inFlight.Inc()
 		defer m.inFlight.Dec()
-		defer func() { account(r, rec, about, m, o.Log) }()
+		defer func() { m.record(rec, r, info) }()
 		defer recoverPanic(rec, r, o.Log)
 		next.ServeHTTP(rec, r)
 	})
@@ -49,7 +49,7 @@ var securityHeaders = []struct {
 	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
 }
 
-func secure(h http.Header) {
+func setSecurityHeaders(h http.Header) {
 	for _, header := range securityHeaders {
 		h[header.name] = header.values
 	}
@@ -73,55 +73,55 @@ func recoverPanic(w *recorder, r *http.Request, log *slog.Logger) {
 	Fail(w, r, err)
 }
 
-func account(r *http.Request, rec *recorder, about *info, m *metrics, log *slog.Logger) {
+// record counts a request that was answered and writes its line of access log.
+func (m *metrics) record(rec *recorder, r *http.Request, info *requestInfo) {
 	if rec.status == 0 {
 		rec.status = http.StatusOK
 	}
-	now := time.Now()
-	took := now.Sub(about.started)
-	method := r.Method
-	if !knownMethod(method) {
-		method = "other"
-	}
-	m.of(series{method, about.route, rec.status}).observe(took)
+	took := time.Since(info.started)
+	m.counters(series{methodLabel(r.Method), info.route, rec.status}).observe(took)
+	logRequest(r, rec, info, took)
+}
 
+func logRequest(r *http.Request, rec *recorder, info *requestInfo, took time.Duration) {
 	level := slog.LevelInfo
 	// Services that poll each other would drown what people do.
-	if strings.HasPrefix(about.route, "/internal/") && rec.status < http.StatusBadRequest {
+	if strings.HasPrefix(info.route, "/internal/") && rec.status < http.StatusBadRequest {
 		level = slog.LevelDebug
 	}
-	if !log.Enabled(r.Context(), level) {
+	if !info.log.Enabled(r.Context(), level) {
 		return
 	}
-	var most [8]slog.Attr
-	attrs := append(most[:0],
-		slog.String("method", method),
-		slog.String("route", about.route),
+	var buffer [8]slog.Attr
+	attrs := append(buffer[:0],
+		slog.String("method", methodLabel(r.Method)),
+		slog.String("route", info.route),
 		slog.Int("status", rec.status),
 		slog.Int64("duration_us", took.Microseconds()), // slog takes its time with fractions
 		slog.Int64("bytes", rec.bytes),
 	)
-	if about.upstream >= 0 {
-		attrs = append(attrs, slog.Int64("upstream_us", about.upstream.Microseconds()))
+	if info.upstream >= 0 {
+		attrs = append(attrs, slog.Int64("upstream_us", info.upstream.Microseconds()))
 	}
-	if about.userID != "" {
-		attrs = append(attrs, slog.String("user_id", about.userID))
+	if info.userID != "" {
+		attrs = append(attrs, slog.String("user_id", info.userID))
 	}
-	if about.code != "" {
-		attrs = append(attrs, slog.String("code", about.code))
+	if info.code != "" {
+		attrs = append(attrs, slog.String("code", info.code))
 	}
 	// LogAttrs would look for the caller, which is always here.
-	line := slog.NewRecord(now, level, "request", 0)
+	line := slog.NewRecord(info.started.Add(took), level, "request", 0)
 	line.AddAttrs(attrs...)
-	_ = log.Handler().Handle(r.Context(), line) // There is no other place to tell.
+	_ = info.log.Handler().Handle(r.Context(), line) // There is no other place to tell.
 }
 
-func knownMethod(method string) bool {
+// methodLabel bounds what clients can put into the metrics.
+func methodLabel(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
-		return true
+		return method
 	}
-	return false
+	return "other"
 }
 
 type metrics struct {
@@ -129,7 +129,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 
-	known sync.Map // of series to *counters, which saves looking up each by its labels
+	cache sync.Map // of series to *counters, which saves looking up each by its labels
 }
 
 // series is what requests are counted by. There are few: routes are patterns.
@@ -149,12 +149,12 @@ func (c *counters) observe(took time.Duration) {
 	c.duration.Observe(took.Seconds())
 }
 
-func (m *metrics) of(s series) *counters {
-	if known, ok := m.known.Load(s); ok {
-		return known.(*counters)
+func (m *metrics) counters(s series) *counters {
+	if cached, ok := m.cache.Load(s); ok {
+		return cached.(*counters)
 	}
 	c := &counters{m.requests.WithLabelValues(s.method, s.route, strconv.Itoa(s.status)), m.duration.WithLabelValues(s.method, s.route)}
-	m.known.Store(s, c)
+	m.cache.Store(s, c)
 	return c
 }
 

@@ -13,7 +13,7 @@ import (
 
 var errNotReady = problem.New(problem.Unavailable, "not_ready", "This instance takes no requests at the moment.").WithRetryAfter(time.Second)
 
-const readyPatience = 2 * time.Second
+const readyTimeout = 2 * time.Second
 
 // WithHealth is next with /livez and /readyz before it, outside the access log: probes
 // would drown it. The one asks nobody, so that a dependency that is down never makes
@@ -36,20 +36,20 @@ func WithHealth(next http.Handler, ready func(context.Context) error) http.Handl
 	})
 }
 
-func probe(w http.ResponseWriter, r *http.Request, word string, check func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyPatience)
+func probe(w http.ResponseWriter, r *http.Request, status string, check func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	id := requestID(r, uuid.Must(uuid.NewV7()))
 	r = r.WithContext(event.WithOrigin(ctx, event.Origin{RequestID: id}))
-	secure(w.Header())
+	setSecurityHeaders(w.Header())
 	w.Header().Set(requestIDHeader, id)
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
-		show(w, r, problem.ErrMethod, problem.ErrMethod)
+		writeError(w, r, problem.ErrMethod, problem.ErrMethod)
 	case check(ctx) != nil:
-		show(w, r, errNotReady, errNotReady)
+		writeError(w, r, errNotReady, errNotReady)
 	default:
-		_ = OK(w, http.StatusOK, map[string]string{"status": word}) // It always encodes.
+		_ = OK(w, http.StatusOK, map[string]string{"status": status}) // It always encodes.
 	}
 }

@@ -78,26 +78,26 @@ const (
 	requestIDHeader = "X-Request-Id"
 	// What ids of others are made of, such as AWS's Root=1-67891233-abcdef012345678912345678:
 	// nothing that a log, a header or a page could take for its own.
-	requestIDLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+-"
-	maxRequestID     = 128
-	maxUserAgent     = 512
+	requestIDChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+-"
+	maxRequestID   = 128
+	maxUserAgent   = 512
 )
 
-// requestID keeps a well-formed incoming id and puts fresh in the place of anything
+// requestID keeps a well-formed incoming id and puts newID in the place of anything
 // else.
-func requestID(r *http.Request, fresh uuid.UUID) string {
+func requestID(r *http.Request, newID uuid.UUID) string {
 	id := r.Header.Get(requestIDHeader)
-	strange := func(c rune) bool { return !strings.ContainsRune(requestIDLetters, c) }
-	if id == "" || len(id) > maxRequestID || strings.ContainsFunc(id, strange) {
-		return fresh.String()
+	invalid := func(c rune) bool { return !strings.ContainsRune(requestIDChars, c) }
+	if id == "" || len(id) > maxRequestID || strings.ContainsFunc(id, invalid) {
+		return newID.String()
 	}
 	return id
 }
 
 // originOf returns who asks from where, and the request's id and trace.
 func originOf(r *http.Request, trusted Prefixes) event.Origin {
-	fresh := uuid.Must(uuid.NewV7())
-	id := requestID(r, fresh)
+	newID := uuid.Must(uuid.NewV7())
+	id := requestID(r, newID)
 	agent := strings.ToValidUTF8(r.UserAgent(), "\uFFFD")
 	if len(agent) > maxUserAgent {
 		agent = strings.ToValidUTF8(agent[:maxUserAgent], "")
@@ -107,7 +107,7 @@ func originOf(r *http.Request, trusted Prefixes) event.Origin {
 		UserAgent:     agent,
 		RequestID:     id,
 		CorrelationID: id,
-		TraceParent:   traceParent(r, fresh),
+		TraceParent:   traceParent(r, newID),
 	}
 	if ip := ClientIP(r, trusted); ip.IsValid() {
 		origin.IP = ip.String()
@@ -116,8 +116,8 @@ func originOf(r *http.Request, trusted Prefixes) event.Origin {
 }
 
 // traceParent returns the trace that the request belongs to (W3C Trace Context), or
-// a new one that has the bytes of fresh, so that it can be found by the request's id.
-func traceParent(r *http.Request, fresh uuid.UUID) string {
+// a new one that has the bytes of newID, so that it can be found by the request's id.
+func traceParent(r *http.Request, newID uuid.UUID) string {
 	if r.Header.Get("Traceparent") != "" {
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		carrier := propagation.MapCarrier{}
@@ -128,8 +128,8 @@ func traceParent(r *http.Request, fresh uuid.UUID) string {
 	}
 	text := make([]byte, 0, 55)
 	text = append(text, "00-"...)
-	text = hex.AppendEncode(text, fresh[:])
+	text = hex.AppendEncode(text, newID[:])
 	text = append(text, '-')
-	text = hex.AppendEncode(text, fresh[8:])
+	text = hex.AppendEncode(text, newID[8:])
 	return string(append(text, "-00"...))
 }

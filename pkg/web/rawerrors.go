@@ -20,53 +20,53 @@ var (
 	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses a part of HTTP that is not supported here.")
 )
 
-// refusing is a listener on whose connections the answers that net/http gives by
+// rawErrorListener is a listener on whose connections the answers that net/http gives by
 // itself, in plain text, are in the envelope as all others.
-type refusing struct{ net.Listener }
+type rawErrorListener struct{ net.Listener }
 
 // Accept implements net.Listener.
-func (l refusing) Accept() (net.Conn, error) {
+func (l rawErrorListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return refusingConn{tcp}, err
+		return rawErrorConn{tcp}, err
 	}
 	return c, err
 }
 
-// refusingConn keeps all that net/http looks for in a TCP connection.
-type refusingConn struct{ *net.TCPConn }
+// rawErrorConn keeps all that net/http looks for in a TCP connection.
+type rawErrorConn struct{ *net.TCPConn }
 
 // Write implements net.Conn.
-func (c refusingConn) Write(p []byte) (int, error) {
-	status, ok := refusalStatus(p)
+func (c rawErrorConn) Write(p []byte) (int, error) {
+	status, ok := rawErrorStatus(p)
 	if !ok {
 		return c.TCPConn.Write(p)
 	}
-	if _, err := c.TCPConn.Write(refusalAnswer(status)); err != nil {
+	if _, err := c.TCPConn.Write(rawErrorResponse(status)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// onItsOwn is the header, and the whole of it, of net/http's own refusals. Those of
+// rawErrorHeader is the header, and the whole of it, of net/http's own refusals. Those of
 // handlers have a date at least.
-var onItsOwn = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+var rawErrorHeader = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// refusalStatus returns the status of p if it is a refusal of net/http's own.
-func refusalStatus(p []byte) (status int, ok bool) {
+// rawErrorStatus returns the status of p if it is a refusal of net/http's own.
+func rawErrorStatus(p []byte) (status int, ok bool) {
 	const version = "HTTP/1.1 "
 	if len(p) < len(version)+3 || p[len(version)] < '4' || !bytes.HasPrefix(p, []byte(version)) {
 		return 0, false
 	}
 	line := bytes.IndexByte(p, '\r')
-	if line < 0 || !bytes.HasPrefix(p[line:], onItsOwn) {
+	if line < 0 || !bytes.HasPrefix(p[line:], rawErrorHeader) {
 		return 0, false
 	}
 	status, err := strconv.Atoi(string(p[len(version) : len(version)+3]))
 	return status, err == nil
 }
 
-func refusalAnswer(status int) []byte {
+func rawErrorResponse(status int) []byte {
 	fault := errMalformedRequest
 	switch {
 	case status == http.StatusRequestHeaderFieldsTooLarge:

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// info is what the access log learns while a request is handled. One goroutine
+// requestInfo is what the access log learns while a request is handled. One goroutine
 // handles a request, so it needs no lock.
-type info struct {
+type requestInfo struct {
 	route       string
 	userID      string
 	code        string
@@ -19,30 +19,30 @@ type info struct {
 	log         *slog.Logger
 }
 
-type infoKey struct{}
+type requestInfoKey struct{}
 
-func infoFrom(ctx context.Context) *info {
-	if i, ok := ctx.Value(infoKey{}).(*info); ok {
+func requestInfoFrom(ctx context.Context) *requestInfo {
+	if i, ok := ctx.Value(requestInfoKey{}).(*requestInfo); ok {
 		return i
 	}
-	return &info{log: slog.Default()}
+	return &requestInfo{log: slog.Default()}
 }
 
 // SetRoute names the route of a request for the access log and the metrics.
 // Router does it by itself.
-func SetRoute(ctx context.Context, route string) { infoFrom(ctx).route = route }
+func SetRoute(ctx context.Context, route string) { requestInfoFrom(ctx).route = route }
 
 // RouteOf returns the route of a request, as the access log names it.
-func RouteOf(ctx context.Context) string { return infoFrom(ctx).route }
+func RouteOf(ctx context.Context) string { return requestInfoFrom(ctx).route }
 
 // UserOf returns who SetUser named, or nothing.
-func UserOf(ctx context.Context) string { return infoFrom(ctx).userID }
+func UserOf(ctx context.Context) string { return requestInfoFrom(ctx).userID }
 
 // SetUpstream tells the access log how long the caller waited for another service.
-func SetUpstream(ctx context.Context, waited time.Duration) { infoFrom(ctx).upstream = waited }
+func SetUpstream(ctx context.Context, waited time.Duration) { requestInfoFrom(ctx).upstream = waited }
 
 // Log returns the log of the listener that the request of ctx came to.
-func Log(ctx context.Context) *slog.Logger { return infoFrom(ctx).log }
+func Log(ctx context.Context) *slog.Logger { return requestInfoFrom(ctx).log }
 
 // SetUser names the caller for the access log.
-func SetUser(ctx context.Context, id string) { infoFrom(ctx).userID = id }
+func SetUser(ctx context.Context, id string) { requestInfoFrom(ctx).userID = id }

@@ -36,8 +36,8 @@ type failure struct {
 	Error     string          `json:"error,omitempty"`
 }
 
-// details is the same fault as RFC 9457 writes it.
-type details struct {
+// problemDetails is the same fault as RFC 9457 writes it.
+type problemDetails struct {
 	Type      string          `json:"type"`
 	Title     string          `json:"title"`
 	Status    int             `json:"status"`
@@ -50,15 +50,15 @@ type details struct {
 
 // OK answers with data and the given status in the envelope.
 func OK(w http.ResponseWriter, status int, data any) error {
-	return send(w, status, "application/json; charset=utf-8", success{Success: true, Data: data})
+	return writeJSON(w, status, "application/json; charset=utf-8", success{Success: true, Data: data})
 }
 
 // List answers with one page of a list.
 func List(w http.ResponseWriter, items any, meta Meta) error {
-	return send(w, http.StatusOK, "application/json; charset=utf-8", success{Success: true, Data: items, Meta: &meta})
+	return writeJSON(w, http.StatusOK, "application/json; charset=utf-8", success{Success: true, Data: items, Meta: &meta})
 }
 
-func send(w http.ResponseWriter, status int, contentType string, body any) error {
+func writeJSON(w http.ResponseWriter, status int, contentType string, body any) error {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -77,22 +77,22 @@ func send(w http.ResponseWriter, status int, contentType string, body any) error
 // ProblemOf returns the problem of a request's err that its client may see: what
 // is none is an internal error, or a dependency that is away.
 func ProblemOf(ctx context.Context, err error) *problem.Problem {
-	p, info := problem.From(err), infoFrom(ctx)
+	p, info := problem.From(err), requestInfoFrom(ctx)
 	if p.Kind == problem.Internal && info.unavailable != nil && info.unavailable(err) {
 		return problem.ErrUnavailable
 	}
 	return p
 }
 
-// WithPage returns err for people with a browser: Fail answers with show in place
-// of the envelope. show fails before it writes or not at all.
-func WithPage(err error, show func(w http.ResponseWriter, status int) error) error {
-	return pageError{err, show}
+// WithPage returns err for people with a browser: Fail answers with render in place
+// of the envelope. render fails before it writes or not at all.
+func WithPage(err error, render func(w http.ResponseWriter, status int) error) error {
+	return pageError{err, render}
 }
 
 type pageError struct {
 	error
-	show func(w http.ResponseWriter, status int) error
+	render func(w http.ResponseWriter, status int) error
 }
 
 func (p pageError) Unwrap() error { return p.error }
@@ -100,13 +100,13 @@ func (p pageError) Unwrap() error { return p.error }
 // Fail answers with ProblemOf err. What is no problem is logged in full.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
-	info := infoFrom(ctx)
+	info := requestInfoFrom(ctx)
 	p := ProblemOf(ctx, err)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.log.DebugContext(ctx, "client went away", "error", err.Error())
 		info.code = "client_gone"
-		w.WriteHeader(statusClientGone)
+		w.WriteHeader(statusClientClosedRequest)
 		return
 	case p.Kind == problem.Internal:
 		info.log.ErrorContext(ctx, "request failed", "error", err.Error())
@@ -114,13 +114,13 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		info.log.WarnContext(ctx, "request failed", "error", err.Error())
 	}
 	info.code = p.Code
-	show(w, r, p, err)
+	writeError(w, r, p, err)
 }
 
-// show answers with p, which is ProblemOf err.
-func show(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error) {
+// writeError answers with p, which is ProblemOf err.
+func writeError(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error) {
 	ctx := r.Context()
-	info := infoFrom(ctx)
+	info := requestInfoFrom(ctx)
 	status := Status(p.Kind)
 	if status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 9110, 15.5.2
@@ -129,7 +129,7 @@ func show(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error)
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
 	}
 	if page, ok := errors.AsType[pageError](err); ok {
-		fault := page.show(w, status)
+		fault := page.render(w, status)
 		if fault == nil {
 			return
 		}
@@ -140,23 +140,23 @@ func show(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error)
 		detail = err.Error()
 	}
 	id := event.OriginFrom(ctx).RequestID
-	if wantsDetails(r) {
-		_ = send(w, status, "application/problem+json; charset=utf-8", details{
+	if acceptsProblemJSON(r) {
+		_ = writeJSON(w, status, "application/problem+json; charset=utf-8", problemDetails{
 			Type: "urn:headgate:problem:" + p.Code, Title: http.StatusText(status), Status: status,
 			Detail: p.Message, Code: p.Code, RequestID: id, Errors: p.Fields, Error: detail,
 		}) // Its parts always encode.
 		return
 	}
-	_ = send(w, status, "application/json; charset=utf-8", failure{
+	_ = writeJSON(w, status, "application/json; charset=utf-8", failure{
 		Message: p.Message, Code: p.Code, RequestID: id, Errors: p.Fields, Error: detail,
 	}) // Its parts always encode.
 }
 
-// statusClientGone is what the access log and the metrics say of a request whose
+// statusClientClosedRequest is what the access log and the metrics say of a request whose
 // client did not wait for the answer, as nginx does. Nobody else sees it.
-const statusClientGone = 499
+const statusClientClosedRequest = 499
 
-func wantsDetails(r *http.Request) bool {
+func acceptsProblemJSON(r *http.Request) bool {
 	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
 		kind, params, err := mime.ParseMediaType(part)
 		if err != nil || kind != "application/problem+json" {

@@ -119,33 +119,33 @@ func NewRouter(routes []Route, o Options) http.Handler {
 func serve(route Route, o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		SetRoute(r.Context(), route.Path)
-		r, err := admit(r, route.Access, o.Auth)
+		r, err := authorize(r, route.Access, o.Auth)
 		if err == nil {
 			err = route.Handler(w, r)
 		}
 		if err != nil {
-			refuse(w, r, route, err, o)
+			failRoute(w, r, route, err, o)
 		}
 	})
 }
 
-func refuse(w http.ResponseWriter, r *http.Request, route Route, err error, o Options) {
+func failRoute(w http.ResponseWriter, r *http.Request, route Route, err error, o Options) {
 	if !route.Access.public {
 		Challenge(w.Header(), err)
 	}
 	if o.Refused != nil {
-		if told := refusal(r.Context(), route, err); told != nil {
-			o.Refused(r.Context(), told)
+		if denied := refusedEvent(r.Context(), route, err); denied != nil {
+			o.Refused(r.Context(), denied)
 		}
 	}
 	Fail(w, r, err)
 }
 
-// refusal returns the event that tells of a request that was understood and
+// refusedEvent returns the event that tells of a request that was understood and
 // refused, or nil: for what is no request for this service, what is wrong in form
 // only, what an event tells of already, and what a bad or missing token asked for,
 // which nobody can be held to.
-func refusal(ctx context.Context, route Route, err error) event.Payload {
+func refusedEvent(ctx context.Context, route Route, err error) event.Payload {
 	p := ProblemOf(ctx, err)
 	_, known := token.From(ctx)
 	switch {
@@ -157,19 +157,19 @@ func refusal(ctx context.Context, route Route, err error) event.Payload {
 		return nil
 	case errors.Is(p, problem.ErrValidation), errors.Is(p, problem.ErrMalformedBody):
 		return nil
-	case slices.Contains(refusals, p.Kind):
+	case slices.Contains(recordedKinds, p.Kind):
 		return event.RequestRefused{Method: route.Method, Route: route.Path, Code: p.Code}
 	}
 	return nil
 }
 
-var refusals = []problem.Kind{
+var recordedKinds = []problem.Kind{
 	problem.Invalid, problem.Unauthenticated, problem.Forbidden, problem.Conflict, problem.Gone, problem.TooManyRequests,
 }
 
-// admit checks the caller's token against the route's rule. A public route
+// authorize checks the caller's token against the route's rule. A public route
 // takes no notice of tokens at all.
-func admit(r *http.Request, access Access, auth Authenticator) (*http.Request, error) {
+func authorize(r *http.Request, access Access, auth Authenticator) (*http.Request, error) {
 	if access.public {
 		return r, nil
 	}

@@ -27,14 +27,14 @@ func (l Listener) Validate() error {
 
 const (
 	maxDrainDelay = 15 * time.Second
-	// finish is how long requests under way have when no more come. With the default
+	// closeTimeout is how long requests under way have when no more come. With the default
 	// DRAIN_DELAY it ends before SHUTDOWN_TIMEOUT does.
-	finish = 20 * time.Second
+	closeTimeout = 20 * time.Second
 )
 
-// Behind is the part of the configuration of a service that stands behind the
+// BehindGateway is the part of the configuration of a service that stands behind the
 // gateway and takes the client's address from it.
-type Behind struct {
+type BehindGateway struct {
 	GatewayNetworks Prefixes `envconfig:"GATEWAY_NETWORKS" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"Networks, as CIDRs with commas, from which the gateway calls; only its X-Forwarded-For is believed."`
 }
 
@@ -53,7 +53,7 @@ type Server struct {
 func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	s := &Server{cfg: cfg}
 	s.server = &http.Server{
-		Handler:           s.lastAnswers(handler),
+		Handler:           s.closeWhileDraining(handler),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -64,9 +64,9 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	return s
 }
 
-// lastAnswers asks clients to take their next request elsewhere while the server
+// closeWhileDraining asks clients to take their next request elsewhere while the server
 // drains.
-func (s *Server) lastAnswers(next http.Handler) http.Handler {
+func (s *Server) closeWhileDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
 			w.Header()["Connection"] = []string{"close"}
@@ -89,25 +89,25 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve is Run on a listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.server.ConnState = s.ConnState
-	failed := make(chan error, 1)
-	go func() { failed <- s.server.Serve(refusing{listener}) }()
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(rawErrorListener{listener}) }()
 	select {
-	case err := <-failed:
+	case err := <-served:
 		return fmt.Errorf("serve http: %w", err)
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
 	select {
-	case err := <-failed:
+	case err := <-served:
 		return fmt.Errorf("serve http: %w", err)
 	case <-time.After(s.cfg.DrainDelay):
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if err := s.server.Shutdown(drain); err != nil {
 		return errors.Join(fmt.Errorf("drain http: %w", err), s.server.Close())
 	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil

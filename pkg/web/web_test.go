@@ -43,17 +43,17 @@ func routes() []web.Route {
 	fail := func(err error) web.Handler {
 		return func(http.ResponseWriter, *http.Request) error { return err }
 	}
-	who := func(w http.ResponseWriter, r *http.Request) error {
+	whoami := func(w http.ResponseWriter, r *http.Request) error {
 		return web.OK(w, http.StatusOK, map[string]string{
 			"user": web.Caller(r).UserID, "ip": event.OriginFrom(r.Context()).IP, "actor": event.OriginFrom(r.Context()).Actor.Type,
 		})
 	}
 	return []web.Route{
 		{Method: http.MethodPost, Path: "/echo", Access: web.Anyone, Handler: echo},
-		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Handler: who},
-		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: who},
-		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: who},
-		{Method: http.MethodGet, Path: "/nobody", Handler: who},
+		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Handler: whoami},
+		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: whoami},
+		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: whoami},
+		{Method: http.MethodGet, Path: "/nobody", Handler: whoami},
 		{Method: http.MethodGet, Path: "/password", Access: web.SignedIn, Handler: fail(problem.New(problem.Unauthenticated, "current_password_invalid", "No."))},
 		{Method: http.MethodGet, Path: "/ended", Access: web.SignedIn, Handler: fail(problem.New(problem.Unauthenticated, token.ErrRevoked.Code, "Ended."))},
 		{Method: http.MethodGet, Path: "/refresh", Access: web.Anyone, Handler: fail(problem.New(problem.Unauthenticated, token.ErrRevoked.Code, "Ended."))},
@@ -187,22 +187,22 @@ func TestAccess(t *testing.T) {
 		"/audit":  {"": 401, "junk": 401, "user": 403, "auditor": 200, "admin": 200},
 		"/nobody": {"": 401, "junk": 401, "user": 403, "auditor": 403, "admin": 403},
 	} {
-		for who, status := range want {
+		for role, status := range want {
 			header := []string{}
-			switch who {
+			switch role {
 			case "":
 			case "junk":
 				header = []string{"Authorization", "Bearer junk"}
 			default:
-				header = []string{"Authorization", "Bearer " + e.issuer.Token(token.Identity{Role: who})}
+				header = []string{"Authorization", "Bearer " + e.issuer.Token(token.Identity{Role: role})}
 			}
 			res, a := e.do(t, http.MethodGet, path, "", header...)
 			if res.StatusCode != status || (status == 200) != a.Success {
-				t.Errorf("%s as %q = %d %s, want %d", path, who, res.StatusCode, a.Code, status)
+				t.Errorf("%s as %q = %d %s, want %d", path, role, res.StatusCode, a.Code, status)
 			}
-			challenge := map[string]string{"": "Bearer", "junk": `Bearer error="invalid_token"`}[who]
+			challenge := map[string]string{"": "Bearer", "junk": `Bearer error="invalid_token"`}[role]
 			if got := res.Header.Get("WWW-Authenticate"); status == 401 && got != challenge {
-				t.Errorf("%s as %q: WWW-Authenticate = %q, want %q", path, who, got, challenge)
+				t.Errorf("%s as %q: WWW-Authenticate = %q, want %q", path, role, got, challenge)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 type Config struct {
 	service.Common
 	web.Listener
-	web.Behind
+	web.BehindGateway
 	postgres.Database
 	bus.Redis
 	bus.Streams
