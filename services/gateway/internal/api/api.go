@@ -164,11 +164,11 @@ func forward(line Route, next http.Handler, verifier web.Authenticator, limits *
 			web.Challenge(w.Header(), err)
 			return err
 		}
-		body, err := buffered(r)
+		value, err := readBody(r, countedMember(r))
 		if err != nil {
 			return err
 		}
-		if err := limits.admitRoute(w, r, body); err != nil {
+		if err := limits.admitRoute(w, r, value); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)

@@ -37,27 +37,31 @@ func limited(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// buffered reads the body of r, before a service is troubled: a client that takes its
-// time occupies nothing but its own connection, and a request that did not reach the
-// service can be sent again. One of JSON must be such as pkg/web reads. What is
-// streamed has no body here.
-func buffered(r *http.Request) ([]byte, error) {
+// readBody reads the body of r before the request goes on: a slow client occupies only
+// its own connection, and a request that did not reach the service can be sent again. It
+// rejects JSON that pkg/web would reject, and returns the value of the member of that
+// name, if one is wanted. It leaves a streamed body alone.
+func readBody(r *http.Request, member string) (value string, err error) {
 	if r.ContentLength == 0 || streamed(r) {
-		return nil, nil
+		return "", nil
 	}
 	body, err := io.ReadAll(r.Body)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, problem.ErrTooLarge
+		return "", problem.ErrTooLarge
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
+		return "", fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
 	}
-	if err := web.CheckBody(r.Header.Get("Content-Type"), body); err != nil {
-		return nil, err
+	isJSON := web.IsJSON(r.Header.Get("Content-Type"))
+	if len(body) > 0 && (isJSON || member != "") {
+		value, err = web.CheckBody(body, member)
+		if err != nil && isJSON {
+			return "", err
+		}
 	}
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.Body, _ = r.GetBody()
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil
-	return body, nil
+	return value, nil
 }

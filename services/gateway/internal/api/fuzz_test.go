@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/limit"
 )
 
@@ -39,13 +40,15 @@ func FuzzLimitKeys(f *testing.F) {
 	f.Add(`{"refreshToken":"a.eyJzaWQiOiJzIn0.b"}`)
 	f.Add(`{"refreshToken":"..","email":1}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		if account := loginAccount([]byte(body)); account != strings.ToLower(account) {
+		email, _ := web.CheckBody([]byte(body), "email")
+		if account := accountKey(email); account != strings.ToLower(account) {
 			t.Errorf("the account of %q is %q: another spelling would be counted apart", body, account)
 		}
-		_ = refreshSession([]byte(body)) // It must end, whatever comes.
+		refreshToken, _ := web.CheckBody([]byte(body), "refreshToken")
+		_ = sessionOf(refreshToken) // It must end, whatever comes.
 		// Whatever a body says, it is put back as it was.
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
-		if _, err := buffered(r); err != nil {
+		if _, err := readBody(r, "email"); err != nil {
 			return
 		}
 		if again, err := io.ReadAll(r.Body); err != nil || string(again) != body {

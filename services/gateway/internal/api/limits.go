@@ -97,8 +97,23 @@ func (l *limiting) lease(w http.ResponseWriter, r *http.Request, key limit.Key) 
 	return nil
 }
 
-// admitRoute counts r, whose body was read, against the limits of its route.
-func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, body []byte) error {
+// countedMember returns the name of the member of r's body that the limits of its route
+// count by; it is empty if there is none.
+func countedMember(r *http.Request) string {
+	switch {
+	case r.Method != http.MethodPost:
+		return ""
+	case r.URL.Path == "/api/v1/auth/login":
+		return "email"
+	case r.URL.Path == "/api/v1/auth/refresh":
+		return "refreshToken"
+	}
+	return ""
+}
+
+// admitRoute counts r against the limits of its route. value is that of its
+// countedMember.
+func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, value string) error {
 	if r.Method != http.MethodPost {
 		return nil
 	}
@@ -106,9 +121,9 @@ func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, body []byt
 	of := party{network: event.OriginFrom(r.Context()).Network()}
 	switch r.URL.Path {
 	case "/api/v1/auth/login":
-		of.account = loginAccount(body)
+		of.account = accountKey(value)
 	case "/api/v1/auth/refresh":
-		of.session = refreshSession(body)
+		of.session = sessionOf(value)
 	}
 	for _, p := range policies {
 		for _, route := range p.routes {
@@ -148,43 +163,25 @@ func (l *limiting) show(h http.Header, d limit.Decision) {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.now().Add(d.Reset).Unix()+1, 10))
 }
 
-// loginAccount returns the account that a login is for, in the form in which two
-// spellings of an address are one, or nothing if there is none to be read.
-func loginAccount(body []byte) string {
-	var in struct {
-		Email string `json:"email"`
-	}
-	if json.Unmarshal(body, &in) != nil {
-		return ""
-	}
-	return accountKey(in.Email)
-}
-
+// accountKey returns the form of an email address in which two spellings of it are one.
 func accountKey(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
 
-// refreshSession returns the session that a refresh token names, unchecked: who
-// makes sessions up is counted by address. Without one it is the token itself, and
-// nothing without that.
-func refreshSession(body []byte) string {
-	var in struct {
-		RefreshToken string `json:"refreshToken"`
-	}
-	if json.Unmarshal(body, &in) != nil {
-		return ""
-	}
-	parts := strings.Split(in.RefreshToken, ".")
+// sessionOf returns the session that a refresh token names, unverified: whoever makes
+// sessions up is counted by address. A token that names none stands for itself.
+func sessionOf(refreshToken string) string {
+	parts := strings.Split(refreshToken, ".")
 	if len(parts) != 3 {
-		return in.RefreshToken
+		return refreshToken
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return in.RefreshToken
+		return refreshToken
 	}
 	var claims struct {
 		SessionID string `json:"sid"`
 	}
 	if json.Unmarshal(payload, &claims) != nil || claims.SessionID == "" {
-		return in.RefreshToken
+		return refreshToken
 	}
 	return claims.SessionID
 }

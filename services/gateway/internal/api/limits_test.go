@@ -134,6 +134,26 @@ func TestUnreadableLogins(t *testing.T) {
 	}
 }
 
+// TestLoginsAreCountedAsTheServiceReadsThem: names of members are exact, as for the
+// service, which refuses any other spelling without looking at the password.
+func TestLoginsAreCountedAsTheServiceReadsThem(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(50)})
+	for body, want := range map[string]string{
+		`{"email":"ann@example.com"}`:                     `200 "login"`,
+		`{"password":"x","email":"\u0061nn@example.com"}`: `200 "login"`,
+		`{"Email":"ann@example.com"}`:                     `200 "login-ip"`,
+		`{"user":{"email":"ann@example.com"}}`:            `200 "login-ip"`,
+		`{"email":"ann@example.com","email":"b"}`:         `400 `,
+	} {
+		a := g.do("POST", "/api/v1/auth/login", body, "Content-Type", "application/json")
+		policy, _, _ := strings.Cut(a.header.Get("RateLimit"), ";")
+		if got := fmt.Sprint(a.status, " ", policy); got != want {
+			t.Errorf("a login with %s = %s, want %s", body, got, want)
+		}
+	}
+}
+
 // TestMailLimit: both ways to have mail sent to whomever count as one.
 func TestMailLimit(t *testing.T) {
 	t.Parallel()

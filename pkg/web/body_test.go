@@ -16,7 +16,7 @@ func TestWhyABodyIsMalformed(t *testing.T) {
 	developing, production := newEdgeWith(t, web.Options{Development: true}), newEdge(t)
 	deep := strings.Repeat(`{"a":`, 33) + `"hunter2"` + strings.Repeat("}", 33)
 	for name, tc := range map[string]struct{ body, want string }{
-		"duplicate key":     {`{"email":"hunter2","email":"hunter2"}`, `a field is there twice at byte 19, at "/email"`},
+		"duplicate key":     {`{"email":"hunter2","email":"hunter2"}`, `duplicate field at byte 19, at "/email"`},
 		"trailing data":     {`{"email":"hunter2"} "hunter2"`, "data after the object, from byte 19"},
 		"trailing junk":     {`{"email":"hunter2"}hunter2`, "data after the object, from byte 19"},
 		"invalid UTF-8":     {"{\"email\":\"hunter2\xff\"}", "invalid UTF-8"},
@@ -29,7 +29,7 @@ func TestWhyABodyIsMalformed(t *testing.T) {
 		"cut off later":     {`{"email":"hunter2"`, "ends too early"},
 		"bare word":         {`{"email":hunter2}`, `not JSON at byte 9, at "/email"`},
 		"escape":            {`{"email":"\uhunter2"}`, "not JSON at byte 10"},
-		"name of no string": {`{12345:"hunter2"}`, "a name is no string at byte 1"},
+		"name of no string": {`{12345:"hunter2"}`, "a name is not a string at byte 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

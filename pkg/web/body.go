@@ -1,0 +1,206 @@
+package web
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// The limits of a request body.
+const (
+	MaxBody    = 64 << 10
+	maxNesting = 32
+)
+
+// Read decodes the JSON body of r strictly: it rejects unknown and duplicate fields,
+// names in the wrong case, trailing data, invalid UTF-8 and nesting over 32 levels. A
+// request with neither a body nor a Content-Type counts as an empty object. Its errors
+// are problems; their text says where and how the body is wrong, and never quotes a
+// value.
+func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
+	body, err := readBody(w, r)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return Decode[T](body)
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	contentType := r.Header.Get("Content-Type")
+	if contentType != "" && !IsJSON(contentType) || r.Header.Get("Content-Encoding") != "" {
+		return nil, problem.ErrMediaType
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && tooLarge != nil {
+		return nil, problem.ErrTooLarge
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
+	}
+	if contentType != "" {
+		return body, nil
+	}
+	if len(body) > 0 {
+		return nil, problem.ErrMediaType
+	}
+	return []byte("{}"), nil
+}
+
+// Decode is Read for a body that was already read.
+func Decode[T any](body []byte) (T, error) {
+	var in, zero T
+	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true))
+	if err == nil && startsObject(body) && !mayNestTooDeeply(body) {
+		return in, nil
+	}
+	// A second pass, so that a syntax error anywhere takes precedence over an unknown or
+	// mistyped field before it.
+	if err := checkSyntax(body, nil); err != nil {
+		return zero, err
+	}
+	if err == nil {
+		return in, nil
+	}
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if !ok || semantic.JSONPointer == "" {
+		return zero, malformed("wrong type")
+	}
+	field := fieldOf(semantic.JSONPointer)
+	if errors.Is(err, json.ErrUnknownName) {
+		return zero, problem.Validation(problem.Field{Field: field, Code: "unknown_field", Message: "Unknown field."})
+	}
+	return zero, problem.Validation(problem.Field{Field: field, Code: "invalid_type", Message: "This field has the wrong type."})
+}
+
+// startsObject tells an object from null, which decodes into everything.
+func startsObject(body []byte) bool {
+	rest := trimmed(body)
+	return len(rest) > 0 && rest[0] == '{'
+}
+
+// mayNestTooDeeply is false if body has too few brackets to nest too deeply. json
+// itself nests up to 10,000 levels. Counting costs next to nothing, and almost no
+// body has so many.
+func mayNestTooDeeply(body []byte) bool {
+	return bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) > maxNesting
+}
+
+func fieldOf(pointer jsontext.Pointer) string {
+	return strings.Join(slices.Collect(pointer.Tokens()), ".")
+}
+
+// IsJSON reports whether Read accepts bodies of this Content-Type.
+func IsJSON(contentType string) bool {
+	kind, params, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == "application/json" && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+}
+
+// CheckBody returns the error that Read would return for the syntax of a body, and
+// otherwise the value of a member of its object; the value is empty if there is no such
+// member or if it is not a string. Names are compared exactly, as Read does. It is for
+// a process that passes a request on: one pass over the body does both.
+func CheckBody(body []byte, member string) (value string, err error) {
+	m := &stringMember{name: member}
+	if err := checkSyntax(body, m); err != nil {
+		return "", err
+	}
+	return m.value, nil
+}
+
+// stringMember takes a member from the tokens of an object.
+type stringMember struct {
+	name, value string
+	next        bool // The member's value is the next token.
+}
+
+// take looks at the token that d has just read.
+func (m *stringMember) take(d *jsontext.Decoder, t jsontext.Token) {
+	if d.StackDepth() != 1 {
+		m.next = false
+		return
+	}
+	_, read := d.StackIndex(1) // Names and values; a name makes them odd.
+	switch {
+	case read%2 == 1:
+		m.next = t.String() == m.name
+	case m.next && t.Kind() == '"':
+		m.value = t.String()
+	}
+}
+
+// checkSyntax returns nil if body is one object and nothing else. It shows member, if
+// that is not nil, every token.
+func checkSyntax(body []byte, member *stringMember) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(body)) // A Buffer is read in place, a Reader is copied.
+	switch {
+	case len(trimmed(body)) == 0:
+		return malformed("empty")
+	case bytes.HasPrefix(body, []byte("\ufeff")):
+		return malformed("begins with a byte order mark")
+	case !utf8.Valid(body):
+		return malformed("invalid UTF-8")
+	case d.PeekKind() != '{':
+		return malformed("not an object")
+	}
+	for {
+		token, err := d.ReadToken()
+		switch {
+		case err != nil:
+			return syntaxFault(err)
+		case d.StackDepth() > maxNesting:
+			return malformed(fmt.Sprintf("nested too deeply at byte %d", d.InputOffset()))
+		case d.StackDepth() > 0:
+			if member != nil {
+				member.take(d, token)
+			}
+			continue
+		case len(trimmed(body[d.InputOffset():])) > 0:
+			return malformed(fmt.Sprintf("data after the object, from byte %d", d.InputOffset()))
+		}
+		return nil
+	}
+}
+
+func trimmed(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
+
+// syntaxFault describes err by its kind and position. The text of err itself would
+// quote the body.
+func syntaxFault(err error) error {
+	kind := "not JSON"
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		kind = "ends too early"
+	case errors.Is(err, jsontext.ErrNonStringName):
+		kind = "a name is not a string"
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		kind = "duplicate field"
+	}
+	syntactic, ok := errors.AsType[*jsontext.SyntacticError](err)
+	if !ok {
+		return malformed(kind)
+	}
+	var fields []problem.Field
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		fields = append(fields, problem.Field{Field: fieldOf(syntactic.JSONPointer), Code: "duplicate_field", Message: "Duplicate field."})
+	}
+	return malformed(fmt.Sprintf("%s at byte %d, at %q", kind, syntactic.ByteOffset, syntactic.JSONPointer), fields...)
+}
+
+// malformed returns ErrMalformedBody with the reason, for the developer of a client.
+func malformed(why string, fields ...problem.Field) error {
+	p := *problem.ErrMalformedBody
+	p.Fields = fields
+	return fmt.Errorf("decode body: %s: %w", why, &p)
+}

@@ -1,0 +1,188 @@
+package web_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// everything has each kind of member in which a body can nest.
+type everything struct {
+	input
+
+	Any  any            `json:"any"`
+	Raw  jsontext.Value `json:"raw"`
+	List []everything   `json:"list"`
+}
+
+// decodeInTwoPasses is what Decode promises, written for clarity: the whole syntax
+// first, then the fields.
+func decodeInTwoPasses(body []byte) (everything, error) {
+	var in everything
+	if err := checkAllTokens(body); err != nil {
+		return everything{}, err
+	}
+	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true))
+	if err == nil {
+		return in, nil
+	}
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if !ok || semantic.JSONPointer == "" {
+		return everything{}, problem.ErrMalformedBody
+	}
+	field := strings.Join(slices.Collect(semantic.JSONPointer.Tokens()), ".")
+	code := "invalid_type"
+	if errors.Is(err, json.ErrUnknownName) {
+		code = "unknown_field"
+	}
+	return everything{}, problem.Validation(problem.Field{Field: field, Code: code})
+}
+
+func checkAllTokens(body []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(body))
+	rest := bytes.Trim(body, " \t\r\n")
+	if len(rest) == 0 || bytes.HasPrefix(body, []byte("\ufeff")) || !utf8.Valid(body) || d.PeekKind() != '{' {
+		return problem.ErrMalformedBody
+	}
+	for {
+		_, err := d.ReadToken()
+		duplicate, ok := errors.AsType[*jsontext.SyntacticError](err)
+		switch {
+		case ok && errors.Is(err, jsontext.ErrDuplicateName):
+			p := *problem.ErrMalformedBody
+			p.Fields = []problem.Field{{Field: strings.Join(slices.Collect(duplicate.JSONPointer.Tokens()), "."), Code: "duplicate_field"}}
+			return &p
+		case err != nil, d.StackDepth() > 32:
+			return problem.ErrMalformedBody
+		case d.StackDepth() == 0 && len(bytes.Trim(body[d.InputOffset():], " \t\r\n")) > 0:
+			return problem.ErrMalformedBody
+		case d.StackDepth() == 0:
+			return nil
+		}
+	}
+}
+
+// outcome is what a client learns: code and fields, without their messages.
+func outcome(value everything, err error) string {
+	if err == nil {
+		return fmt.Sprintf("%+v", value)
+	}
+	p := problem.From(err)
+	fields := make([]problem.Field, 0, len(p.Fields))
+	for _, field := range p.Fields {
+		fields = append(fields, problem.Field{Field: field.Field, Code: field.Code})
+	}
+	return fmt.Sprint(p.Code, fields)
+}
+
+func nested(member, open, closing string, levels int) string {
+	return `{"` + member + `":` + strings.Repeat(open, levels) + `1` + strings.Repeat(closing, levels) + `}`
+}
+
+// bodies are what a body can get wrong, and two or more of it at once.
+func bodies() []string {
+	all := []string{
+		``, ` `, "\r\n", `{}`, " {}\n", `null`, `[]`, `1`, `"x"`, `true`, "\ufeff{}", "\xff", "{\"email\":\"\xff\"}", "{}\xff", "{\xff}",
+		`{"email":"a"}`, `{"Email":"a"}`, `{"email":null}`, `{"age":"1"}`, `{"age":1.5}`, `{"age":1e400}`, `{"email":"a","email":"b"}`,
+		`{"unknown":1}`, `{"unknown":1`, `{"unknown":1}x`, `{"unknown":1} {}`, `{"unknown":{"a":1,"a":2}}`, `{"unknown":1,"age":"1"}`, `{"age":"1","unknown":1}`,
+		`{"unknown":` + strings.Repeat("[", 40), `{"age":"1","email":"a","email":"b"}`, `{"age":"1"`, `{"age":"1",}`, `{"age":"1"}]`, "{\"age\":\"1\",\"email\":\"\xff\"}",
+		`{"raw":{"a":1,"a":2}}`, `{"any":{"a":1,"a":2}}`, `{"more":{"a":1,"a":2}}`, `{"raw":[1,]}`, `{"raw":"\ud800"}`, `{"any":"\ud800"}`, `{"email":"\ud800"}`,
+		`{"list":[{"age":1},{"age":"2"}]}`, `{"list":[{"unknown":1}]}`, `{"list":[` + strings.Repeat(`{},`, 40) + `{}]}`, `{"any":[` + strings.Repeat(`[],`, 40) + `[]]}`,
+		`{"list":[` + strings.Repeat(`{},`, 40) + `{"unknown":1}]}`, `{"any":"` + strings.Repeat("{", 50) + `"}`, `{"raw":"` + strings.Repeat("[", 50) + `"}`,
+		`{"email":1,"any":` + strings.Repeat("[", 33) + strings.Repeat("]", 33) + `}`, `{"a":`, `{1:2}`, `{"email":hunter}`, `{"email":"\uhunt"}`, `{,}`, `{"email" "a"}`, `{} // x`,
+	}
+	for _, member := range []string{"any", "raw", "more", "list", "unknown", "email"} {
+		for _, levels := range []int{30, 31, 32, 33, 40, 10_001} {
+			all = append(all, nested(member, `[`, `]`, levels), nested(member, `{"a":`, `}`, levels), nested(member, `[`, ``, levels))
+		}
+	}
+	return all
+}
+
+// TestDecodeInOnePass: one pass decides as two would, whatever is wrong and wherever.
+func TestDecodeInOnePass(t *testing.T) {
+	t.Parallel()
+	for _, body := range bodies() {
+		compareDecoders(t, []byte(body))
+	}
+}
+
+func compareDecoders(t *testing.T, body []byte) {
+	t.Helper()
+	got, gotErr := web.Decode[everything](body)
+	want, wantErr := decodeInTwoPasses(body)
+	if got, want := outcome(got, gotErr), outcome(want, wantErr); got != want {
+		t.Errorf("Decode(%.80q) = %s, want %s", body, got, want)
+	}
+	if _, err := web.CheckBody(body, "email"); (err == nil) != (checkAllTokens(body) == nil) {
+		t.Errorf("CheckBody(%.80q) = %v, but Decode = %v", body, err, gotErr)
+	}
+}
+
+func FuzzDecodeInOnePass(f *testing.F) {
+	for _, body := range bodies() {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(compareDecoders)
+}
+
+func TestCheckBodyFindsAMember(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"email":"a@example.com","password":"x"}`:      "a@example.com",
+		`{"password":"x","email":"\u0061@example.com"}`: "a@example.com",
+		`{"Email":"a"}`:                           "", // Decode refuses the name.
+		`{"email":1}`:                             "",
+		`{"email":null}`:                          "",
+		`{"email":["a"]}`:                         "",
+		`{"email":{"email":"a"}}`:                 "",
+		`{"x":{"email":"a"}}`:                     "",
+		`{"x":"email","y":"a"}`:                   "",
+		`{"x":["email","a"],"email":"b"}`:         "b",
+		`{"email":{},"x":"a"}`:                    "",
+		`{"email":"a","email":"b"}`:               "", // malformed
+		`{"email":"a"`:                            "",
+		`{"x":{"y":[1,{}]},"email":"c","z":[{}]}`: "c",
+		`{"":"a"}`:                                "",
+	} {
+		if got, _ := web.CheckBody([]byte(body), "email"); got != want {
+			t.Errorf("CheckBody(%s) = %q, want %q", body, got, want)
+		}
+	}
+}
+
+type credentials struct {
+	Email      string `json:"email"`
+	Password   string `json:"password"`
+	DeviceName string `json:"deviceName"`
+}
+
+var login = []byte(`{"email":"ada@example.com","password":"correct horse battery","deviceName":"Laptop"}`)
+
+func BenchmarkDecode(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := web.Decode[credentials](login); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCheckBody(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := web.CheckBody(login, "email"); err != nil || !web.IsJSON("application/json") {
+			b.Fatal(err)
+		}
+	}
+}
