@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/docs"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
 // limiterPatience is how long a request may wait for Redis before it is counted
@@ -52,7 +52,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Routes:   api.Routes,
 		Services: services,
 		Verifier: verifier,
-		Limiter:  limit.New(redis, s.Log, s.Metrics, time.Now),
+		Limiter:  ratelimit.New(redis, s.Log, s.Metrics, time.Now),
 		Limits:   cfg.limits(),
 		Reports:  reports,
 		Docs:     described,

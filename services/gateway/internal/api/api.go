@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/docs"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -51,7 +51,7 @@ type Config struct {
 	Services map[string]*upstream.Service // by the names in Routes
 	Version  string
 	Verifier web.Authenticator
-	Limiter  *limit.Limiter
+	Limiter  *ratelimit.Limiter
 	Limits   Limits
 	Reports  *Reports
 	Docs     *docs.Docs

@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -134,7 +134,7 @@ func TestSEC38To40Headers(t *testing.T) {
 
 func TestBodies(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: limit.Rate{Requests: 100, Window: time.Minute}})
+	g := newGateway(t, testkit.Redis(t), api.Limits{Login: ratelimit.Rate{Requests: 100, Window: time.Minute}})
 	login := `{"email":"a@example.com","password":"x"}`
 	g.do("POST", "/api/v1/auth/login", login)
 	if _, body, _ := g.upstream.got(); body != login {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/web"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
 func FuzzCanonical(f *testing.F) {
@@ -96,14 +96,14 @@ func FuzzRate(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var r limit.Rate
+		var r ratelimit.Rate
 		if r.UnmarshalText([]byte(text)) != nil {
 			return
 		}
 		if !r.Off() && (r.Requests < 1 || r.Window < time.Second) {
 			t.Errorf("%q is %+v", text, r)
 		}
-		var again limit.Rate
+		var again ratelimit.Rate
 		if err := again.UnmarshalText([]byte(r.String())); err != nil || again != r {
 			t.Errorf("%q is %+v, but %q is %+v, %v", text, r, r.String(), again, err)
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/docs"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -144,7 +144,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	testkit.Run(t, reports)
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
-		Limiter: limit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
+		Limiter: ratelimit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Ready: func(context.Context) error { return nil }, TrustedProxies: g.trusted},
 	})
 }

@@ -13,19 +13,19 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
 // Limits are the rates of the gateway's policies.
 type Limits struct {
-	Login     limit.Rate // for each account and address
-	LoginIP   limit.Rate
-	Refresh   limit.Rate // for each session and address
-	RefreshIP limit.Rate
-	SignupIP  limit.Rate
-	Mail      limit.Rate // for each address, by either way of asking for one
-	General   limit.Rate // for each user
-	GeneralIP limit.Rate // for each address
+	Login     ratelimit.Rate // for each account and address
+	LoginIP   ratelimit.Rate
+	Refresh   ratelimit.Rate // for each session and address
+	RefreshIP ratelimit.Rate
+	SignupIP  ratelimit.Rate
+	Mail      ratelimit.Rate // for each address, by either way of asking for one
+	General   ratelimit.Rate // for each user
+	GeneralIP ratelimit.Rate // for each address
 }
 
 // ErrRateLimited says that a limit is reached.
@@ -42,7 +42,7 @@ type party struct {
 // policy is a line of the table of limits.
 type policy struct {
 	name   string
-	rate   func(Limits) limit.Rate
+	rate   func(Limits) ratelimit.Rate
 	routes []string               // the POST routes that it counts; none for the general ones
 	who    func(p party) []string // the parts of a party that are counted together
 }
@@ -50,29 +50,29 @@ type policy struct {
 // policies are the whole of what is counted. What a body names is counted for each
 // address apart: nobody has proved yet that the name is theirs to use up.
 var policies = []policy{
-	{"login", func(l Limits) limit.Rate { return l.Login }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network, p.account} }},
-	{"login-ip", func(l Limits) limit.Rate { return l.LoginIP }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network} }},
-	{"refresh", func(l Limits) limit.Rate { return l.Refresh }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network, p.session} }},
-	{"refresh-ip", func(l Limits) limit.Rate { return l.RefreshIP }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network} }},
-	{"signup", func(l Limits) limit.Rate { return l.SignupIP }, []string{"/api/v1/auth/signup"}, func(p party) []string { return []string{p.network} }},
-	{"mail", func(l Limits) limit.Rate { return l.Mail }, []string{"/api/v1/auth/forgot-password", "/api/v1/auth/resend-verification"}, func(p party) []string { return []string{p.network} }},
-	{"general", func(l Limits) limit.Rate { return l.General }, nil, func(p party) []string { return []string{p.userID} }},
-	{"general-ip", func(l Limits) limit.Rate { return l.GeneralIP }, nil, func(p party) []string { return []string{p.network} }},
+	{"login", func(l Limits) ratelimit.Rate { return l.Login }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network, p.account} }},
+	{"login-ip", func(l Limits) ratelimit.Rate { return l.LoginIP }, []string{"/api/v1/auth/login"}, func(p party) []string { return []string{p.network} }},
+	{"refresh", func(l Limits) ratelimit.Rate { return l.Refresh }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network, p.session} }},
+	{"refresh-ip", func(l Limits) ratelimit.Rate { return l.RefreshIP }, []string{"/api/v1/auth/refresh"}, func(p party) []string { return []string{p.network} }},
+	{"signup", func(l Limits) ratelimit.Rate { return l.SignupIP }, []string{"/api/v1/auth/signup"}, func(p party) []string { return []string{p.network} }},
+	{"mail", func(l Limits) ratelimit.Rate { return l.Mail }, []string{"/api/v1/auth/forgot-password", "/api/v1/auth/resend-verification"}, func(p party) []string { return []string{p.network} }},
+	{"general", func(l Limits) ratelimit.Rate { return l.General }, nil, func(p party) []string { return []string{p.userID} }},
+	{"general-ip", func(l Limits) ratelimit.Rate { return l.GeneralIP }, nil, func(p party) []string { return []string{p.network} }},
 }
 
 // key returns what p is counted by, and the tag that it shares with the other keys
 // of a request; ok is false if p has not what it takes.
-func (p policy) key(l Limits, of party) (key limit.Key, tag string, ok bool) {
+func (p policy) key(l Limits, of party) (key ratelimit.Key, tag string, ok bool) {
 	parts := p.who(of)
 	if slices.Contains(parts, "") {
-		return limit.Key{}, "", false
+		return ratelimit.Key{}, "", false
 	}
-	return limit.Key{Policy: limit.Policy{Name: p.name, Rate: p.rate(l)}, Who: strings.Join(parts, " ")}, parts[0], true
+	return ratelimit.Key{Policy: ratelimit.Policy{Name: p.name, Rate: p.rate(l)}, Subject: strings.Join(parts, " ")}, parts[0], true
 }
 
 // limiting counts a request before it goes on.
 type limiting struct {
-	limiter *limit.Limiter
+	limiter *ratelimit.Limiter
 	limits  Limits
 	reports *Reports
 	now     func() time.Time
@@ -82,17 +82,17 @@ type limiting struct {
 // is done for it.
 func (l *limiting) admitAddress(w http.ResponseWriter, r *http.Request) error {
 	network := event.OriginFrom(r.Context()).Network()
-	return l.lease(w, r, limit.Key{Policy: limit.Policy{Name: "general-ip", Rate: l.limits.GeneralIP}, Who: network})
+	return l.lease(w, r, ratelimit.Key{Policy: ratelimit.Policy{Name: "general-ip", Rate: l.limits.GeneralIP}, Subject: network})
 }
 
 // admitUser counts r against the general limit of who is signed in.
 func (l *limiting) admitUser(w http.ResponseWriter, r *http.Request, userID string) error {
-	return l.lease(w, r, limit.Key{Policy: limit.Policy{Name: "general", Rate: l.limits.General}, Who: userID})
+	return l.lease(w, r, ratelimit.Key{Policy: ratelimit.Policy{Name: "general", Rate: l.limits.General}, Subject: userID})
 }
 
-func (l *limiting) lease(w http.ResponseWriter, r *http.Request, key limit.Key) error {
+func (l *limiting) lease(w http.ResponseWriter, r *http.Request, key ratelimit.Key) error {
 	if d, ok := l.limiter.TakeLease(r.Context(), key); ok && !d.Allowed {
-		return l.refuse(w, r, d, key.Who)
+		return l.refuse(w, r, d, key.Subject)
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, value stri
 	if r.Method != http.MethodPost {
 		return nil
 	}
-	var keys []limit.Key
+	var keys []ratelimit.Key
 	of := party{network: event.OriginFrom(r.Context()).Network()}
 	switch r.URL.Path {
 	case "/api/v1/auth/login":
@@ -146,7 +146,7 @@ func (l *limiting) admitRoute(w http.ResponseWriter, r *http.Request, value stri
 	return nil
 }
 
-func (l *limiting) refuse(w http.ResponseWriter, r *http.Request, d limit.Decision, who string) error {
+func (l *limiting) refuse(w http.ResponseWriter, r *http.Request, d ratelimit.Decision, who string) error {
 	l.show(w.Header(), d)
 	l.reports.exceeded(r, d, who)
 	return ErrRateLimited.WithRetryAfter(d.Reset)
@@ -154,7 +154,7 @@ func (l *limiting) refuse(w http.ResponseWriter, r *http.Request, d limit.Decisi
 
 // show tells the client where it stands, as draft-ietf-httpapi-ratelimit-headers
 // has it and as express-rate-limit does.
-func (l *limiting) show(h http.Header, d limit.Decision) {
+func (l *limiting) show(h http.Header, d ratelimit.Decision) {
 	seconds := max(1, int(math.Ceil(d.Reset.Seconds())))
 	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", d.Policy.Name, d.Policy.Rate.Requests, int(d.Policy.Rate.Window.Seconds())))
 	h.Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", d.Policy.Name, d.Remaining, seconds))

@@ -14,10 +14,10 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
-func rate(n int) limit.Rate { return limit.Rate{Requests: n, Window: 15 * time.Minute} }
+func rate(n int) ratelimit.Rate { return ratelimit.Rate{Requests: n, Window: 15 * time.Minute} }
 
 var here = web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")}
 

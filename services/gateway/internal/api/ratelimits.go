@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -33,7 +33,7 @@ type cleared struct {
 
 // selection is what the query of a request names.
 type selection struct {
-	keys []limit.Key
+	keys []ratelimit.Key
 	tags []string // of keys
 	by   []string // the names of the parameters
 }
@@ -84,7 +84,7 @@ func (l *limiting) rateLimits(auth *upstream.Service) http.Handler {
 func (l *limiting) list(w http.ResponseWriter, r *http.Request, about selection) error {
 	found := []rateLimit{}
 	for i, key := range about.keys {
-		state := l.limiter.Look(r.Context(), about.tags[i], key)
+		state := l.limiter.Peek(r.Context(), about.tags[i], key)
 		rate := key.Policy.Rate
 		found = append(found, rateLimit{
 			Policy: key.Policy.Name, Limit: rate.Requests, WindowSeconds: int(rate.Window.Seconds()), Observed: rate.Observe,

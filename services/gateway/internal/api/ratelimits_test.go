@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/gateway/internal/api"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
 // TestGeneralLimitOfAnAddress counts everything, and first of all: a flood of forged
@@ -44,7 +44,7 @@ func TestGeneralLimitOfAnAddress(t *testing.T) {
 func TestGeneralLimitOfManyGateways(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
-	limits := api.Limits{General: limit.Rate{Requests: 100, Window: rate(1).Window}}
+	limits := api.Limits{General: ratelimit.Rate{Requests: 100, Window: rate(1).Window}}
 	gateways := []*gateway{newGateway(t, client, limits), newGateway(t, client, limits)}
 	var bearers []string
 	for _, g := range gateways {

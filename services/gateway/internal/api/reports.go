@@ -17,7 +17,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/web"
-	"github.com/headgate/headgate/services/gateway/internal/limit"
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -63,7 +63,7 @@ func NewReports(auth *upstream.Service, log *slog.Logger, metrics prometheus.Reg
 }
 
 // exceeded reports that who had no room.
-func (r *Reports) exceeded(req *http.Request, d limit.Decision, who string) {
+func (r *Reports) exceeded(req *http.Request, d ratelimit.Decision, who string) {
 	if !r.first(d.Policy.Name+" "+who, d.Policy.Rate.Window) {
 		return
 	}

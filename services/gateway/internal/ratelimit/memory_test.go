@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clock is a time that stands still until a test moves it.
+// clock is a time that changes only when a test sets it.
 type clock struct{ at time.Time }
 
 func (c *clock) now() time.Time { return c.at }
@@ -16,8 +16,8 @@ func newMemory() (*Memory, *clock) {
 	return NewMemory(c.now), c
 }
 
-func key(policy string, requests int, window time.Duration, who any) []Key {
-	return []Key{{Policy: Policy{Name: policy, Rate: Rate{Requests: requests, Window: window}}, Who: fmt.Sprint(who)}}
+func key(policy string, requests int, window time.Duration, subject any) []Key {
+	return []Key{{Policy: Policy{Name: policy, Rate: Rate{Requests: requests, Window: window}}, Subject: fmt.Sprint(subject)}}
 }
 
 func pass(m *Memory, keys []Key) Decision {
@@ -49,7 +49,7 @@ func TestMemoryNeverLetsMorePass(t *testing.T) {
 	}
 }
 
-// TestMemoryCountsAllOrNone: a request that one key refuses uses up none.
+// TestMemoryCountsAllOrNone: a request that one key rejects counts against none.
 func TestMemoryCountsAllOrNone(t *testing.T) {
 	t.Parallel()
 	m, _ := newMemory()
@@ -64,8 +64,8 @@ func TestMemoryCountsAllOrNone(t *testing.T) {
 	}
 }
 
-// TestMemoryForgetsByWindow: a key is kept as long as its own window, and a call
-// does only so much for those that have ended, however many they are.
+// TestMemoryForgetsByWindow: a key is kept as long as its own window, and a call removes
+// a bounded number of expired keys.
 func TestMemoryForgetsByWindow(t *testing.T) {
 	t.Parallel()
 	m, c := newMemory()
@@ -99,8 +99,8 @@ func TestMemoryForgetsByWindow(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBounded: a flood of new keys costs those that are nearest to their
-// end, one for one, and spares the longer windows.
+// TestMemoryIsBounded: a flood of new keys drops those that expire next, one for one, and
+// spares the longer windows.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	m, _ := newMemory()
@@ -127,17 +127,17 @@ func TestMemoryIsBounded(t *testing.T) {
 	if d := pass(m, key("general", 1, time.Minute, 0)); !d.Allowed {
 		t.Errorf("the oldest key did not make room")
 	}
-	held := 0
+	ordered := 0
 	for _, ends := range m.byEnd {
-		held += ends.Len()
+		ordered += ends.Len()
 	}
-	if held != len(m.counts) {
-		t.Errorf("%d keys are in the order of their ends, want %d", held, len(m.counts))
+	if ordered != len(m.counts) {
+		t.Errorf("%d keys are ordered by expiry, want %d", ordered, len(m.counts))
 	}
 }
 
-// TestMemoryKeepsWhatIsUsed: a key that counts again ends later than those that
-// came after it.
+// TestMemoryKeepsWhatIsUsed: a key that counts again expires later than keys that were
+// added after it.
 func TestMemoryKeepsWhatIsUsed(t *testing.T) {
 	t.Parallel()
 	m, c := newMemory()

@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// patience is what a request may wait for Redis, as the gateway has it.
-const patience = 100 * time.Millisecond
+// redisTimeout is how long a request may wait for Redis, as in the gateway's main.
+const redisTimeout = 100 * time.Millisecond
 
 // ownRedis is a server that a test may break.
 type ownRedis struct {
@@ -63,9 +63,9 @@ func (r *ownRedis) maxMemory(amount string) {
 	}
 }
 
-// TestSEC33RedisFaults is SEC-33 and REL-01 to REL-05 for the limits: whatever becomes
-// of Redis, no request fails or waits for long, the same limits hold in memory, and
-// within two seconds of its return Redis counts again.
+// TestSEC33RedisFaults is SEC-33 and REL-01 to REL-05 for the limits: whatever happens to
+// Redis, no request fails or waits for long, the same limits apply in memory, and Redis
+// counts again within two seconds of its return.
 func TestSEC33RedisFaults(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
@@ -93,7 +93,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := startRedis(t)
-			l := New(testkit.OpenRedis(t, r.server.URL, patience), testkit.Log(t), prometheus.NewRegistry(), time.Now)
+			l := New(testkit.OpenRedis(t, r.server.URL, redisTimeout), testkit.Log(t), prometheus.NewRegistry(), time.Now)
 			login := key("login", 5, 15*time.Minute, "ann")
 			general := key("general", 50, 15*time.Minute, "ann")[0]
 			if d, _ := l.Take(t.Context(), "ann", login...); !d.Allowed || d.Remaining != 4 {
@@ -113,8 +113,8 @@ func TestSEC33RedisFaults(t *testing.T) {
 					if take() {
 						passed++
 					}
-					// On a machine that is busy otherwise; the client's patience is the bound.
-					if time.Since(began) > patience+time.Second {
+					// On a machine that is busy otherwise; the client's timeout is the bound.
+					if time.Since(began) > redisTimeout+time.Second {
 						slow++
 					}
 				}
@@ -127,7 +127,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 			testkit.Eventually(t, 10*time.Second, func() error {
 				// Redis remembers what was used before. What it was asked while it was
 				// stopped it may count when it goes on.
-				if state := l.Look(t.Context(), "ann", login[0]); state.Backend != "redis" || state.Used < 1 {
+				if state := l.Peek(t.Context(), "ann", login[0]); state.Backend != "redis" || state.Used < 1 {
 					return fmt.Errorf("redis is not asked yet: %+v", state)
 				}
 				return nil
@@ -137,8 +137,8 @@ func TestSEC33RedisFaults(t *testing.T) {
 	}
 }
 
-// TestObservedLimits: they refuse nothing, count no more than they would let pass, and
-// leave the others as they are.
+// TestObservedLimits: they reject nothing, count no more than they would let pass, and do
+// not affect other limits.
 func TestObservedLimits(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
@@ -153,7 +153,7 @@ func TestObservedLimits(t *testing.T) {
 			t.Errorf("Take %d = %+v, %v", i+1, d, ok)
 		}
 	}
-	if state := l.Look(t.Context(), "ann", observed); state.Used != 2 {
+	if state := l.Peek(t.Context(), "ann", observed); state.Used != 2 {
 		t.Errorf("the observed one has %d", state.Used)
 	}
 	for range 5 {

@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"context"
@@ -9,14 +9,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A key is a sorted set of what passed, by Redis's time in microseconds: members end
-// in a colon and how many requests they stand for, so never more than the limit pass
-// in any window. A lease bears the time of its end, when its last permit may be used.
+// In Redis a key is a sorted set of the requests that passed, scored by Redis's time in
+// microseconds. A member ends in a colon and the number of requests that it counts for,
+// so never more than the limit pass in any window. A lease is scored by the time at
+// which it expires, because its last permit may be used until then.
 
-// take counts a request against every key that has room if all those that are
-// enforced have, and against none otherwise. It returns, for every key, what was in
-// the window before and when its oldest leaves it. Members stand for one each here.
-var take = redis.NewScript(`
+// takeScript counts a request against every key with room if all enforced keys have
+// room, and against none otherwise. It returns for each key how many requests were in
+// the window before, and when the oldest leaves it. Each member counts for one here.
+var takeScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local free = true
@@ -42,10 +43,10 @@ if free then
 end
 return out`)
 
-// lease grants as many permits as are wanted and left, to be used within their life.
-// It returns how many, what was in the window before, and when its oldest leaves it.
-// Nothing is wanted to look only.
-var lease = redis.NewScript(`
+// leaseScript grants up to the wanted number of permits, which expire after their life.
+// It returns how many it granted, how many requests were in the window before, and when
+// the oldest leaves it. With none wanted it only reads.
+var leaseScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local key, id = KEYS[1], ARGV[1]
@@ -71,9 +72,9 @@ func (l *Limiter) takeRedis(ctx context.Context, tag string, keys []Key) ([]Deci
 	args := []any{uuid.NewString()}
 	for i, key := range keys {
 		names[i] = key.name(tag)
-		args = append(args, key.Policy.Rate.Requests, key.Policy.Rate.Window.Microseconds(), flag(key.Policy.Rate.Observe))
+		args = append(args, key.Policy.Rate.Requests, key.Policy.Rate.Window.Microseconds(), observeArg(key.Policy.Rate))
 	}
-	found, err := l.ask(ctx, take, names, args...)
+	found, err := l.ask(ctx, takeScript, names, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -91,52 +92,53 @@ func (l *Limiter) takeRedis(ctx context.Context, tag string, keys []Key) ([]Deci
 	return decisions, nil
 }
 
-func flag(set bool) int {
-	if set {
+// observeArg is the script's form of r.Observe.
+func observeArg(r Rate) int {
+	if r.Observe {
 		return 1
 	}
 	return 0
 }
 
-// granted is what Redis says of a key that permits are leased from.
-type granted struct {
+// grant is the answer of Redis to a request for permits.
+type grant struct {
 	permits int
-	used    int           // in the window, before
+	used    int           // requests in the window before
 	reset   time.Duration // until the oldest leaves the window
 }
 
-// lease asks for permits of a key that has its own tag.
-func (l *Limiter) lease(ctx context.Context, key Key, want int, life time.Duration) (granted, error) {
-	return l.leaseTagged(ctx, key, key.Who, want, life)
+// lease asks for permits of a key whose subject is its tag.
+func (l *Limiter) lease(ctx context.Context, key Key, want int, life time.Duration) (grant, error) {
+	return l.leaseTagged(ctx, key, key.Subject, want, life)
 }
 
-func (l *Limiter) leaseTagged(ctx context.Context, key Key, tag string, want int, life time.Duration) (granted, error) {
+func (l *Limiter) leaseTagged(ctx context.Context, key Key, tag string, want int, life time.Duration) (grant, error) {
 	rate := key.Policy.Rate
-	found, err := l.ask(ctx, lease, []string{key.name(hash(tag))},
+	found, err := l.ask(ctx, leaseScript, []string{key.name(hash(tag))},
 		uuid.NewString(), rate.Requests, rate.Window.Microseconds(), want, life.Microseconds())
 	if err != nil {
-		return granted{}, err
+		return grant{}, err
 	}
 	if len(found) != 3 {
-		return granted{}, fmt.Errorf("count in redis: %d numbers for a lease", len(found))
+		return grant{}, fmt.Errorf("count in redis: %d numbers for a lease", len(found))
 	}
-	return granted{int(found[0]), int(found[1]), time.Duration(found[2]) * time.Microsecond}, nil
+	return grant{int(found[0]), int(found[1]), time.Duration(found[2]) * time.Microsecond}, nil
 }
 
-// State is where a key stands.
+// State says how much of a key's limit is used.
 type State struct {
 	Key
 	Used    int
 	Reset   time.Duration // until the oldest leaves the window; the whole window if nothing is in it
-	Backend string        // redis, or memory while it is away
+	Backend string        // redis, or memory while Redis is unavailable
 }
 
-// Look returns where a key stands. tag is that of Take, or Who for keys of
-// TakeLease, whose leased permits count as used.
-func (l *Limiter) Look(ctx context.Context, tag string, key Key) State {
+// Peek returns the state of a key without counting a request. tag is that of Take, or
+// the subject for keys of TakeLease, whose leased permits count as used.
+func (l *Limiter) Peek(ctx context.Context, tag string, key Key) State {
 	found, err := l.leaseTagged(ctx, key, tag, 0, 0)
 	if err != nil {
-		d := l.memory.Look(key)
+		d := l.memory.Peek(key)
 		used := key.Policy.Rate.Requests - d.Remaining
 		if d.Allowed {
 			used--
@@ -146,8 +148,8 @@ func (l *Limiter) Look(ctx context.Context, tag string, key Key) State {
 	return State{Key: key, Used: found.used, Reset: found.reset, Backend: "redis"}
 }
 
-// Clear forgets what passed of a key, everywhere but for what other gateways have
-// leased, and reports whether there was anything.
+// Clear resets a key everywhere, except for the permits that other gateways have leased,
+// and reports whether any request was counted. It fails if Redis does.
 func (l *Limiter) Clear(ctx context.Context, tag string, key Key) (bool, error) {
 	had := l.memory.Clear(key)
 	had = l.leases.clear(key) || had

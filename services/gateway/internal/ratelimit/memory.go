@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"container/list"
@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Memory counts in this process. It is safe for concurrent use.
+// Memory counts requests in this process. It is safe for concurrent use.
 //
-// A call takes the same short time however many keys there are: the keys of each
-// window are kept in the order of their ends, so what to forget is in front.
+// A call takes constant time however many keys there are: the keys of each window are
+// ordered by when they expire, so those to forget are at the front.
 type Memory struct {
 	now func() time.Time
 
 	mu     sync.Mutex
 	counts map[id]*list.Element         // each of a *count
-	byEnd  map[time.Duration]*list.List // the same for each window, those that end first in front
+	byEnd  map[time.Duration]*list.List // the same for each window, ordered by expiry
 }
 
-// count is what passed of one key. It ends when the newest mark leaves the window.
+// count holds the requests of one key. It expires when the newest leaves the window.
 type count struct {
 	name   id
 	window time.Duration
@@ -29,31 +29,31 @@ type count struct {
 func (c *count) end() time.Time { return c.marks[len(c.marks)-1].Add(c.window) }
 
 const (
-	// maxKeys bounds the memory: beyond it the keys that are nearest to their end
-	// make room, so that strangers with many addresses cannot exhaust it.
+	// maxKeys bounds the memory. Beyond it the keys that expire next are dropped, so that
+	// clients with many addresses cannot exhaust it.
 	maxKeys = 100_000
-	// maxForgotten bounds what one call does for keys that have ended. It is more
-	// than a call can add, so they grow fewer with each.
+	// maxForgotten bounds how many expired keys one call removes. It is more than a call
+	// can add, so their number shrinks with every call.
 	maxForgotten = 8
 )
 
-// NewMemory returns an empty count.
+// NewMemory returns a Memory without any counts.
 func NewMemory(now func() time.Time) *Memory {
 	return &Memory{now: now, counts: map[id]*list.Element{}, byEnd: map[time.Duration]*list.List{}}
 }
 
-// Take counts a request against every key that has room if all those that are
-// enforced have, and against none otherwise, and returns what it found of each. More
-// can pass only of a key that had to make room. A policy must have one window at all
-// times.
+// Take counts a request against every key with room if all enforced keys have room, and
+// against none otherwise. It returns a decision for each key. More than the limit can
+// pass only for a key that was dropped to make room. A policy must always have the same
+// window.
 func (m *Memory) Take(keys []Key) []Decision {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	m.forgetEnded(now)
+	m.forgetExpired(now)
 	found := make([]Decision, len(keys))
 	for i, key := range keys {
-		found[i] = m.look(key, now)
+		found[i] = m.check(key, now)
 	}
 	if worst, enforced := decide(found); enforced && !worst.Allowed {
 		return found
@@ -66,14 +66,14 @@ func (m *Memory) Take(keys []Key) []Decision {
 	return found
 }
 
-// Look returns what Take would find of a key.
-func (m *Memory) Look(key Key) Decision {
+// Peek returns what Take would decide for a key, without counting a request.
+func (m *Memory) Peek(key Key) Decision {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.look(key, m.now())
+	return m.check(key, m.now())
 }
 
-// Clear forgets what passed of a key, and reports whether there was anything.
+// Clear resets a key and reports whether any request was counted.
 func (m *Memory) Clear(key Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,7 +84,7 @@ func (m *Memory) Clear(key Key) bool {
 	return e != nil
 }
 
-func (m *Memory) look(key Key, now time.Time) Decision {
+func (m *Memory) check(key Key, now time.Time) Decision {
 	rate := key.Policy.Rate
 	marks := m.marks(key.id(), now.Add(-rate.Window))
 	d := Decision{Allowed: len(marks) < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-len(marks)-1), Reset: rate.Window}
@@ -94,7 +94,7 @@ func (m *Memory) look(key Key, now time.Time) Decision {
 	return d
 }
 
-// marks returns when requests of a key passed after since.
+// marks returns the times after since at which requests of a key passed.
 func (m *Memory) marks(name id, since time.Time) []time.Time {
 	e := m.counts[name]
 	if e == nil {
@@ -110,7 +110,7 @@ func (m *Memory) marks(name id, since time.Time) []time.Time {
 	return c.marks
 }
 
-// add counts a request that passes now. Its key ends last of those of its window.
+// add counts a request that passes now. Its key now expires last of those of its window.
 func (m *Memory) add(key Key, now time.Time) {
 	name, window := key.id(), key.Policy.Rate.Window
 	if e := m.counts[name]; e != nil {
@@ -128,7 +128,7 @@ func (m *Memory) add(key Key, now time.Time) {
 	m.counts[name] = m.byEnd[window].PushBack(&count{name: name, window: window, marks: []time.Time{now}})
 }
 
-func (m *Memory) forgetEnded(now time.Time) {
+func (m *Memory) forgetExpired(now time.Time) {
 	for range maxForgotten {
 		e := m.first()
 		if e == nil || countOf(e).end().After(now) {
@@ -138,7 +138,7 @@ func (m *Memory) forgetEnded(now time.Time) {
 	}
 }
 
-// first returns the key that ends first, or nil if there is none.
+// first returns the key that expires first, or nil if there is none.
 func (m *Memory) first() *list.Element {
 	var first *list.Element
 	for _, ends := range m.byEnd {

@@ -1,6 +1,6 @@
-// Package limit counts requests against limits: in Redis, where all gateways see
-// the same count, and in memory while Redis is away. It knows no HTTP.
-package limit
+// Package ratelimit counts requests against rate limits: in Redis, where all gateways
+// share one count, and in memory while Redis is unavailable. It knows no HTTP.
+package ratelimit
 
 import (
 	"crypto/sha256"
@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// Rate is how many requests may pass in any window of that length. The zero
-// value is no limit.
+// Rate is the number of requests that may pass in any window of a length. The zero value
+// means no limit.
 type Rate struct {
 	Requests int
 	Window   time.Duration
-	Observe  bool // Is it only reported what the limit would refuse?
+	Observe  bool // Only report what the limit would reject.
 }
 
 var errRate = errors.New("want requests/window, such as 5/15m, or the same with a space and observe, or off")
@@ -64,28 +64,28 @@ func (r Rate) String() string {
 // Off reports whether there is no limit.
 func (r Rate) Off() bool { return r.Requests == 0 }
 
-// Policy is a rate with a name that clients and operators see.
+// Policy is a rate with the name that clients and operators see.
 type Policy struct {
 	Name string
 	Rate Rate
 }
 
-// Key counts the requests of one party against one policy. Who may be personal:
-// only its hash leaves the process.
+// Key counts the requests of one subject, such as a network or a user, against one
+// policy. Subject may be personal data: only its hash leaves the process.
 type Key struct {
-	Policy Policy
-	Who    string
+	Policy  Policy
+	Subject string
 }
 
-// id tells keys apart within the process.
-type id struct{ policy, who string }
+// id identifies a key within the process.
+type id struct{ policy, subject string }
 
-func (k Key) id() id { return id{k.Policy.Name, k.Who} }
+func (k Key) id() id { return id{k.Policy.Name, k.Subject} }
 
 // name returns the key's name in Redis. Keys of one call share the tag in
 // braces, so that a cluster keeps them on one node.
 func (k Key) name(tag string) string {
-	return "rl:{" + tag + "}:" + k.Policy.Name + ":" + hash(k.Who)
+	return "rl:{" + tag + "}:" + k.Policy.Name + ":" + hash(k.Subject)
 }
 
 func hash(s string) string {
@@ -93,8 +93,8 @@ func hash(s string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:18])
 }
 
-// Decision says whether a request may pass, by the policy that is nearest to its
-// limit.
+// Decision says whether a request may pass, according to the policy that is closest to
+// its limit.
 type Decision struct {
 	Allowed   bool
 	Policy    Policy
@@ -102,7 +102,7 @@ type Decision struct {
 	Reset     time.Duration // until a request that passed leaves the window
 }
 
-// tighter reports whether a is nearer to its limit than b.
+// tighter reports whether d is closer to its limit than b.
 func (d Decision) tighter(b Decision) bool {
 	if d.Allowed != b.Allowed {
 		return !d.Allowed
@@ -113,9 +113,9 @@ func (d Decision) tighter(b Decision) bool {
 	return d.Remaining < b.Remaining
 }
 
-// decide joins what was found of the keys of a request. It may pass if all of those
-// that are enforced have room; those that are observed have no say. enforced is
-// false if there is none of the former.
+// decide combines the decisions for the keys of a request. The request may pass if all
+// enforced keys have room; observed ones do not matter. enforced is false if no key is
+// enforced.
 func decide(found []Decision) (worst Decision, enforced bool) {
 	for _, d := range found {
 		if d.Policy.Rate.Observe {

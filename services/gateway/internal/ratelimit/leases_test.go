@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"context"
@@ -14,11 +14,10 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// passed are the times at which requests passed: each at some time between asked
-// and answered.
+// passed is a request that passed at some time between asked and answered.
 type passed struct{ asked, answered time.Time }
 
-// most returns how many surely passed within some window.
+// most returns how many requests certainly passed within one window.
 func most(all []passed, window time.Duration) int {
 	slices.SortFunc(all, func(a, b passed) int { return a.asked.Compare(b.asked) })
 	worst := 0
@@ -34,8 +33,8 @@ func most(all []passed, window time.Duration) int {
 	return worst
 }
 
-// TestLeasesNeverLetMorePass has three gateways hammer one key of a window of two
-// seconds: they never pass more than the limit in any window, and not much less.
+// TestLeasesNeverLetMorePass has three gateways hammer one key with a window of two
+// seconds: never more than the limit pass in any window, and not much less.
 func TestLeasesNeverLetMorePass(t *testing.T) {
 	t.Parallel()
 	const limit, window, length = 100, 2 * time.Second, 9 * time.Second
@@ -81,23 +80,23 @@ func TestLeasesNeverLetMorePass(t *testing.T) {
 	}
 }
 
-// stub grants what is wanted of a number of permits, and counts how often it is asked.
+// stub grants the wanted permits while any are left, and counts how often it is asked.
 type stub struct {
 	mu    sync.Mutex
 	left  int
 	asked int
 }
 
-func (s *stub) ask(_ context.Context, _ Key, want int, _ time.Duration) (granted, error) {
+func (s *stub) ask(_ context.Context, _ Key, want int, _ time.Duration) (grant, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
 	got := min(want, s.left)
 	s.left -= got
-	return granted{permits: got, reset: time.Minute}, nil
+	return grant{permits: got, reset: time.Minute}, nil
 }
 
-// TestLeaseSizes: few round trips for who asks often, none wasted by who asks seldom.
+// TestLeaseSizes: a frequent client costs few round trips, an occasional one wastes no permits.
 func TestLeaseSizes(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -125,9 +124,9 @@ func TestLeaseSizes(t *testing.T) {
 	}
 }
 
-// TestRefusedLeases: who is refused costs a round trip for each life of a lease, and
-// is told when to come again.
-func TestRefusedLeases(t *testing.T) {
+// TestRejectedLeases: a rejected client costs one round trip for each life of a lease, and
+// learns when to retry.
+func TestRejectedLeases(t *testing.T) {
 	t.Parallel()
 	s, c := &stub{left: 1}, &clock{at: time.Unix(1_700_000_000, 0)}
 	l := newLeases(c.now)
@@ -138,7 +137,7 @@ func TestRefusedLeases(t *testing.T) {
 			t.Fatalf("%d: %+v %v", i, d, err)
 		}
 		if i > 0 && (d.Reset > time.Minute || d.Reset < 50*time.Second) {
-			t.Fatalf("%d: come again in %s", i, d.Reset)
+			t.Fatalf("%d: retry in %s", i, d.Reset)
 		}
 		c.at = c.at.Add(time.Millisecond)
 	}
@@ -147,17 +146,17 @@ func TestRefusedLeases(t *testing.T) {
 	}
 }
 
-func TestManyHeldKeys(t *testing.T) {
+func TestManyLeasedKeys(t *testing.T) {
 	t.Parallel()
 	s := &stub{left: 1_000_000}
 	l := newLeases(time.Now)
-	for i := range maxHeld + 1000 {
+	for i := range maxLeases + 1000 {
 		if _, err := l.take(t.Context(), key("general", 1000, time.Minute, i)[0], s.ask); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(l.held) > maxHeld {
-		t.Errorf("%d keys are held", len(l.held))
+	if len(l.byKey) > maxLeases {
+		t.Errorf("%d keys are leased", len(l.byKey))
 	}
 }
 

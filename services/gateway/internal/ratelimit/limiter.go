@@ -1,4 +1,4 @@
-package limit
+package ratelimit
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limiter counts in Redis, and by the same policies in memory while Redis is
-// away, slow or full. It is safe for concurrent use.
+// Limiter counts requests in Redis, and in memory by the same policies while Redis is
+// unavailable, slow or full. It is safe for concurrent use.
 type Limiter struct {
 	client    redis.UniversalClient
 	breaker   *gobreaker.CircuitBreaker[[]int64]
@@ -29,14 +29,17 @@ type Limiter struct {
 	reported sync.Map // of a policy's name to *rate.Sometimes
 }
 
-// breather is how long Redis is left alone after it has failed twice.
-const breather = time.Second
+// maxFailures is how many calls to Redis must fail in a row to open the circuit breaker.
+const maxFailures = 2
 
-// reportEvery is how often it is logged what a policy that is observed would refuse.
+// openTimeout is how long the circuit breaker stays open.
+const openTimeout = time.Second
+
+// reportEvery is how often the log says that an observed policy would reject requests.
 const reportEvery = time.Minute
 
-// New returns a limiter on client, whose patience bounds what a request may
-// wait for Redis.
+// New returns a limiter on client, whose timeout bounds how long a request waits for
+// Redis.
 func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Limiter {
 	l := &Limiter{
 		client: client,
@@ -45,24 +48,24 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 		log:    log,
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_limiter_decisions_total",
-			Help: "Decisions of the rate limiter, by policy, backend (redis, lease or memory) and result (allowed, denied, or observed for what is only reported).",
+			Help: "Rate limit decisions by policy, backend (redis, lease or memory) and result: allowed, denied, or observed if the policy would have denied but only reports.",
 		}, []string{"policy", "backend", "result"}),
 		inRedis: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "headgate_limiter_redis_up", Help: "Whether limits are counted in Redis, for all gateways together: 1, or 0 while each counts for itself.",
+			Name: "headgate_limiter_redis_up", Help: "1 if rate limits are counted in Redis, for all gateways together; 0 while each gateway counts in memory.",
 		}),
 	}
 	l.inRedis.Set(1)
 	l.breaker = gobreaker.NewCircuitBreaker[[]int64](gobreaker.Settings{
-		Name: "limiter", Timeout: breather,
-		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= 2 },
+		Name: "limiter", Timeout: openTimeout,
+		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= maxFailures },
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			switch {
 			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
-				log.Warn("rate limits are counted in memory: redis is away")
+				log.Warn("circuit breaker opened; counting rate limits in memory", "dependency", "redis", "failures", maxFailures)
 				l.inRedis.Set(0)
 			case to == gobreaker.StateClosed:
-				log.Info("rate limits are counted in redis again")
+				log.Info("circuit breaker closed; counting rate limits in redis", "dependency", "redis")
 				l.inRedis.Set(1)
 			}
 		},
@@ -71,11 +74,10 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 	return l
 }
 
-// Take counts a request against every key if all of them let it pass, and
-// against none otherwise. Keys without a limit count nothing, and those that are
-// observed refuse nothing; ok is false if none is left. It never fails: without
-// Redis it counts in memory. tag is what the keys have in common, such as the
-// client's address.
+// Take counts a request against every key if all of them let it pass, and against none
+// otherwise. Keys without a limit are not counted, and observed ones reject nothing; ok
+// is false if no enforced key is left. It never fails: without Redis it counts in
+// memory. tag is what the keys have in common, such as the client's network.
 func (l *Limiter) Take(ctx context.Context, tag string, keys ...Key) (d Decision, ok bool) {
 	limited := make([]Key, 0, len(keys))
 	for _, key := range keys {
@@ -92,15 +94,14 @@ func (l *Limiter) Take(ctx context.Context, tag string, keys ...Key) (d Decision
 		backend = "memory"
 		found = l.memory.Take(limited)
 	}
-	return l.judge(ctx, backend, found)
+	return l.decide(ctx, backend, found)
 }
 
-// TakeLease is Take for a limit that is high: permits are leased from Redis, many at
-// a time if need be, since a round trip for each request would cost more than the
-// limit is worth. Never more than the limit pass in any window, over all gateways.
-// A client may be refused early by the permits that other gateways have leased and
-// not used, and by what of a lease is counted for longer than it lives: a twentieth
-// of the window.
+// TakeLease is Take for a high limit. It leases permits from Redis, many at a time for a
+// frequent client, because a round trip for every request would cost more than the limit
+// is worth. Never more than the limit pass in any window, over all gateways. A client may
+// be rejected early, because other gateways hold permits that they have not used, and
+// because a permit counts for up to a twentieth of the window longer than the window.
 func (l *Limiter) TakeLease(ctx context.Context, key Key) (d Decision, ok bool) {
 	if key.Policy.Rate.Off() {
 		return Decision{Allowed: true}, false
@@ -111,11 +112,11 @@ func (l *Limiter) TakeLease(ctx context.Context, key Key) (d Decision, ok bool) 
 		backend = "memory"
 		found = l.memory.Take([]Key{key})[0]
 	}
-	return l.judge(ctx, backend, []Decision{found})
+	return l.decide(ctx, backend, []Decision{found})
 }
 
-// judge counts what was found of a request's keys, and decides.
-func (l *Limiter) judge(ctx context.Context, backend string, found []Decision) (Decision, bool) {
+// decide combines the decisions for the keys of a request and counts the outcome.
+func (l *Limiter) decide(ctx context.Context, backend string, found []Decision) (Decision, bool) {
 	for _, d := range found {
 		if d.Policy.Rate.Observe && !d.Allowed {
 			l.count(outcome{d.Policy.Name, backend, "observed"})
@@ -146,11 +147,11 @@ func (l *Limiter) count(o outcome) {
 func (l *Limiter) report(ctx context.Context, p Policy) {
 	once, _ := l.reported.LoadOrStore(p.Name, &rate.Sometimes{Interval: reportEvery})
 	once.(*rate.Sometimes).Do(func() {
-		l.log.InfoContext(ctx, "an observed rate limit would refuse requests", "policy", p.Name, "limit", p.Rate.String())
+		l.log.InfoContext(ctx, "observed rate limit would reject requests", "policy", p.Name, "limit", p.Rate.String())
 	})
 }
 
-// ask runs a script, unless Redis has just failed.
+// ask runs a script, unless the circuit breaker is open.
 func (l *Limiter) ask(ctx context.Context, script *redis.Script, names []string, args ...any) ([]int64, error) {
 	found, err := l.breaker.Execute(func() ([]int64, error) {
 		return script.Run(ctx, l.client, names, args...).Int64Slice()
