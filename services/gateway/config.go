@@ -12,7 +12,6 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/gateway/internal/api"
-	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
@@ -40,14 +39,7 @@ type Config struct {
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Requests at a time to each instance of a service; those beyond are refused with 503."`
 	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"lean, or standard for the one of net/http."`
 
-	LoginRate     ratelimit.Rate `envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins for each account and address: requests/window, the same with a space and observe to report only what would be refused, or off. Every request counts."`
-	LoginIPRate   ratelimit.Rate `envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins for each address."`
-	RefreshRate   ratelimit.Rate `envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes for each session and address."`
-	RefreshIPRate ratelimit.Rate `envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes for each address."`
-	SignupRate    ratelimit.Rate `envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups for each address."`
-	MailRate      ratelimit.Rate `envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a mail, that is forgotten passwords and verifications again, for each address."`
-	GeneralRate   ratelimit.Rate `envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests for each user who is signed in."`
-	GeneralIPRate ratelimit.Rate `envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests for each address, whoever asks."`
+	api.RateLimits
 }
 
 // upstreamStall is how long an answer that has begun may pause.
@@ -90,12 +82,5 @@ func (c Config) ValidateOwn() error {
 func (c Config) connections(log *slog.Logger, metrics prometheus.Registerer) api.ConnectionsConfig {
 	return api.ConnectionsConfig{
 		Total: c.MaxConnections, PerNetwork: c.MaxConnectionsPerIP, Trusted: c.TrustedProxies, Log: log, Metrics: metrics, Now: time.Now,
-	}
-}
-
-func (c Config) limits() api.Limits {
-	return api.Limits{
-		Login: c.LoginRate, LoginIP: c.LoginIPRate, Refresh: c.RefreshRate, RefreshIP: c.RefreshIPRate,
-		SignupIP: c.SignupRate, Mail: c.MailRate, General: c.GeneralRate, GeneralIP: c.GeneralIPRate,
 	}
 }

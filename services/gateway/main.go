@@ -49,16 +49,16 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
 	handler := api.New(api.Config{
-		Routes:   api.Routes,
-		Services: services,
-		Verifier: verifier,
-		Limiter:  ratelimit.New(redis, s.Log, s.Metrics, time.Now),
-		Limits:   cfg.limits(),
-		Reports:  reports,
-		Docs:     described,
-		Origins:  cfg.CORSOrigins,
-		Version:  service.Version(),
-		Now:      time.Now,
+		Routes:     api.Routes,
+		Services:   services,
+		Verifier:   verifier,
+		Limiter:    ratelimit.New(redis, s.Log, s.Metrics, time.Now),
+		RateLimits: cfg.RateLimits,
+		Reports:    reports,
+		Docs:       described,
+		Origins:    cfg.CORSOrigins,
+		Version:    service.Version(),
+		Now:        time.Now,
 		Edge: web.Options{
 			TrustedProxies: cfg.TrustedProxies,
 			Development:    cfg.Development(),

@@ -47,22 +47,22 @@ func (l Route) match(r *http.Request, _ *mux.RouteMatch) bool {
 
 // Config is what the edge is made of.
 type Config struct {
-	Routes   []Route
-	Services map[string]*upstream.Service // by the names in Routes
-	Version  string
-	Verifier web.Authenticator
-	Limiter  *ratelimit.Limiter
-	Limits   Limits
-	Reports  *Reports
-	Docs     *docs.Docs
-	Origins  Origins
-	Now      func() time.Time
-	Edge     web.Options
+	Routes     []Route
+	Services   map[string]*upstream.Service // by the names in Routes
+	Version    string
+	Verifier   web.Authenticator
+	Limiter    *ratelimit.Limiter
+	RateLimits RateLimits
+	Reports    *Reports
+	Docs       *docs.Docs
+	Origins    Origins
+	Now        func() time.Time
+	Edge       web.Options
 }
 
 // New returns the gateway's handler.
 func New(cfg Config) http.Handler {
-	limits := &limiting{limiter: cfg.Limiter, limits: cfg.Limits, reports: cfg.Reports, now: cfg.Now}
+	limits := newRateLimiter(cfg)
 	names := newNames(cfg.Docs.Routes())
 	router := mux.NewRouter().SkipClean(true)
 	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
@@ -143,32 +143,32 @@ func checked(next http.Handler, names *names) http.Handler {
 
 // forward checks the limits and the token and passes the request on. What costs
 // least comes first.
-func forward(line Route, next http.Handler, verifier web.Authenticator, limits *limiting, names *names) http.Handler {
+func forward(line Route, next http.Handler, verifier web.Authenticator, limits *rateLimiter, names *names) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		route := line.Path
 		if name := names.of(r.URL.Path); name.pattern != "" {
 			route = name.pattern
 		}
 		web.SetRoute(r.Context(), route)
-		if err := limits.admitAddress(w, r); err != nil {
+		if err := limits.checkNetwork(w, r); err != nil {
 			return err
 		}
 		identity, err := identify(r, verifier)
 		switch {
 		case err == nil:
 			web.SetUser(r.Context(), identity.UserID)
-			if err := limits.admitUser(w, r, identity.UserID); err != nil {
+			if err := limits.checkUser(w, r, identity.UserID); err != nil {
 				return err
 			}
 		case line.Token:
 			web.Challenge(w.Header(), err)
 			return err
 		}
-		value, err := readBody(r, countedMember(r))
+		value, err := readBody(r, limits.bodyMember(r))
 		if err != nil {
 			return err
 		}
-		if err := limits.admitRoute(w, r, value); err != nil {
+		if err := limits.checkRoute(w, r, value); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)

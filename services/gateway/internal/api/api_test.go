@@ -23,7 +23,7 @@ import (
 
 func TestSEC41And43Routes(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	for _, tc := range []struct {
 		method, path, token, code string
 		status                    int
@@ -75,7 +75,7 @@ func TestSEC41And43Routes(t *testing.T) {
 // TestSEC42Paths is SEC-42: no path has two readings, and nothing is redirected.
 func TestSEC42Paths(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	for _, path := range []string{
 		"//api/v1/user/me", "/api//v1/user/me", "/api/v1/./user/me", "/api/v1/auth/../user/me", "/api/v1/auth/%2e%2e/user/me",
 		"/api/v1/auth%2f..%2fuser/me", "/api/v1/auth/..%2fuser/me", "/api/v1/auth/%5c../user/me", "/api/v1/auth/%252e%252e/user/me",
@@ -101,7 +101,7 @@ func TestSEC42Paths(t *testing.T) {
 // TestSEC38To40Headers is SEC-38 to SEC-40 and trap T11.
 func TestSEC38To40Headers(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	bearer := g.bearer()
 	a := g.do("GET", "/api/v1/user/me?q=1", "",
 		"Authorization", bearer, "X-Request-Id", "request-1234", "Connection", "X-Request-Id, Authorization, X-Forwarded-For, Traceparent",
@@ -134,7 +134,7 @@ func TestSEC38To40Headers(t *testing.T) {
 
 func TestBodies(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: ratelimit.Rate{Requests: 100, Window: time.Minute}})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: ratelimit.Rate{Requests: 100, Window: time.Minute}})
 	login := `{"email":"a@example.com","password":"x"}`
 	g.do("POST", "/api/v1/auth/login", login)
 	if _, body, _ := g.upstream.got(); body != login {
@@ -166,7 +166,7 @@ func TestBodies(t *testing.T) {
 
 func TestServicesThatFail(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	for path, want := range map[string]string{"/api/v1/user/slow": "504 gateway_timeout", "/api/v1/user/hangup": "502 bad_gateway"} {
 		start := time.Now()
 		a := g.do("GET", path, "", "Authorization", g.bearer())
@@ -182,13 +182,13 @@ func TestServicesThatFail(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone.Close()
-	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(s *setup) {
+	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.addresses["email"] = upstream.Addresses{{Scheme: "http", Host: gone.Addr().String()}}
 	}))
 	defer server.Close()

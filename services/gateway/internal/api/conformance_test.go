@@ -45,7 +45,7 @@ func gatewayTo(t *testing.T, service string, change func(*setup)) string {
 		t.Fatal(err)
 	}
 	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
-	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.Limits{}, func(s *setup) {
+	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.addresses["auth"] = upstream.Addresses{at}
 		// Bodies are streamed on the way to this one; its token is auth-service's affair here.
 		s.addresses["user"] = upstream.Addresses{at}

@@ -93,14 +93,14 @@ type gateway struct {
 	trusted  web.Prefixes
 }
 
-func newGateway(t *testing.T, client redis.UniversalClient, limits api.Limits) *gateway {
+func newGateway(t *testing.T, client redis.UniversalClient, limits api.RateLimits) *gateway {
 	t.Helper()
 	return newGatewayTrusting(t, nil, client, limits)
 }
 
 // newGatewayTrusting returns a gateway that believes what trusted say of a
 // client's address.
-func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.UniversalClient, limits api.Limits) *gateway {
+func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.UniversalClient, limits api.RateLimits) *gateway {
 	t.Helper()
 	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t), trusted: trusted}
 	g.Server = httptest.NewServer(handlerFor(t, g, client, limits, nil))
@@ -116,7 +116,7 @@ type setup struct {
 	origins   api.Origins
 }
 
-func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.Limits, change func(*setup)) http.Handler {
+func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.RateLimits, change func(*setup)) http.Handler {
 	t.Helper()
 	target, err := url.Parse(g.upstream.URL)
 	if err != nil {
@@ -144,7 +144,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	testkit.Run(t, reports)
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
-		Limiter: ratelimit.New(client, log, metrics, time.Now), Limits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
+		Limiter: ratelimit.New(client, log, metrics, time.Now), RateLimits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Ready: func(context.Context) error { return nil }, TrustedProxies: g.trusted},
 	})
 }

@@ -26,7 +26,7 @@ func exposed(t *testing.T, g *gateway, change func(*setup)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := web.NewServer(web.Listener{}, handlerFor(t, g, testkit.Redis(t), api.Limits{}, change), testkit.Log(t))
+	server := web.NewServer(web.Listener{}, handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, change), testkit.Log(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -83,7 +83,7 @@ func exchange(t *testing.T, addr, text string) (answers []answer, open bool) {
 // a second one, and a connection on which that could be asked is closed.
 func TestSEC44Smuggling(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	addr := exposed(t, g, nil)
 	const (
 		smuggled = "GET /api/v1/auth/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -154,7 +154,7 @@ func TestSEC44Smuggling(t *testing.T) {
 // with its own answer.
 func TestSEC44Pipelining(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	answers, _ := exchange(t, exposed(t, g, nil),
 		"POST /api/v1/auth/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"+
 			"GET /api/v1/auth/second HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -166,7 +166,7 @@ func TestSEC44Pipelining(t *testing.T) {
 // TestSEC43Overrides: nothing but the request line says what the method is.
 func TestSEC43Overrides(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	a := g.do("POST", "/api/v1/auth/signup?_method=DELETE", "{}", "Content-Type", "application/json",
 		"X-Http-Method-Override", "DELETE", "X-Http-Method", "DELETE", "X-Method-Override", "DELETE")
 	got, _, _ := g.upstream.got()
@@ -192,7 +192,7 @@ func TestSEC43Overrides(t *testing.T) {
 // is inflated.
 func TestSEC46And47Bodies(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	addr := exposed(t, g, nil)
 	const size = 6 << 20
 	var chunks strings.Builder

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// rateLimitsPath is where an administrator sees and clears what is counted.
+// rateLimitsPath is where an administrator lists and resets rate limit counters.
 const rateLimitsPath = "/api/v1/auth/rate-limits"
 
 type rateLimit struct {
@@ -31,19 +31,19 @@ type cleared struct {
 	Cleared int `json:"cleared"`
 }
 
-// selection is what the query of a request names.
+// selection holds the counters that a query selects.
 type selection struct {
 	keys []ratelimit.Key
 	tags []string // of keys
 	by   []string // the names of the parameters
 }
 
-// rateLimits answers what is counted of a party (GET), or forgets it (DELETE). Who
-// may do that is for auth-service to say, which writes it down as well.
-func (l *limiting) rateLimits(auth *upstream.Service) http.Handler {
+// rateLimits lists the counters of a subject (GET) or resets them (DELETE). auth-service
+// decides whether the caller may, and records it in the audit log.
+func (l *rateLimiter) rateLimits(auth *upstream.Service) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		web.SetRoute(r.Context(), rateLimitsPath)
-		if err := l.admitAddress(w, r); err != nil {
+		if err := l.checkNetwork(w, r); err != nil {
 			return err
 		}
 		switch r.Method {
@@ -52,16 +52,16 @@ func (l *limiting) rateLimits(auth *upstream.Service) http.Handler {
 			w.Header().Set("Allow", "DELETE, GET, HEAD")
 			return problem.ErrMethod
 		}
-		about, fault := l.selected(r)
-		told := report{path: event.RateLimitsPath + "/read", header: reportHeader(r), body: struct{}{}}
+		selected, fault := l.selectCounters(r)
+		question := report{path: event.RateLimitsPath + "/read", header: reportHeader(r), body: struct{}{}}
 		if r.Method == http.MethodDelete && fault == nil {
 			names := []string{}
-			for _, key := range about.keys {
+			for _, key := range selected.keys {
 				names = append(names, key.Policy.Name)
 			}
-			told.path, told.body = event.RateLimitsPath+"/cleared", event.RateLimitCleared{Policies: names, By: about.by}
+			question.path, question.body = event.RateLimitsPath+"/cleared", event.RateLimitCleared{Policies: names, By: selected.by}
 		}
-		res, err := ask(r.Context(), auth, told)
+		res, err := ask(r.Context(), auth, question)
 		if err != nil {
 			failed(w, r, err)
 			return nil
@@ -75,16 +75,16 @@ func (l *limiting) rateLimits(auth *upstream.Service) http.Handler {
 		case fault != nil:
 			return fault
 		case r.Method == http.MethodDelete:
-			return l.clear(w, r, about)
+			return l.clear(w, r, selected)
 		}
-		return l.list(w, r, about)
+		return l.list(w, r, selected)
 	})
 }
 
-func (l *limiting) list(w http.ResponseWriter, r *http.Request, about selection) error {
+func (l *rateLimiter) list(w http.ResponseWriter, r *http.Request, selected selection) error {
 	found := []rateLimit{}
-	for i, key := range about.keys {
-		state := l.limiter.Peek(r.Context(), about.tags[i], key)
+	for i, key := range selected.keys {
+		state := l.limiter.Peek(r.Context(), selected.tags[i], key)
 		rate := key.Policy.Rate
 		found = append(found, rateLimit{
 			Policy: key.Policy.Name, Limit: rate.Requests, WindowSeconds: int(rate.Window.Seconds()), Observed: rate.Observe,
@@ -94,10 +94,10 @@ func (l *limiting) list(w http.ResponseWriter, r *http.Request, about selection)
 	return web.OK(w, http.StatusOK, found)
 }
 
-func (l *limiting) clear(w http.ResponseWriter, r *http.Request, about selection) error {
+func (l *rateLimiter) clear(w http.ResponseWriter, r *http.Request, selected selection) error {
 	n := 0
-	for i, key := range about.keys {
-		had, err := l.limiter.Clear(r.Context(), about.tags[i], key)
+	for i, key := range selected.keys {
+		had, err := l.limiter.Clear(r.Context(), selected.tags[i], key)
 		if err != nil {
 			return err
 		}
@@ -108,57 +108,61 @@ func (l *limiting) clear(w http.ResponseWriter, r *http.Request, about selection
 	return web.OK(w, http.StatusOK, cleared{n})
 }
 
-var rateLimitParameters = []string{"policy", "ip", "account", "session", "userId"}
-
-// selected returns the keys of the policies that the query of r has the parts for.
-func (l *limiting) selected(r *http.Request) (selection, error) {
-	var of party
-	var about selection
-	var faults []problem.Field
-	policy := ""
-	for name, values := range r.URL.Query() {
-		if !slices.Contains(rateLimitParameters, name) || len(values) != 1 || values[0] == "" {
-			faults = append(faults, problem.Field{Field: name, Code: "unknown_parameter", Message: "Not a parameter that may be here, once and with a value."})
+// selectCounters returns the counters of all policies whose key the query of r names.
+func (l *rateLimiter) selectCounters(r *http.Request) (selection, error) {
+	var selected selection
+	s, wanted, faults := readSubject(r, &selected)
+	known := false
+	for _, p := range l.policies {
+		if wanted != "" && wanted != p.Name {
 			continue
 		}
-		about.by = append(about.by, name)
+		known = true
+		if key, tag, ok := p.keyOf(s); ok && !key.Policy.Rate.Off() {
+			selected.keys, selected.tags = append(selected.keys, key), append(selected.tags, tag)
+		}
+	}
+	if !known {
+		faults = append(faults, problem.Field{Field: "policy", Code: "unknown", Message: "Unknown policy."})
+	}
+	if len(faults) == 0 && len(selected.keys) == 0 {
+		faults = append(faults, problem.Field{Field: "ip", Code: "required", Message: "Specify whose counters to use: ip (for login also account, for refresh also session), or userId for general."})
+	}
+	if len(faults) > 0 {
+		return selection{}, problem.Validation(faults...)
+	}
+	slices.Sort(selected.by)
+	return selected, nil
+}
+
+var rateLimitParameters = []string{"policy", "ip", "account", "session", "userId"}
+
+// readSubject reads the query of r, and notes in selected which parameters it has.
+func readSubject(r *http.Request, selected *selection) (s subject, policy string, faults []problem.Field) {
+	s = subject{}
+	for name, values := range r.URL.Query() {
+		if !slices.Contains(rateLimitParameters, name) || len(values) != 1 || values[0] == "" {
+			faults = append(faults, problem.Field{Field: name, Code: "unknown_parameter", Message: "Unknown, repeated or empty query parameter."})
+			continue
+		}
+		selected.by = append(selected.by, name)
 		switch value := values[0]; name {
 		case "policy":
 			policy = value
 		case "ip":
 			addr, err := netip.ParseAddr(value)
 			if err != nil || addr.Zone() != "" {
-				faults = append(faults, problem.Field{Field: "ip", Code: "invalid_format", Message: "Want an IPv4 or IPv6 address."})
+				faults = append(faults, problem.Field{Field: "ip", Code: "invalid_format", Message: "Invalid IP address: use an IPv4 or IPv6 address."})
 				continue
 			}
-			of.network = event.Origin{IP: addr.Unmap().String()}.Network()
+			s[network] = event.Origin{IP: addr.Unmap().String()}.Network()
 		case "account":
-			of.account = accountKey(value)
+			s[account] = accountKey(value)
 		case "session":
-			of.session = value
+			s[session] = value
 		case "userId":
-			of.userID = value
+			s[user] = value
 		}
 	}
-	known := false
-	for _, p := range policies {
-		if policy != "" && policy != p.name {
-			continue
-		}
-		known = true
-		if key, tag, ok := p.key(l.limits, of); ok && !key.Policy.Rate.Off() {
-			about.keys, about.tags = append(about.keys, key), append(about.tags, tag)
-		}
-	}
-	if !known {
-		faults = append(faults, problem.Field{Field: "policy", Code: "unknown", Message: "There is no policy of this name."})
-	}
-	if len(faults) == 0 && len(about.keys) == 0 {
-		faults = append(faults, problem.Field{Field: "ip", Code: "required", Message: "Name who is counted: ip, for login also account, for refresh also session, for general userId."})
-	}
-	slices.Sort(about.by)
-	if len(faults) > 0 {
-		return selection{}, problem.Validation(faults...)
-	}
-	return about, nil
+	return s, policy, faults
 }

@@ -20,7 +20,7 @@ import (
 // tokens ends there.
 func TestGeneralLimitOfAnAddress(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{GeneralIP: rate(3)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{GeneralIP: rate(3)})
 	get := func(bearer, from string) string {
 		a := g.do("GET", "/api/v1/user/me", "", "Authorization", bearer, "X-Forwarded-For", from)
 		return fmt.Sprint(a.status, " ", a.Code)
@@ -44,7 +44,7 @@ func TestGeneralLimitOfAnAddress(t *testing.T) {
 func TestGeneralLimitOfManyGateways(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
-	limits := api.Limits{General: ratelimit.Rate{Requests: 100, Window: rate(1).Window}}
+	limits := api.RateLimits{General: ratelimit.Rate{Requests: 100, Window: rate(1).Window}}
 	gateways := []*gateway{newGateway(t, client, limits), newGateway(t, client, limits)}
 	var bearers []string
 	for _, g := range gateways {
@@ -73,7 +73,7 @@ type limitState struct {
 // to say.
 func TestRateLimitsRoute(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(40), GeneralIP: rate(100)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(40), GeneralIP: rate(100)})
 	for range 2 {
 		g.do("POST", "/api/v1/auth/login", `{"email":"Ann@Example.com"}`, "X-Forwarded-For", "192.0.2.1")
 	}
@@ -109,7 +109,7 @@ func TestRateLimitsRoute(t *testing.T) {
 
 func TestRateLimitsRouteRefuses(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(5)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(5)})
 	for _, tc := range []struct{ method, query, code string }{
 		{"GET", "", "validation_failed"},
 		{"GET", "policy=login&ip=192.0.2.1", "validation_failed"},
@@ -128,7 +128,7 @@ func TestRateLimitsRouteRefuses(t *testing.T) {
 // TestExceededIsReported: once, on behalf of who asked.
 func TestExceededIsReported(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Login: rate(1)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Login: rate(1)})
 	for range 5 {
 		g.do("POST", "/api/v1/auth/login", `{"email":"ann@example.com"}`, "X-Forwarded-For", "192.0.2.1", "User-Agent", "curl", "X-Request-Id", "one")
 	}

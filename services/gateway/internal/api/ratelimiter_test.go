@@ -28,7 +28,7 @@ func (g *gateway) login(email string) answer {
 
 func TestLoginLimit(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(8)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(8)})
 	for i := range 5 {
 		a := g.login([]string{"ann@example.com", " ANN@example.com "}[i%2])
 		if a.status != 200 || a.header.Get("RateLimit") != fmt.Sprintf(`"login";r=%d;t=900`, 4-i) && i == 0 || a.header.Get("RateLimit-Policy") != `"login";q=5;w=900` ||
@@ -54,7 +54,7 @@ func TestLoginLimit(t *testing.T) {
 // and a peer that nobody trusts is one address, whatever it says.
 func TestSEC32StuffingSpread(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(40)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(40)})
 	passed := 0
 	for i := range 500 {
 		body := fmt.Sprintf(`{"email":"user%d@example.com","password":"x"}`, i)
@@ -69,7 +69,7 @@ func TestSEC32StuffingSpread(t *testing.T) {
 
 func TestRefreshAndSignupLimits(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Refresh: rate(2), SignupIP: rate(2)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Refresh: rate(2), SignupIP: rate(2)})
 	refresh := func(session string) int {
 		payload := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"sid":%q,"gen":1}`, session))
 		return g.do("POST", "/api/v1/auth/refresh", fmt.Sprintf(`{"refreshToken":"h.%s.s"}`, payload)).status
@@ -85,7 +85,7 @@ func TestRefreshAndSignupLimits(t *testing.T) {
 
 func TestGeneralLimitIsByUser(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{General: rate(2)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{General: rate(2)})
 	one, two := g.bearer(), g.bearer()
 	get := func(bearer string) int { return g.do("GET", "/api/v1/user/me", "", "Authorization", bearer).status }
 	if got := []int{get(one), get(one), get(one), get(two)}; !slices.Equal(got, []int{200, 200, 429, 200}) {
@@ -97,7 +97,7 @@ func TestGeneralLimitIsByUser(t *testing.T) {
 // use up its owner's refreshes.
 func TestRefreshesOfAnotherAddress(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Refresh: rate(2), RefreshIP: rate(5)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Refresh: rate(2), RefreshIP: rate(5)})
 	refresh := func(from, body string) string {
 		a := g.do("POST", "/api/v1/auth/refresh", body, "X-Forwarded-For", from)
 		name, _, _ := strings.Cut(a.header.Get("RateLimit"), ";")
@@ -122,7 +122,7 @@ func TestRefreshesOfAnotherAddress(t *testing.T) {
 // TestUnreadableLogins: what names no account is counted for the address alone.
 func TestUnreadableLogins(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(1), LoginIP: rate(5)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(1), LoginIP: rate(5)})
 	for i, body := range []string{"", "junk", "{}", `{"email":1}`, `{"email":" "}`} {
 		a := g.do("POST", "/api/v1/auth/login", body)
 		if want := fmt.Sprintf(`"login-ip";r=%d;t=900`, 4-i); a.status != 200 || a.header.Get("RateLimit") != want {
@@ -138,7 +138,7 @@ func TestUnreadableLogins(t *testing.T) {
 // service, which refuses any other spelling without looking at the password.
 func TestLoginsAreCountedAsTheServiceReadsThem(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, testkit.Redis(t), api.Limits{Login: rate(5), LoginIP: rate(50)})
+	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(50)})
 	for body, want := range map[string]string{
 		`{"email":"ann@example.com"}`:                     `200 "login"`,
 		`{"password":"x","email":"\u0061nn@example.com"}`: `200 "login"`,
@@ -157,7 +157,7 @@ func TestLoginsAreCountedAsTheServiceReadsThem(t *testing.T) {
 // TestMailLimit: both ways to have mail sent to whomever count as one.
 func TestMailLimit(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.Limits{Mail: rate(3)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Mail: rate(3)})
 	ask := func(path, from string) answer {
 		return g.do("POST", "/api/v1/auth/"+path, `{"email":"ann@example.com"}`, "X-Forwarded-For", from)
 	}
@@ -180,7 +180,7 @@ func TestMailLimit(t *testing.T) {
 func TestLimitsAreExact(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
-	one, two := newGateway(t, client, api.Limits{Login: rate(5)}), newGateway(t, client, api.Limits{Login: rate(5)})
+	one, two := newGateway(t, client, api.RateLimits{Login: rate(5)}), newGateway(t, client, api.RateLimits{Login: rate(5)})
 	statuses := make(chan int, 100)
 	var wg sync.WaitGroup
 	for i := range cap(statuses) {

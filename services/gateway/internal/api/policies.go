@@ -1,0 +1,117 @@
+package api
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
+)
+
+// RateLimits is the table of the gateway's rate limits, and the only place that defines
+// them. A field's tags are the columns of its row: the name of the policy, the POST
+// routes that it applies to (* for every request), the parts of a subject that it counts
+// by, and the environment variable with its default and description.
+type RateLimits struct {
+	Login     ratelimit.Rate `policy:"login" routes:"/api/v1/auth/login" key:"network account" envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins per account and client address: requests/window, or off. With observe after a space, the limit only reports what it would reject. Successful requests count, too."`
+	LoginIP   ratelimit.Rate `policy:"login-ip" routes:"/api/v1/auth/login" key:"network" envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins per client address."`
+	Refresh   ratelimit.Rate `policy:"refresh" routes:"/api/v1/auth/refresh" key:"network session" envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes per session and client address."`
+	RefreshIP ratelimit.Rate `policy:"refresh-ip" routes:"/api/v1/auth/refresh" key:"network" envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes per client address."`
+	SignupIP  ratelimit.Rate `policy:"signup" routes:"/api/v1/auth/signup" key:"network" envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups per client address."`
+	Mail      ratelimit.Rate `policy:"mail" routes:"/api/v1/auth/forgot-password /api/v1/auth/resend-verification" key:"network" envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a password reset or verification email, per client address."`
+	General   ratelimit.Rate `policy:"general" routes:"*" key:"user" envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests per signed-in user."`
+	GeneralIP ratelimit.Rate `policy:"general-ip" routes:"*" key:"network" envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests per client address, authenticated or not."`
+}
+
+// subject is whom a request is counted for: the known ones of the parts below. Account
+// and session come from the body and are not verified yet, so their policies count per
+// network as well: nobody can use up the limit of somebody else.
+type subject map[string]string
+
+// The parts of a subject.
+const (
+	network = "network" // see event.Origin.Network
+	account = "account" // see accountKey
+	session = "session" // see sessionOf
+	user    = "user"    // the user's id
+)
+
+// bodyParts are the parts of a subject that a request's body names: in which member, and
+// how to read its value.
+var bodyParts = map[string]struct {
+	member string
+	read   func(value string) string
+}{
+	account: {"email", accountKey},
+	session: {"refreshToken", sessionOf},
+}
+
+// policy is a row of RateLimits.
+type policy struct {
+	ratelimit.Policy
+
+	routes []string
+	key    []string // parts of a subject
+}
+
+// policies returns the rows of the table, in its order.
+func (l RateLimits) policies() []policy {
+	var all []policy
+	for field, value := range reflect.ValueOf(l).Fields() {
+		rate, _ := reflect.TypeAssert[ratelimit.Rate](value)
+		all = append(all, policy{
+			Policy: ratelimit.Policy{Name: field.Tag.Get("policy"), Rate: rate},
+			routes: strings.Fields(field.Tag.Get("routes")),
+			key:    strings.Fields(field.Tag.Get("key")),
+		})
+	}
+	return all
+}
+
+// keyOf returns the key by which s is counted, and the tag that it shares with the other
+// keys of a request; ok is false if a part of s is not known.
+func (p policy) keyOf(s subject) (key ratelimit.Key, tag string, ok bool) {
+	parts := make([]string, len(p.key))
+	for i, name := range p.key {
+		parts[i] = s[name]
+	}
+	if slices.Contains(parts, "") {
+		return ratelimit.Key{}, "", false
+	}
+	return ratelimit.Key{Policy: p.Policy, Subject: strings.Join(parts, " ")}, parts[0], true
+}
+
+// everyRequest returns the policy that counts every request by one part of its subject.
+func everyRequest(policies []policy, part string) ratelimit.Policy {
+	for _, p := range policies {
+		if slices.Equal(p.routes, []string{"*"}) && slices.Equal(p.key, []string{part}) {
+			return p.Policy
+		}
+	}
+	return ratelimit.Policy{}
+}
+
+// limitedRoute is what the policies of one route need.
+type limitedRoute struct {
+	policies []policy
+	part     string // that the body names; empty if none is needed
+}
+
+// limitedRoutes returns the routes with policies of their own by their paths.
+func limitedRoutes(policies []policy) map[string]limitedRoute {
+	routes := map[string]limitedRoute{}
+	for _, p := range policies {
+		for _, path := range p.routes {
+			route := routes[path]
+			route.policies = append(route.policies, p)
+			for _, part := range p.key {
+				if _, ok := bodyParts[part]; ok {
+					route.part = part
+				}
+			}
+			routes[path] = route
+		}
+	}
+	delete(routes, "*")
+	return routes
+}
