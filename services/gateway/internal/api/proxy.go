@@ -281,7 +281,7 @@ func failed(w http.ResponseWriter, r *http.Request, err error) {
 		err = problem.ErrTooLarge
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		// The client has gone; Fail notes it quietly.
-	case errors.Is(err, upstream.ErrAway), errors.Is(err, upstream.ErrOverloaded):
+	case errors.Is(err, upstream.ErrUnavailable), errors.Is(err, upstream.ErrOverloaded):
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		err = errors.Join(ErrTimeout, err)
 	default:

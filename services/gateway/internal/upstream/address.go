@@ -17,33 +17,33 @@ import (
 const (
 	dialTimeout = 2 * time.Second
 	keepAlive   = 15 * time.Second
-	// keepIdle is how long a connection is kept without a request: less than a
-	// service keeps it, so that it is seldom the service that closes it.
+	// keepIdle is how long an idle connection is kept: for less time than the service keeps
+	// it, so that the service seldom closes it first.
 	keepIdle = 45 * time.Second
 	maxIdle  = 256
-	// A service that fails so often in a row is left alone for a moment.
-	tripAfter = 5
-	breather  = time.Second
+	// maxFailures in a row open the circuit breaker of an address, for openTimeout.
+	maxFailures = 5
+	openTimeout = time.Second
 )
 
 // address is one place where a service listens.
 type address struct {
-	url      *url.URL
-	hostport string
-	timeout  time.Duration
-	stall    time.Duration
-	standard *http.Transport // for TLS, for upgrades, and where the configuration says so
-	always   bool            // standard for everything
-	breaker  *gobreaker.CircuitBreaker[*http.Response]
-	inFlight atomic.Int64
-	state    atomic.Int32 // as the last probe found
+	url          *url.URL
+	hostport     string
+	timeout      time.Duration
+	stall        time.Duration
+	standard     *http.Transport // for TLS, for upgrades, and where the configuration says so
+	standardOnly bool            // Use standard for every request.
+	breaker      *gobreaker.CircuitBreaker[*http.Response]
+	inFlight     atomic.Int64
+	state        atomic.Int32 // result of the last probe
 
 	mu   sync.Mutex
-	idle []*conn // the longest idle first
+	idle []*conn // longest idle first
 }
 
 func newAddress(u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
-	a := &address{url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall, always: o.Standard || u.Scheme != "http"}
+	a := &address{url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall, standardOnly: o.Standard || u.Scheme != "http"}
 	if u.Port() == "" {
 		a.hostport = net.JoinHostPort(u.Hostname(), "80")
 	}
@@ -55,16 +55,16 @@ func newAddress(u *url.URL, o Options, changed func(a *address, to gobreaker.Sta
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		DisableCompression:     true,
 	}
-	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // It has no answer to close.
-		Name: u.Host, Timeout: breather,
-		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
+	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
+		Name: u.Host, Timeout: openTimeout,
+		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= maxFailures },
 		IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, _, to gobreaker.State) { changed(a, to) },
 	})
 	return a
 }
 
-// better reports whether a should have a request rather than b.
+// better reports whether a should get the next request rather than b.
 func (a *address) better(b *address) bool {
 	if x, y := a.usable(), b.usable(); x != y {
 		return x
@@ -76,18 +76,18 @@ func (a *address) usable() bool {
 	return a.state.Load() != down && a.breaker.State() != gobreaker.StateOpen
 }
 
-// roundTrip sends req by a kept connection if there is one that still lives.
+// roundTrip sends req over an idle connection, if there is one that is still alive.
 func (a *address) roundTrip(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
-	if a.always || req.Header.Get("Upgrade") != "" && (edit.Omit == nil || !edit.Omit("Upgrade")) {
+	if a.standardOnly || req.Header.Get("Upgrade") != "" && (edit.Omit == nil || !edit.Omit("Upgrade")) {
 		return a.standard.RoundTrip(informational.trace(req))
 	}
-	o := exchangeOptions{timeout: a.timeout, stall: a.stall, release: a.release, edit: edit, informational: informational}
-	c := a.take()
+	o := exchangeOptions{timeout: a.timeout, stall: a.stall, keep: a.keep, edit: edit, informational: informational}
+	c := a.takeIdle()
 	if c == nil {
 		return a.onNew(req, o)
 	}
 	res, err := c.exchange(req, o)
-	if err == nil || req.Context().Err() != nil || !again(req, err) {
+	if err == nil || req.Context().Err() != nil || !retryable(req, err) {
 		return res, err
 	}
 	if req.GetBody != nil {
@@ -109,13 +109,13 @@ func (a *address) onNew(req *http.Request, o exchangeOptions) (*http.Response, e
 	return newConn(c).exchange(req, o)
 }
 
-// again reports whether req may be sent again after it failed on a kept
-// connection: it was not sent at all, or it changes nothing (RFC 9110, 9.2.1).
-func again(req *http.Request, err error) bool {
+// retryable reports whether req may be sent again after it failed on a kept connection:
+// it was not sent at all, or its method is safe (RFC 9110, 9.2.1).
+func retryable(req *http.Request, err error) bool {
 	if _, ok := errors.AsType[notSentError](err); ok {
 		return true
 	}
-	_, ok := errors.AsType[noAnswerError](err)
+	_, ok := errors.AsType[noResponseError](err)
 	return ok && !isTimeout(err) && repeatable(req)
 }
 
@@ -129,8 +129,8 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// take returns the connection that was used last, or nil if there is none.
-func (a *address) take() *conn {
+// takeIdle returns the connection that was used last, or nil if none is idle.
+func (a *address) takeIdle() *conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := len(a.idle)
@@ -143,11 +143,8 @@ func (a *address) take() *conn {
 	return c
 }
 
-func (a *address) release(c *conn, again bool) {
-	if !again {
-		_ = c.Close() // Nobody uses it any more.
-		return
-	}
+// keep makes c available to the next request, or closes it if enough are idle.
+func (a *address) keep(c *conn) {
 	c.kept, c.since = true, time.Now()
 	a.mu.Lock()
 	full := len(a.idle) >= maxIdle
@@ -160,7 +157,7 @@ func (a *address) release(c *conn, again bool) {
 	}
 }
 
-// closeIdle closes the connections that were idle since before then.
+// closeIdle closes the connections that have been idle since before then.
 func (a *address) closeIdle(then time.Time) {
 	a.mu.Lock()
 	n := 0

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Addresses are where a service listens, written as URLs separated by commas.
+// Addresses are the URLs at which a service listens, written with commas between them.
 type Addresses []*url.URL
 
-var errAddress = errors.New("want http(s)://host:port, more of them separated by commas")
+var errAddress = errors.New("want http(s)://host:port, several separated by commas")
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (a *Addresses) UnmarshalText(text []byte) error {

@@ -15,44 +15,44 @@ import (
 )
 
 const (
-	maxHeaderBytes = 64 << 10         // of an answer
+	maxHeaderBytes = 64 << 10         // of a response
 	sendTime       = 30 * time.Second // for a request's body, beyond the client's own time for it
 )
 
 var (
-	errHeaderTooLarge = errors.New("the answer's header is too large")
-	errSwitched       = errors.New("the service switched protocols unasked")
-	errClosedIdle     = errors.New("the idle connection was closed")
+	errHeaderTooLarge = errors.New("response header too large")
+	errSwitched       = errors.New("unexpected protocol switch")
+	errClosedIdle     = errors.New("idle connection closed")
 )
 
-// longAgo as a deadline ends what waits on a connection.
-var longAgo = time.Unix(1, 0)
+// past as a deadline ends all reads and writes of a connection.
+var past = time.Unix(1, 0)
 
-// notSentError says that not a byte of the request reached the service.
+// notSentError says that no byte of the request reached the service.
 type notSentError struct{ error }
 
 func (e notSentError) Unwrap() error { return e.error }
 
-// noAnswerError says that a connection that was kept from an earlier request
-// ended before a byte of the answer: most likely the service closed it while
-// the request was on its way, and it is unknown whether it was read.
-type noAnswerError struct{ error }
+// noResponseError says that a kept connection ended before the first byte of the response.
+// Most likely the service closed it while the request was on its way; whether the service
+// has read the request is unknown.
+type noResponseError struct{ error }
 
-func (e noAnswerError) Unwrap() error { return e.error }
+func (e noResponseError) Unwrap() error { return e.error }
 
-// conn is a connection for one request at a time. The request and the answer are
-// written and parsed by net/http; what is left out is the Transport's two
-// goroutines for each connection, and the hand-over between them.
+// conn is a connection for one request at a time. net/http writes the request and parses
+// the response; what conn saves are the Transport's two goroutines per connection and the
+// hand-over between them.
 type conn struct {
 	net.Conn
 
 	r        *bufio.Reader
 	w        *bufio.Writer
-	readable int64     // bytes that may still be read: of a header not without end
-	sent     int64     // bytes of the request under way that were written
+	readable int64     // bytes that may still be read, to bound the header
+	sent     int64     // bytes written of the current request
 	kept     bool      // from an earlier request
-	until    time.Time // the deadline, if allow has set it
-	since    time.Time
+	until    time.Time // the deadline, if extendDeadline has set it
+	since    time.Time // idle since then
 }
 
 func newConn(c net.Conn) *conn {
@@ -78,9 +78,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// allow lets the next exchange take timeout, or up to an eighth longer: moving the
-// deadline for each request costs more than that is worth.
-func (c *conn) allow(timeout time.Duration) error {
+// extendDeadline sets the deadline of the next exchange to timeout, or up to an eighth later:
+// moving it for every request would cost more than the precision is worth.
+func (c *conn) extendDeadline(timeout time.Duration) error {
 	now := time.Now()
 	if left := c.until.Sub(now); left >= timeout && left <= timeout+timeout/8 {
 		return nil
@@ -89,12 +89,12 @@ func (c *conn) allow(timeout time.Duration) error {
 	return c.SetDeadline(c.until)
 }
 
-// abort ends what waits on the connection, which is of no use afterwards.
-func (c *conn) abort() { _ = c.SetDeadline(longAgo) }
+// abort ends all reads and writes of the connection, which cannot be used afterwards.
+func (c *conn) abort() { _ = c.SetDeadline(past) }
 
-// check returns an error if the service has closed the idle connection, or sent
-// what nobody asked for.
-func (c *conn) check() error {
+// checkIdle returns an error if the service has closed the idle connection, or sent something
+// unasked.
+func (c *conn) checkIdle() error {
 	raw, ok := c.Conn.(syscall.Conn)
 	if !ok {
 		return nil
@@ -115,18 +115,18 @@ func (c *conn) check() error {
 	return errors.Join(err, fault)
 }
 
-// exchange sends req and reads the header of the answer. When the answer's body has
-// been read or closed, or exchange fails, release is called once.
+// exchange sends req and reads the header of the response. When the response's body has
+// been read or closed, or exchange fails, the connection is either kept or closed.
 func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, error) {
 	ctx := req.Context()
 	c.sent = 0
-	if err := c.allow(o.timeout); err != nil {
-		o.release(c, false)
+	if err := c.extendDeadline(o.timeout); err != nil {
+		_ = c.Close()
 		return nil, notSentError{err}
 	}
 	if c.kept && !repeatable(req) {
-		if err := c.check(); err != nil {
-			o.release(c, false)
+		if err := c.checkIdle(); err != nil {
+			_ = c.Close()
 			return nil, notSentError{err}
 		}
 	}
@@ -135,7 +135,7 @@ func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, e
 	if err == nil {
 		return res, nil
 	}
-	x.end(false)
+	x.abandon()
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
@@ -143,29 +143,39 @@ func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, e
 }
 
 type exchangeOptions struct {
-	stall         time.Duration             // between two pieces of the answer's body
-	timeout       time.Duration             // for the answer to begin, once the request is sent
-	release       func(c *conn, again bool) // Is told whether the connection may take another request.
+	stall         time.Duration // between two reads of the response's body
+	timeout       time.Duration // for the response to begin, once the request is sent
+	keep          func(c *conn) // takes the connection for another request
 	edit          Edit
 	informational Informational
 }
 
-// exchange is a request under way.
+// exchange is a request in flight.
 type exchange struct {
-	c       *conn
-	stop    func() bool
-	o       exchangeOptions
-	sending *sending // nil if the request has no body
-	again   bool     // May the connection take another request when the answer has been read?
+	c        *conn
+	stop     func() bool
+	o        exchangeOptions
+	sending  *sending // nil if the request has no body
+	reusable bool     // Whether the connection can take another request after the response.
 }
 
-func (x *exchange) end(complete bool) {
-	// Whatever is read from a body has an end; a request that is still being sent
-	// when its answer is complete was answered early.
-	again := complete && x.again && x.sending.done() && x.c.r.Buffered() == 0
-	// Once the context has ended, its function may still be on its way.
-	again = x.stop() && again
-	x.o.release(x.c, again)
+// finish ends an exchange whose response was read completely, and keeps the connection if
+// it can take another request. It cannot if the request is still being sent, because the
+// service answered early, or if the service sent more than the response.
+func (x *exchange) finish() {
+	reusable := x.reusable && x.sending.done() && x.c.r.Buffered() == 0
+	// If the context has ended, its function may be about to abort the connection.
+	if x.stop() && reusable {
+		x.o.keep(x.c)
+		return
+	}
+	_ = x.c.Close()
+}
+
+// abandon ends an exchange whose response was not read completely.
+func (x *exchange) abandon() {
+	x.stop()
+	_ = x.c.Close()
 }
 
 func (x *exchange) run(req *http.Request) (*http.Response, error) {
@@ -176,7 +186,7 @@ func (x *exchange) run(req *http.Request) (*http.Response, error) {
 		if fault != nil && c.sent == 0 {
 			return nil, notSentError{fault}
 		}
-		// Who answers early may not read on; the answer is still there.
+		// A service that responds early may not read on; its response is still there.
 	} else {
 		x.sending = c.sendBody(req, x.o.timeout)
 	}
@@ -184,22 +194,22 @@ func (x *exchange) run(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, errors.Join(x.sending.fault(), fault, err)
 	}
-	x.again = fault == nil && !res.Close && !req.Close
+	x.reusable = fault == nil && !res.Close && !req.Close
 	if res.Body == http.NoBody || req.Method == http.MethodHead {
-		x.end(true)
+		x.finish()
 		return res, nil
 	}
-	res.Body = &answerBody{ReadCloser: res.Body, x: x}
+	res.Body = &responseBody{ReadCloser: res.Body, x: x}
 	return res, nil
 }
 
-// receive reads answers up to the final one.
+// receive reads responses up to the final one.
 func (c *conn) receive(req *http.Request, informational Informational) (*http.Response, error) {
 	c.readable = maxHeaderBytes
 	if _, err := c.r.Peek(1); err != nil {
-		err = fmt.Errorf("await answer: %w", err)
+		err = fmt.Errorf("await response: %w", err)
 		if c.kept {
-			return nil, noAnswerError{err}
+			return nil, noResponseError{err}
 		}
 		return nil, err
 	}
@@ -207,7 +217,7 @@ func (c *conn) receive(req *http.Request, informational Informational) (*http.Re
 		res, err := http.ReadResponse(c.r, req)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("read answer: %w", err)
+			return nil, fmt.Errorf("read response: %w", err)
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errSwitched
 		case res.StatusCode >= http.StatusOK:
@@ -218,10 +228,9 @@ func (c *conn) receive(req *http.Request, informational Informational) (*http.Re
 	}
 }
 
-// sending is a request on its way whose body comes from a client as it pleases. It
-// is written by a goroutine of its own, since the answer can come before its end. The goroutine ends
-// with the body or the connection; the server behind the body bounds the one, and
-// release closes the other.
+// sending is a request whose body is streamed from a client. A goroutine of its own writes
+// it, because the response can come before its end. The goroutine ends with the body,
+// which the server's read timeout bounds, or with the connection.
 type sending struct {
 	finished atomic.Bool
 	read     atomic.Pointer[error] // why the body could not be read
@@ -229,7 +238,7 @@ type sending struct {
 
 func (c *conn) sendBody(req *http.Request, timeout time.Duration) *sending {
 	s := &sending{}
-	out := *req // The caller may go on with req once the answer is there.
+	out := *req // The caller may reuse req as soon as it has the response.
 	out.Body = &requestBody{ReadCloser: req.Body, sending: s}
 	c.until = time.Time{}
 	_ = c.SetDeadline(time.Now().Add(sendTime + timeout)) // A connection that takes no deadline fails at once.
@@ -248,7 +257,7 @@ func (c *conn) sendBody(req *http.Request, timeout time.Duration) *sending {
 
 func (s *sending) done() bool { return s == nil || s.finished.Load() }
 
-// fault returns why the client's body could not be read, if that is so.
+// fault returns the error of reading the client's body, if there was one.
 func (s *sending) fault() error {
 	if s == nil {
 		return nil
@@ -259,8 +268,8 @@ func (s *sending) fault() error {
 	return nil
 }
 
-// requestBody remembers why it could not be read: net/http does not tell it from a
-// failure to write.
+// requestBody remembers its read error: net/http does not distinguish it from a failure to
+// write.
 type requestBody struct {
 	io.ReadCloser
 
@@ -275,39 +284,42 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// answerBody gives the connection back when it has been read, or closed.
-type answerBody struct {
+// responseBody ends the exchange when it has been read or closed.
+type responseBody struct {
 	io.ReadCloser
 
 	x     *exchange
 	ended bool
 }
 
-func (b *answerBody) Read(p []byte) (int, error) {
+func (b *responseBody) Read(p []byte) (int, error) {
 	if b.ended {
 		return 0, io.EOF
 	}
 	if b.x.c.r.Buffered() == 0 {
 		b.x.c.until = time.Time{}
-		_ = b.x.c.SetReadDeadline(time.Now().Add(b.x.o.stall)) // Reading tells what is amiss.
+		_ = b.x.c.SetReadDeadline(time.Now().Add(b.x.o.stall)) // If this fails, so will the read.
 	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.end(errors.Is(err, io.EOF))
+	switch {
+	case errors.Is(err, io.EOF):
+		b.end(b.x.finish)
+	case err != nil:
+		b.end(b.x.abandon)
 	}
 	return n, err
 }
 
-// Close implements io.Closer. What is left of the body is not read: another
-// connection costs less than one does not know how much.
-func (b *answerBody) Close() error {
-	b.end(false)
+// Close implements io.Closer. It does not read the rest of the body: a new connection
+// costs less than a body of unknown length.
+func (b *responseBody) Close() error {
+	b.end(b.x.abandon)
 	return nil
 }
 
-func (b *answerBody) end(complete bool) {
+func (b *responseBody) end(end func()) {
 	if !b.ended {
 		b.ended = true
-		b.x.end(complete)
+		end()
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// FuzzWriteRequest: what is written is read as the one request that it is, or not
-// written at all.
+// FuzzWriteRequest: a written request is read as exactly that request, or it is not written
+// at all.
 func FuzzWriteRequest(f *testing.F) {
 	f.Add("GET", "/a", "q=1", "X-A", "b")
 	f.Add("POST", "/a b", "", "Content-Length", "5")

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Run implements service.Runner: until ctx ends it asks every address whether it is
-// ready, and closes what has been idle for too long.
+// Run implements service.Runner: until ctx ends it probes the readiness of every address
+// and closes connections that have been idle for too long.
 func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -32,7 +32,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// What the last probe of an address found.
+// The results of a probe.
 const (
 	unknown int32 = iota
 	up
@@ -51,9 +51,9 @@ func (s *Service) probe(ctx context.Context, a *address) {
 	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
 	switch was := a.state.Swap(found); {
 	case was == up && found == down:
-		log.WarnContext(ctx, "service is not ready", "error", err.Error())
+		log.WarnContext(ctx, "service not ready", "error", err.Error())
 	case was == down && found == up:
-		log.InfoContext(ctx, "service is ready")
+		log.InfoContext(ctx, "service ready")
 	}
 	a.closeIdle(time.Now().Add(-keepIdle))
 }
@@ -61,20 +61,20 @@ func (s *Service) probe(ctx context.Context, a *address) {
 func (s *Service) askReady(ctx context.Context, a *address) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url.JoinPath("readyz").String(), http.NoBody)
 	if err != nil {
-		return fmt.Errorf("ask for readiness: %w", err)
+		return fmt.Errorf("probe readiness: %w", err)
 	}
 	res, err := s.probes.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask for readiness: %w", err)
+		return fmt.Errorf("probe readiness: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask for readiness: %s", res.Status)
+		return fmt.Errorf("probe readiness: %s", res.Status)
 	}
 	return nil
 }
 
-// Up reports whether some address of the service was ready when last asked.
+// Up reports whether any address of the service was ready at its last probe.
 func (s *Service) Up() bool {
 	return slices.ContainsFunc(s.addresses, func(a *address) bool { return a.state.Load() == up })
 }

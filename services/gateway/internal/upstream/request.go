@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Edit is how the header of a request differs from Header on its way to a service. To
-// make another map of each would cost more than to send it.
+// Edit describes the header that a service gets in place of a request's own. Copying the
+// header of every request into another map would cost more than sending it.
 type Edit struct {
-	Omit func(name string) bool // what does not go on; nil if all does
-	Add  []Field                // what goes on besides, whose names Omit reports
+	Omit func(name string) bool // reports the headers to leave out; nil keeps all
+	Add  []Field                // headers to add, whose names Omit reports
 }
 
-// Field is one line of a header. Name is in its canonical form.
+// Field is one line of a header. Name is in canonical form.
 type Field struct{ Name, Value string }
 
 // Apply returns the header that a service gets in place of h. Values are shared.
@@ -29,17 +29,17 @@ func (e Edit) Apply(h http.Header) http.Header {
 		sent[field.Name] = []string{field.Value}
 	}
 	if _, ok := sent["User-Agent"]; !ok {
-		sent["User-Agent"] = nil // net/http would put its own.
+		sent["User-Agent"] = nil // Otherwise net/http sends its own.
 	}
 	return sent
 }
 
-var errNewline = errors.New("a part of the request has more than one line")
+var errNewline = errors.New("line break in a part of the request")
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
-// writeRequest sends req. One with a body, and so with more to get wrong, is
-// written by net/http, as it is.
+// writeRequest sends req. net/http writes a request with a body, because it has more to
+// get wrong; edit must be empty then.
 func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {
 	if hasBody(req) {
 		if err := req.Write(w); err != nil {
@@ -51,8 +51,8 @@ func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {
 	if host == "" {
 		host = req.URL.Host
 	}
-	// A part that is refused leaves its beginning in the buffer: the connection is
-	// of no use then.
+	// After an invalid part the buffer holds the beginning of a request, so the connection
+	// cannot be used any more.
 	ok := writeLine(w, req.Method, " ", req.URL.RequestURI(), " HTTP/1.1") && writeLine(w, "Host: ", host)
 	for name, values := range req.Header {
 		switch name {
@@ -78,8 +78,8 @@ func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {
 	return w.Flush()
 }
 
-// writeLine reports whether the parts are one line. What fails to be written is
-// told by Flush.
+// writeLine reports whether the parts are a single line. Write errors are reported by
+// Flush.
 func writeLine(w *bufio.Writer, parts ...string) bool {
 	for _, part := range parts {
 		if strings.IndexByte(part, '\n') >= 0 || strings.IndexByte(part, '\r') >= 0 { // ContainsAny takes ten times as long.

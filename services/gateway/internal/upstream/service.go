@@ -1,6 +1,6 @@
-// Package upstream is the way from the gateway to the services: which address
-// takes a request, over which connection, and when a service that fails is left
-// alone. It knows no routes.
+// Package upstream sends requests from the gateway to the services: it picks an address
+// and a connection for each, and keeps a circuit breaker for every address. It knows no
+// routes.
 package upstream
 
 import (
@@ -23,10 +23,10 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// The ways in which a service cannot be asked at all.
+// The errors of requests that were not sent to any address.
 var (
-	ErrAway       = problem.New(problem.Unavailable, "service_unavailable", "The service behind this address is not available at the moment.").WithRetryAfter(breather)
-	ErrOverloaded = problem.New(problem.Unavailable, "service_overloaded", "The service behind this address has too much to do at the moment.").WithRetryAfter(time.Second)
+	ErrUnavailable = problem.New(problem.Unavailable, "service_unavailable", "The service is temporarily unavailable. Try again later.").WithRetryAfter(openTimeout)
+	ErrOverloaded  = problem.New(problem.Unavailable, "service_overloaded", "The service is overloaded. Try again later.").WithRetryAfter(time.Second)
 )
 
 const (
@@ -34,30 +34,30 @@ const (
 	probeTimeout = time.Second
 )
 
-// Options are what the ways to all services have in common.
+// Options are common to all services.
 type Options struct {
-	Timeout     time.Duration // for an answer to begin, once the request is sent
-	Stall       time.Duration // between two pieces of its body; not observed by the standard transport
-	MaxInFlight int           // requests at a time for each address of a service
-	Standard    bool          // use net/http's Transport for everything
+	Timeout     time.Duration // for a response to begin, once the request is sent
+	Stall       time.Duration // between two reads of its body; the standard transport ignores it
+	MaxInFlight int           // concurrent requests per address of a service
+	Standard    bool          // Use net/http's Transport for every request.
 	Log         *slog.Logger
 	Metrics     *Metrics
 }
 
-// Service is the way to one service, at one or more addresses. It is an
-// http.RoundTripper: it sets scheme and host of the URL. It is safe for concurrent
-// use, and Run must run.
+// Service sends requests to one service, at one or more addresses. It is an
+// http.RoundTripper that sets scheme and host of the URL. It is safe for concurrent use,
+// and its Run must be running.
 type Service struct {
 	name      string
 	addresses []*address
 	next      atomic.Uint64
 	o         Options
-	standard  bool // Does an address use net/http's Transport?
+	standard  bool // Whether an address uses net/http's Transport.
 	probes    *http.Client
 	wait      prometheus.Observer
 }
 
-// New returns the way to the service at the addresses.
+// New returns the service at the addresses.
 func New(name string, addresses []*url.URL, o Options) *Service {
 	s := &Service{name: name, o: o, wait: o.Metrics.wait.WithLabelValues(name), probes: &http.Client{
 		Timeout:       probeTimeout,
@@ -66,7 +66,7 @@ func New(name string, addresses []*url.URL, o Options) *Service {
 	}}
 	for _, u := range addresses {
 		a := newAddress(u, o, s.breakerChanged)
-		s.addresses, s.standard = append(s.addresses, a), s.standard || a.always
+		s.addresses, s.standard = append(s.addresses, a), s.standard || a.standardOnly
 		o.Metrics.breaker.WithLabelValues(name, u.Host).Set(0)
 	}
 	return s
@@ -76,18 +76,18 @@ func (s *Service) breakerChanged(a *address, to gobreaker.State) {
 	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
 	switch to {
 	case gobreaker.StateOpen:
-		log.Warn("service is left alone for a moment: it failed several times in a row")
+		log.Warn("circuit breaker opened", "failures", maxFailures)
 	case gobreaker.StateClosed:
-		log.Info("service answers again")
+		log.Info("circuit breaker closed")
 	case gobreaker.StateHalfOpen:
 	}
 	s.o.Metrics.breaker.WithLabelValues(s.name, a.url.Host).Set(float64(to))
 }
 
-// Informational is told of answers of status 1xx, before the final one.
+// Informational is called for responses of status 1xx, before the final one.
 type Informational func(status int, header http.Header)
 
-// trace returns req so that net/http's Transport tells i.
+// trace returns req with i called by net/http's Transport.
 func (i Informational) trace(req *http.Request) *http.Request {
 	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
@@ -97,15 +97,15 @@ func (i Informational) trace(req *http.Request) *http.Request {
 	}))
 }
 
-// RoundTrip implements http.RoundTripper as Do; answers of status 1xx are passed over.
+// RoundTrip implements http.RoundTripper as Do; it ignores responses of status 1xx.
 func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
 	return s.Do(req, Edit{}, func(int, http.Header) {})
 }
 
-// Do sends req with its header edited and returns the answer as soon as its header is there. A request goes
-// to another address if the first one could not be connected to. Nothing that may have
-// been read is sent twice, unless it is GET or HEAD. It fails with ErrAway,
-// ErrOverloaded, the context's error, or what the network or the service did wrong.
+// Do sends req with its header edited and returns the response as soon as its header has
+// arrived. If an address cannot be connected to, Do tries the next one. It never sends a
+// request twice that a service may have read, unless it is GET or HEAD. It fails with
+// ErrUnavailable, ErrOverloaded, the context's error, or an error of the network or the service.
 func (s *Service) Do(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
 	began := time.Now()
 	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
@@ -117,26 +117,26 @@ func (s *Service) Do(req *http.Request, edit Edit, informational Informational) 
 	for len(tried) < len(s.addresses) {
 		a := s.pick(tried)
 		tried = append(tried, a)
-		res, err := s.ask(a, req, edit, informational)
+		res, err := s.send(a, req, edit, informational)
 		if err == nil {
 			return res, nil
 		}
 		faults = append(faults, err)
-		if !elsewhere(err) || req.Context().Err() != nil {
+		if !tryNextAddress(err) || req.Context().Err() != nil {
 			break
 		}
 	}
-	return nil, fmt.Errorf("ask %s: %w", s.name, errors.Join(faults...))
+	return nil, fmt.Errorf("send to %s: %w", s.name, errors.Join(faults...))
 }
 
-// elsewhere reports whether another address may take a request that failed with err.
-func elsewhere(err error) bool {
+// tryNextAddress reports whether a request that failed with err may go to another address.
+func tryNextAddress(err error) bool {
 	_, notSent := errors.AsType[notSentError](err)
-	return notSent || errors.Is(err, ErrAway) || errors.Is(err, ErrOverloaded)
+	return notSent || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded)
 }
 
-// pick returns the address with the fewest requests among those that are up, in
-// turn among equals. Those that are down come last: a probe may be wrong.
+// pick returns the usable address with the fewest requests in flight, in turn among
+// equals. Addresses that are down come last, but are used: a probe may be wrong.
 func (s *Service) pick(tried []*address) *address {
 	if len(s.addresses) == 1 {
 		return s.addresses[0]
@@ -152,7 +152,7 @@ func (s *Service) pick(tried []*address) *address {
 	return best
 }
 
-func (s *Service) ask(a *address, req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
+func (s *Service) send(a *address, req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
 	if a.inFlight.Add(1) > int64(s.o.MaxInFlight) {
 		a.inFlight.Add(-1)
 		return nil, ErrOverloaded
@@ -161,7 +161,7 @@ func (s *Service) ask(a *address, req *http.Request, edit Edit, informational In
 	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit, informational) })
 	switch {
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		err = errors.Join(ErrAway, err)
+		err = errors.Join(ErrUnavailable, err)
 	case err == nil && res.Body != http.NoBody:
 		res.Body = counted(res.Body, func() { a.inFlight.Add(-1) })
 		return res, nil
@@ -170,8 +170,8 @@ func (s *Service) ask(a *address, req *http.Request, edit Edit, informational In
 	return res, err
 }
 
-// counted returns body with done to be called when it is closed. An upgraded
-// connection is one of its kind and stays writable.
+// counted returns body with done called when it is closed. The body of an upgraded
+// connection stays writable.
 func counted(body io.ReadCloser, done func()) io.ReadCloser {
 	b := &countedBody{ReadCloser: body, done: done}
 	if rw, ok := body.(io.ReadWriteCloser); ok {

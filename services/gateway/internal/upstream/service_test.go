@@ -26,12 +26,12 @@ type instance struct {
 	hits    atomic.Int64
 	unready atomic.Bool
 	broken  atomic.Bool
-	hold    chan struct{} // requests to /held wait for it
+	unblock chan struct{} // requests to /blocked wait until it is closed
 }
 
 func newInstance(t *testing.T) *instance {
 	t.Helper()
-	i := &instance{hold: make(chan struct{})}
+	i := &instance{unblock: make(chan struct{})}
 	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/readyz" {
 			if i.unready.Load() || i.broken.Load() {
@@ -43,10 +43,10 @@ func newInstance(t *testing.T) *instance {
 		if i.broken.Load() {
 			panic(http.ErrAbortHandler)
 		}
-		if r.URL.Path == "/held" {
+		if r.URL.Path == "/blocked" {
 			w.(http.Flusher).Flush()
 			select {
-			case <-i.hold:
+			case <-i.unblock:
 			case <-r.Context().Done():
 			}
 		}
@@ -56,15 +56,14 @@ func newInstance(t *testing.T) *instance {
 	return i
 }
 
-type world struct {
+type fixture struct {
 	*upstream.Service
 	t       *testing.T
 	metrics *prometheus.Registry
 }
 
-// newWorld returns the way to a service at the addresses. Nobody probes them before
-// testkit.Run.
-func newWorld(t *testing.T, maxInFlight int, addresses ...string) world {
+// newFixture returns a service at the addresses. They are not probed before testkit.Run.
+func newFixture(t *testing.T, maxInFlight int, addresses ...string) fixture {
 	t.Helper()
 	var at []*url.URL
 	for _, address := range addresses {
@@ -75,13 +74,13 @@ func newWorld(t *testing.T, maxInFlight int, addresses ...string) world {
 		at = append(at, u)
 	}
 	metrics := prometheus.NewRegistry()
-	return world{upstream.New("svc", at, upstream.Options{
+	return fixture{upstream.New("svc", at, upstream.Options{
 		Timeout: 5 * time.Second, Stall: 5 * time.Second, MaxInFlight: maxInFlight, Log: testkit.Log(t), Metrics: upstream.NewMetrics(metrics),
 	}), t, metrics}
 }
 
-// ask returns the answer with its body yet to be read.
-func (w world) ask(method, path, body string) (*http.Response, error) {
+// ask returns the response with its body unread.
+func (w fixture) ask(method, path, body string) (*http.Response, error) {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), method, "http://svc"+path, strings.NewReader(body))
 	if err != nil {
@@ -90,7 +89,7 @@ func (w world) ask(method, path, body string) (*http.Response, error) {
 	return w.RoundTrip(req)
 }
 
-func (w world) must(method, path, body string) {
+func (w fixture) must(method, path, body string) {
 	w.t.Helper()
 	res, err := w.ask(method, path, body)
 	if err != nil {
@@ -102,7 +101,7 @@ func (w world) must(method, path, body string) {
 	}
 }
 
-// nowhere returns an address at which nobody listens.
+// nowhere returns an address without a listener.
 func nowhere(t *testing.T) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -116,20 +115,20 @@ func nowhere(t *testing.T) string {
 func TestFewestRequestsFirst(t *testing.T) {
 	t.Parallel()
 	a, b := newInstance(t), newInstance(t)
-	w := newWorld(t, 100, a.URL, b.URL)
-	var held []*http.Response
+	w := newFixture(t, 100, a.URL, b.URL)
+	var blocked []*http.Response
 	for range 10 {
-		res, err := w.ask("GET", "/held", "")
+		res, err := w.ask("GET", "/blocked", "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		held = append(held, res)
+		blocked = append(blocked, res)
 	}
 	if a.hits.Load() != 5 || b.hits.Load() != 5 {
 		t.Errorf("10 requests at a time are shared as %d and %d", a.hits.Load(), b.hits.Load())
 	}
-	for _, res := range held {
+	for _, res := range blocked {
 		if "http://"+res.Request.URL.Host == b.URL {
 			res.Body.Close()
 		}
@@ -146,7 +145,7 @@ func TestUnreadyGetsNothing(t *testing.T) {
 	t.Parallel()
 	a, b := newInstance(t), newInstance(t)
 	a.unready.Store(true)
-	w := newWorld(t, 100, a.URL, b.URL)
+	w := newFixture(t, 100, a.URL, b.URL)
 	testkit.Run(t, w.Service)
 	// Until the first probe a may get some.
 	testkit.Eventually(t, 10*time.Second, func() error {
@@ -173,7 +172,7 @@ func TestUnreadyGetsNothing(t *testing.T) {
 		}
 		return nil
 	})
-	// If a probe is wrong of all, they are asked all the same.
+	// If no address is ready, requests go to them all the same: the probe may be wrong.
 	a.unready.Store(true)
 	b.unready.Store(true)
 	testkit.Eventually(t, 10*time.Second, func() error {
@@ -185,18 +184,18 @@ func TestUnreadyGetsNothing(t *testing.T) {
 	w.must("POST", "/", "x")
 }
 
-// TestNotSentGoesElsewhere: what certainly reached nobody goes to the next address,
-// whatever its method; what may have been read does not.
-func TestNotSentGoesElsewhere(t *testing.T) {
+// TestNotSentGoesToTheNextAddress: a request that was certainly not sent goes to the next
+// address, whatever its method; one that may have been read does not.
+func TestNotSentGoesToTheNextAddress(t *testing.T) {
 	t.Parallel()
 	gone, there := nowhere(t), newInstance(t)
-	w := newWorld(t, 100, gone, there.URL)
+	w := newFixture(t, 100, gone, there.URL)
 	for range 10 {
 		w.must("POST", "/", "x")
 	}
 	broken := newInstance(t)
 	broken.broken.Store(true)
-	w = newWorld(t, 100, broken.URL, broken.URL, broken.URL)
+	w = newFixture(t, 100, broken.URL, broken.URL, broken.URL)
 	for range 3 {
 		before := broken.hits.Load()
 		if _, err := w.ask("POST", "/", "x"); err == nil || broken.hits.Load() != before+1 {
@@ -209,21 +208,21 @@ func TestBreaker(t *testing.T) {
 	t.Parallel()
 	a := newInstance(t)
 	a.broken.Store(true)
-	w := newWorld(t, 100, a.URL)
+	w := newFixture(t, 100, a.URL)
 	state := func(want string) {
 		t.Helper()
-		const header = "# HELP headgate_upstream_breaker_state Whether a service's address is left alone because it failed: 0 no, 1 one request tries it, 2 yes.\n# TYPE headgate_upstream_breaker_state gauge\n"
+		const header = "# HELP headgate_upstream_breaker_state State of the circuit breaker of a service's address: 0 closed, 1 half-open, 2 open.\n# TYPE headgate_upstream_breaker_state gauge\n"
 		host := strings.TrimPrefix(a.URL, "http://")
 		if err := testutil.GatherAndCompare(w.metrics, strings.NewReader(header+`headgate_upstream_breaker_state{address="`+host+`",service="svc"} `+want+"\n"), "headgate_upstream_breaker_state"); err != nil {
 			t.Error(err)
 		}
 	}
 	for range 5 {
-		if _, err := w.ask("POST", "/", "x"); err == nil || errors.Is(err, upstream.ErrAway) {
+		if _, err := w.ask("POST", "/", "x"); err == nil || errors.Is(err, upstream.ErrUnavailable) {
 			t.Fatalf("= %v before the breaker opened", err)
 		}
 	}
-	if _, err := w.ask("POST", "/", "x"); !errors.Is(err, upstream.ErrAway) || a.hits.Load() != 5 {
+	if _, err := w.ask("POST", "/", "x"); !errors.Is(err, upstream.ErrUnavailable) || a.hits.Load() != 5 {
 		t.Errorf("= %v, the service was asked %d times, want 5", err, a.hits.Load())
 	}
 	state("2")
@@ -238,16 +237,16 @@ func TestBreaker(t *testing.T) {
 	state("0")
 }
 
-// TestClientsThatLeaveAreNoFailures: it takes more than impatient clients to have a
-// service left alone.
-func TestClientsThatLeaveAreNoFailures(t *testing.T) {
+// TestCancelledRequestsAreNoFailures: requests that clients cancel do not open the circuit
+// breaker.
+func TestCancelledRequestsAreNoFailures(t *testing.T) {
 	t.Parallel()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close() // It accepts nobody, and so nobody is answered.
-	w := newWorld(t, 100, "http://"+listener.Addr().String())
+	defer listener.Close() // It accepts no connection, so no request is answered.
+	w := newFixture(t, 100, "http://"+listener.Addr().String())
 	for range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Millisecond, cancel)
@@ -259,7 +258,7 @@ func TestClientsThatLeaveAreNoFailures(t *testing.T) {
 		if err == nil {
 			res.Body.Close()
 		}
-		if !errors.Is(err, context.Canceled) || errors.Is(err, upstream.ErrAway) {
+		if !errors.Is(err, context.Canceled) || errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("= %v", err)
 		}
 	}
@@ -268,23 +267,23 @@ func TestClientsThatLeaveAreNoFailures(t *testing.T) {
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
 	a := newInstance(t)
-	w := newWorld(t, 3, a.URL)
-	var held []*http.Response
+	w := newFixture(t, 3, a.URL)
+	var blocked []*http.Response
 	for range 3 {
-		res, err := w.ask("GET", "/held", "")
+		res, err := w.ask("GET", "/blocked", "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		held = append(held, res)
+		blocked = append(blocked, res)
 	}
 	if _, err := w.ask("GET", "/", ""); !errors.Is(err, upstream.ErrOverloaded) || a.hits.Load() != 3 {
 		t.Errorf("a fourth request = %v, the service got %d", err, a.hits.Load())
 	}
-	held[0].Body.Close()
+	blocked[0].Body.Close()
 	w.must("GET", "/", "")
-	close(a.hold)
-	for _, res := range held[1:] {
+	close(a.unblock)
+	for _, res := range blocked[1:] {
 		if _, err := io.Copy(io.Discard, res.Body); err != nil {
 			t.Error(err)
 		}
