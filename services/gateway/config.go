@@ -15,7 +15,7 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// Config is what the environment says.
+// Config is the configuration of the gateway.
 type Config struct {
 	service.Common
 	web.Listener
@@ -23,29 +23,29 @@ type Config struct {
 	token.Expected
 	token.Remote
 
-	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as CIDRs with commas; only their X-Forwarded-For is believed. None if empty."`
+	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For headers from these are trusted. None if empty."`
 
-	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Origins of the web applications whose scripts may call the gateway from a browser, such as https://app.example.com, with commas. None if empty."`
+	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com. None if empty."`
 
-	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Connections of clients at a time; those beyond are closed at once."`
-	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"The same from one IPv4 address or IPv6 /64, unless it is one of TRUSTED_PROXIES."`
+	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open client connections. Further ones are closed immediately."`
+	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of open connections per IPv4 address or IPv6 /64, except for TRUSTED_PROXIES."`
 
-	AuthURL  upstream.Addresses `envconfig:"AUTH_URL" required:"true" desc:"Address of auth-service, such as http://auth-service:8080; of several instances with commas."`
-	UserURL  upstream.Addresses `envconfig:"USER_URL" required:"true" desc:"The same of user-service."`
-	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"The same of email-service."`
-	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"The same of audit-service."`
+	AuthURL  upstream.Addresses `envconfig:"AUTH_URL" required:"true" desc:"URL of auth-service, for example http://auth-service:8080. Separate several instances by commas."`
+	UserURL  upstream.Addresses `envconfig:"USER_URL" required:"true" desc:"URL of user-service, or several."`
+	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"URL of email-service, or several."`
+	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"URL of audit-service, or several."`
 
-	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its answer, or up to an eighth longer; at most 25s."`
-	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Requests at a time to each instance of a service; those beyond are refused with 503."`
-	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"lean, or standard for the one of net/http."`
+	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s."`
+	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503."`
+	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"HTTP client for the services: lean, or standard for the Transport of net/http."`
 
 	api.RateLimits
 }
 
-// upstreamStall is how long an answer that has begun may pause.
+// upstreamStall is how long a response that has begun may pause.
 const upstreamStall = 30 * time.Second
 
-// services returns the ways to the services by their names.
+// services returns the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
 		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight, Standard: c.UpstreamTransport == "standard",
@@ -58,7 +58,7 @@ func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[st
 	return services
 }
 
-// ValidateOwn checks the fields that are the gateway's own.
+// ValidateOwn checks the variables that only the gateway has.
 func (c Config) ValidateOwn() error {
 	var err error
 	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > 25*time.Second {

@@ -1,5 +1,5 @@
-// The gateway is the only door: it routes by prefix, checks tokens and counts
-// requests against the limits.
+// The gateway is the only public entry point: it routes by prefix, checks access tokens
+// and enforces rate limits.
 package main
 
 import (
@@ -17,21 +17,20 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
-// limiterPatience is how long a request may wait for Redis before it is counted
-// in memory.
-const limiterPatience = 100 * time.Millisecond
+// limiterTimeout is how long a request waits for Redis before it is counted in memory.
+const limiterTimeout = 100 * time.Millisecond
 
-// gcPercent trades memory for time: what lives is small beside what every request
-// leaves behind.
+// gcPercent trades memory for CPU time: the live heap is small compared with the garbage
+// of the requests.
 const gcPercent = 400
 
 func main() { service.Main("gateway", run) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if set := debug.SetGCPercent(gcPercent); set != 100 {
-		debug.SetGCPercent(set) // GOGC says otherwise.
+		debug.SetGCPercent(set) // GOGC is set and takes precedence.
 	}
-	redis, err := cfg.Redis.Open(limiterPatience)
+	redis, err := cfg.Redis.Open(limiterTimeout)
 	if err != nil {
 		return err
 	}
@@ -41,7 +40,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer events.Close()
-	described, err := docs.New()
+	apiDocs, err := docs.New()
 	if err != nil {
 		return err
 	}
@@ -55,7 +54,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Limiter:    ratelimit.New(redis, s.Log, s.Metrics, time.Now),
 		RateLimits: cfg.RateLimits,
 		Reports:    reports,
-		Docs:       described,
+		Docs:       apiDocs,
 		Origins:    cfg.CORSOrigins,
 		Version:    service.Version(),
 		Now:        time.Now,
@@ -67,15 +66,15 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 			Ready:          s.Ready,
 		},
 	})
-	door := web.NewServer(cfg.Listener, handler, s.Log)
-	door.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).Observe
-	parts := []service.Runner{
+	server := web.NewServer(cfg.Listener, handler, s.Log)
+	server.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).ConnState
+	runners := []service.Runner{
 		reports,
 		verifier,
 		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
 	}
 	for _, upstream := range services {
-		parts = append(parts, upstream)
+		runners = append(runners, upstream)
 	}
-	return s.Run(ctx, door, parts...)
+	return s.Run(ctx, server, runners...)
 }

@@ -1,5 +1,5 @@
-// Package api is the gateway's edge: which prefix belongs to which service, and
-// what a request must pass before it gets there.
+// Package api is the gateway's HTTP edge: it maps prefixes to services, and checks every
+// request before it goes on.
 package api
 
 import (
@@ -18,17 +18,17 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// Route is one line of the table of routes: a path and all below it.
+// Route is one row of the routing table: a path and everything below it.
 type Route struct {
 	Path    string
 	Service string
-	Exact   bool // Is it the path itself only, and nothing below?
-	Token   bool // Must the request carry a good access token? The service checks again, and who may do what.
-	Upgrade bool // May a request switch protocols, as to WebSocket?
+	Exact   bool // Only the path itself, nothing below it.
+	Token   bool // Requires a valid access token. The service checks it again, and the caller's permissions.
+	Upgrade bool // Allows a switch of protocol, such as to WebSocket.
 }
 
-// Routes is the whole surface behind the gateway. auth-service's own table says
-// which of its routes need a token.
+// Routes are all routes to the services. auth-service's own table says which of its
+// routes require a token.
 var Routes = []Route{
 	{Path: "/api/v1/auth", Service: "auth"},
 	{Path: "/.well-known/jwks.json", Service: "auth", Exact: true},
@@ -38,14 +38,14 @@ var Routes = []Route{
 	{Path: "/api/v1/audit", Service: "audit", Token: true},
 }
 
-// match is a mux.MatcherFunc. mux's own are regular expressions, of which a request
-// would try one after the other.
+// match is a mux.MatcherFunc. mux's own matchers are regular expressions, which would be
+// tried one after the other.
 func (l Route) match(r *http.Request, _ *mux.RouteMatch) bool {
 	rest, ok := strings.CutPrefix(r.URL.Path, l.Path)
 	return ok && (rest == "" || rest[0] == '/' && !l.Exact)
 }
 
-// Config is what the edge is made of.
+// Config holds the parts of the edge.
 type Config struct {
 	Routes     []Route
 	Services   map[string]*upstream.Service // by the names in Routes
@@ -63,25 +63,29 @@ type Config struct {
 // New returns the gateway's handler.
 func New(cfg Config) http.Handler {
 	limits := newRateLimiter(cfg)
-	names := newNames(cfg.Docs.Routes())
+	names := newRouteNames(cfg.Docs.Routes())
+	forward := &forwarder{cfg.Verifier, limits, names}
 	router := mux.NewRouter().SkipClean(true)
 	router.Handle("/health", method(http.MethodGet, handler(healthOf(cfg.Version, cfg.Services))))
 	router.Handle(docs.DocumentPath, cfg.Docs)
 	router.Handle(docs.PagePath, cfg.Docs)
 	router.PathPrefix(docs.PagePath + "/").Handler(cfg.Docs)
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
-	for _, line := range cfg.Routes {
-		next := newProxy(cfg.Services[line.Service], line.Upgrade, cfg.Edge.Log)
-		router.MatcherFunc(line.match).Handler(forward(line, next, cfg.Verifier, limits, names))
+	for _, route := range cfg.Routes {
+		next := newProxy(cfg.Services[route.Service])
+		if route.Upgrade {
+			next.allowUpgrade(cfg.Edge.Log)
+		}
+		router.MatcherFunc(route.match).Handler(forward.to(route, next))
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
-	return web.WithHealth(web.Edge(crossOrigin(cfg.Origins, checked(matched(router), names)), cfg.Edge), cfg.Edge.Ready)
+	return web.WithHealth(web.Edge(crossOrigin(cfg.Origins, checkRequest(dispatch(router), names)), cfg.Edge), cfg.Edge.Ready)
 }
 
-// matched is router without the copies of the request that carry variables of the
-// path, which nothing here has, and the route.
-func matched(router *mux.Router) http.Handler {
+// dispatch calls the handler that router finds. router itself would copy each request to
+// attach the route and the variables of its path, which nothing here needs.
+func dispatch(router *mux.Router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var match mux.RouteMatch
 		router.Match(r, &match)
@@ -109,16 +113,16 @@ func method(allowed string, next http.Handler) http.Handler {
 	})
 }
 
-// methods are those that some route behind the gateway may take.
+// methods are those that any route behind the gateway may accept.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
-// checked refuses what no route can want, before anything looks at it.
-func checked(next http.Handler, names *names) http.Handler {
+// checkRequest rejects requests that no route can accept, before anything else handles them.
+func checkRequest(next http.Handler, names *routeNames) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		if !slices.Contains(methods, r.Method) {
 			allowed := methods
 			if canonical(r.URL) {
-				if name := names.of(r.URL.Path); name.pattern != "" {
+				if name := names.lookup(r.URL.Path); name.pattern != "" {
 					allowed = name.allowed
 				}
 			}
@@ -129,11 +133,11 @@ func checked(next http.Handler, names *names) http.Handler {
 			return ErrPath
 		}
 		if len(r.TransferEncoding) > 0 {
-			// It may have had a length besides, and whoever passed it on may have gone by
-			// that: what follows on this connection is nobody's (RFC 9112, 6.1).
+			// The request may also have had a Content-Length, and a proxy in front may have
+			// used that one. What follows on this connection cannot be trusted (RFC 9112, 6.1).
 			w.Header()["Connection"] = []string{"close"}
 		}
-		if err := limited(w, r); err != nil {
+		if err := checkBodySize(w, r); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)
@@ -141,34 +145,41 @@ func checked(next http.Handler, names *names) http.Handler {
 	})
 }
 
-// forward checks the limits and the token and passes the request on. What costs
-// least comes first.
-func forward(line Route, next http.Handler, verifier web.Authenticator, limits *rateLimiter, names *names) http.Handler {
+// forwarder is what every route needs to pass requests on.
+type forwarder struct {
+	verifier web.Authenticator
+	limits   *rateLimiter
+	names    *routeNames
+}
+
+// to checks the rate limits and the token, and passes the request on to next. The
+// cheapest check comes first.
+func (f *forwarder) to(route Route, next http.Handler) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
-		route := line.Path
-		if name := names.of(r.URL.Path); name.pattern != "" {
-			route = name.pattern
+		pattern := route.Path
+		if name := f.names.lookup(r.URL.Path); name.pattern != "" {
+			pattern = name.pattern
 		}
-		web.SetRoute(r.Context(), route)
-		if err := limits.checkNetwork(w, r); err != nil {
+		web.SetRoute(r.Context(), pattern)
+		if err := f.limits.checkNetwork(w, r); err != nil {
 			return err
 		}
-		identity, err := identify(r, verifier)
+		identity, err := verifyToken(r, f.verifier)
 		switch {
 		case err == nil:
 			web.SetUser(r.Context(), identity.UserID)
-			if err := limits.checkUser(w, r, identity.UserID); err != nil {
+			if err := f.limits.checkUser(w, r, identity.UserID); err != nil {
 				return err
 			}
-		case line.Token:
+		case route.Token:
 			web.Challenge(w.Header(), err)
 			return err
 		}
-		value, err := readBody(r, limits.bodyMember(r))
+		value, err := readBody(r, f.limits.bodyMember(r))
 		if err != nil {
 			return err
 		}
-		if err := limits.checkRoute(w, r, value); err != nil {
+		if err := f.limits.checkRoute(w, r, value); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)
@@ -176,9 +187,9 @@ func forward(line Route, next http.Handler, verifier web.Authenticator, limits *
 	})
 }
 
-// identify returns whom the request's token speaks for. Where a token is not
-// needed, a bad one is none: clients send the stale one along to /refresh.
-func identify(r *http.Request, verifier web.Authenticator) (token.Identity, error) {
+// verifyToken returns the identity in the request's token. On public routes an invalid token
+// is ignored: clients send an expired one along to /refresh.
+func verifyToken(r *http.Request, verifier web.Authenticator) (token.Identity, error) {
 	raw, err := web.Bearer(r)
 	if err != nil {
 		return token.Identity{}, err

@@ -13,26 +13,26 @@ import (
 
 const maxAvatar = 5 << 20
 
-// streamed reports whether the body of r goes through as it comes: it is too large to
-// be held here.
+// streamed reports whether the body of r is passed on as it arrives, because it is too
+// large to be buffered.
 func streamed(r *http.Request) bool {
 	return r.Method == http.MethodPut && r.URL.Path == "/api/v1/user/me/avatar"
 }
 
-// limited refuses a body that its route cannot want.
-func limited(w http.ResponseWriter, r *http.Request) error {
+// checkBodySize rejects a body that is compressed, or larger than its route allows.
+func checkBodySize(w http.ResponseWriter, r *http.Request) error {
 	if r.Header.Get("Content-Encoding") != "" {
-		return problem.ErrMediaType // A service would have to inflate what may be huge.
+		return problem.ErrMediaType // A small body can inflate to a huge one.
 	}
-	longest := int64(web.MaxBody)
+	limit := int64(web.MaxBody)
 	if streamed(r) {
-		longest = maxAvatar
+		limit = maxAvatar
 	}
-	if r.ContentLength > longest {
+	if r.ContentLength > limit {
 		return problem.ErrTooLarge
 	}
 	if r.ContentLength != 0 {
-		r.Body = http.MaxBytesReader(w, r.Body, longest)
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
 	}
 	return nil
 }

@@ -13,39 +13,39 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// ConnectionsConfig says how many clients may be connected.
+// ConnectionsConfig limits the connections of clients.
 type ConnectionsConfig struct {
 	Total      int
 	PerNetwork int          // see event.Origin.Network
-	Trusted    web.Prefixes // proxies, which connect for many
+	Trusted    web.Prefixes // proxies, which connect on behalf of many clients
 	Log        *slog.Logger
 	Metrics    prometheus.Registerer
 	Now        func() time.Time
 }
 
-// Connections closes what is connected beyond its limits, so that idle and slow
-// clients cannot take all that the process has. A connection that was taken over,
-// for WebSocket, is no longer counted. It is safe for concurrent use.
+// Connections closes connections beyond its limits, so that idle and slow clients cannot
+// exhaust the process. It does not count connections that were upgraded, such as to
+// WebSocket. It is safe for concurrent use.
 type Connections struct {
 	cfg     ConnectionsConfig
 	refused *prometheus.CounterVec
 
-	mu       sync.Mutex
-	networks map[string]int
-	open     map[net.Conn]string // the network of each
-	told     time.Time
+	mu         sync.Mutex
+	networks   map[string]int
+	open       map[net.Conn]string // the network of each
+	lastLogged time.Time
 }
 
-// toldEvery is the least time between two lines of log on the same nuisance.
-const toldEvery = 10 * time.Second
+// logEvery is the minimum time between two log lines.
+const logEvery = 10 * time.Second
 
-// NewConnections returns limits of connections.
+// NewConnections returns Connections without any connection.
 func NewConnections(cfg ConnectionsConfig) *Connections {
 	c := &Connections{cfg: cfg, networks: map[string]int{}, open: map[net.Conn]string{}, refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headgate_connections_refused_total", Help: "Connections closed at once because too many were open: in all, or from the same network.",
+		Name: "headgate_connections_refused_total", Help: "Connections closed immediately because too many were open: in total, or from the same network.",
 	}, []string{"limit"})}
 	cfg.Metrics.MustRegister(c.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headgate_connections_open", Help: "Connections of clients.",
+		Name: "headgate_connections_open", Help: "Open client connections.",
 	}, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -54,18 +54,18 @@ func NewConnections(cfg ConnectionsConfig) *Connections {
 	return c
 }
 
-// Observe is for web.Server's ConnState.
-func (c *Connections) Observe(conn net.Conn, state http.ConnState) {
+// ConnState is the hook for web.Server's ConnState.
+func (c *Connections) ConnState(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		c.enter(conn)
+		c.add(conn)
 	case http.StateClosed, http.StateHijacked:
-		c.leave(conn)
+		c.remove(conn)
 	case http.StateActive, http.StateIdle:
 	}
 }
 
-func (c *Connections) enter(conn net.Conn) {
+func (c *Connections) add(conn net.Conn) {
 	addr, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return
@@ -87,15 +87,15 @@ func (c *Connections) enter(conn net.Conn) {
 		c.networks[network]++
 		return
 	}
-	_ = conn.Close() // It is of no use to anybody.
+	_ = conn.Close() // There is nothing to do about an error.
 	c.refused.WithLabelValues(exceeded).Inc()
-	if now := c.cfg.Now(); now.Sub(c.told) >= toldEvery {
-		c.told = now
-		c.cfg.Log.Warn("too many connections: new ones are closed", "limit", exceeded, "network", network, "open", len(c.open))
+	if now := c.cfg.Now(); now.Sub(c.lastLogged) >= logEvery {
+		c.lastLogged = now
+		c.cfg.Log.Warn("too many connections; closing new ones", "limit", exceeded, "network", network, "open", len(c.open))
 	}
 }
 
-func (c *Connections) leave(conn net.Conn) {
+func (c *Connections) remove(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	network, ok := c.open[conn]

@@ -17,13 +17,13 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/api"
 )
 
-// TestSEC45Connections: who holds many connections gets no more, and others do.
+// TestSEC45Connections: a client with many connections gets no more, and others do.
 func TestSEC45Connections(t *testing.T) {
 	t.Parallel()
 	metrics := prometheus.NewRegistry()
 	connections := api.NewConnections(api.ConnectionsConfig{Total: 5, PerNetwork: 3, Log: testkit.Log(t), Metrics: metrics, Now: time.Now})
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }))
-	server.Config.ConnState = connections.Observe
+	server.Config.ConnState = connections.ConnState
 	server.Start()
 	t.Cleanup(server.Close)
 
@@ -66,7 +66,7 @@ func TestSEC45Connections(t *testing.T) {
 		t.Error("a sixth connection works")
 	}
 	want := `
-# HELP headgate_connections_open Connections of clients.
+# HELP headgate_connections_open Open client connections.
 # TYPE headgate_connections_open gauge
 headgate_connections_open 5
 `

@@ -11,12 +11,12 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// Origins are those of web applications whose scripts may call the gateway, such as
+// Origins are the origins of web applications whose scripts may call the gateway, such as
 // https://app.example.com (RFC 6454).
 type Origins []string
 
-// UnmarshalText implements encoding.TextUnmarshaler: origins with commas between them,
-// each exact. There is no pattern, for a pattern lets in more than was thought of.
+// UnmarshalText implements encoding.TextUnmarshaler for exact origins, separated by
+// commas. There are no patterns, because a pattern tends to match more than intended.
 func (o *Origins) UnmarshalText(text []byte) error {
 	*o = nil
 	for origin := range strings.SplitSeq(string(text), ",") {
@@ -26,7 +26,7 @@ func (o *Origins) UnmarshalText(text []byte) error {
 		}
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.Contains(origin, "*") {
-			return fmt.Errorf("%q is no origin such as https://app.example.com", origin)
+			return fmt.Errorf("%q: want an origin such as https://app.example.com", origin)
 		}
 		if origin != strings.ToLower(origin) {
 			return fmt.Errorf("%q: browsers send origins in lower case", origin)
@@ -36,12 +36,12 @@ func (o *Origins) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// corsMaxAge is how many seconds a browser may go by an earlier answer.
+// corsMaxAge is how many seconds a browser may cache a preflight response.
 const corsMaxAge = 600
 
-// crossOrigin lets scripts of the origins call next and read its answers. Credentials
-// of the browser's own are never asked for: a token comes in a header, which no other
-// site can have the browser send.
+// crossOrigin lets scripts of the origins call next and read its responses. It never allows
+// credentials that the browser adds itself: the token is in a header, which another site
+// cannot make the browser send.
 func crossOrigin(origins Origins, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next

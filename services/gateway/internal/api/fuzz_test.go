@@ -72,7 +72,7 @@ func FuzzHeaders(f *testing.F) {
 			return
 		}
 		origin := event.Origin{IP: "192.0.2.1", RequestID: "id", TraceParent: "trace"}
-		got := onward(r.WithContext(event.WithOrigin(t.Context(), origin))).Apply(r.Header)
+		got := requestEdit(r.WithContext(event.WithOrigin(t.Context(), origin))).Apply(r.Header)
 		ours := map[string]string{"X-Forwarded-For": origin.IP, "X-Forwarded-Host": r.Host, "X-Forwarded-Proto": "http", "X-Request-Id": origin.RequestID, "Traceparent": origin.TraceParent}
 		for name, value := range ours {
 			if !slices.Equal(got[name], []string{value}) {

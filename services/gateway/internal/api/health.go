@@ -13,8 +13,8 @@ type health struct {
 	Services map[string]string `json:"services"`
 }
 
-// healthOf answers 200 whatever a service does, for the gateway itself is healthy,
-// and asks nobody.
+// healthOf responds with 200 even if a service is down, because the gateway itself is
+// healthy. It reports the results of the last probes.
 func healthOf(version string, services map[string]*upstream.Service) web.Handler {
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		answer := health{Status: "ok", Version: version, Services: map[string]string{}}

@@ -23,49 +23,48 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// The failures of the services behind the gateway.
+// The errors of requests that a service did not answer.
 var (
-	ErrBadGateway = problem.New(problem.BadGateway, "bad_gateway", "The service behind this address did not answer properly.").WithRetryAfter(time.Second)
-	ErrTimeout    = problem.New(problem.Timeout, "gateway_timeout", "The service behind this address did not answer in time.").WithRetryAfter(time.Second)
+	ErrBadGateway = problem.New(problem.BadGateway, "bad_gateway", "The service sent an invalid response. Try again later.").WithRetryAfter(time.Second)
+	ErrTimeout    = problem.New(problem.Timeout, "gateway_timeout", "The service did not respond in time. Try again later.").WithRetryAfter(time.Second)
 )
 
-// proxy passes requests on to one service, and the answers back. It does what
-// httputil.ReverseProxy does, without a copy of every header and a trace for every
-// request; ReverseProxy itself takes what switches protocols.
+// proxy passes requests on to one service, and the responses back. It does what
+// httputil.ReverseProxy does, without copying every header and tracing every request;
+// ReverseProxy itself handles protocol upgrades.
 type proxy struct {
 	service  *upstream.Service
-	switched *httputil.ReverseProxy // nil where no route may
+	upgrades *httputil.ReverseProxy // nil if upgrades are not allowed
 }
 
-func newProxy(service *upstream.Service, upgrade bool, log *slog.Logger) *proxy {
-	p := &proxy{service: service}
-	if upgrade {
-		p.switched = &httputil.ReverseProxy{
-			// Rewrite, not Director: with a Director the client could have the gateway's
-			// own headers removed by naming them in Connection (TRAPS T11).
-			Rewrite: func(r *httputil.ProxyRequest) {
-				kind := r.Out.Header.Get("Upgrade")
-				r.Out.Header = onward(r.In).Apply(r.In.Header)
-				r.Out.Header["Connection"], r.Out.Header["Upgrade"] = []string{"Upgrade"}, []string{kind}
-				r.Out.Host = ""
-			},
-			ModifyResponse: func(res *http.Response) error {
-				for _, name := range own {
-					res.Header.Del(name)
-				}
-				return nil
-			},
-			Transport:    service,
-			ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-			ErrorHandler: failed,
-		}
+func newProxy(service *upstream.Service) *proxy { return &proxy{service: service} }
+
+// allowUpgrade lets requests switch protocols.
+func (p *proxy) allowUpgrade(log *slog.Logger) {
+	p.upgrades = &httputil.ReverseProxy{
+		// Rewrite, not Director: a Director runs before the hop-by-hop headers are removed, so
+		// a client could remove the gateway's own headers by naming them in Connection.
+		Rewrite: func(r *httputil.ProxyRequest) {
+			kind := r.Out.Header.Get("Upgrade")
+			r.Out.Header = requestEdit(r.In).Apply(r.In.Header)
+			r.Out.Header["Connection"], r.Out.Header["Upgrade"] = []string{"Upgrade"}, []string{kind}
+			r.Out.Host = ""
+		},
+		ModifyResponse: func(res *http.Response) error {
+			for _, name := range gatewayHeaders {
+				res.Header.Del(name)
+			}
+			return nil
+		},
+		Transport:    p.service,
+		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorHandler: failUpstream,
 	}
-	return p
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p.switched != nil && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
-		p.switched.ServeHTTP(w, r)
+	if p.upgrades != nil && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+		p.upgrades.ServeHTTP(w, r)
 		return
 	}
 	out := *r
@@ -74,34 +73,34 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	}
-	var body *streamedBody // nil if nothing of it is left to be read
+	var body *streamedBody // nil unless the body is streamed
 	if r.GetBody == nil && r.ContentLength != 0 {
 		body = &streamedBody{ReadCloser: r.Body}
 		out.Body = body
 	}
 	began := time.Now()
-	res, err := p.service.Do(&out, onward(r), func(status int, header http.Header) { inform(w, status, header) })
+	res, err := p.service.Do(&out, requestEdit(r), func(status int, header http.Header) { forwardInformational(w, status, header) })
 	web.SetUpstream(r.Context(), time.Since(began))
 	if err != nil {
-		failed(w, r, err)
+		failUpstream(w, r, err)
 		return
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		failed(w, r, errSwitched)
+		failUpstream(w, r, errSwitched)
 		return
 	}
 	if body != nil && !body.read.Load() {
-		// Answered early: net/http would wait for the rest of the request first.
+		// The service responded early: net/http would wait for the rest of the request first.
 		w.Header()["Connection"] = []string{"close"}
 		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }()
 	}
-	answer(w, r, res)
+	copyResponse(w, r, res)
 }
 
-var errSwitched = errors.New("the service switched protocols unasked")
+var errSwitched = errors.New("unexpected protocol switch")
 
-// streamedBody knows whether it was read to its end.
+// streamedBody knows whether it was read completely.
 type streamedBody struct {
 	io.ReadCloser
 
@@ -116,18 +115,18 @@ func (b *streamedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// hopByHop are the headers that are between two neighbours (RFC 9110, 7.6.1), and
-// Expect, which the gateway has met by itself.
+// hopByHop are the headers that apply to one connection only (RFC 9110, 7.6.1), and
+// Expect, which the gateway handles itself.
 var hopByHop = map[string]bool{
 	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Expect": true,
 }
 
-// own are headers of answers that the gateway alone sets, or nobody.
-var own = []string{"X-Request-Id", "Server", "X-Powered-By"}
+// gatewayHeaders are response headers that a service must not set.
+var gatewayHeaders = []string{"X-Request-Id", "Server", "X-Powered-By"}
 
-// connectionOptions returns what else a header says is between two neighbours. A
-// client must not take away by it what the service relies on.
+// connectionOptions returns the further headers that h declares to be hop-by-hop. A client
+// must not use it to remove headers on which the service relies.
 func connectionOptions(h http.Header) []string {
 	lines := h["Connection"]
 	if len(lines) == 0 || len(lines) == 1 && strings.EqualFold(lines[0], "keep-alive") {
@@ -142,9 +141,10 @@ func connectionOptions(h http.Header) []string {
 	return options
 }
 
-// onward returns how the header of r differs on its way to the service: without what
-// stays between neighbours and what could pass for the gateway's word, and with that.
-func onward(r *http.Request) upstream.Edit {
+// requestEdit returns the changes to the header of r on its way to the service: it removes
+// hop-by-hop headers and those that could be taken for the gateway's own, and adds the
+// latter.
+func requestEdit(r *http.Request) upstream.Edit {
 	options := connectionOptions(r.Header)
 	origin := event.OriginFrom(r.Context())
 	proto := "http"
@@ -169,8 +169,8 @@ func onward(r *http.Request) upstream.Edit {
 	return edit
 }
 
-// spoofable reports whether a client could pass for somebody else by a header, in
-// any spelling that some server reads as the same.
+// spoofable reports whether a client could impersonate somebody by a header, in any
+// spelling that some server treats as the same.
 func spoofable(name string) bool {
 	switch name[0] {
 	case 'X', 'x', 'F', 'f', 'T', 't':
@@ -185,19 +185,19 @@ func spoofable(name string) bool {
 	return strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-user-") || strings.HasPrefix(plain, "x-internal-")
 }
 
-// inform passes an answer of status 1xx on.
-func inform(w http.ResponseWriter, status int, header http.Header) {
+// forwardInformational passes on a response of status 1xx.
+func forwardInformational(w http.ResponseWriter, status int, header http.Header) {
 	h := w.Header()
 	before := h.Clone()
 	maps.Copy(h, header)
 	w.WriteHeader(status)
-	clear(h) // WriteHeader leaves them for the final answer, whose they are not.
+	clear(h) // They must not be sent again with the final response.
 	maps.Copy(h, before)
 }
 
-// answer passes the service's answer on. Its headers take the place of those that
-// the gateway would set by itself: the service knows better what its page needs.
-func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
+// copyResponse passes on the service's response. Its headers replace those that the gateway
+// sets by default: the service knows best what its page needs.
+func copyResponse(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	h := w.Header()
 	options := connectionOptions(res.Header)
 	for name, values := range res.Header {
@@ -212,7 +212,7 @@ func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
 	for _, option := range options {
 		delete(h, option)
 	}
-	for _, name := range own[1:] {
+	for _, name := range gatewayHeaders[1:] {
 		delete(h, name)
 	}
 	h["X-Request-Id"] = []string{event.OriginFrom(r.Context()).RequestID}
@@ -226,14 +226,14 @@ func answer(w http.ResponseWriter, r *http.Request, res *http.Response) {
 		return
 	}
 	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
-		_ = http.NewResponseController(w).Flush() // The first event may be long in coming.
+		_ = http.NewResponseController(w).Flush() // The first event may take long.
 	}
 	if err := copyBody(w, res); err != nil {
-		web.Log(r.Context()).WarnContext(r.Context(), "answer broken off", "error", err.Error())
-		panic(http.ErrAbortHandler) // The client must see that it is not complete.
+		web.Log(r.Context()).WarnContext(r.Context(), "response interrupted", "error", err.Error())
+		panic(http.ErrAbortHandler) // The client must see that the response is incomplete.
 	}
 	if len(res.Trailer) > 0 {
-		_ = http.NewResponseController(w).Flush() // Or a short answer would get a length, and no trailers.
+		_ = http.NewResponseController(w).Flush() // Otherwise a short response gets a Content-Length and no trailers.
 	}
 	for name, values := range res.Trailer {
 		if !announced[name] {
@@ -247,8 +247,8 @@ const bufferSize = 32 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// copyBody passes the body on; each piece at once if nobody knows how long it is,
-// for it may be one that never ends.
+// copyBody passes on the body. If its length is unknown, it flushes every read, because the
+// body may be an endless stream.
 func copyBody(w http.ResponseWriter, res *http.Response) error {
 	buffer, _ := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
@@ -273,14 +273,14 @@ func copyBody(w http.ResponseWriter, res *http.Response) error {
 	}
 }
 
-func failed(w http.ResponseWriter, r *http.Request, err error) {
+func failUpstream(w http.ResponseWriter, r *http.Request, err error) {
 	netErr, isNet := errors.AsType[net.Error](err)
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case tooLarge:
 		err = problem.ErrTooLarge
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-		// The client has gone; Fail notes it quietly.
+		// The client has closed the request; Fail logs it at debug level.
 	case errors.Is(err, upstream.ErrUnavailable), errors.Is(err, upstream.ErrOverloaded):
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		err = errors.Join(ErrTimeout, err)

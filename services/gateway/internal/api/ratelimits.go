@@ -61,14 +61,14 @@ func (l *rateLimiter) rateLimits(auth *upstream.Service) http.Handler {
 			}
 			question.path, question.body = event.RateLimitsPath+"/cleared", event.RateLimitCleared{Policies: names, By: selected.by}
 		}
-		res, err := ask(r.Context(), auth, question)
+		res, err := postReport(r.Context(), auth, question)
 		if err != nil {
-			failed(w, r, err)
+			failUpstream(w, r, err)
 			return nil
 		}
 		defer res.Body.Close()
 		if res.StatusCode >= http.StatusMultipleChoices {
-			answer(w, r, res)
+			copyResponse(w, r, res)
 			return nil
 		}
 		switch {

@@ -21,10 +21,10 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// Reports tell auth-service, which writes it down, that a limit was exceeded. They
-// never keep a request waiting: each party is told of once for a while, and what does
-// not fit into the queue while auth-service is away is counted and dropped. Run must
-// run.
+// Reports tells auth-service, which writes the audit log, that a rate limit was exceeded.
+// A request never waits for it: each subject is reported once per window, and a report
+// that does not fit into the queue, because auth-service is unavailable, is counted and
+// dropped. Its Run must be running.
 type Reports struct {
 	auth    *upstream.Service
 	log     *slog.Logger
@@ -32,8 +32,8 @@ type Reports struct {
 	queue   chan report
 	dropped prometheus.Counter
 
-	mu   sync.Mutex
-	told map[string]time.Time // until when a party is not told of again
+	mu       sync.Mutex
+	reported map[string]time.Time // until when a subject is not reported again
 }
 
 type report struct {
@@ -43,71 +43,71 @@ type report struct {
 }
 
 const (
-	reportQueue   = 1024
-	reportTimeout = 3 * time.Second
-	reportPause   = time.Second
-	drainReports  = 2 * time.Second
-	maxTold       = 10_000
+	reportQueue      = 1024
+	reportTimeout    = 3 * time.Second
+	reportRetryDelay = time.Second
+	drainReports     = 2 * time.Second
+	maxReported      = 10_000
 )
 
-// NewReports returns reports that go to auth.
+// NewReports returns Reports to auth.
 func NewReports(auth *upstream.Service, log *slog.Logger, metrics prometheus.Registerer, now func() time.Time) *Reports {
 	r := &Reports{
-		auth: auth, log: log, now: now, queue: make(chan report, reportQueue), told: map[string]time.Time{},
+		auth: auth, log: log, now: now, queue: make(chan report, reportQueue), reported: map[string]time.Time{},
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "headgate_limiter_reports_dropped_total", Help: "Exceeded limits that the audit log does not know of, because auth-service was away for too long.",
+			Name: "headgate_limiter_reports_dropped_total", Help: "Exceeded rate limits missing from the audit log because auth-service was unavailable for too long or rejected the report.",
 		}),
 	}
 	metrics.MustRegister(r.dropped)
 	return r
 }
 
-// exceeded reports that who had no room.
-func (r *Reports) exceeded(req *http.Request, d ratelimit.Decision, who string) {
-	if !r.first(d.Policy.Name+" "+who, d.Policy.Rate.Window) {
+// exceeded reports that a subject exceeded the limit of d.
+func (r *Reports) exceeded(req *http.Request, d ratelimit.Decision, counted string) {
+	if !r.firstInWindow(d.Policy.Name+" "+counted, d.Policy.Rate.Window) {
 		return
 	}
 	path := event.RateLimitsPath + "/exceeded"
 	if web.UserOf(req.Context()) != "" {
 		path += "-by-caller"
 	}
-	told := report{path: path, header: reportHeader(req), body: event.RateLimitExceeded{
+	rep := report{path: path, header: reportHeader(req), body: event.RateLimitExceeded{
 		Policy: d.Policy.Name, Limit: d.Policy.Rate.Requests, WindowSeconds: int(d.Policy.Rate.Window.Seconds()),
 		Method: req.Method, Route: web.RouteOf(req.Context()),
 	}}
 	select {
-	case r.queue <- told:
+	case r.queue <- rep:
 	default:
 		r.dropped.Inc()
 	}
 }
 
-// first reports whether a party was not told of within the last window.
-func (r *Reports) first(name string, window time.Duration) bool {
+// firstInWindow returns true for the first report of name within a window.
+func (r *Reports) firstInWindow(name string, window time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	if until, known := r.told[name]; known && now.Before(until) {
+	if until, known := r.reported[name]; known && now.Before(until) {
 		return false
 	}
-	if len(r.told) >= maxTold {
-		for other, until := range r.told {
+	if len(r.reported) >= maxReported {
+		for other, until := range r.reported {
 			if !now.Before(until) {
-				delete(r.told, other)
+				delete(r.reported, other)
 			}
 		}
-		if len(r.told) >= maxTold {
-			clear(r.told) // Some are told of again; none is left out.
+		if len(r.reported) >= maxReported {
+			clear(r.reported) // Some are reported twice; none is left out.
 		}
 	}
-	r.told[name] = now.Add(window)
+	r.reported[name] = now.Add(window)
 	return true
 }
 
-// reportHeader says on whose behalf a report is made, as a request of theirs would.
+// reportHeader returns the header of a report on behalf of req's client.
 func reportHeader(req *http.Request) http.Header {
 	h := http.Header{"Content-Type": {"application/json"}}
-	for name, values := range onward(req).Apply(req.Header) {
+	for name, values := range requestEdit(req).Apply(req.Header) {
 		switch name {
 		case "User-Agent", "X-Forwarded-For", "X-Request-Id", "Traceparent", "Authorization":
 			h[name] = values
@@ -116,13 +116,13 @@ func reportHeader(req *http.Request) http.Header {
 	return h
 }
 
-// Run implements service.Runner: it sends reports until ctx ends, and for a moment
-// longer those that wait.
+// Run implements service.Runner: it sends reports until ctx ends, and then those in the
+// queue, for up to drainReports.
 func (r *Reports) Run(ctx context.Context) error {
 	for {
 		select {
-		case told := <-r.queue:
-			r.deliver(ctx, told)
+		case rep := <-r.queue:
+			r.deliver(ctx, rep)
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainReports)
 			defer cancel()
@@ -134,27 +134,27 @@ func (r *Reports) Run(ctx context.Context) error {
 	}
 }
 
-// deliver tries until auth-service has taken the report, or refused it.
-func (r *Reports) deliver(ctx context.Context, told report) {
+// deliver retries until auth-service has accepted or rejected the report, or ctx ends.
+func (r *Reports) deliver(ctx context.Context, rep report) {
 	for {
-		err := r.send(ctx, told)
+		err := r.send(ctx, rep)
 		if err == nil {
 			return
 		}
-		r.log.DebugContext(ctx, "report not delivered", "error", err.Error())
+		r.log.DebugContext(ctx, "report delivery failed; retrying", "next_in", reportRetryDelay, "error", err.Error())
 		select {
 		case <-ctx.Done():
 			r.dropped.Inc()
 			return
-		case <-time.After(reportPause):
+		case <-time.After(reportRetryDelay):
 		}
 	}
 }
 
-func (r *Reports) send(ctx context.Context, told report) error {
+func (r *Reports) send(ctx context.Context, rep report) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	res, err := ask(ctx, r.auth, told)
+	res, err := postReport(ctx, r.auth, rep)
 	if err != nil {
 		return err
 	}
@@ -166,21 +166,21 @@ func (r *Reports) send(ctx context.Context, told report) error {
 	case res.StatusCode >= http.StatusInternalServerError:
 		return errors.New("report: " + res.Status)
 	case res.StatusCode >= http.StatusBadRequest:
-		// Such as 401 for a session that has ended: the same report would fail again.
-		r.log.InfoContext(ctx, "report refused", "path", told.path, "status", res.StatusCode)
+		// For example 401 because the session has ended: a retry would fail again.
+		r.log.InfoContext(ctx, "report rejected", "path", rep.path, "status", res.StatusCode)
 		r.dropped.Inc()
 	}
 	return nil
 }
 
-// ask sends a report and returns the answer.
-func ask(ctx context.Context, auth *upstream.Service, told report) (*http.Response, error) {
-	body, err := json.Marshal(told.body)
+// postReport sends a report and returns the response.
+func postReport(ctx context.Context, auth *upstream.Service, rep report) (*http.Response, error) {
+	body, err := json.Marshal(rep.body)
 	if err != nil {
 		return nil, fmt.Errorf("encode report: %w", err)
 	}
 	req := (&http.Request{
-		Method: http.MethodPost, URL: &url.URL{Path: told.path}, Header: told.header, ContentLength: int64(len(body)),
+		Method: http.MethodPost, URL: &url.URL{Path: rep.path}, Header: rep.header, ContentLength: int64(len(body)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
 	req.Body, _ = req.GetBody()

@@ -7,25 +7,25 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/docs"
 )
 
-func TestNames(t *testing.T) {
+func TestRouteNames(t *testing.T) {
 	t.Parallel()
-	n := newNames([]docs.Route{
+	n := newRouteNames([]docs.Route{
 		{Method: "GET", Path: "/a/{id}"},
 		{Method: "DELETE", Path: "/a/{id}"},
 		{Method: "GET", Path: "/a/me"},
 		{Method: "DELETE", Path: "/a/{id}/cache"},
-		{Method: "GET", Path: "/a/letters/{id}"},
+		{Method: "GET", Path: "/a/items/{id}"},
 		{Method: "GET", Path: "/a/"},
 	})
 	for path, want := range map[string]string{
-		"/a/1": "/a/{id}", "/a/me": "/a/me", "/a/me/cache": "/a/{id}/cache", "/a/letters/cache": "/a/letters/{id}",
-		"/a/letters": "/a/{id}", "/a/": "/a/", "/a": "", "/": "", "/a/1/2": "", "/a/1/cache/": "", "/b": "",
+		"/a/1": "/a/{id}", "/a/me": "/a/me", "/a/me/cache": "/a/{id}/cache", "/a/items/cache": "/a/items/{id}",
+		"/a/items": "/a/{id}", "/a/": "/a/", "/a": "", "/": "", "/a/1/2": "", "/a/1/cache/": "", "/b": "",
 	} {
-		if got := n.of(path); got.pattern != want {
+		if got := n.lookup(path); got.pattern != want {
 			t.Errorf("%s is %q, want %q", path, got.pattern, want)
 		}
 	}
-	if got := n.of("/a/1").allowed; !slices.Equal(got, []string{"DELETE", "GET", "HEAD"}) {
+	if got := n.lookup("/a/1").allowed; !slices.Equal(got, []string{"DELETE", "GET", "HEAD"}) {
 		t.Errorf("methods = %v", got)
 	}
 }
