@@ -72,7 +72,7 @@ func TestSEC41And43Routes(t *testing.T) {
 	}
 }
 
-// TestSEC42Paths is SEC-42: no path has two readings, and nothing is redirected.
+// TestSEC42Paths is SEC-42: an ambiguous path is rejected, never redirected.
 func TestSEC42Paths(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
@@ -98,7 +98,8 @@ func TestSEC42Paths(t *testing.T) {
 	}
 }
 
-// TestSEC38To40Headers is SEC-38 to SEC-40 and trap T11.
+// TestSEC38To40Headers is SEC-38 to SEC-40: no header of a client passes for the gateway's,
+// and naming the gateway's own headers in Connection does not remove them.
 func TestSEC38To40Headers(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
@@ -146,7 +147,7 @@ func TestBodies(t *testing.T) {
 			t.Errorf("POST %s of %d bytes = %d %s", path, len(long), a.status, a.Code)
 		}
 	}
-	// Without a length nobody can tell before it is read.
+	// Without a length the size is known only after reading.
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.URL+"/api/v1/auth/signup", io.MultiReader(bytes.NewReader([]byte(long))))
 	if err != nil {
 		t.Fatal(err)

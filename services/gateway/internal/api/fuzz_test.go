@@ -46,7 +46,7 @@ func FuzzLimitKeys(f *testing.F) {
 		}
 		refreshToken, _ := web.CheckBody([]byte(body), "refreshToken")
 		_ = sessionOf(refreshToken) // It must end, whatever comes.
-		// Whatever a body says, it is put back as it was.
+		// Whatever the body, it is passed on unchanged.
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		if _, err := readBody(r, "email"); err != nil {
 			return
@@ -57,8 +57,8 @@ func FuzzLimitKeys(f *testing.F) {
 	})
 }
 
-// FuzzHeaders: whatever header a client comes with, the service gets the gateway's word
-// on who asks, and nothing that is between two neighbours.
+// FuzzHeaders: whatever headers a client sends, the service gets the gateway's own on the
+// client's origin, and no hop-by-hop header.
 func FuzzHeaders(f *testing.F) {
 	for _, seed := range []string{
 		"Connection: X-Forwarded-For, authorization\r\nX-Forwarded-For: 1.2.3.4", "x_user_id: 1\r\nX-User-Id: 2", "Forwarded: for=1", "TE: trailers, gzip",

@@ -28,8 +28,8 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// behind is a service behind the gateway that remembers what it got.
-type behind struct {
+// fakeService is a service behind the gateway that remembers its requests.
+type fakeService struct {
 	*httptest.Server
 	mu   sync.Mutex
 	last *http.Request
@@ -39,9 +39,9 @@ type behind struct {
 	requests []string // method and path of each
 }
 
-func newUpstream(t *testing.T) *behind {
+func newFakeService(t *testing.T) *fakeService {
 	t.Helper()
-	u := &behind{}
+	u := &fakeService{}
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/readyz" {
 			return
@@ -72,14 +72,14 @@ func newUpstream(t *testing.T) *behind {
 	return u
 }
 
-func (u *behind) got() (*http.Request, string, int) {
+func (u *fakeService) got() (*http.Request, string, int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.last, u.body, u.hits
 }
 
 // since returns method and path of the requests after the first n.
-func (u *behind) since(n int) []string {
+func (u *fakeService) since(n int) []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return slices.Clone(u.requests[n:])
@@ -89,7 +89,7 @@ type gateway struct {
 	*httptest.Server
 	t        *testing.T
 	issuer   *testkit.Issuer
-	upstream *behind
+	upstream *fakeService
 	trusted  web.Prefixes
 }
 
@@ -98,17 +98,17 @@ func newGateway(t *testing.T, client redis.UniversalClient, limits api.RateLimit
 	return newGatewayTrusting(t, nil, client, limits)
 }
 
-// newGatewayTrusting returns a gateway that believes what trusted say of a
-// client's address.
+// newGatewayTrusting returns a gateway that takes the client's address from the headers of
+// trusted.
 func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.UniversalClient, limits api.RateLimits) *gateway {
 	t.Helper()
-	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newUpstream(t), trusted: trusted}
+	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newFakeService(t), trusted: trusted}
 	g.Server = httptest.NewServer(handlerFor(t, g, client, limits, nil))
 	t.Cleanup(g.Close)
 	return g
 }
 
-// setup is what a test may change of a gateway.
+// setup holds the parts of a gateway that a test can change.
 type setup struct {
 	routes    []api.Route
 	addresses map[string]upstream.Addresses
@@ -163,7 +163,7 @@ func (g *gateway) do(method, path, body string, header ...string) answer {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	// The path goes out as it is written here.
+	// The path is sent exactly as written here.
 	base, _ := url.Parse(g.URL)
 	plain, query, _ := strings.Cut(path, "?")
 	req.URL = &url.URL{Scheme: "http", Host: base.Host, Opaque: "//" + base.Host + plain, RawQuery: query}
@@ -181,7 +181,7 @@ func (g *gateway) do(method, path, body string, header ...string) answer {
 		g.t.Fatal(err)
 	}
 	a := answer{status: res.StatusCode, header: res.Header, body: string(data)}
-	_ = json.Unmarshal(data, &a) // The upstream's answers are no JSON.
+	_ = json.Unmarshal(data, &a) // Responses of the service are not JSON.
 	return a
 }
 

@@ -39,8 +39,8 @@ func exposed(t *testing.T, g *gateway, change func(*setup)) string {
 	return listener.Addr().String()
 }
 
-// dial returns a connection that ends after patience at the latest.
-func dial(t *testing.T, addr string, patience time.Duration) net.Conn {
+// dial returns a connection that ends after timeout at the latest.
+func dial(t *testing.T, addr string, timeout time.Duration) net.Conn {
 	t.Helper()
 	var dialer net.Dialer
 	c, err := dialer.DialContext(t.Context(), "tcp", addr)
@@ -48,7 +48,7 @@ func dial(t *testing.T, addr string, patience time.Duration) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -79,8 +79,8 @@ func exchange(t *testing.T, addr, text string) (answers []answer, open bool) {
 	}
 }
 
-// TestSEC44Smuggling: whatever a request says of its length, nothing of it is taken for
-// a second one, and a connection on which that could be asked is closed.
+// TestSEC44Smuggling: whatever a request says about its length, no part of it is taken for
+// a second request, and an ambiguous connection is closed.
 func TestSEC44Smuggling(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
@@ -150,8 +150,7 @@ func TestSEC44Smuggling(t *testing.T) {
 	}
 }
 
-// TestSEC44Pipelining: requests that follow each other on a connection are two, each
-// with its own answer.
+// TestSEC44Pipelining: two requests in a row on one connection get a response each.
 func TestSEC44Pipelining(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
@@ -163,7 +162,7 @@ func TestSEC44Pipelining(t *testing.T) {
 	}
 }
 
-// TestSEC43Overrides: nothing but the request line says what the method is.
+// TestSEC43Overrides: only the request line determines the method.
 func TestSEC43Overrides(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
@@ -188,8 +187,8 @@ func TestSEC43Overrides(t *testing.T) {
 	}
 }
 
-// TestSEC46And47Bodies: a body beyond its limit is refused however it comes, and none
-// is inflated.
+// TestSEC46And47Bodies: a body over its limit is rejected however it is sent, and none is
+// inflated.
 func TestSEC46And47Bodies(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})

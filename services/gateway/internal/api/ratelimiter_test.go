@@ -50,8 +50,8 @@ func TestLoginLimit(t *testing.T) {
 	}
 }
 
-// TestSEC32StuffingSpread: one guess at each of many accounts is stopped as well,
-// and a peer that nobody trusts is one address, whatever it says.
+// TestSEC32StuffingSpread: one guess at each of many accounts is limited as well, and an
+// untrusted peer counts as one address, whatever its headers say.
 func TestSEC32StuffingSpread(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(40)})
@@ -93,8 +93,8 @@ func TestGeneralLimitIsByUser(t *testing.T) {
 	}
 }
 
-// TestRefreshesOfAnotherAddress: who knows a session's id, and no more, cannot
-// use up its owner's refreshes.
+// TestRefreshesOfAnotherAddress: a stranger who knows only a session's id cannot use up
+// its owner's refreshes.
 func TestRefreshesOfAnotherAddress(t *testing.T) {
 	t.Parallel()
 	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Refresh: rate(2), RefreshIP: rate(5)})
@@ -119,7 +119,7 @@ func TestRefreshesOfAnotherAddress(t *testing.T) {
 	}
 }
 
-// TestUnreadableLogins: what names no account is counted for the address alone.
+// TestUnreadableLogins: a login that names no account is counted by address alone.
 func TestUnreadableLogins(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(1), LoginIP: rate(5)})
@@ -134,8 +134,8 @@ func TestUnreadableLogins(t *testing.T) {
 	}
 }
 
-// TestLoginsAreCountedAsTheServiceReadsThem: names of members are exact, as for the
-// service, which refuses any other spelling without looking at the password.
+// TestLoginsAreCountedAsTheServiceReadsThem: names of members are exact, as in the service,
+// which rejects any other spelling before it checks the password.
 func TestLoginsAreCountedAsTheServiceReadsThem(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(50)})
@@ -154,7 +154,7 @@ func TestLoginsAreCountedAsTheServiceReadsThem(t *testing.T) {
 	}
 }
 
-// TestMailLimit: both ways to have mail sent to whomever count as one.
+// TestMailLimit: both routes that send mail to an address count against one limit.
 func TestMailLimit(t *testing.T) {
 	t.Parallel()
 	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Mail: rate(3)})
@@ -176,7 +176,7 @@ func TestMailLimit(t *testing.T) {
 	}
 }
 
-// TestLimitsAreExact sends a hundred at once through two gateways.
+// TestLimitsAreExact sends a hundred logins at once through two gateways.
 func TestLimitsAreExact(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)

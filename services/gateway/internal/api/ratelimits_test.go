@@ -16,8 +16,8 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
 
-// TestGeneralLimitOfAnAddress counts everything, and first of all: a flood of forged
-// tokens ends there.
+// TestGeneralLimitOfAnAddress: every request counts, before its token is checked, so a
+// flood of forged tokens is limited.
 func TestGeneralLimitOfAnAddress(t *testing.T) {
 	t.Parallel()
 	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{GeneralIP: rate(3)})
@@ -40,7 +40,7 @@ func TestGeneralLimitOfAnAddress(t *testing.T) {
 	}
 }
 
-// TestGeneralLimitOfManyGateways: together they let pass no more than the limit.
+// TestGeneralLimitOfManyGateways: together they let no more than the limit pass.
 func TestGeneralLimitOfManyGateways(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
@@ -69,8 +69,7 @@ type limitState struct {
 	Backend   string
 }
 
-// TestRateLimitsRoute shows and clears what is counted; who may is for auth-service
-// to say.
+// TestRateLimitsRoute lists and resets counters; auth-service decides who may.
 func TestRateLimitsRoute(t *testing.T) {
 	t.Parallel()
 	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Login: rate(5), LoginIP: rate(40), GeneralIP: rate(100)})
@@ -88,13 +87,13 @@ func TestRateLimitsRoute(t *testing.T) {
 		}
 		return states
 	}
-	about := url.Values{"ip": {"192.0.2.1"}, "account": {" ann@example.com"}}
+	selection := url.Values{"ip": {"192.0.2.1"}, "account": {" ann@example.com"}}
 	want := []limitState{{"login", 2, 3, "redis"}, {"login-ip", 2, 38, "redis"}, {"general-ip", 3, 97, "redis"}}
-	if got := show(about.Encode()); !slices.Equal(got, want) {
+	if got := show(selection.Encode()); !slices.Equal(got, want) {
 		t.Errorf("= %+v, want %+v", got, want)
 	}
-	about.Set("policy", "login")
-	a := g.do("DELETE", "/api/v1/auth/rate-limits?"+about.Encode(), "", "Authorization", g.bearer())
+	selection.Set("policy", "login")
+	a := g.do("DELETE", "/api/v1/auth/rate-limits?"+selection.Encode(), "", "Authorization", g.bearer())
 	if a.status != http.StatusOK || string(a.Data) != `{"cleared":1}` {
 		t.Errorf("cleared = %d %s", a.status, a.body)
 	}
@@ -102,7 +101,7 @@ func TestRateLimitsRoute(t *testing.T) {
 	if r.URL.Path != event.RateLimitsPath+"/cleared" || body != `{"policies":["login"],"by":["account","ip","policy"]}` || r.Header.Get("Authorization") == "" {
 		t.Errorf("auth-service was told %s %s %v", r.URL.Path, body, r.Header)
 	}
-	if got := show(about.Encode()); !slices.Equal(got, []limitState{{"login", 0, 5, "redis"}}) {
+	if got := show(selection.Encode()); !slices.Equal(got, []limitState{{"login", 0, 5, "redis"}}) {
 		t.Errorf("after that = %+v", got)
 	}
 }
@@ -125,7 +124,7 @@ func TestRateLimitsRouteRefuses(t *testing.T) {
 	}
 }
 
-// TestExceededIsReported: once, on behalf of who asked.
+// TestExceededIsReported: once, on behalf of the client.
 func TestExceededIsReported(t *testing.T) {
 	t.Parallel()
 	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Login: rate(1)})

@@ -38,8 +38,7 @@ func echo(t *testing.T) *httptest.Server {
 	})
 }
 
-// TestSEC58Upgrade: a connection switches protocols where its route says so, and
-// nowhere else.
+// TestSEC58Upgrade: a connection can switch protocols only where its route allows it.
 func TestSEC58Upgrade(t *testing.T) {
 	t.Parallel()
 	service := echo(t)
@@ -71,29 +70,29 @@ func TestSEC58Upgrade(t *testing.T) {
 	}
 	_, _, res = upgrade("/api/v1/auth/live")
 	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(body) != "plain" {
-		t.Errorf("where no route says so = %d %q, %v", res.StatusCode, body, err)
+		t.Errorf("where no route allows it = %d %q, %v", res.StatusCode, body, err)
 	}
 }
 
-// TestREL21SlowService: a service that hangs takes what it has of its own, and the
-// others answer as before.
+// TestREL21SlowService: a service that hangs uses up its own share of requests, and the
+// others respond as before.
 func TestREL21SlowService(t *testing.T) {
 	t.Parallel()
-	hold := make(chan struct{})
-	var held atomic.Int64
+	unblock := make(chan struct{})
+	var blocked atomic.Int64
 	service := serveFunc(t, func(_ http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/api/v1/user") {
-			held.Add(1)
+			blocked.Add(1)
 			select {
-			case <-hold:
+			case <-unblock:
 			case <-r.Context().Done():
 			}
 		}
 	})
-	const most = 4
-	gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.MaxInFlight = most })
-	slow := make(chan error, most)
-	for range most {
+	const maxInFlight = 4
+	gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.MaxInFlight = maxInFlight })
+	slow := make(chan error, maxInFlight)
+	for range maxInFlight {
 		go func() {
 			res, _, err := trySend(t.Context(), "GET", gateway+"/api/v1/user/me", http.NoBody)
 			if err == nil && res.StatusCode != http.StatusOK {
@@ -103,8 +102,8 @@ func TestREL21SlowService(t *testing.T) {
 		}()
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
-		if got := held.Load(); got != most {
-			return fmt.Errorf("the service holds %d requests", got)
+		if got := blocked.Load(); got != maxInFlight {
+			return fmt.Errorf("%d requests are in flight", got)
 		}
 		return nil
 	})
@@ -117,8 +116,8 @@ func TestREL21SlowService(t *testing.T) {
 			t.Errorf("another service = %d", res.StatusCode)
 		}
 	}
-	close(hold)
-	for range most {
+	close(unblock)
+	for range maxInFlight {
 		if err := <-slow; err != nil {
 			t.Error(err)
 		}
