@@ -9,11 +9,11 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// TestWhyABodyIsMalformed shows a developer the kind of fault and its place, and
-// nobody what the body says: it may be a password.
+// TestWhyABodyIsMalformed: in development the response has the kind of error and its
+// position, and never quotes the body, which may contain a password.
 func TestWhyABodyIsMalformed(t *testing.T) {
 	t.Parallel()
-	developing, production := newEdgeWith(t, web.Options{Development: true}), newEdge(t)
+	development, production := newEdgeWith(t, web.Options{Development: true}), newEdge(t)
 	deep := strings.Repeat(`{"a":`, 33) + `"hunter2"` + strings.Repeat("}", 33)
 	for name, tc := range map[string]struct{ body, want string }{
 		"duplicate key":     {`{"email":"hunter2","email":"hunter2"}`, `duplicate field at byte 19, at "/email"`},
@@ -33,7 +33,7 @@ func TestWhyABodyIsMalformed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			res, a := developing.do(t, http.MethodPost, "/echo", tc.body)
+			res, a := development.do(t, http.MethodPost, "/echo", tc.body)
 			if res.StatusCode != http.StatusBadRequest || a.Code != "malformed_body" || !strings.Contains(a.Error, tc.want) {
 				t.Errorf("= %d %+v, want %q in the detail", res.StatusCode, a, tc.want)
 			}
@@ -46,9 +46,9 @@ func TestWhyABodyIsMalformed(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		developing.Close() // The lines are written after the answers.
-		if strings.Contains(developing.logs.String(), "hunter2") {
-			t.Errorf("the log shows a body: %s", developing.logs)
+		development.Close() // The lines are written after the answers.
+		if strings.Contains(development.logs.String(), "hunter2") {
+			t.Errorf("the log shows a body: %s", development.logs)
 		}
 	})
 }

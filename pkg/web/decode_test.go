@@ -25,8 +25,8 @@ type everything struct {
 	List []everything   `json:"list"`
 }
 
-// decodeInTwoPasses is what Decode promises, written for clarity: the whole syntax
-// first, then the fields.
+// decodeInTwoPasses does what Decode promises in the obvious way: first the whole syntax,
+// then the fields.
 func decodeInTwoPasses(body []byte) (everything, error) {
 	var in everything
 	if err := checkAllTokens(body); err != nil {
@@ -89,7 +89,7 @@ func nested(member, open, closing string, levels int) string {
 	return `{"` + member + `":` + strings.Repeat(open, levels) + `1` + strings.Repeat(closing, levels) + `}`
 }
 
-// bodies are what a body can get wrong, and two or more of it at once.
+// bodies have every kind of error, alone and together with others.
 func bodies() []string {
 	all := []string{
 		``, ` `, "\r\n", `{}`, " {}\n", `null`, `[]`, `1`, `"x"`, `true`, "\ufeff{}", "\xff", "{\"email\":\"\xff\"}", "{}\xff", "{\xff}",
@@ -109,7 +109,7 @@ func bodies() []string {
 	return all
 }
 
-// TestDecodeInOnePass: one pass decides as two would, whatever is wrong and wherever.
+// TestDecodeInOnePass: Decode returns the same values and errors as two passes.
 func TestDecodeInOnePass(t *testing.T) {
 	t.Parallel()
 	for _, body := range bodies() {

@@ -16,8 +16,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Edge wraps next with what every listener has: request id and trace, security
-// headers, recovery from panics, one line of access log and the metrics.
+// Edge wraps next with what every listener needs: request id and trace context, security
+// headers, recovery from panics, the access log and the metrics.
 func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -38,8 +38,8 @@ func Edge(next http.Handler, o Options) http.Handler {
 	})
 }
 
-// securityHeaders are on every answer that has none of its own. All share the
-// values: whoever changes a header sets it.
+// securityHeaders are the defaults of every response. All responses share the value
+// slices, so a handler must replace a header, not append to it.
 var securityHeaders = []struct {
 	name   string
 	values []string
@@ -55,8 +55,8 @@ func setSecurityHeaders(h http.Header) {
 	}
 }
 
-// recoverPanic answers 500 for a handler that panicked. http.ErrAbortHandler
-// is the standard way to drop a connection and goes on.
+// recoverPanic responds with 500 if a handler panicked. It passes on http.ErrAbortHandler,
+// the standard way to drop a connection.
 func recoverPanic(w *recorder, r *http.Request, log *slog.Logger) {
 	fault := recover()
 	if fault == nil {
@@ -67,13 +67,13 @@ func recoverPanic(w *recorder, r *http.Request, log *slog.Logger) {
 	}
 	err := fmt.Errorf("panic: %v\n%s", fault, debug.Stack())
 	if w.status != 0 {
-		log.ErrorContext(r.Context(), "handler panicked after it had answered", "error", err.Error())
+		log.ErrorContext(r.Context(), "handler panicked after it had responded", "error", err.Error())
 		panic(http.ErrAbortHandler)
 	}
 	Fail(w, r, err)
 }
 
-// record counts a request that was answered and writes its line of access log.
+// record counts a request in the metrics and writes its line of access log.
 func (m *metrics) record(rec *recorder, r *http.Request, info *requestInfo) {
 	if rec.status == 0 {
 		rec.status = http.StatusOK
@@ -85,7 +85,7 @@ func (m *metrics) record(rec *recorder, r *http.Request, info *requestInfo) {
 
 func logRequest(r *http.Request, rec *recorder, info *requestInfo, took time.Duration) {
 	level := slog.LevelInfo
-	// Services that poll each other would drown what people do.
+	// Services that poll each other would flood the log.
 	if strings.HasPrefix(info.route, "/internal/") && rec.status < http.StatusBadRequest {
 		level = slog.LevelDebug
 	}
@@ -97,7 +97,7 @@ func logRequest(r *http.Request, rec *recorder, info *requestInfo, took time.Dur
 		slog.String("method", methodLabel(r.Method)),
 		slog.String("route", info.route),
 		slog.Int("status", rec.status),
-		slog.Int64("duration_us", took.Microseconds()), // slog takes its time with fractions
+		slog.Int64("duration_us", took.Microseconds()), // slog formats fractions slowly
 		slog.Int64("bytes", rec.bytes),
 	)
 	if info.upstream >= 0 {
@@ -109,13 +109,13 @@ func logRequest(r *http.Request, rec *recorder, info *requestInfo, took time.Dur
 	if info.code != "" {
 		attrs = append(attrs, slog.String("code", info.code))
 	}
-	// LogAttrs would look for the caller, which is always here.
+	// LogAttrs would look up the source line, which is always this one.
 	line := slog.NewRecord(info.started.Add(took), level, "request", 0)
 	line.AddAttrs(attrs...)
-	_ = info.log.Handler().Handle(r.Context(), line) // There is no other place to tell.
+	_ = info.log.Handler().Handle(r.Context(), line) // There is no other place to report an error.
 }
 
-// methodLabel bounds what clients can put into the metrics.
+// methodLabel bounds the values that clients can add to the metrics.
 func methodLabel(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
@@ -129,10 +129,10 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
 
-	cache sync.Map // of series to *counters, which saves looking up each by its labels
+	cache sync.Map // of series to *counters, to avoid a lookup by labels
 }
 
-// series is what requests are counted by. There are few: routes are patterns.
+// series identifies counters. There are few, because routes are patterns.
 type series struct {
 	method string
 	route  string
@@ -161,21 +161,21 @@ func (m *metrics) counters(s series) *counters {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_http_requests_total", Help: "Requests answered, by route and status.",
+			Name: "headgate_http_requests_total", Help: "Completed HTTP requests by method, route and status.",
 		}, []string{"method", "route", "status"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "headgate_http_request_duration_seconds", Help: "Time from the request's headers to the end of the answer.",
+			Name: "headgate_http_request_duration_seconds", Help: "Time from the end of the request headers to the end of the response.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"method", "route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "headgate_http_requests_in_flight", Help: "Requests being answered.",
+			Name: "headgate_http_requests_in_flight", Help: "HTTP requests in flight.",
 		}),
 	}
 	reg.MustRegister(m.requests, m.duration, m.inFlight)
 	return m
 }
 
-// recorder remembers status and size of an answer.
+// recorder records status and size of a response.
 type recorder struct {
 	http.ResponseWriter
 	status int

@@ -11,14 +11,14 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-var errNotReady = problem.New(problem.Unavailable, "not_ready", "This instance takes no requests at the moment.").WithRetryAfter(time.Second)
+var errNotReady = problem.New(problem.Unavailable, "not_ready", "This instance is not ready. Try again later.").WithRetryAfter(time.Second)
 
 const readyTimeout = 2 * time.Second
 
-// WithHealth is next with /livez and /readyz before it, outside the access log: probes
-// would drown it. The one asks nobody, so that a dependency that is down never makes
-// an orchestrator kill healthy processes. The other says 503 while ready fails, and
-// not why: strangers reach it. What has no condition is always ready.
+// WithHealth adds /livez and /readyz to next, outside the access log, which probes would
+// flood. /livez checks no dependency, so an orchestrator never kills healthy processes
+// because a dependency is down. /readyz returns 503 while ready fails, without the reason,
+// because it is public. If ready is nil, it always succeeds.
 func WithHealth(next http.Handler, ready func(context.Context) error) http.Handler {
 	always := func(context.Context) error { return nil }
 	if ready == nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// TestIDsHaveOneForm: a UUID in another one would be a second name for the same
-// thing, or be refused by Postgres only.
+// TestIDsHaveOneForm: another form of a UUID would be a second name for the same thing, or
+// be rejected only by Postgres.
 func TestIDsHaveOneForm(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{

@@ -48,8 +48,8 @@ func (p Prefixes) Contain(addr netip.Addr) bool {
 	return false
 }
 
-// ClientIP returns the address of the client: the peer, or, while the hop that
-// reports is a trusted proxy, the nearest hop in X-Forwarded-For that is not.
+// ClientIP returns the address of the client: the peer or, if the peer is a trusted proxy,
+// the last address in X-Forwarded-For that is not one.
 func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -76,15 +76,14 @@ func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
 
 const (
 	requestIDHeader = "X-Request-Id"
-	// What ids of others are made of, such as AWS's Root=1-67891233-abcdef012345678912345678:
-	// nothing that a log, a header or a page could take for its own.
+	// The characters of common request ids, such as AWS's Root=1-67891233-abcdef012345678912345678.
+	// None of them has a meaning in a log, a header or a page.
 	requestIDChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/=+-"
 	maxRequestID   = 128
 	maxUserAgent   = 512
 )
 
-// requestID keeps a well-formed incoming id and puts newID in the place of anything
-// else.
+// requestID returns the incoming id if it is well-formed, and newID otherwise.
 func requestID(r *http.Request, newID uuid.UUID) string {
 	id := r.Header.Get(requestIDHeader)
 	invalid := func(c rune) bool { return !strings.ContainsRune(requestIDChars, c) }
@@ -94,7 +93,7 @@ func requestID(r *http.Request, newID uuid.UUID) string {
 	return id
 }
 
-// originOf returns who asks from where, and the request's id and trace.
+// originOf returns the origin of r: client address, user agent, request id and trace.
 func originOf(r *http.Request, trusted Prefixes) event.Origin {
 	newID := uuid.Must(uuid.NewV7())
 	id := requestID(r, newID)
@@ -115,8 +114,8 @@ func originOf(r *http.Request, trusted Prefixes) event.Origin {
 	return origin
 }
 
-// traceParent returns the trace that the request belongs to (W3C Trace Context), or
-// a new one that has the bytes of newID, so that it can be found by the request's id.
+// traceParent returns the trace context of the request (W3C Trace Context), or a new one
+// made from the bytes of newID, so that it can be found by the request id.
 func traceParent(r *http.Request, newID uuid.UUID) string {
 	if r.Header.Get("Traceparent") != "" {
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))

@@ -8,8 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Page is which part of a list a client asks for. After is the id of the last
-// item of the page before, empty for the first page.
+// Page is the part of a list that a client requests. After is the id of the last item of
+// the previous page; it is empty for the first page.
 type Page struct {
 	Limit int
 	After string
@@ -20,15 +20,15 @@ const (
 	maxLimit     = 200
 )
 
-// ReadPage reads ?limit= and ?cursor=. Its errors are problems: ErrCursor if the
-// cursor holds no id.
+// ReadPage reads ?limit= and ?cursor=. Its errors are problems; ErrCursor if the cursor is
+// invalid.
 func ReadPage(r *http.Request) (Page, error) {
 	p := Page{Limit: defaultLimit}
 	query := r.URL.Query()
 	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > maxLimit {
-			return p, problem.Validation(problem.Field{Field: "limit", Code: "out_of_range", Message: "The limit is a number from 1 to 200."})
+			return p, problem.Validation(problem.Field{Field: "limit", Code: "out_of_range", Message: "limit must be a number from 1 to 200."})
 		}
 		p.Limit = n
 	}
@@ -42,12 +42,11 @@ func ReadPage(r *http.Request) (Page, error) {
 	return p, nil
 }
 
-// ErrCursor says that a cursor is none of ours.
-var ErrCursor = problem.Validation(problem.Field{Field: "cursor", Code: "invalid_format", Message: "The cursor is not one that this list gave."})
+// ErrCursor says that a cursor is invalid.
+var ErrCursor = problem.Validation(problem.Field{Field: "cursor", Code: "invalid_format", Message: "Invalid cursor: use nextCursor of the previous page."})
 
-// SendPage answers with the first page.Limit of items, of which the caller read
-// one more than that if there are more. id returns an item's id, by which the
-// list is in order.
+// SendPage responds with the first page.Limit items. If there are more, the caller passes
+// at least one more than that. id returns the id of an item, by which the list is ordered.
 func SendPage[T any](w http.ResponseWriter, page Page, items []T, id func(T) string) error {
 	meta := Meta{Limit: page.Limit}
 	if len(items) > page.Limit {

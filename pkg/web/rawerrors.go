@@ -13,15 +13,15 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// The problems of what is no request. net/http finds them before a handler is called.
+// Errors for requests that net/http rejects before any handler runs.
 var (
-	errMalformedRequest = problem.New(problem.Invalid, "malformed_request", "This is not a well-formed HTTP request.")
-	errHeaderTooLarge   = problem.New(problem.Invalid, "header_too_large", "The request's header is too large.")
-	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses a part of HTTP that is not supported here.")
+	errMalformedRequest = problem.New(problem.Invalid, "malformed_request", "Malformed HTTP request.")
+	errHeaderTooLarge   = problem.New(problem.Invalid, "header_too_large", "The request headers are too large.")
+	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses an unsupported feature of HTTP.")
 )
 
-// rawErrorListener is a listener on whose connections the answers that net/http gives by
-// itself, in plain text, are in the envelope as all others.
+// rawErrorListener replaces the plain-text errors that net/http writes itself by errors in
+// the envelope, on all connections of a listener.
 type rawErrorListener struct{ net.Listener }
 
 // Accept implements net.Listener.
@@ -33,7 +33,7 @@ func (l rawErrorListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// rawErrorConn keeps all that net/http looks for in a TCP connection.
+// rawErrorConn keeps all methods of a TCP connection, some of which net/http looks for.
 type rawErrorConn struct{ *net.TCPConn }
 
 // Write implements net.Conn.
@@ -48,11 +48,11 @@ func (c rawErrorConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rawErrorHeader is the header, and the whole of it, of net/http's own refusals. Those of
-// handlers have a date at least.
+// rawErrorHeader is the complete header of net/http's own errors. Errors of handlers have a
+// Date, too.
 var rawErrorHeader = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// rawErrorStatus returns the status of p if it is a refusal of net/http's own.
+// rawErrorStatus returns the status of p if p is an error of net/http itself.
 func rawErrorStatus(p []byte) (status int, ok bool) {
 	const version = "HTTP/1.1 "
 	if len(p) < len(version)+3 || p[len(version)] < '4' || !bytes.HasPrefix(p, []byte(version)) {

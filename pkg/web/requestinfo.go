@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// requestInfo is what the access log learns while a request is handled. One goroutine
-// handles a request, so it needs no lock.
+// requestInfo collects what the access log says about a request. One goroutine handles a
+// request, so it needs no lock.
 type requestInfo struct {
 	route       string
 	userID      string
@@ -15,7 +15,7 @@ type requestInfo struct {
 	development bool
 	unavailable func(error) bool
 	started     time.Time
-	upstream    time.Duration // how long another service was waited for; negative if none was
+	upstream    time.Duration // time spent waiting for another service; negative if there was none
 	log         *slog.Logger
 }
 
@@ -28,21 +28,21 @@ func requestInfoFrom(ctx context.Context) *requestInfo {
 	return &requestInfo{log: slog.Default()}
 }
 
-// SetRoute names the route of a request for the access log and the metrics.
-// Router does it by itself.
+// SetRoute sets the route of a request in the access log and the metrics. NewRouter's
+// handler does so itself.
 func SetRoute(ctx context.Context, route string) { requestInfoFrom(ctx).route = route }
 
-// RouteOf returns the route of a request, as the access log names it.
+// RouteOf returns the route that SetRoute has set.
 func RouteOf(ctx context.Context) string { return requestInfoFrom(ctx).route }
 
-// UserOf returns who SetUser named, or nothing.
+// UserOf returns the id that SetUser has set, or an empty string.
 func UserOf(ctx context.Context) string { return requestInfoFrom(ctx).userID }
 
-// SetUpstream tells the access log how long the caller waited for another service.
+// SetUpstream sets how long the request waited for another service, for the access log.
 func SetUpstream(ctx context.Context, waited time.Duration) { requestInfoFrom(ctx).upstream = waited }
 
-// Log returns the log of the listener that the request of ctx came to.
+// Log returns the log of the listener that received the request of ctx.
 func Log(ctx context.Context) *slog.Logger { return requestInfoFrom(ctx).log }
 
-// SetUser names the caller for the access log.
+// SetUser sets the caller's id in the access log.
 func SetUser(ctx context.Context, id string) { requestInfoFrom(ctx).userID = id }

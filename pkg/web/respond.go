@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Meta says where a page of a list stands.
+// Meta describes a page of a list.
 type Meta struct {
 	Limit      int    `json:"limit"`
 	NextCursor string `json:"nextCursor,omitempty"`
@@ -36,7 +36,7 @@ type failure struct {
 	Error     string          `json:"error,omitempty"`
 }
 
-// problemDetails is the same fault as RFC 9457 writes it.
+// problemDetails is a failure in the format of RFC 9457.
 type problemDetails struct {
 	Type      string          `json:"type"`
 	Title     string          `json:"title"`
@@ -48,12 +48,12 @@ type problemDetails struct {
 	Error     string          `json:"error,omitempty"`
 }
 
-// OK answers with data and the given status in the envelope.
+// OK responds with status and with data in the envelope.
 func OK(w http.ResponseWriter, status int, data any) error {
 	return writeJSON(w, status, "application/json; charset=utf-8", success{Success: true, Data: data})
 }
 
-// List answers with one page of a list.
+// List responds with one page of a list.
 func List(w http.ResponseWriter, items any, meta Meta) error {
 	return writeJSON(w, http.StatusOK, "application/json; charset=utf-8", success{Success: true, Data: items, Meta: &meta})
 }
@@ -70,12 +70,12 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 		h.Set("Cache-Control", "no-store")
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n')) // The client has gone; there is nobody to tell.
+	_, _ = w.Write(append(data, '\n')) // The client has gone, so the error can be ignored.
 	return nil
 }
 
-// ProblemOf returns the problem of a request's err that its client may see: what
-// is none is an internal error, or a dependency that is away.
+// ProblemOf returns the problem that a client may see of err. An error that is not a
+// problem is problem.ErrUnavailable if a dependency is unavailable, else an internal error.
 func ProblemOf(ctx context.Context, err error) *problem.Problem {
 	p, info := problem.From(err), requestInfoFrom(ctx)
 	if p.Kind == problem.Internal && info.unavailable != nil && info.unavailable(err) {
@@ -84,8 +84,8 @@ func ProblemOf(ctx context.Context, err error) *problem.Problem {
 	return p
 }
 
-// WithPage returns err for people with a browser: Fail answers with render in place
-// of the envelope. render fails before it writes or not at all.
+// WithPage returns err with an HTML page for browsers: Fail calls render instead of writing
+// the envelope. render must not fail after it has begun to write.
 func WithPage(err error, render func(w http.ResponseWriter, status int) error) error {
 	return pageError{err, render}
 }
@@ -97,14 +97,14 @@ type pageError struct {
 
 func (p pageError) Unwrap() error { return p.error }
 
-// Fail answers with ProblemOf err. What is no problem is logged in full.
+// Fail responds with ProblemOf err. It logs errors of the server in full.
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	info := requestInfoFrom(ctx)
 	p := ProblemOf(ctx, err)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		info.log.DebugContext(ctx, "client went away", "error", err.Error())
+		info.log.DebugContext(ctx, "client closed request", "error", err.Error())
 		info.code = "client_gone"
 		w.WriteHeader(statusClientClosedRequest)
 		return
@@ -117,7 +117,7 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeError(w, r, p, err)
 }
 
-// writeError answers with p, which is ProblemOf err.
+// writeError responds with p, which is ProblemOf err.
 func writeError(w http.ResponseWriter, r *http.Request, p *problem.Problem, err error) {
 	ctx := r.Context()
 	info := requestInfoFrom(ctx)
@@ -133,7 +133,7 @@ func writeError(w http.ResponseWriter, r *http.Request, p *problem.Problem, err 
 		if fault == nil {
 			return
 		}
-		info.log.ErrorContext(ctx, "page not shown", "error", fault.Error())
+		info.log.ErrorContext(ctx, "error page failed", "error", fault.Error())
 	}
 	detail := ""
 	if info.development && err.Error() != p.Error() {
@@ -152,8 +152,8 @@ func writeError(w http.ResponseWriter, r *http.Request, p *problem.Problem, err 
 	}) // Its parts always encode.
 }
 
-// statusClientClosedRequest is what the access log and the metrics say of a request whose
-// client did not wait for the answer, as nginx does. Nobody else sees it.
+// statusClientClosedRequest is the status in the access log and the metrics of a request
+// whose client did not wait for the response, as in nginx. No client sees it.
 const statusClientClosedRequest = 499
 
 func acceptsProblemJSON(r *http.Request) bool {
@@ -164,7 +164,7 @@ func acceptsProblemJSON(r *http.Request) bool {
 		}
 		weight := 1.0
 		if text, ok := params["q"]; ok {
-			weight, _ = strconv.ParseFloat(text, 64) // What is no number is no wish.
+			weight, _ = strconv.ParseFloat(text, 64) // An invalid weight counts as 0.
 		}
 		return weight > 0
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Handler answers a request or returns the error that Fail shows.
+// Handler responds to a request, or returns an error for Fail.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
 // Access says who may call a route.
@@ -27,14 +27,14 @@ type Access struct {
 	roles   []string
 }
 
-// OrRevoked also lets in whose session was ended already, for what must be
-// repeatable although it ends the session.
+// OrRevoked also accepts callers whose session was ended, for routes that end the session
+// and must be repeatable.
 func (a Access) OrRevoked() Access {
 	a.revoked = true
 	return a
 }
 
-// Who may call. The zero value lets nobody in, so a forgotten rule is safe.
+// Who may call a route. The zero value allows nobody, so a forgotten rule is safe.
 var (
 	Anyone       = Access{public: true}
 	SignedIn     = Access{roles: []string{token.RoleUser, token.RoleAuditor, token.RoleAdmin}}
@@ -42,7 +42,7 @@ var (
 	AuditReaders = Access{roles: []string{token.RoleAdmin, token.RoleAuditor}}
 )
 
-// Route is one line of a service's table of routes: what is called how, by whom.
+// Route is one row of a service's routing table.
 type Route struct {
 	Method  string
 	Path    string // as gorilla/mux writes it: /users/{id}
@@ -50,12 +50,12 @@ type Route struct {
 	Handler Handler
 }
 
-// Authenticator tells whom a bearer token speaks for.
+// Authenticator returns the identity in a bearer token.
 type Authenticator interface {
 	Verify(ctx context.Context, raw string) (token.Identity, error)
 }
 
-// Options are what a router needs besides its routes.
+// Options are the options of a router.
 type Options struct {
 	Auth           Authenticator
 	TrustedProxies Prefixes
@@ -63,21 +63,21 @@ type Options struct {
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 
-	// Unavailable tells a dependency that is away from a fault of ours: the answer
-	// is 503 in place of 500. Nothing is if it is nil.
+	// Unavailable reports whether an error means that a dependency is unavailable. The
+	// response is 503 then, in place of 500. It may be nil.
 	Unavailable func(error) bool
 
-	// Refused is told of requests that were understood and refused, as the event
-	// that says so: AccessDenied for a caller who is known and may not ask, else
-	// RequestRefused. It may be nil.
+	// Refused is called with the event for a well-formed request that was rejected:
+	// AccessDenied if an authenticated caller lacks the permission, else RequestRefused. It
+	// may be nil.
 	Refused func(ctx context.Context, refused event.Payload)
 
-	// Ready tells whether requests can be answered; see WithHealth. It may be nil.
+	// Ready returns an error while requests cannot be handled; see WithHealth. It may be nil.
 	Ready func(context.Context) error
 }
 
-// NewRouter returns the handler for routes. Requests that none of them takes
-// are answered with 404, or with 405 and the methods that the path has.
+// NewRouter returns the handler for routes. An unknown path returns 404, an unsupported
+// method 405 with an Allow header.
 func NewRouter(routes []Route, o Options) http.Handler {
 	router := mux.NewRouter().SkipClean(true)
 	methods := map[string][]string{}
@@ -94,7 +94,7 @@ func NewRouter(routes []Route, o Options) http.Handler {
 		}
 		router.Handle(route.Path, serve(route, o)).Methods(m...)
 	}
-	// In the order of the routes: the first pattern that fits a path speaks for it.
+	// In the order of the routes, because the first pattern that matches a path decides.
 	for _, route := range routes {
 		path := route.Path
 		allowed := methods[path]
@@ -141,10 +141,9 @@ func failRoute(w http.ResponseWriter, r *http.Request, route Route, err error, o
 	Fail(w, r, err)
 }
 
-// refusedEvent returns the event that tells of a request that was understood and
-// refused, or nil: for what is no request for this service, what is wrong in form
-// only, what an event tells of already, and what a bad or missing token asked for,
-// which nobody can be held to.
+// refusedEvent returns the event for a request that was rejected, or nil. There is no event
+// for unknown routes, for invalid input, for failures that another event records already,
+// and for requests with a missing or invalid token, which cannot be attributed to anybody.
 func refusedEvent(ctx context.Context, route Route, err error) event.Payload {
 	p := ProblemOf(ctx, err)
 	_, known := token.From(ctx)
@@ -167,8 +166,8 @@ var recordedKinds = []problem.Kind{
 	problem.Invalid, problem.Unauthenticated, problem.Forbidden, problem.Conflict, problem.Gone, problem.TooManyRequests,
 }
 
-// authorize checks the caller's token against the route's rule. A public route
-// takes no notice of tokens at all.
+// authorize checks the caller's token against the route's rule and returns r with the
+// caller's identity. A public route ignores tokens.
 func authorize(r *http.Request, access Access, auth Authenticator) (*http.Request, error) {
 	if access.public {
 		return r, nil
@@ -191,9 +190,8 @@ func authorize(r *http.Request, access Access, auth Authenticator) (*http.Reques
 	return r, nil
 }
 
-// Challenge tells in h that the bearer token of a request that needs one is no good
-// (RFC 6750, 3.1), if that is what err says: if it says something else, such as a
-// wrong password, another token would not help.
+// Challenge sets WWW-Authenticate in h if err says that the bearer token is invalid (RFC
+// 6750, 3.1). For other errors, such as a wrong password, another token would not help.
 func Challenge(h http.Header, err error) {
 	p := problem.From(err)
 	if errors.Is(p, token.ErrInvalid) || errors.Is(p, token.ErrExpired) || errors.Is(p, token.ErrRevoked) {
@@ -214,8 +212,8 @@ func Bearer(r *http.Request) (string, error) {
 	return strings.TrimSpace(raw), nil
 }
 
-// Caller returns the identity that a route which is not public has. It panics
-// on a public one: that is a mistake in the table.
+// Caller returns the identity of the caller. It panics on a public route, which is a
+// mistake in the routing table.
 func Caller(r *http.Request) token.Identity {
 	identity, ok := token.From(r.Context())
 	if !ok {

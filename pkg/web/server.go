@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Listener is the part of the configuration that says where a service listens.
+// Listener is the part of the configuration for the public HTTP server.
 type Listener struct {
-	HTTPAddr   string        `envconfig:"HTTP_ADDR" default:":8080" desc:"Address that the service listens on."`
-	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service goes on taking requests while /readyz says 503 already, so that whoever sends them sees that first; at most 15s, and a part of SHUTDOWN_TIMEOUT."`
+	HTTPAddr   string        `envconfig:"HTTP_ADDR" default:":8080" desc:"Address on which the service listens."`
+	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service still accepts requests while /readyz already returns 503, so that load balancers notice first. At most 15s; part of SHUTDOWN_TIMEOUT."`
 }
 
 // Validate implements service.Validator.
@@ -27,20 +27,20 @@ func (l Listener) Validate() error {
 
 const (
 	maxDrainDelay = 15 * time.Second
-	// closeTimeout is how long requests under way have when no more come. With the default
-	// DRAIN_DELAY it ends before SHUTDOWN_TIMEOUT does.
+	// closeTimeout is how long requests in flight may take once no more are accepted. With
+	// the default DRAIN_DELAY it ends before SHUTDOWN_TIMEOUT.
 	closeTimeout = 20 * time.Second
 )
 
-// BehindGateway is the part of the configuration of a service that stands behind the
-// gateway and takes the client's address from it.
+// BehindGateway is the part of the configuration of a service behind the gateway, from which
+// it learns the client's address.
 type BehindGateway struct {
-	GatewayNetworks Prefixes `envconfig:"GATEWAY_NETWORKS" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"Networks, as CIDRs with commas, from which the gateway calls; only its X-Forwarded-For is believed."`
+	GatewayNetworks Prefixes `envconfig:"GATEWAY_NETWORKS" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"Networks of the gateway, as comma-separated CIDRs. Only X-Forwarded-For headers from these are trusted."`
 }
 
-// Server is an HTTP server as a part of a service.
+// Server is the public HTTP server of a service. It implements service.Runner.
 type Server struct {
-	// ConnState, if it is there, is told of connections as that of http.Server.
+	// ConnState is that of http.Server. It may be nil.
 	ConnState func(net.Conn, http.ConnState)
 
 	cfg      Listener
@@ -48,8 +48,7 @@ type Server struct {
 	draining atomic.Bool
 }
 
-// NewServer returns a server for handler with limits against slow and greedy
-// clients.
+// NewServer returns a server for handler with limits against slow and abusive clients.
 func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	s := &Server{cfg: cfg}
 	s.server = &http.Server{
@@ -64,8 +63,8 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	return s
 }
 
-// closeWhileDraining asks clients to take their next request elsewhere while the server
-// drains.
+// closeWhileDraining closes connections after the response while the server drains, so that
+// clients send the next request elsewhere.
 func (s *Server) closeWhileDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
@@ -75,8 +74,8 @@ func (s *Server) closeWhileDraining(next http.Handler) http.Handler {
 	})
 }
 
-// Run implements service.Runner: it serves until ctx ends, for DRAIN_DELAY more, and
-// then lets the requests under way finish.
+// Run implements service.Runner: it serves until ctx ends and for DRAIN_DELAY longer, and
+// then lets the requests in flight finish.
 func (s *Server) Run(ctx context.Context) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", s.cfg.HTTPAddr)
@@ -86,7 +85,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Serve(ctx, listener)
 }
 
-// Serve is Run on a listener, which it closes.
+// Serve is Run on an open listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.server.ConnState = s.ConnState
 	served := make(chan error, 1)

@@ -16,8 +16,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// pipes is a listener whose connections stay in the program, so that time can be a
-// test's own.
+// pipes is a listener with connections inside the process, so that a test can control time.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -52,7 +51,7 @@ func (p *pipes) dial() (net.Conn, error) {
 	}
 }
 
-// serve runs a server in a bubble of synctest; stop waits for its end.
+// serve runs a server in a synctest bubble; stop waits until it has ended.
 func serve(t *testing.T, drain time.Duration, handler http.HandlerFunc) (listener *pipes, stop func() error) {
 	t.Helper()
 	listener = newPipes()
@@ -67,8 +66,8 @@ func serve(t *testing.T, drain time.Duration, handler http.HandlerFunc) (listene
 	}
 }
 
-// TestSEC45SlowClients: whoever sends a byte at a time, takes one at a time, or nothing
-// at all, loses the connection in time.
+// TestSEC45SlowClients: a client that sends or reads one byte at a time, or nothing at all,
+// loses its connection.
 func TestSEC45SlowClients(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -149,8 +148,8 @@ func TestSEC45ClientsThatDoNotRead(t *testing.T) {
 	})
 }
 
-// TestDrain: a server that stops takes requests for a while, sends its clients
-// elsewhere, and finishes what it has begun.
+// TestDrain: a stopping server accepts requests for a while, closes connections after the
+// response, and finishes the requests in flight.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

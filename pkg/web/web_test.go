@@ -78,7 +78,7 @@ func newEdge(t *testing.T) *edge {
 	return newEdgeWith(t, web.Options{})
 }
 
-// newEdgeWith is newEdge with o, of which the edge sets what every test wants.
+// newEdgeWith is newEdge with the options o, completed by those that every test needs.
 func newEdgeWith(t *testing.T, o web.Options) *edge {
 	t.Helper()
 	e := &edge{logs: &bytes.Buffer{}, issuer: testkit.NewIssuer(t)}
@@ -208,7 +208,7 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestChallenge says that the token is at fault only where it is (RFC 6750, 3.1).
+// TestChallenge: WWW-Authenticate blames the token only if the token is invalid (RFC 6750, 3.1).
 func TestChallenge(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
@@ -255,8 +255,7 @@ func TestSEC54And57ErrorsHaveTheEnvelope(t *testing.T) {
 	}
 }
 
-// TestDependencyAway is REL-08: 503 and when to come back, and no word of what is
-// behind.
+// TestDependencyAway is REL-08: 503 with Retry-After, and no details of the dependency.
 func TestDependencyAway(t *testing.T) {
 	t.Parallel()
 	res, body := newEdge(t).do(t, http.MethodGet, "/away", "")
@@ -325,8 +324,8 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// TestSEC64And65AccessLog is SEC-64 and SEC-65: one parseable line a request, ids in it,
-// no secret.
+// TestSEC64And65AccessLog is SEC-64 and SEC-65: one parseable line per request, with ids and
+// without secrets.
 func TestSEC64And65AccessLog(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
