@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// The bounds of the memory for tokens that were found good: at most 64 MB, and about
-// 20 MB with tokens of the usual length.
+// The limits of the cache: at most 64 MB, and about 20 MB with tokens of the usual length.
 const (
 	maxVerified      = 32_768
 	maxVerifiedBytes = 2 << 10
 )
 
-// verified is what is known of a token that was found good.
+// verified is a token that was verified.
 type verified struct {
 	raw      string
 	identity Identity
@@ -25,9 +24,9 @@ type verified struct {
 	expires  time.Time // including the leeway
 }
 
-// by reports whether key is the one that the token was checked with. It is another
-// value each time that the keys are fetched.
-func (v *verified) by(key crypto.PublicKey) bool {
+// verifiedWith reports whether the token was verified with key. A key is a new value every time that
+// the keys are fetched.
+func (v *verified) verifiedWith(key crypto.PublicKey) bool {
 	was := *v.key.Load()
 	if one, ok := was.(*ecdsa.PublicKey); ok && key == one {
 		return true
@@ -40,33 +39,32 @@ func (v *verified) by(key crypto.PublicKey) bool {
 	return ok
 }
 
-// cache remembers tokens that were found good: checking a signature again takes a
-// hundred times as long. When it is full, the half that was not used for the longest
-// time is forgotten at once, so a look-up needs no bookkeeping. Only what is good
-// gets in, so nobody can fill it with what they make up. It is safe for concurrent
-// use.
+// cache holds verified tokens: verifying a signature again takes a hundred times as long as
+// a lookup. When it is full, it drops the least recently used half at once, so a lookup
+// needs no bookkeeping. Only valid tokens are added, so nobody can fill it with forged ones.
+// It is safe for concurrent use.
 type cache struct {
-	mu    sync.RWMutex
-	young map[string]*verified // used since the last turn
-	old   map[string]*verified
+	mu     sync.RWMutex
+	recent map[string]*verified // used since the last drop
+	old    map[string]*verified
 }
 
-func newCache() *cache { return &cache{young: map[string]*verified{}} }
+func newCache() *cache { return &cache{recent: map[string]*verified{}} }
 
-// get returns nil for a token that is not known.
+// get returns nil for a token that is not cached.
 func (c *cache) get(raw string) *verified {
 	c.mu.RLock()
 	key := signature(raw)
-	v, aged := c.young[key], false
+	v, isOld := c.recent[key], false
 	if v == nil {
 		v = c.old[key]
-		aged = v != nil
+		isOld = v != nil
 	}
 	c.mu.RUnlock()
 	if v != nil && v.raw != raw {
 		return nil
 	}
-	if aged {
+	if isOld {
 		c.put(v)
 	}
 	return v
@@ -78,19 +76,18 @@ func (c *cache) put(v *verified) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.young) >= maxVerified/2 {
-		c.old, c.young = c.young, make(map[string]*verified, maxVerified/2)
+	if len(c.recent) >= maxVerified/2 {
+		c.old, c.recent = c.recent, make(map[string]*verified, maxVerified/2)
 	}
-	c.young[signature(v.raw)] = v
+	c.recent[signature(v.raw)] = v
 }
 
 func (c *cache) forget(raw string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.young, signature(raw))
+	delete(c.recent, signature(raw))
 	delete(c.old, signature(raw))
 }
 
-// signature returns the last part of a token, which is enough to find it by and
-// shorter than the whole.
+// signature returns the last part of a token, a key that is shorter than the token.
 func signature(raw string) string { return raw[strings.LastIndexByte(raw, '.')+1:] }

@@ -1,5 +1,5 @@
-// Package token is the access token: its claims, how it is signed, and how
-// every service checks it. It knows how to read keys, not how they are kept.
+// Package token signs and verifies access tokens, and finds out which sessions were ended.
+// It reads public keys; it does not know how signing keys are stored.
 package token
 
 import (
@@ -18,9 +18,9 @@ import (
 // Type is the typ header of an access token (RFC 9068, 2.1).
 const Type = "at+jwt"
 
-// Claims are the claims of an access token. Email and Name are what the account
-// had when the token was made: enough to show a profile that no event has
-// reached yet, never a basis for a decision.
+// Claims are the claims of an access token. Email and Name are those of the account when
+// the token was signed: good enough to show a profile before its event has arrived, but
+// never a basis for a decision.
 type Claims struct {
 	jwt.RegisteredClaims
 	SessionID string           `json:"sid"`
@@ -37,7 +37,7 @@ const (
 	RoleAdmin   = "admin"
 )
 
-// Identity is who a checked token speaks for.
+// Identity is the subject of a verified token.
 type Identity struct {
 	UserID    string
 	SessionID string
@@ -56,14 +56,14 @@ func WithIdentity(ctx context.Context, i Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, i)
 }
 
-// From returns the identity that the edge put into ctx; ok is false for an
-// anonymous request.
+// From returns the identity that WithIdentity has put into ctx; ok is false for an anonymous
+// request.
 func From(ctx context.Context) (i Identity, ok bool) {
 	i, ok = ctx.Value(identityKey{}).(Identity)
 	return i, ok
 }
 
-// Sign returns the token for c, signed with ES256 or EdDSA by the type of key.
+// Sign returns the token for c, signed with ES256 or EdDSA depending on the type of key.
 func Sign(key crypto.Signer, kid string, c Claims) (string, error) {
 	method, err := methodOf(key.Public())
 	if err != nil {
@@ -83,11 +83,11 @@ func methodOf(key crypto.PublicKey) (jwt.SigningMethod, error) {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
-			return nil, errors.New("key is not on the curve P-256")
+			return nil, errors.New("ECDSA key is not on curve P-256")
 		}
 		return jwt.SigningMethodES256, nil
 	case ed25519.PublicKey:
 		return jwt.SigningMethodEdDSA, nil
 	}
-	return nil, fmt.Errorf("no signing method for a %T", key)
+	return nil, fmt.Errorf("unsupported key type %T", key)
 }

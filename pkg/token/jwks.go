@@ -16,14 +16,14 @@ import (
 	"github.com/MicahParks/jwkset"
 )
 
-// Remote is the part of the configuration that says where the keys are.
+// Remote is the part of the configuration that says where auth-service is: the source of
+// public keys and of revoked sessions.
 type Remote struct {
-	JWKSURL string `envconfig:"JWKS_URL" required:"true" desc:"Where auth-service publishes its public keys, for example http://auth-service:8080/.well-known/jwks.json."`
+	JWKSURL string `envconfig:"JWKS_URL" required:"true" desc:"URL of the public keys of auth-service, for example http://auth-service:8080/.well-known/jwks.json."`
 }
 
-// JWKS is the set of public keys that auth-service publishes, fetched over HTTP
-// and kept. The keys it has go on serving while auth-service is away. It is
-// safe for concurrent use.
+// JWKS is the set of public keys of auth-service, fetched over HTTP and cached. It keeps
+// using the cached keys while auth-service is unavailable. It is safe for concurrent use.
 type JWKS struct {
 	url    string
 	client *http.Client
@@ -33,33 +33,33 @@ type JWKS struct {
 	mu      sync.Mutex
 	keys    map[string]crypto.PublicKey
 	tried   time.Time
-	fetched time.Time     // the last time that it worked
-	refresh chan struct{} // closed when the fetch under way ends; nil if none is
+	fetched time.Time     // the last successful fetch
+	refresh chan struct{} // closed when the fetch in flight ends; nil if there is none
 }
 
 const (
-	jwksMaxAge     = time.Minute      // a new key is published for longer than this before it signs
-	jwksMinRefetch = 30 * time.Second // for ids that we do not have: strangers choose them
-	jwksFirstRetry = time.Second      // until there is any key at all
+	jwksMaxAge     = time.Minute      // a new key is published for longer than this before it is used
+	jwksMinRefetch = 30 * time.Second // for unknown ids, which anybody can make up
+	jwksFirstRetry = time.Second      // until the first fetch succeeds
 	jwksTimeout    = 3 * time.Second
 	jwksMaxBytes   = 256 << 10
 )
 
-// NewJWKS returns the set behind url. Nothing is fetched before the first use.
+// NewJWKS returns the set at cfg.JWKSURL. It fetches nothing before the first use.
 func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
 	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, log: log, now: now}
 }
 
-// run fetches the keys again and again until ctx ends, so that one which was
-// retired is forgotten also by whom nobody asks.
+// run fetches the keys regularly until ctx ends, so that an idle process drops retired keys,
+// too.
 func (j *JWKS) run(ctx context.Context) {
-	again := time.NewTicker(jwksMaxAge)
-	defer again.Stop()
+	tick := time.NewTicker(jwksMaxAge)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-again.C:
+		case <-tick.C:
 		}
 		j.mu.Lock()
 		wait := j.begin(ctx, jwksMaxAge/2)
@@ -70,8 +70,8 @@ func (j *JWKS) run(ctx context.Context) {
 	}
 }
 
-// begin starts a fetch if the last one is longer ago than pause, and returns what
-// is closed when the one under way ends, if there is one. j.mu is held.
+// begin starts a fetch if the last one began at least pause ago. It returns a channel that is
+// closed when the fetch in flight ends, or nil if there is none. The caller has locked j.mu.
 func (j *JWKS) begin(ctx context.Context, pause time.Duration) <-chan struct{} {
 	if j.refresh == nil && j.now().Sub(j.tried) >= pause {
 		j.tried = j.now()
@@ -81,8 +81,8 @@ func (j *JWKS) begin(ctx context.Context, pause time.Duration) <-chan struct{} {
 	return j.refresh
 }
 
-// Key implements Keys. It waits for a fetch only if the id is not among the keys
-// at hand, and starts one for such ids at most every 30 s.
+// Key implements Keys. It waits for a fetch only if the id is unknown, and starts a fetch for
+// unknown ids at most every 30 s.
 func (j *JWKS) Key(ctx context.Context, kid string) (crypto.PublicKey, error) {
 	j.mu.Lock()
 	key, known := j.keys[kid]
@@ -119,13 +119,13 @@ func (j *JWKS) Key(ctx context.Context, kid string) (crypto.PublicKey, error) {
 	return nil, ErrUnknownKey
 }
 
-// fetch ends by itself within jwksTimeout; every waiter waits for its channel.
+// fetch ends within jwksTimeout. Waiters wait for done.
 func (j *JWKS) fetch(ctx context.Context, done chan struct{}) {
 	keys, err := j.load(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if err != nil {
-		j.log.WarnContext(ctx, "keys not refreshed", "error", err.Error())
+		j.log.WarnContext(ctx, "key refresh failed", "error", err.Error())
 	} else {
 		j.keys, j.fetched = keys, j.now()
 	}
@@ -133,7 +133,7 @@ func (j *JWKS) fetch(ctx context.Context, done chan struct{}) {
 	close(done)
 }
 
-// age returns how many seconds ago the keys were fetched: without end if never.
+// age returns how many seconds ago the keys were fetched; infinity if they never were.
 func (j *JWKS) age() float64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -165,8 +165,8 @@ func (j *JWKS) load(ctx context.Context) (map[string]crypto.PublicKey, error) {
 	return ParseJWKS(data)
 }
 
-// ParseJWKS decodes a JWK set (RFC 7517) into its signing keys by id. Keys of
-// other kinds are left out; a set without any usable key is an error.
+// ParseJWKS decodes a JWK set (RFC 7517) into its signing keys by id. It skips keys of other
+// kinds, and fails if no usable key is left.
 func ParseJWKS(data []byte) (map[string]crypto.PublicKey, error) {
 	var set jwkset.JWKSMarshal
 	if err := json.Unmarshal(data, &set); err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// RemoteVerifier is the Verifier of whoever has neither keys nor sessions: it
-// asks auth-service for both and keeps them. Somebody must run it, and show it
-// the events of event.User. It is safe for concurrent use.
+// RemoteVerifier is the Verifier of a process other than auth-service: it fetches and caches
+// auth-service's public keys and revoked sessions. Its Run must be running, and Observe must
+// get the events of event.User. It is safe for concurrent use.
 type RemoteVerifier struct {
 	*Verifier
 
@@ -22,23 +22,23 @@ type RemoteVerifier struct {
 	revoked *Revocations
 }
 
-// NewRemoteVerifier returns a verifier of the tokens of auth-service.
+// NewRemoteVerifier returns a verifier for the tokens of auth-service.
 func NewRemoteVerifier(cfg Remote, want Expected, log *slog.Logger, metrics prometheus.Registerer, now func() time.Time) *RemoteVerifier {
 	keys := NewJWKS(cfg, log, now)
 	revoked := NewRevocations(RemoteSnapshots(cfg), log, now)
 	v := &RemoteVerifier{Verifier: NewVerifier(keys, revoked, want, now), keys: keys, revoked: revoked}
 	metrics.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "headgate_jwks_age_seconds", Help: "Time since the keys of access tokens were fetched; over 60 while auth-service is away; +Inf before the first time.",
+			Name: "headgate_jwks_age_seconds", Help: "Seconds since the public keys of access tokens were fetched. Over 60 while auth-service is unavailable, +Inf before the first fetch.",
 		}, keys.age),
-		looked(&v.hits, "hit"), looked(&v.misses, "miss"),
+		lookups(&v.hits, "hit"), lookups(&v.misses, "miss"),
 	)
 	return v
 }
 
-func looked(n *atomic.Int64, result string) prometheus.Collector {
+func lookups(n *atomic.Int64, result string) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "headgate_token_cache_total", Help: "Access tokens looked up among those that were found good: a miss costs a check of the signature.",
+		Name: "headgate_token_cache_total", Help: "Lookups in the cache of verified access tokens, by result: hit, or miss, which costs a signature check.",
 		ConstLabels: prometheus.Labels{"result": result},
 	}, func() float64 { return float64(n.Load()) })
 }
@@ -52,5 +52,5 @@ func (v *RemoteVerifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// Observe takes the events that end a session and passes over all others.
+// Observe records the session of an event that ends one, and ignores other events.
 func (v *RemoteVerifier) Observe(e event.Event) { v.revoked.Observe(e) }

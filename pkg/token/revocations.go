@@ -16,12 +16,12 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// MaxLifetime bounds the life of an access token, and so for how long it must be
-// remembered that a session was ended.
+// MaxLifetime bounds the lifetime of an access token, and so how long a revoked session must
+// be remembered.
 const MaxLifetime = time.Hour
 
-// ErrRevoked says that the token is good but its session was ended.
-var ErrRevoked = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
+// ErrRevoked says that the token is valid but its session was ended.
+var ErrRevoked = problem.New(problem.Unauthenticated, "session_revoked", "This session has ended. Sign in again.")
 
 // Revocation says that a session was ended.
 type Revocation struct {
@@ -29,20 +29,20 @@ type Revocation struct {
 	At        time.Time `json:"at"`
 }
 
-// Snapshot holds the sessions that were ended between a time and AsOf, by the
-// clock of auth-service.
+// Snapshot holds the sessions that were ended between some time and AsOf, by the clock of
+// auth-service.
 type Snapshot struct {
 	AsOf        time.Time    `json:"asOf"`
 	Revocations []Revocation `json:"revocations"`
 }
 
-// LoadSnapshot returns what was ended since a time; the zero time is as long ago as matters.
+// LoadSnapshot returns the sessions that were ended since a time. The zero time stands for
+// all that still matter.
 type LoadSnapshot func(ctx context.Context, since time.Time) (Snapshot, error)
 
-// Revocations are the sessions that were ended while access tokens of theirs may
-// still live. They are asked for every few seconds, and each that happens is
-// told at once by an event, so a check is a look into memory and needs neither
-// Redis nor auth-service. It is safe for concurrent use.
+// Revocations are the ended sessions whose access tokens may not have expired yet. They are
+// fetched every few seconds, and events add new ones at once, so a check is a lookup in
+// memory that needs neither Redis nor auth-service. It is safe for concurrent use.
 type Revocations struct {
 	load LoadSnapshot
 	log  *slog.Logger
@@ -60,8 +60,8 @@ type Revocations struct {
 const (
 	snapshotEvery = 5 * time.Second
 	firstRetry    = 250 * time.Millisecond
-	// A revocation may commit later than the time that it bears, and the clocks of
-	// auth-service's replicas differ.
+	// A revocation can commit later than its timestamp, and the clocks of auth-service's
+	// replicas differ.
 	snapshotOverlap  = time.Minute
 	snapshotTimeout  = 3 * time.Second
 	snapshotMaxBytes = 256 << 20
@@ -85,12 +85,12 @@ func (r *Revocations) run(ctx context.Context) {
 	for {
 		pause := snapshotEvery
 		if err := r.refresh(ctx); err != nil && ctx.Err() == nil {
-			// Services start together; whoever is first waits.
+			// Services start together, so the first failures are normal.
 			level := slog.LevelWarn
 			if !r.ready() && r.now().Sub(started) < longestWait {
 				level = slog.LevelDebug
 			}
-			r.log.Log(ctx, level, "revocations not refreshed", "error", err.Error())
+			r.log.Log(ctx, level, "revocation refresh failed; retrying", "error", err.Error())
 			if !r.ready() {
 				pause = firstRetry
 			}
@@ -112,7 +112,7 @@ func (r *Revocations) refresh(ctx context.Context) error {
 	snapshot, err := r.load(ctx, since)
 	if errors.Is(err, errNoSnapshots) {
 		r.warnOnce.Do(func() {
-			r.log.WarnContext(ctx, "revocations come by events only: auth-service is of an older release, or JWKS_URL is not its own address", "error", err.Error())
+			r.log.WarnContext(ctx, "revocation snapshots unavailable, using events only; auth-service is too old or JWKS_URL is wrong", "error", err.Error())
 		})
 		snapshot, err = Snapshot{AsOf: r.now()}, nil
 	}
@@ -121,8 +121,8 @@ func (r *Revocations) refresh(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, gone := range snapshot.Revocations {
-		r.add(gone)
+	for _, revocation := range snapshot.Revocations {
+		r.add(revocation)
 	}
 	r.since = snapshot.AsOf.Add(-snapshotOverlap)
 	r.clean()
@@ -141,7 +141,7 @@ func (r *Revocations) ready() bool {
 	}
 }
 
-// Revoke notes that sessions were ended just now.
+// Revoke records that sessions were ended just now.
 func (r *Revocations) Revoke(sessionIDs ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +150,7 @@ func (r *Revocations) Revoke(sessionIDs ...string) {
 	}
 }
 
-// Observe takes the events that end a session and passes over all others.
+// Observe records the session of an event that ends one, and ignores other events.
 func (r *Revocations) Observe(e event.Event) {
 	var id string
 	switch e.Name {
@@ -174,9 +174,9 @@ func (r *Revocations) Observe(e event.Event) {
 	r.add(Revocation{SessionID: id, At: e.OccurredAt})
 }
 
-func (r *Revocations) add(gone Revocation) {
-	if until := gone.At.Add(MaxLifetime + leeway); until.After(r.now()) {
-		r.ended[gone.SessionID] = until
+func (r *Revocations) add(revocation Revocation) {
+	if until := revocation.At.Add(MaxLifetime + leeway); until.After(r.now()) {
+		r.ended[revocation.SessionID] = until
 	}
 }
 
@@ -193,8 +193,8 @@ func (r *Revocations) clean() {
 	}
 }
 
-// check returns nil, ErrRevoked, or ErrNoKeys while nothing is known yet: a
-// verifier that has just started waits for its first snapshot a moment.
+// check returns nil, ErrRevoked, or ErrNoKeys while there is no snapshot yet. It waits up to
+// longestWait for the first one.
 func (r *Revocations) check(ctx context.Context, sessionID string) error {
 	if !r.ready() {
 		wait := time.NewTimer(longestWait)
@@ -209,18 +209,17 @@ func (r *Revocations) check(ctx context.Context, sessionID string) error {
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if _, gone := r.ended[sessionID]; gone {
+	if _, revoked := r.ended[sessionID]; revoked {
 		return ErrRevoked
 	}
 	return nil
 }
 
-// RevocationsPath is where auth-service tells other services, and nobody
-// outside, what was ended. The query parameter since is a time (RFC 3339).
+// RevocationsPath is the internal route of auth-service for ended sessions. The query
+// parameter since is a time (RFC 3339).
 const RevocationsPath = "/internal/v1/revocations"
 
-// RemoteSnapshots returns the loader that asks auth-service, on the host that
-// has the keys.
+// RemoteSnapshots returns a loader that fetches snapshots from the host of cfg.JWKSURL.
 func RemoteSnapshots(cfg Remote) LoadSnapshot {
 	client := &http.Client{}
 	return func(ctx context.Context, since time.Time) (Snapshot, error) {
@@ -256,7 +255,7 @@ func fetchSnapshot(ctx context.Context, client *http.Client, jwksURL string, sin
 		return Snapshot{}, errNoSnapshots
 	}
 	if res.StatusCode != http.StatusOK {
-		return Snapshot{}, fmt.Errorf("%s answered %s", u.Redacted(), res.Status)
+		return Snapshot{}, fmt.Errorf("%s responded with %s", u.Redacted(), res.Status)
 	}
 	var body struct {
 		Data Snapshot `json:"data"`
@@ -265,7 +264,7 @@ func fetchSnapshot(ctx context.Context, client *http.Client, jwksURL string, sin
 		return Snapshot{}, err
 	}
 	if body.Data.AsOf.IsZero() {
-		return Snapshot{}, fmt.Errorf("%s did not say as of when", u.Redacted())
+		return Snapshot{}, fmt.Errorf("%s: response without asOf", u.Redacted())
 	}
 	return body.Data, nil
 }

@@ -17,30 +17,31 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// The ways in which a token is refused. Every other fault of a token is
-// ErrInvalid: a client learns nothing from the difference.
+// The errors of Verify. Every other reason to reject a token is ErrInvalid, so that a client
+// learns nothing from the difference.
 var (
-	ErrInvalid = problem.New(problem.Unauthenticated, "token_invalid", "The access token is not valid.")
+	ErrInvalid = problem.New(problem.Unauthenticated, "token_invalid", "Invalid access token.")
 	ErrExpired = problem.New(problem.Unauthenticated, "token_expired", "The access token has expired.")
-	ErrNoKeys  = problem.New(problem.Unavailable, "keys_unavailable", "Access tokens cannot be checked at the moment.").WithRetryAfter(2 * time.Second)
+	ErrNoKeys  = problem.New(problem.Unavailable, "keys_unavailable", "Access tokens cannot be verified at the moment. Try again later.").WithRetryAfter(2 * time.Second)
 )
 
-// ErrUnknownKey says that no key has the id.
+// ErrUnknownKey says that there is no key with the id.
 var ErrUnknownKey = errors.New("unknown key id")
 
-// Keys finds the public key with an id, or returns ErrUnknownKey. It must be
-// fast for ids that do not exist: strangers choose them.
+// Keys finds the public key with an id, or returns ErrUnknownKey. It must be fast for unknown
+// ids, which anybody can make up.
 type Keys interface {
 	Key(ctx context.Context, kid string) (crypto.PublicKey, error)
 }
 
-// Expected is the part of the configuration that says which tokens are for us.
+// Expected is the part of the configuration that says which issuer and audience a token must
+// have.
 type Expected struct {
 	Issuer   string `envconfig:"TOKEN_ISSUER" default:"headgate" desc:"The iss claim of access tokens."`
 	Audience string `envconfig:"TOKEN_AUDIENCE" default:"headgate-api" desc:"The aud claim of access tokens."`
 }
 
-// Verifier checks access tokens. It is safe for concurrent use.
+// Verifier verifies access tokens. It is safe for concurrent use.
 type Verifier struct {
 	keys     Keys
 	revoked  *Revocations
@@ -48,7 +49,7 @@ type Verifier struct {
 	now      func() time.Time
 	verified *cache
 
-	hits, misses atomic.Int64 // of the tokens that were looked up among those verified
+	hits, misses atomic.Int64 // of lookups in verified
 }
 
 const (
@@ -56,8 +57,8 @@ const (
 	leeway        = 5 * time.Second
 )
 
-// NewVerifier returns a verifier of tokens that are signed by one of keys and
-// whose session is not among those revoked, which somebody must run.
+// NewVerifier returns a verifier for tokens that are signed by one of keys and whose session
+// is not revoked. The Run of revoked must be running.
 func NewVerifier(keys Keys, revoked *Revocations, want Expected, now func() time.Time) *Verifier {
 	return &Verifier{
 		keys:     keys,
@@ -77,9 +78,9 @@ func NewVerifier(keys Keys, revoked *Revocations, want Expected, now func() time
 	}
 }
 
-// Verify returns whom raw speaks for (RFC 8725, RFC 9068), and with ErrRevoked
-// whom it spoke for. It fails with ErrExpired as well, with ErrNoKeys if no key or
-// no revocation could ever be fetched, and with ErrInvalid for everything else.
+// Verify returns the identity in raw (RFC 8725, RFC 9068), also together with ErrRevoked. It
+// fails with ErrExpired, with ErrNoKeys if keys or revocations could never be fetched, and
+// with ErrInvalid for every other reason.
 func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if raw == "" || len(raw) > maxTokenBytes {
 		return Identity{}, ErrInvalid
@@ -97,8 +98,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	return identity, nil
 }
 
-// identity returns whom raw speaks for if its session lives. A token that was found
-// good once is good until it expires or its key is gone.
+// identity returns the identity in raw without checking its session. A verified token stays
+// verified until it expires or its key is retired.
 func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
 	known := v.verified.get(raw)
 	if known != nil {
@@ -106,7 +107,7 @@ func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
 			v.verified.forget(raw)
 			return Identity{}, ErrExpired
 		}
-		if key, err := v.keys.Key(ctx, known.kid); err == nil && known.by(key) {
+		if key, err := v.keys.Key(ctx, known.kid); err == nil && known.verifiedWith(key) {
 			v.hits.Add(1)
 			return known.identity, nil
 		}
@@ -121,7 +122,7 @@ func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
 	return fresh.identity, nil
 }
 
-// parse checks everything about raw but whether its session lives.
+// parse checks everything about raw except its session.
 func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	var claims Claims
 	var found verified
@@ -129,7 +130,7 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 		key, err := v.keyFor(ctx, t)
 		if err == nil {
 			found.key.Store(&key)
-			found.kid, _ = t.Header["kid"].(string) // It is one: there is a key of that name.
+			found.kid, _ = t.Header["kid"].(string) // It is a string: a key with that id was found.
 		}
 		return key, err
 	})
@@ -143,7 +144,7 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	case claims.Subject == "" || claims.SessionID == "" || claims.Role == "" || !unambiguous(raw):
 		return nil, ErrInvalid
 	}
-	found.raw = strings.Clone(raw) // which is a part of the request's whole header
+	found.raw = strings.Clone(raw) // raw keeps the whole header of the request in memory
 	found.expires = claims.ExpiresAt.Add(leeway)
 	found.identity = Identity{
 		UserID:    claims.Subject,
@@ -155,9 +156,9 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	return &found, nil
 }
 
-// unambiguous reports whether no member of a token's header and claims is there
-// twice, and times are numbers: where the JWT library is lenient, another reader
-// may understand something else (RFC 8725, 2.4; RFC 7519, 2).
+// unambiguous reports whether a token's header and claims have no duplicate members, and its
+// times are numbers. The JWT library is lenient there, and another library may read such a
+// token differently (RFC 8725, 2.4; RFC 7519, 2).
 func unambiguous(raw string) bool {
 	parts := strings.Split(raw, ".")
 	header, headerErr := base64.RawURLEncoding.DecodeString(parts[0])
@@ -186,7 +187,7 @@ func (v *Verifier) keyFor(ctx context.Context, t *jwt.Token) (crypto.PublicKey, 
 		return nil, errors.New("not an access token")
 	}
 	if _, ok := t.Header["crit"]; ok {
-		return nil, errors.New("critical extensions are not understood")
+		return nil, errors.New("unsupported critical extension")
 	}
 	kid, ok := t.Header["kid"].(string)
 	if !ok || kid == "" || len(kid) > 128 {
@@ -201,7 +202,7 @@ func (v *Verifier) keyFor(ctx context.Context, t *jwt.Token) (crypto.PublicKey, 
 		return nil, err
 	}
 	if method.Alg() != t.Method.Alg() {
-		return nil, errors.New("algorithm does not fit the key")
+		return nil, errors.New("algorithm does not match the key")
 	}
 	return key, nil
 }
