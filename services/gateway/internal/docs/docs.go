@@ -1,6 +1,5 @@
-// Package docs is what the gateway tells of the API: the OpenAPI document of the
-// whole public surface, and a page that shows it. The page needs nothing from
-// elsewhere.
+// Package docs serves the documentation of the API: the OpenAPI document of all public
+// routes, and a page that shows it. The page loads nothing from other hosts.
 package docs
 
 import (
@@ -25,7 +24,7 @@ var (
 	assets embed.FS
 )
 
-// policy is the strictest that Swagger UI works with: the pictures are in its style
+// policy is the strictest one that Swagger UI works with. Its images are in its style
 // sheet.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,7 +44,7 @@ type Docs struct {
 // Route is a method and the pattern of a path, such as /users/{id}.
 type Route struct{ Method, Path string }
 
-// New reads the document.
+// New returns the docs of the embedded document. It fails if the document is invalid.
 func New() (*Docs, error) {
 	document, err := toJSON(source)
 	if err != nil {
@@ -69,7 +68,7 @@ func New() (*Docs, error) {
 	return d, nil
 }
 
-// types are those of what is served; what has none of these endings is not.
+// types are the content types by extension. Files with other extensions are not served.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -102,8 +101,8 @@ func (d *Docs) addAssets() error {
 	return nil
 }
 
-// Routes returns what the document describes, in the order of paths and methods.
-// HEAD is not among it: it goes wherever GET does.
+// Routes returns the routes of the document, ordered by path and method. HEAD is not among
+// them: it is supported wherever GET is.
 func (d *Docs) Routes() []Route { return slices.Clone(d.routes) }
 
 func routesOf(document []byte) ([]Route, error) {
@@ -123,7 +122,7 @@ func routesOf(document []byte) ([]Route, error) {
 		}
 	}
 	if len(routes) == 0 {
-		return nil, errors.New("there are none")
+		return nil, errors.New("no routes")
 	}
 	slices.SortFunc(routes, func(a, b Route) int {
 		return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method)
@@ -134,7 +133,7 @@ func routesOf(document []byte) ([]Route, error) {
 // methods are the members of a path item that are operations.
 var methods = []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete, http.MethodOptions, http.MethodHead, http.MethodPatch, http.MethodTrace}
 
-// ServeHTTP implements http.Handler for DocumentPath, PagePath and what is below it.
+// ServeHTTP implements http.Handler for DocumentPath, PagePath and everything below it.
 func (d *Docs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, PagePath+"/") {
 		web.SetRoute(r.Context(), PagePath+"/{asset}")

@@ -27,7 +27,7 @@ func newDocs(t *testing.T) *docs.Docs {
 	return d
 }
 
-// ask returns the answer to a request with headers, given in pairs.
+// ask returns the response to a request with headers, given in pairs.
 func ask(t *testing.T, d *docs.Docs, method, path string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, path, http.NoBody)
@@ -108,7 +108,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestPage: nothing on the page comes from elsewhere, and all that it names is there.
+// TestPage: the page loads nothing from other hosts, and every file that it names exists.
 func TestPage(t *testing.T) {
 	t.Parallel()
 	d := newDocs(t)
@@ -132,8 +132,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestVendored: what is embedded of Swagger UI is what npm has, all of it and no
-// more.
+// TestVendored: the embedded files of Swagger UI are exactly those of the npm package.
 func TestVendored(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("swagger-ui/vendor.json")
@@ -166,7 +165,7 @@ func TestVendored(t *testing.T) {
 	}
 }
 
-// hashed returns the name and the hash of a file as npm has it.
+// hashed returns the name and the hash of a file in its uncompressed form, as npm has it.
 func hashed(t *testing.T, file string) (name, sum string) {
 	t.Helper()
 	f, err := os.Open(file)
@@ -199,8 +198,8 @@ func document(t *testing.T) object {
 	return d
 }
 
-// TestDocument checks what generators and readers rely on. That the document is
-// valid, and true, is for the tests of the whole system to say.
+// TestDocument checks what generators and readers rely on. The whole-system tests check
+// that the document is valid and matches the responses.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	d := document(t)
@@ -244,8 +243,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// TestReferences: each leads to something, and all that can be referred to is,
-// except for the answer to a method that a path has not: no operation has it.
+// TestReferences: every reference resolves, and every component is used, except for the
+// response to an unsupported method, which belongs to no operation.
 func TestReferences(t *testing.T) {
 	t.Parallel()
 	d := document(t)

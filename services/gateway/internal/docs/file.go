@@ -17,13 +17,13 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// file is something that is served. Most clients take it compressed, so it is kept
-// in that form and inflated for the first client that does not.
+// file is a file to serve. It is kept compressed, as most clients accept it, and inflated
+// for the first client that does not.
 type file struct {
 	contentType string
-	policy      string // its own, in place of the one that everything has
+	policy      string // Content-Security-Policy, in place of the default
 	tag         string
-	gzipped     []byte // nil if it does not pay
+	gzipped     []byte // nil if compression is not worth it
 	plain       func() ([]byte, error)
 }
 
@@ -66,8 +66,8 @@ func tagOf(data []byte) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// serve answers GET and HEAD. Clients ask each time whether they have the right one:
-// the names of the files stay when what is in them changes.
+// serve responds to GET and HEAD. Clients must revalidate their copy every time, because
+// the content of a file can change under the same name.
 func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	data, tag, encoding := f.gzipped, `"`+f.tag+`-gzip"`, "gzip"
 	if data == nil || !httpguts.HeaderValuesContainsToken(r.Header["Accept-Encoding"], "gzip") {
@@ -97,10 +97,10 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Encoding", encoding)
 	}
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(data) // The client has gone; there is nobody to tell.
+	_, _ = w.Write(data) // The client has gone, so the error can be ignored.
 }
 
-// matches is the weak comparison of If-None-Match (RFC 9110, 13.1.2).
+// matches reports whether If-None-Match matches tag, by weak comparison (RFC 9110, 13.1.2).
 func matches(headers []string, tag string) bool {
 	for candidate := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")

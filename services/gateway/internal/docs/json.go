@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// toJSON returns a YAML document as JSON: members keep their order, aliases and
-// merges are written out, and members of the root that begin with x- are left out.
+// toJSON converts a YAML document to JSON. Members keep their order, aliases and merges are
+// expanded, and members of the root that begin with x- are omitted.
 func toJSON(source []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(source, &document); err != nil {
@@ -93,10 +93,10 @@ func writeValue(b *bytes.Buffer, value any) error {
 type member struct {
 	name   string
 	value  *yaml.Node
-	merged bool // It came with a merge, so the mapping's own takes its place.
+	merged bool // Comes from a merge, so the mapping's own member takes precedence.
 }
 
-// membersOf returns the members of a mapping. One that is there twice is a mistake.
+// membersOf returns the members of a mapping. It fails on a duplicate member.
 func membersOf(n *yaml.Node) ([]member, error) {
 	var members []member
 	at := map[string]int{}
@@ -110,7 +110,7 @@ func membersOf(n *yaml.Node) ([]member, error) {
 		case members[i].merged:
 			members[i] = m
 		default:
-			return fmt.Errorf("line %d: %q is there twice", line, m.name)
+			return fmt.Errorf("line %d: duplicate member %q", line, m.name)
 		}
 		return nil
 	}
@@ -126,7 +126,7 @@ func membersOf(n *yaml.Node) ([]member, error) {
 			value = value.Alias
 		}
 		if value.Kind != yaml.MappingNode {
-			return nil, fmt.Errorf("line %d: a merge wants a mapping", key.Line)
+			return nil, fmt.Errorf("line %d: a merge needs a mapping", key.Line)
 		}
 		merged, err := membersOf(value)
 		if err != nil {

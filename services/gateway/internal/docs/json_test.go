@@ -25,9 +25,9 @@ again: *text
 		t.Errorf("toJSON() = %s, %v, want %s", got, err, want)
 	}
 	for yaml, fault := range map[string]string{
-		"a: 1\nb: 2\na: 3":       `line 3: "a" is there twice`,
-		"a: {b: {c: 1, c: 2}}":   `line 1: "c" is there twice`,
-		"a: &a [1]\nb: {<<: *a}": "line 2: a merge wants a mapping",
+		"a: 1\nb: 2\na: 3":       `line 3: duplicate member "a"`,
+		"a: {b: {c: 1, c: 2}}":   `line 1: duplicate member "c"`,
+		"a: &a [1]\nb: {<<: *a}": "line 2: a merge needs a mapping",
 		"[1]":                    "want one mapping",
 		"a: [":                   "did not find",
 	} {

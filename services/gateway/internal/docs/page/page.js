@@ -4,5 +4,5 @@ SwaggerUIBundle({
   deepLinking: true,
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
-  validatorUrl: null, // The default one would be asked over the net.
+  validatorUrl: null, // The default validator is a service on the internet.
 });
