@@ -69,7 +69,7 @@ func TestKeyCommands(t *testing.T) {
 	}
 	kid := strings.Fields(stdout)[1]
 	stdout, _, code = command(t, "auth-service", "keys", "list")
-	if code != 0 || !strings.Contains(stdout, kid) || !strings.Contains(stdout, "signing") || !strings.Contains(stdout, "published") {
+	if code != 0 || !strings.Contains(stdout, kid) || !strings.Contains(stdout, "active") || !strings.Contains(stdout, "scheduled") {
 		t.Fatalf("list = %d\n%s", code, stdout)
 	}
 	eventually(t, func() error {
@@ -88,7 +88,7 @@ func TestKeyCommands(t *testing.T) {
 	if stdout, stderr, code = command(t, "auth-service", "keys", "retire", kid); code != 0 {
 		t.Errorf("retire = %d %s\n%s", code, stdout, stderr)
 	}
-	if _, stderr, code = command(t, "auth-service", "keys", "retire", "nonsense"); code != 1 || !strings.Contains(stderr, "no such key") {
+	if _, stderr, code = command(t, "auth-service", "keys", "retire", "nonsense"); code != 1 || !strings.Contains(stderr, "unknown key") {
 		t.Errorf("retire nonsense = %d\n%s", code, stderr)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
@@ -35,7 +36,7 @@ var commands = []service.Command[Config]{
 // tools is what commands work with.
 type tools struct {
 	db      *pgxpool.Pool
-	keyring *account.Keyring
+	keyring *signing.Keyring
 	*account.Accounts
 }
 
@@ -84,27 +85,24 @@ func listKeys(ctx context.Context, cfg Config, args []string) error {
 		return errors.New("usage: auth-service keys list")
 	}
 	return withTools(ctx, cfg, func(_ context.Context, t tools) error {
-		keys, signing := t.keyring.List()
 		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(w, "KEY\tALGORITHM\tCREATED\tSIGNS FROM\tSTATE")
-		for i, k := range keys {
-			state := "published"
-			switch {
-			case k.ID == signing:
-				state = "signing"
-			case !k.ActivatesAt.After(time.Now()) && i > 0:
-				state = "old, needed until " + keys[i-1].ActivatesAt.Add(cfg.AccessTokenTTL+time.Minute).UTC().Format(time.RFC3339)
+		fmt.Fprintln(w, "KEY\tALGORITHM\tCREATED\tACTIVE FROM\tSTATE")
+		for _, k := range t.keyring.List() {
+			state := string(k.State)
+			if k.State == signing.Retiring {
+				state += ", in use until " + utc(k.ReplacedAt.Add(cfg.AccessTokenTTL+time.Minute))
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Algorithm(),
-				k.CreatedAt.UTC().Format(time.RFC3339), k.ActivatesAt.UTC().Format(time.RFC3339), state)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, k.Algorithm(), utc(k.CreatedAt), utc(k.ActivatesAt), state)
 		}
 		return w.Flush()
 	})
 }
 
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 	const usage = "keys rotate [-in DURATION] [-alg ES256|EdDSA]"
-	notice, algorithm := account.KeyNotice, account.ES256
+	notice, algorithm := signing.ActivationDelay, signing.ES256
 	words, err := parse(usage, args, func(f *flag.FlagSet) {
 		f.DurationVar(&notice, "in", notice, "")
 		f.StringVar(&algorithm, "alg", algorithm, "")
@@ -120,8 +118,8 @@ func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 		if err != nil {
 			return err
 		}
-		if notice < account.KeyNotice {
-			fmt.Fprintf(os.Stderr, "services may refuse good tokens for a moment: they learn of a key within %s\n", account.KeyNotice)
+		if notice < signing.ActivationDelay {
+			fmt.Fprintf(os.Stderr, "services may refuse good tokens for a moment: they learn of a key within %s\n", signing.ActivationDelay)
 		}
 		_, err = fmt.Fprintf(os.Stdout, "key %s signs from %s on\n", key.ID, key.ActivatesAt.Format(time.RFC3339))
 		return err
@@ -139,10 +137,16 @@ func retireKey(ctx context.Context, cfg Config, args []string) error {
 		return errors.New("usage: auth-service " + usage)
 	}
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
-		if err := t.keyring.Retire(ctx, words[0], cfg.AccessTokenTTL, force); err != nil {
+		var err error
+		if force {
+			err = t.keyring.ForceRetire(ctx, words[0])
+		} else {
+			err = t.keyring.Retire(ctx, words[0], cfg.AccessTokenTTL)
+		}
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(os.Stdout, "retired", words[0])
+		_, err = fmt.Fprintln(os.Stdout, "retired", words[0])
 		return err
 	})
 }

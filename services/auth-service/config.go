@@ -159,7 +159,7 @@ func (c Config) site() api.Site {
 
 func (c Config) lifetimes() account.Lifetimes {
 	return account.Lifetimes{
-		Access: c.AccessTokenTTL, RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
+		RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
 		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL, Reauth: c.ReauthWindow,
 	}
 }

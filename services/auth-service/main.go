@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
@@ -83,16 +84,16 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	)
 }
 
-func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Config) (*account.Keyring, error) {
+func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Config) (*signing.Keyring, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
 	}
-	return account.OpenKeyring(ctx, store.NewKeys(db, box, atRest), time.Now)
+	return signing.OpenKeyring(ctx, store.NewKeys(db, box, atRest), time.Now)
 }
 
 // open wires the domain to its store.
-func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revocations, hasher *password.Hasher, log *slog.Logger, cfg Config) (*account.Accounts, error) {
+func open(rows *store.Store, keyring *signing.Keyring, revocations *token.Revocations, hasher *password.Hasher, log *slog.Logger, cfg Config) (*account.Accounts, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("ENCRYPTION_KEY: %w", err)
@@ -109,7 +110,7 @@ func open(rows *store.Store, keyring *account.Keyring, revocations *token.Revoca
 		Store:             rows,
 		Revocations:       revocations,
 		Hasher:            hasher,
-		Issuer:            account.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal()),
+		Issuer:            signing.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal(), cfg.AccessTokenTTL),
 		Sealer:            links,
 		AtRest:            atRest,
 		Passkeys:          passkeys,

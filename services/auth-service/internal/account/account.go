@@ -10,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // The states of an account.
@@ -62,15 +63,6 @@ func (s *Session) end(ctx context.Context, now time.Time, reason string) event.E
 	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
 }
 
-// Tokens are what a client holds of a session.
-type Tokens struct {
-	Access           string
-	AccessExpiresIn  time.Duration
-	Refresh          string
-	RefreshExpiresAt time.Time
-	SessionID        string
-}
-
 // OneTimeToken proves that whoever has it reads mail at Email.
 type OneTimeToken struct {
 	Hash      []byte
@@ -88,8 +80,6 @@ var (
 	ErrTooManyAttempts    = problem.New(problem.TooManyRequests, "rate_limited", "Too many passwords that did not fit. Try again later.")
 	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "Email or password is not right.")
 	ErrAccountDisabled    = problem.New(problem.Forbidden, "account_disabled", "This account is disabled.")
-	ErrRefreshInvalid     = problem.New(problem.Unauthenticated, "refresh_token_invalid", "The refresh token is not valid.")
-	ErrRefreshExpired     = problem.New(problem.Unauthenticated, "refresh_token_expired", "The session has expired. Sign in again.")
 	ErrRefreshReused      = problem.New(problem.Unauthenticated, "refresh_token_reused", "This refresh token was used before. The session has been ended for safety.")
 	ErrSessionRevoked     = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
 	ErrEmailNotVerified   = problem.New(problem.Forbidden, "email_not_verified", "Confirm your email address first. We have sent you a mail.")
@@ -111,3 +101,12 @@ var (
 
 // ErrChanged says that a password was replaced while it was checked.
 var ErrChanged = errors.New("password was changed meanwhile")
+
+// issueTokens issues the tokens of a session as it is now.
+func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {
+	return a.issuer.Issue(signing.Claims{
+		AccountID: owner.ID, Role: owner.Role, Email: owner.Email.Address, Name: owner.Name,
+		SessionID: s.ID, Generation: s.Generation,
+		SignedInAt: s.CreatedAt, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
+	}, now)
+}

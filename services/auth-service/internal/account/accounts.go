@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // Store keeps accounts. Each method is one transaction, events included.
@@ -100,7 +101,6 @@ type Store interface {
 
 // Lifetimes are how long things live.
 type Lifetimes struct {
-	Access       time.Duration // of an access token
 	RefreshIdle  time.Duration // of a session that nobody refreshes
 	Session      time.Duration // of a session, whatever happens
 	RefreshGrace time.Duration // in which the token before the current one still gets the current one
@@ -115,7 +115,7 @@ type Accounts struct {
 	passkeys *webauthn.WebAuthn
 	revoked  *token.Revocations
 	hasher   *password.Hasher
-	issuer   *Issuer
+	issuer   *signing.Issuer
 	sealer   *event.Sealer
 	atRest   *event.Sealer
 
@@ -135,7 +135,7 @@ type Config struct {
 	Store             Store
 	Revocations       *token.Revocations // of this process, told at once of what it ends
 	Hasher            *password.Hasher
-	Issuer            *Issuer
+	Issuer            *signing.Issuer
 	Sealer            *event.Sealer      // of links, for email-service
 	Passkeys          *webauthn.WebAuthn // nil for none
 	AtRest            *event.Sealer      // of what only the database holds

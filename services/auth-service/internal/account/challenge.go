@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // MFARequired is what a sign-in gets whose password is right and whose account
@@ -36,10 +37,10 @@ func (a *Accounts) challenge(ctx context.Context, account Account, device, newHa
 // A code is good once, and a sign-in has five tries. It fails with a validation
 // problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts or
 // ErrAccountDisabled.
-func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, Tokens, error) {
+func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, signing.Tokens, error) {
 	err := faults(required("mfaToken", secret, "The token of the sign-in is needed."), requiredCode(code))
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	return a.passChallenge(ctx, secret, func(ctx context.Context, c *Change) (bool, error) { return a.useCode(ctx, c, code) })
 }
@@ -49,22 +50,22 @@ func requiredCode(code string) *problem.Field {
 }
 
 // passChallenge is Challenge for whatever factor prove checks.
-func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(context.Context, *Change) (bool, error)) (Account, Tokens, error) {
+func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(context.Context, *Change) (bool, error)) (Account, signing.Tokens, error) {
 	var (
 		account Account
-		tokens  Tokens
+		tokens  signing.Tokens
 		refused error
 	)
 	hash := hashSecret(secret)
 	owner, err := a.store.ChallengeOwner(ctx, hash, a.time())
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	// Whoever has the password can begin as many sign-ins as they like; their
 	// guesses at the code are counted together.
 	attempt, err := a.attempt(ctx, ofCode, owner.Email)
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	err = a.store.UseChallenge(ctx, hash, func(ch *Challenge, c *Change) error {
 		ctx, now := actAs(ctx, c.Account), a.time()
@@ -88,11 +89,11 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 		c.Started, c.Attempt = &session, attempt.Key
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
-		tokens, err = a.issuer.tokens(account, session, a.lifetimes, now)
+		tokens, err = a.issueTokens(account, session, now)
 		return err
 	})
 	if err = errors.Join(err, refused); err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	return account, tokens, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // LogIn is what somebody gives to sign in.
@@ -21,7 +22,7 @@ type LogIn struct {
 // LoggedIn is what a login led to: a session, or the question for a second factor.
 type LoggedIn struct {
 	Account Account
-	Tokens  Tokens
+	Tokens  signing.Tokens
 	MFA     *MFARequired // If it is there, the rest is not.
 }
 
@@ -89,7 +90,7 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 		return LoggedIn{MFA: wanted}, err
 	}
 	session := a.newSession(ctx, account, device)
-	tokens, err := a.issuer.tokens(account, session, a.lifetimes, session.CreatedAt)
+	tokens, err := a.issueTokens(account, session, session.CreatedAt)
 	if err != nil {
 		return LoggedIn{}, err
 	}

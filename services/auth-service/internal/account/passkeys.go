@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // Ceremony is a registration of a passkey or a sign-in with one, between its two
@@ -231,25 +232,25 @@ func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
 // unlocked is two factors, so there is no challenge. It fails with a validation
 // problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrAccountDisabled or
 // ErrEmailNotVerified; the last three are recorded.
-func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, Tokens, error) {
+func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, signing.Tokens, error) {
 	device, fault := parseLine("deviceName", device)
 	if err := faults(fault, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	session, err := a.takeCeremony(ctx, secret, "")
 	if err != nil {
-		return Account{}, Tokens{}, err
+		return Account{}, signing.Tokens{}, err
 	}
 	parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
 	if err != nil {
-		return Account{}, Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
 	}
 	id, err := uuid.FromBytes(parsed.Response.UserHandle)
 	if err != nil {
-		return Account{}, Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
 	}
 	var named, account Account
-	var tokens Tokens
+	var tokens signing.Tokens
 	err = a.change(ctx, id.String(), func(c *Change) error {
 		named = c.Account
 		if err := a.usePasskey(c, session, parsed); err != nil {
@@ -266,7 +267,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 		c.Started = &started
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: Passkey})
 		account = c.Account
-		tokens, err = a.issuer.tokens(c.Account, started, a.lifetimes, started.CreatedAt)
+		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
@@ -274,7 +275,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	}
 	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
 		if errors.Is(err, reason) {
-			return Account{}, Tokens{}, a.loginFailed(ctx, named, reason)
+			return Account{}, signing.Tokens{}, a.loginFailed(ctx, named, reason)
 		}
 	}
 	return account, tokens, err

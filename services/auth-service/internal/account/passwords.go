@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // newPassword checks a password that somebody chooses and returns it in the form
@@ -45,20 +46,20 @@ func (a *Accounts) hash(ctx context.Context, owner Account, secret string) (stri
 // also the one at hand, of which a thief may have the tokens as well; the caller
 // gets a new one. It fails with a validation
 // problem, ErrWeakPassword, ErrCurrentPassword or password.ErrBusy.
-func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, current, next string) (Tokens, error) {
+func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, current, next string) (signing.Tokens, error) {
 	secret, fault := a.newPassword("newPassword", next)
 	if err := faults(fault); err != nil {
-		return Tokens{}, err
+		return signing.Tokens{}, err
 	}
 	owner, err := a.authenticate(ctx, caller, "currentPassword", current)
 	if err != nil {
-		return Tokens{}, err
+		return signing.Tokens{}, err
 	}
 	hash, err := a.hash(ctx, owner, secret)
 	if err != nil {
-		return Tokens{}, err
+		return signing.Tokens{}, err
 	}
-	var tokens Tokens
+	var tokens signing.Tokens
 	err = a.changeOwn(ctx, caller, owner, func(c *Change) error {
 		now := a.time()
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
@@ -70,7 +71,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		}
 		session := a.newSession(ctx, c.Account, device)
 		c.Started = &session
-		tokens, err = a.issuer.tokens(c.Account, session, a.lifetimes, now)
+		tokens, err = a.issueTokens(c.Account, session, now)
 		return err
 	})
 	return tokens, err

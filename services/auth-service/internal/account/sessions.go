@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // Outcome says how a refresh token was exchanged.
@@ -39,14 +40,14 @@ const (
 // locked: the current one is rotated; the one before it gets the same successor
 // again within the grace, so that two tabs never log each other out; an older
 // one is a sign of theft and ends the session (RFC 9700, 4.14). It fails with
-// ErrRefreshInvalid, ErrRefreshExpired, ErrRefreshReused or ErrSessionRevoked.
-func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, error) {
-	claims, err := a.issuer.readRefresh(raw, a.now)
+// ErrRefreshInvalid, signing.ErrRefreshExpired, ErrRefreshReused or ErrSessionRevoked.
+func (a *Accounts) Refresh(ctx context.Context, raw string) (signing.Tokens, Outcome, error) {
+	claims, err := a.issuer.VerifyRefresh(raw, a.now())
 	if err != nil {
-		return Tokens{}, "", err
+		return signing.Tokens{}, "", err
 	}
 	var (
-		tokens  Tokens
+		tokens  signing.Tokens
 		outcome Outcome
 		reused  bool
 	)
@@ -57,14 +58,14 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 		case s.Revoked() || owner.Status != Active:
 			return ErrSessionRevoked
 		case !now.Before(s.ExpiresAt):
-			return ErrRefreshExpired
+			return signing.ErrRefreshExpired
 		case claims.Generation == s.Generation:
 			outcome = Rotated
 			a.rotate(ctx, s, now)
 		case claims.Generation == s.Generation-1 && now.Sub(s.RotatedAt) <= a.lifetimes.RefreshGrace:
 			outcome = Replayed
 		case claims.Generation > s.Generation:
-			return ErrRefreshInvalid
+			return signing.ErrRefreshInvalid
 		default:
 			reused = true
 			warning, err := notice(ctx, now, owner, c.MayMail, event.SessionRefreshReused{
@@ -77,18 +78,18 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (Tokens, Outcome, er
 			SessionID: s.ID, Generation: s.Generation, Replayed: outcome == Replayed,
 		}))
 		var err error
-		tokens, err = a.issuer.tokens(owner, *s, a.lifetimes, now)
+		tokens, err = a.issueTokens(owner, *s, now)
 		return err
 	})
 	switch {
 	case errors.Is(err, ErrSessionNotFound):
 		// It went with its account: whoever has the token had it from us.
-		return Tokens{}, "", ErrSessionRevoked
+		return signing.Tokens{}, "", ErrSessionRevoked
 	case err != nil:
-		return Tokens{}, "", err
+		return signing.Tokens{}, "", err
 	case reused:
 		a.revoked.Revoke(claims.SessionID)
-		return Tokens{}, "", problem.Recorded(ErrRefreshReused)
+		return signing.Tokens{}, "", problem.Recorded(ErrRefreshReused)
 	}
 	return tokens, outcome, nil
 }
@@ -111,9 +112,9 @@ func (a *Accounts) rotate(ctx context.Context, s *Session, now time.Time) {
 func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh string) error {
 	sessions := []string{caller.SessionID}
 	if refresh != "" {
-		claims, err := a.issuer.readRefresh(refresh, func() time.Time { return time.Time{} })
-		if err != nil || claims.Subject != caller.UserID {
-			return ErrRefreshInvalid
+		claims, err := a.issuer.VerifyExpiredRefresh(refresh)
+		if err != nil || claims.AccountID != caller.UserID {
+			return signing.ErrRefreshInvalid
 		}
 		if claims.SessionID != caller.SessionID {
 			sessions = append(sessions, claims.SessionID)

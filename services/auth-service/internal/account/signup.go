@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // SignUp is what somebody gives to get an account.
@@ -30,7 +31,7 @@ const (
 // SignedUp is what a sign-up led to. In Strict mode it says nothing.
 type SignedUp struct {
 	Account Account
-	Tokens  *Tokens // nil if the address must be verified first
+	Tokens  *signing.Tokens // nil if the address must be verified first
 }
 
 // Register creates an account and signs it in. The account, its session and
@@ -76,7 +77,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, o
 		c.Account, c.Once = account, o
 		if !a.requireVerified {
 			session := a.newSession(ctx, account, "")
-			tokens, err := a.issuer.tokens(account, session, a.lifetimes, account.CreatedAt)
+			tokens, err := a.issueTokens(account, session, account.CreatedAt)
 			if err != nil {
 				return err
 			}

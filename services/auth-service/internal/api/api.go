@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 const prefix = "/api/v1/auth"
@@ -21,7 +22,7 @@ type Site struct {
 }
 
 // Routes returns everything that auth-service answers, and who may ask.
-func Routes(accounts *account.Accounts, keyring *account.Keyring, site Site) []web.Route {
+func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []web.Route {
 	a := &api{accounts: accounts, keyring: keyring, site: site}
 	flows := a.flows()
 	return append(a.rateLimits(), []web.Route{
@@ -73,7 +74,7 @@ func Routes(accounts *account.Accounts, keyring *account.Keyring, site Site) []w
 
 type api struct {
 	accounts *account.Accounts
-	keyring  *account.Keyring
+	keyring  *signing.Keyring
 	site     Site
 }
 
@@ -105,7 +106,7 @@ type tokens struct {
 	SessionID        string    `json:"sessionId"`
 }
 
-func tokensOf(t account.Tokens) tokens {
+func tokensOf(t signing.Tokens) tokens {
 	return tokens{
 		AccessToken: t.Access, TokenType: "Bearer", ExpiresIn: int(t.AccessExpiresIn.Seconds()),
 		RefreshToken: t.Refresh, RefreshExpiresAt: t.RefreshExpiresAt, SessionID: t.SessionID,
@@ -185,7 +186,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	return sendSignedIn(w, out.Account, out.Tokens)
 }
 
-func sendSignedIn(w http.ResponseWriter, owner account.Account, t account.Tokens) error {
+func sendSignedIn(w http.ResponseWriter, owner account.Account, t signing.Tokens) error {
 	issued := tokensOf(t)
 	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: &issued})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
@@ -186,8 +187,8 @@ func TestSigningKeysSurviveARestart(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	_, _, before := s.do("GET", "/.well-known/jwks.json", "", "", "")
-	open := func(sealer *event.Sealer) (*account.Keyring, error) {
-		return account.OpenKeyring(t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), sealer), time.Now)
+	open := func(sealer *event.Sealer) (*signing.Keyring, error) {
+		return signing.OpenKeyring(t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), sealer), time.Now)
 	}
 	again, err := open(s.sealer)
 	if err != nil || string(again.JWKS()) != string(before) {

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 func header(t *testing.T, raw string) (h struct{ Kid, Alg, Typ string }) {
@@ -38,12 +38,12 @@ func TestSEC11KeyRotation(t *testing.T) {
 	testkit.Run(t, quiet)
 	remote := token.NewVerifier(token.NewJWKS(token.Remote{JWKSURL: s.URL + "/.well-known/jwks.json"}, testkit.Log(t), s.time), quiet, testkit.Expected, s.time)
 	s.signup("ann@example.com")
-	old, _ := s.keyring.List()
+	old := s.keyring.List()
 	kids := map[string]int{}
 	oldToken := ""
 	for second := range 240 {
 		if second == 30 {
-			if _, err := s.keyring.Rotate(t.Context(), account.EdDSA, account.KeyNotice); err != nil {
+			if _, err := s.keyring.Rotate(t.Context(), signing.EdDSA, signing.ActivationDelay); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -58,16 +58,16 @@ func TestSEC11KeyRotation(t *testing.T) {
 		}
 		s.advance(time.Second)
 	}
-	if kids[account.ES256] != 150 || kids[account.EdDSA] != 90 {
+	if kids[signing.ES256] != 150 || kids[signing.EdDSA] != 90 {
 		t.Errorf("tokens by algorithm = %v", kids)
 	}
-	if err := s.keyring.Retire(t.Context(), old[0].ID, 15*time.Minute, false); !errors.Is(err, account.ErrKeyInUse) {
+	if err := s.keyring.Retire(t.Context(), old[0].ID, 15*time.Minute); !errors.Is(err, signing.ErrKeyInUse) {
 		t.Errorf("Retire while its tokens live = %v, want ErrKeyInUse", err)
 	}
 	if _, err := remote.Verify(t.Context(), oldToken); err != nil {
 		t.Errorf("old token before the key is retired = %v", err)
 	}
-	if err := s.keyring.Retire(t.Context(), old[0].ID, 15*time.Minute, true); err != nil {
+	if err := s.keyring.ForceRetire(t.Context(), old[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	s.want(s.call("GET", "/sessions", oldToken, nil), 401, "token_invalid")
@@ -79,15 +79,15 @@ func TestSEC11KeyRotation(t *testing.T) {
 		}
 		return nil
 	})
-	keys, signing := s.keyring.List()
-	if len(keys) != 1 || keys[0].ID != signing {
-		t.Errorf("keys = %+v, signing %s", keys, signing)
+	keys := s.keyring.List()
+	if len(keys) != 1 || keys[0].State != signing.Active {
+		t.Errorf("keys = %+v, want the active one alone", keys)
 	}
-	if err := s.keyring.Retire(t.Context(), signing, time.Minute, true); err == nil {
-		t.Error("the key that signs was retired")
+	if err := s.keyring.ForceRetire(t.Context(), keys[0].ID); !errors.Is(err, signing.ErrKeyActive) {
+		t.Errorf("ForceRetire of the active key = %v, want ErrKeyActive", err)
 	}
-	if err := s.keyring.Retire(t.Context(), "nonsense", time.Minute, true); !errors.Is(err, account.ErrNoSuchKey) {
-		t.Errorf("Retire(nonsense) = %v", err)
+	if err := s.keyring.ForceRetire(t.Context(), "nonsense"); !errors.Is(err, signing.ErrUnknownKey) {
+		t.Errorf("ForceRetire(nonsense) = %v", err)
 	}
 	if rotated, retired := s.count(event.Audit, event.SigningKeyRotated{}), s.count(event.Audit, event.SigningKeyRetired{}); rotated != 1 || retired != 1 {
 		t.Errorf("%d, %d events", rotated, retired)
@@ -101,7 +101,7 @@ func TestKeyInHasteIsKnownToReplicas(t *testing.T) {
 	replica := s.replica()
 	s.signup("ann@example.com")
 	s.advance(2 * time.Second)
-	if _, err := s.keyring.Rotate(t.Context(), account.ES256, 0); err != nil {
+	if _, err := s.keyring.Rotate(t.Context(), signing.ES256, 0); err != nil {
 		t.Fatal(err)
 	}
 	raw := s.login("ann@example.com").Data.Tokens.AccessToken

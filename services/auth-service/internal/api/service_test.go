@@ -27,6 +27,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
@@ -48,7 +49,7 @@ type service struct {
 	db       *pgxpool.Pool
 	sealer   *event.Sealer
 	accounts *account.Accounts
-	keyring  *account.Keyring
+	keyring  *signing.Keyring
 
 	headers map[string]string // of every request
 
@@ -75,10 +76,10 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	box := outbox.New("auth-service")
 	rows := store.New(s.db, box, s.time)
-	if s.keyring, err = account.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
+	if s.keyring, err = signing.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
 		t.Fatal(err)
 	}
-	issuer := account.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh")
+	issuer := signing.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh", 15*time.Minute)
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
 	passkeys, err := webauthn.New(&webauthn.Config{RPID: "localhost", RPDisplayName: "Headgate", RPOrigins: []string{"http://localhost"}})
@@ -89,7 +90,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 		Passkeys: passkeys,
 		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
 		Lifetimes: account.Lifetimes{
-			Access: 15 * time.Minute, RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
+			RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,
 		},
 		PasswordMinLength: 8, Now: s.time, Log: testkit.Log(t), Mode: account.Open,
@@ -272,9 +273,9 @@ func names(events []event.Event) []string {
 }
 
 // replica returns the keyring of another process.
-func (s *service) replica() *account.Keyring {
+func (s *service) replica() *signing.Keyring {
 	s.t.Helper()
-	keyring, err := account.OpenKeyring(s.t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), s.sealer), s.time)
+	keyring, err := signing.OpenKeyring(s.t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), s.sealer), s.time)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -12,29 +12,29 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
 // keysLock keeps replicas that start together from each making a first key.
 const keysLock = 0x68675f6b657973 // "hg_keys"
 
 // Keys keeps the keys that access tokens are signed with. Private keys are sealed
-// in the database. It implements account.Keys.
+// in the database. It implements signing.Store.
 type Keys struct {
 	db     *pgxpool.Pool
 	box    *outbox.Box
 	sealer *event.Sealer
 }
 
-var _ account.Keys = (*Keys)(nil)
+var _ signing.Store = (*Keys)(nil)
 
 // NewKeys returns the keys in db, which must have Schema and outbox.Schema.
 func NewKeys(db *pgxpool.Pool, box *outbox.Box, sealer *event.Sealer) *Keys {
 	return &Keys{db: db, box: box, sealer: sealer}
 }
 
-// Load implements account.Keys.
-func (k *Keys) Load(ctx context.Context) ([]account.SigningKey, error) {
+// Load implements signing.Store.
+func (k *Keys) Load(ctx context.Context) ([]signing.Key, error) {
 	keys, err := k.read(ctx, k.db)
 	if err != nil {
 		return nil, fmt.Errorf("load signing keys: %w", err)
@@ -42,8 +42,8 @@ func (k *Keys) Load(ctx context.Context) ([]account.SigningKey, error) {
 	return keys, nil
 }
 
-// Change implements account.Keys.
-func (k *Keys) Change(ctx context.Context, decide func([]account.SigningKey) (account.KeyChange, error)) error {
+// Change implements signing.Store.
+func (k *Keys) Change(ctx context.Context, decide func([]signing.Key) (signing.Change, error)) error {
 	const remove = `DELETE FROM signing_keys WHERE kid = $1`
 	err := pgx.BeginFunc(ctx, k.db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(keysLock)); err != nil {
@@ -77,7 +77,7 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-func (k *Keys) read(ctx context.Context, db querier) ([]account.SigningKey, error) {
+func (k *Keys) read(ctx context.Context, db querier) ([]signing.Key, error) {
 	const query = `
 		SELECT kid, private_key, created_at, COALESCE(activates_at, created_at) AS activates_at
 		FROM signing_keys
@@ -86,8 +86,8 @@ func (k *Keys) read(ctx context.Context, db querier) ([]account.SigningKey, erro
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (account.SigningKey, error) {
-		var key account.SigningKey
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (signing.Key, error) {
+		var key signing.Key
 		var sealed string
 		if err := row.Scan(&key.ID, &sealed, &key.CreatedAt, &key.ActivatesAt); err != nil {
 			return key, err
@@ -108,16 +108,16 @@ func (k *Keys) read(ctx context.Context, db querier) ([]account.SigningKey, erro
 		if !ok {
 			return key, fmt.Errorf("key %s cannot sign", key.ID)
 		}
-		key.Key = signer
+		key.Signer = signer
 		return key, nil
 	})
 }
 
-func (k *Keys) add(ctx context.Context, tx pgx.Tx, key account.SigningKey) error {
+func (k *Keys) add(ctx context.Context, tx pgx.Tx, key signing.Key) error {
 	const query = `
 		INSERT INTO signing_keys (kid, private_key, created_at, activates_at)
 		VALUES ($1, $2, $3, $4)`
-	der, err := x509.MarshalPKCS8PrivateKey(key.Key)
+	der, err := x509.MarshalPKCS8PrivateKey(key.Signer)
 	if err != nil {
 		return err
 	}
