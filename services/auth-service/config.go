@@ -8,8 +8,6 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/go-webauthn/webauthn/webauthn"
-
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
@@ -17,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
@@ -167,7 +166,7 @@ func (c Config) lifetimes() account.Lifetimes {
 // passkeys are bound to the host by which people reach the gateway (Web
 // Authentication, 5.1.2): whoever moves to another one needs new ones. There are
 // none, and the result is nil, if the host has no name.
-func (c Config) passkeys() (*webauthn.WebAuthn, error) {
+func (c Config) passkeys() (*factor.WebAuthn, error) {
 	u, err := url.Parse(c.PublicBaseURL)
 	if err != nil {
 		return nil, err
@@ -175,5 +174,5 @@ func (c Config) passkeys() (*webauthn.WebAuthn, error) {
 	if net.ParseIP(u.Hostname()) != nil {
 		return nil, nil //nolint:nilnil // Passkeys are one of several ways to sign in.
 	}
-	return webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Headgate", RPOrigins: []string{u.Scheme + "://" + u.Host}})
+	return factor.NewWebAuthn(u.Hostname(), u.Scheme+"://"+u.Host)
 }

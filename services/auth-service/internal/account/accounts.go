@@ -5,10 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/go-webauthn/webauthn/webauthn"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
@@ -112,7 +111,7 @@ type Lifetimes struct {
 // Accounts is the service. It is safe for concurrent use.
 type Accounts struct {
 	store    Store
-	passkeys *webauthn.WebAuthn
+	passkeys *factor.WebAuthn
 	revoked  *token.Revocations
 	hasher   *password.Hasher
 	issuer   *signing.Issuer
@@ -136,9 +135,9 @@ type Config struct {
 	Revocations       *token.Revocations // of this process, told at once of what it ends
 	Hasher            *password.Hasher
 	Issuer            *signing.Issuer
-	Sealer            *event.Sealer      // of links, for email-service
-	Passkeys          *webauthn.WebAuthn // nil for none
-	AtRest            *event.Sealer      // of what only the database holds
+	Sealer            *event.Sealer    // of links, for email-service
+	Passkeys          *factor.WebAuthn // nil for none
+	AtRest            *event.Sealer    // of what only the database holds
 	FingerprintSecret string
 	Lifetimes         Lifetimes
 	PasswordMinLength int // code points

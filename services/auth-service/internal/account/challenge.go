@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
@@ -30,7 +31,7 @@ func (a *Accounts) challenge(ctx context.Context, account Account, device, newHa
 	if err != nil {
 		return nil, err
 	}
-	return &MFARequired{Token: secret, Factors: []string{TOTP, RecoveryCode}, ExpiresIn: challengeLife}, nil
+	return &MFARequired{Token: secret, Factors: []string{factor.KindTOTP, factor.RecoveryCode}, ExpiresIn: challengeLife}, nil
 }
 
 // Challenge ends a sign-in with a second factor: a TOTP code or a recovery code.

@@ -2,9 +2,6 @@ package account
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,25 +9,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/pquerna/otp"
-	"github.com/pquerna/otp/hotp"
-	"github.com/pquerna/otp/totp"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
-
-// Kinds of factors. A passkey signs in by itself; it does not second a password,
-// so it does not make mfaEnabled true. What another party vouches for, such as an OpenID provider,
-// would be one more.
-const (
-	TOTP    = "totp"
-	Passkey = "passkey"
-)
-
-// RecoveryCode is how a code that stands in for a factor is called in lists.
-const RecoveryCode = "recovery_code"
 
 // Factor is something that the owner of an account has, besides a password.
 type Factor struct {
@@ -59,24 +43,13 @@ type Challenge struct {
 const (
 	challengeLife  = 5 * time.Minute
 	challengeTries = 5
-	recoveryCodes  = 10
-	recoveryBytes  = 15 // 120 bits
-	totpIssuer     = "Headgate"
-)
-
-// totpOptions are those of RFC 6238 that every app understands.
-var totpOptions = hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1}
-
-const (
-	totpPeriod      = 30
-	totpSecretBytes = 20 // 160 bits (RFC 4226, 4)
 )
 
 // Enrolment is a TOTP factor that is not confirmed yet.
 type Enrolment struct {
+	factor.TOTPKey
+
 	FactorID string
-	Secret   string // base32
-	URL      string // otpauth://
 }
 
 // EnrolTOTP begins a TOTP factor, in place of one that was never confirmed. It
@@ -84,19 +57,19 @@ type Enrolment struct {
 func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
 	var out Enrolment
 	err := a.changeRecent(ctx, caller, func(c *Change) error {
-		key, err := totp.Generate(totp.GenerateOpts{Issuer: totpIssuer, AccountName: c.Account.Email.Address, SecretSize: totpSecretBytes})
-		if err != nil {
-			return fmt.Errorf("make TOTP secret: %w", err)
-		}
-		factor, err := newFactor(c.Account, TOTP, "Authenticator app", a.time())
+		key, err := factor.NewTOTPKey(c.Account.Email.Address)
 		if err != nil {
 			return err
 		}
-		factor.Secret = string(a.atRest.Seal(key.Secret(), factorContext(factor)))
-		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && f.ConfirmedAt.IsZero() })
-		c.Factors = append(c.Factors, factor)
-		c.record(ctx, factor.CreatedAt, event.MFAEnrolmentBegun{FactorID: factor.ID, Kind: factor.Kind})
-		out = Enrolment{FactorID: factor.ID, Secret: key.Secret(), URL: key.URL()}
+		added, err := newFactor(c.Account, factor.KindTOTP, "Authenticator app", a.time())
+		if err != nil {
+			return err
+		}
+		added.Secret = string(a.atRest.Seal(key.Secret, factorContext(added)))
+		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
+		c.Factors = append(c.Factors, added)
+		c.record(ctx, added.CreatedAt, event.MFAEnrolmentBegun{FactorID: added.ID, Kind: added.Kind})
+		out = Enrolment{FactorID: added.ID, TOTPKey: key}
 		return nil
 	})
 	return out, err
@@ -122,7 +95,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, c
 	var codes []string
 	var refused error
 	err := a.changeRecent(ctx, caller, func(c *Change) error {
-		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == TOTP && f.ConfirmedAt.IsZero() })
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		if i < 0 {
 			return ErrFactorNotFound
 		}
@@ -152,28 +125,13 @@ func (a *Accounts) confirm(ctx context.Context, c *Change, f *Factor) ([]string,
 }
 
 func (a *Accounts) makeCodes(ctx context.Context, c *Change) []string {
-	codes := make([]string, recoveryCodes)
+	codes := factor.NewRecoveryCodes()
 	c.Codes = nil
-	for i := range codes {
-		var b [recoveryBytes]byte
-		rand.Read(b[:])
-		text := strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
-		codes[i] = strings.Join([]string{text[:6], text[6:12], text[12:18], text[18:]}, "-")
-		c.Codes = append(c.Codes, hashCode(codes[i]))
+	for _, code := range codes {
+		c.Codes = append(c.Codes, factor.HashRecoveryCode(code))
 	}
 	c.record(ctx, a.time(), event.MFARecoveryCodesMade{})
 	return codes
-}
-
-// hashCode is tolerant of how people copy a code.
-func hashCode(code string) string {
-	kept := strings.Map(func(r rune) rune {
-		if r == '-' || r == ' ' {
-			return -1
-		}
-		return r
-	}, strings.ToLower(code))
-	return hex.EncodeToString(hashSecret(kept))
 }
 
 // NewRecoveryCodes replaces the recovery codes. It fails with ErrReauthRequired,
@@ -217,7 +175,7 @@ func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) error {
 	now := a.time()
 	c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.ID == gone.ID })
 	c.Account.UpdatedAt = now
-	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == TOTP && !f.ConfirmedAt.IsZero() })
+	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() })
 	if !c.Account.MFAEnabled {
 		c.Codes = nil
 	}
@@ -263,18 +221,12 @@ func (a *Accounts) useTOTP(f *Factor, code string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("open TOTP secret: %w", err)
 	}
-	step := a.time().Unix() / totpPeriod
-	for _, s := range []int64{step, step - 1, step + 1} {
-		fits, err := hotp.ValidateCustom(code, uint64(s), secret, totpOptions) //nolint:gosec // Time is positive.
-		if err != nil && !errors.Is(err, otp.ErrValidateInputInvalidLength) {
-			return false, fmt.Errorf("check TOTP code: %w", err)
-		}
-		if fits && s > f.LastStep {
-			f.LastStep, f.LastUsedAt = s, a.time()
-			return true, nil
-		}
+	now := a.time()
+	step, ok, err := factor.CheckTOTP(secret, code, f.LastStep, now)
+	if ok {
+		f.LastStep, f.LastUsedAt = step, now
 	}
-	return false, nil
+	return ok, err
 }
 
 // useCode reports whether a code is one of the account's, of TOTP or for
@@ -282,13 +234,13 @@ func (a *Accounts) useTOTP(f *Factor, code string) (bool, error) {
 func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, error) {
 	code = strings.TrimSpace(code)
 	for i := range c.Factors {
-		if f := &c.Factors[i]; f.Kind == TOTP && !f.ConfirmedAt.IsZero() {
+		if f := &c.Factors[i]; f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() {
 			if fits, err := a.useTOTP(f, code); fits || err != nil {
 				return fits, err
 			}
 		}
 	}
-	i := slices.Index(c.Codes, hashCode(code))
+	i := slices.Index(c.Codes, factor.HashRecoveryCode(code))
 	if i < 0 {
 		return false, nil
 	}

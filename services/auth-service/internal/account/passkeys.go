@@ -2,19 +2,14 @@ package account
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	"github.com/go-webauthn/webauthn/protocol"
-	"github.com/go-webauthn/webauthn/webauthn"
-	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
@@ -50,30 +45,15 @@ var (
 	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
 )
 
-// keyholder is an account as the library wants to see it.
-type keyholder struct {
-	owner       Account
-	credentials []webauthn.Credential
-}
-
-func (k keyholder) WebAuthnID() []byte                         { id := uuid.MustParse(k.owner.ID); return id[:] }
-func (k keyholder) WebAuthnName() string                       { return k.owner.Email.Address }
-func (k keyholder) WebAuthnDisplayName() string                { return k.owner.Name }
-func (k keyholder) WebAuthnCredentials() []webauthn.Credential { return k.credentials }
-
-func holder(c *Change) (keyholder, error) {
-	k := keyholder{owner: c.Account}
+// passkeyOwner returns the account as passkeys are checked for it.
+func passkeyOwner(c *Change) factor.Owner {
+	owner := factor.Owner{ID: c.Account.ID, Email: c.Account.Email.Address, Name: c.Account.Name}
 	for _, f := range c.Factors {
-		if f.Kind != Passkey {
-			continue
+		if f.Kind == factor.KindPasskey {
+			owner.Passkeys = append(owner.Passkeys, f.Secret)
 		}
-		var credential webauthn.Credential
-		if err := json.Unmarshal([]byte(f.Secret), &credential); err != nil {
-			return k, fmt.Errorf("decode passkey %s: %w", f.ID, err)
-		}
-		k.credentials = append(k.credentials, credential)
 	}
-	return k, nil
+	return owner
 }
 
 // BeginPasskey begins to register a passkey of the caller. It fails with
@@ -82,60 +62,39 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Beg
 	if a.passkeys == nil {
 		return Begun{}, ErrNoPasskeys
 	}
-	var options *protocol.CredentialCreation
-	var session *webauthn.SessionData
-	err := a.changeRecent(ctx, caller, func(c *Change) error {
-		k, err := holder(c)
-		if err != nil {
-			return err
-		}
-		if len(k.credentials) >= maxPasskeys {
+	var first factor.Ceremony
+	err := a.changeRecent(ctx, caller, func(c *Change) (err error) {
+		owner := passkeyOwner(c)
+		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
 		}
-		var known []protocol.CredentialDescriptor
-		for _, credential := range k.credentials {
-			known = append(known, credential.Descriptor())
-		}
-		options, session, err = a.passkeys.BeginRegistration(k,
-			webauthn.WithExclusions(known),
-			webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{
-				ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired,
-			}))
+		first, err = a.passkeys.BeginRegistration(owner)
 		return err
 	})
 	if err != nil {
 		return Begun{}, err
 	}
-	return a.beginCeremony(ctx, caller.UserID, options, session)
+	return a.beginCeremony(ctx, caller.UserID, first)
 }
 
-func (a *Accounts) beginCeremony(ctx context.Context, accountID string, options any, session *webauthn.SessionData) (Begun, error) {
-	data, err := json.Marshal(session)
-	if err != nil {
-		return Begun{}, fmt.Errorf("encode ceremony: %w", err)
-	}
+func (a *Accounts) beginCeremony(ctx context.Context, accountID string, first factor.Ceremony) (Begun, error) {
 	secret := newSecret()
-	err = a.store.AddCeremony(ctx, Ceremony{
-		Hash: hashSecret(secret), AccountID: accountID, Session: string(data), ExpiresAt: a.time().Add(ceremonyLife),
+	err := a.store.AddCeremony(ctx, Ceremony{
+		Hash: hashSecret(secret), AccountID: accountID, Session: first.Session, ExpiresAt: a.time().Add(ceremonyLife),
 	})
-	return Begun{Token: secret, Options: options}, err
+	return Begun{Token: secret, Options: first.Options}, err
 }
 
-// takeCeremony ends a ceremony, whatever comes of it.
-func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (webauthn.SessionData, error) {
-	var session webauthn.SessionData
+// takeCeremony ends a ceremony, whatever comes of it, and returns its session.
+func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (string, error) {
 	ceremony, err := a.store.TakeCeremony(ctx, hashSecret(secret))
 	if err != nil {
-		return session, err
+		return "", err
 	}
 	if ceremony.AccountID != accountID || !a.time().Before(ceremony.ExpiresAt) {
-		return session, ErrPasskeyExpired
+		return "", ErrPasskeyExpired
 	}
-	if err := json.Unmarshal([]byte(ceremony.Session), &session); err != nil {
-		return session, fmt.Errorf("decode ceremony: %w", err)
-	}
-	session.Expires = time.Time{} // It was checked, with our clock.
-	return session, nil
+	return ceremony.Session, nil
 }
 
 // FinishPasskey registers a passkey with what the browser answered. It fails with
@@ -153,35 +112,30 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 	if err != nil {
 		return Factor{}, err
 	}
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
+	registration, err := factor.ParseRegistration(answer)
 	if err != nil {
 		return Factor{}, errPasskeyUnusable
 	}
 	var added Factor
 	err = a.changeRecent(ctx, caller, func(c *Change) error {
-		k, err := holder(c)
-		if err != nil {
-			return err
-		}
-		if len(k.credentials) >= maxPasskeys {
+		owner := passkeyOwner(c)
+		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
 		}
-		credential, err := a.passkeys.CreateCredential(k, session, parsed)
-		if err != nil {
+		credential, err := a.passkeys.FinishRegistration(owner, session, registration)
+		if errors.Is(err, factor.ErrRejected) {
 			return errPasskeyUnusable
 		}
-		now := a.time()
-		if added, err = newFactor(c.Account, Passkey, name, now); err != nil {
+		if err != nil {
 			return err
 		}
-		added.ConfirmedAt, added.Lookup = now, string(credential.ID)
-		data, err := json.Marshal(credential)
-		if err != nil {
-			return fmt.Errorf("encode passkey: %w", err)
+		now := a.time()
+		if added, err = newFactor(c.Account, factor.KindPasskey, name, now); err != nil {
+			return err
 		}
-		added.Secret = string(data)
+		added.ConfirmedAt, added.Lookup, added.Secret = now, credential.ID, credential.Data
 		c.Factors = append(c.Factors, added)
-		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: Passkey, Email: c.Account.Email.Address, Name: c.Account.Name})
+		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: factor.KindPasskey, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	return added, err
 }
@@ -203,12 +157,12 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 	}
 	var renamed Factor
 	err := a.change(ctx, caller.UserID, func(c *Change) error {
-		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == Passkey })
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindPasskey })
 		if i < 0 {
 			return ErrFactorNotFound
 		}
 		c.Factors[i].Name = name
-		c.record(ctx, a.time(), event.MFARenamed{FactorID: id, Kind: Passkey})
+		c.record(ctx, a.time(), event.MFARenamed{FactorID: id, Kind: factor.KindPasskey})
 		renamed = c.Factors[i]
 		return nil
 	})
@@ -221,11 +175,11 @@ func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
 	if a.passkeys == nil {
 		return Begun{}, ErrNoPasskeys
 	}
-	options, session, err := a.passkeys.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	first, err := a.passkeys.BeginLogin()
 	if err != nil {
-		return Begun{}, fmt.Errorf("begin sign-in with a passkey: %w", err)
+		return Begun{}, err
 	}
-	return a.beginCeremony(ctx, "", options, session)
+	return a.beginCeremony(ctx, "", first)
 }
 
 // FinishPasskeyLogin signs in with what the browser answered. A passkey that was
@@ -241,19 +195,15 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
-	parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
-	if err != nil {
-		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
-	}
-	id, err := uuid.FromBytes(parsed.Response.UserHandle)
+	assertion, err := factor.ParseAssertion(answer)
 	if err != nil {
 		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
 	}
 	var named, account Account
 	var tokens signing.Tokens
-	err = a.change(ctx, id.String(), func(c *Change) error {
+	err = a.change(ctx, assertion.OwnerID, func(c *Change) error {
 		named = c.Account
-		if err := a.usePasskey(c, session, parsed); err != nil {
+		if err := a.usePasskey(c, session, assertion); err != nil {
 			return err
 		}
 		switch {
@@ -265,7 +215,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 		ctx := actAs(ctx, c.Account)
 		started := a.newSession(ctx, c.Account, device)
 		c.Started = &started
-		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: Passkey})
+		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		account = c.Account
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
 		return err
@@ -283,23 +233,18 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 
 // usePasskey checks an answer against the account's passkeys and notes that one
 // was used. It fails with ErrPasskeyInvalid, also for one that was copied.
-func (a *Accounts) usePasskey(c *Change, session webauthn.SessionData, parsed *protocol.ParsedCredentialAssertionData) error {
-	k, err := holder(c)
+func (a *Accounts) usePasskey(c *Change, session string, assertion factor.Assertion) error {
+	credential, err := a.passkeys.FinishLogin(passkeyOwner(c), session, assertion)
+	if errors.Is(err, factor.ErrRejected) {
+		return ErrPasskeyInvalid
+	}
 	if err != nil {
 		return err
 	}
-	credential, err := a.passkeys.ValidateDiscoverableLogin(func(_, _ []byte) (webauthn.User, error) { return k, nil }, session, parsed)
-	if err != nil || credential.Authenticator.CloneWarning {
-		return ErrPasskeyInvalid
-	}
-	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == Passkey && f.Lookup == string(credential.ID) })
+	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindPasskey && f.Lookup == credential.ID })
 	if i < 0 {
 		return ErrPasskeyInvalid
 	}
-	data, err := json.Marshal(credential)
-	if err != nil {
-		return fmt.Errorf("encode passkey: %w", err)
-	}
-	c.Factors[i].Secret, c.Factors[i].LastUsedAt = string(data), a.time()
+	c.Factors[i].Secret, c.Factors[i].LastUsedAt = credential.Data, a.time()
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
@@ -109,7 +110,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		if first {
 			// Whoever made the account may have been somebody else, and have left
 			// themselves a way in. A second factor is none.
-			if err := a.removeEach(ctx, c, func(f Factor) bool { return f.Kind == Passkey }); err != nil {
+			if err := a.removeEach(ctx, c, func(f Factor) bool { return f.Kind == factor.KindPasskey }); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
 type mfaRequired struct {
@@ -46,7 +47,7 @@ func (a *api) reauthenticate(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, struct{}{})
 }
 
-type factor struct {
+type factorBody struct {
 	ID         string     `json:"id"`
 	Kind       string     `json:"kind"`
 	Name       string     `json:"name"`
@@ -54,8 +55,8 @@ type factor struct {
 	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"`
 }
 
-func factorOf(f account.Factor) factor {
-	out := factor{ID: f.ID, Kind: f.Kind, Name: f.Name, CreatedAt: f.CreatedAt}
+func factorOf(f account.Factor) factorBody {
+	out := factorBody{ID: f.ID, Kind: f.Kind, Name: f.Name, CreatedAt: f.CreatedAt}
 	if !f.LastUsedAt.IsZero() {
 		out.LastUsedAt = &f.LastUsedAt
 	}
@@ -67,13 +68,13 @@ func (a *api) factors(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := make([]factor, 0, len(found))
+	list := make([]factorBody, 0, len(found))
 	for _, f := range found {
 		list = append(list, factorOf(f))
 	}
 	return web.OK(w, http.StatusOK, struct {
-		Factors           []factor `json:"factors"`
-		RecoveryCodesLeft int      `json:"recoveryCodesLeft"`
+		Factors           []factorBody `json:"factors"`
+		RecoveryCodesLeft int          `json:"recoveryCodesLeft"`
 	}{list, codes})
 }
 
@@ -109,7 +110,7 @@ func (a *api) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) removeTOTP(w http.ResponseWriter, r *http.Request) error {
-	return a.removeFactor(w, r, account.TOTP)
+	return a.removeFactor(w, r, factor.KindTOTP)
 }
 
 func (a *api) removeFactor(w http.ResponseWriter, r *http.Request, kind string) error {

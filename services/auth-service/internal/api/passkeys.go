@@ -7,7 +7,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/web"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
 // begun is the first step of a ceremony. Options go to the browser as they are:
@@ -56,7 +56,7 @@ func (a *api) renamePasskey(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) removePasskey(w http.ResponseWriter, r *http.Request) error {
-	return a.removeFactor(w, r, account.Passkey)
+	return a.removeFactor(w, r, factor.KindPasskey)
 }
 
 func (a *api) beginPasskeyLogin(w http.ResponseWriter, r *http.Request) error {

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +25,7 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
@@ -82,7 +82,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	issuer := signing.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh", 15*time.Minute)
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
-	passkeys, err := webauthn.New(&webauthn.Config{RPID: "localhost", RPDisplayName: "Headgate", RPOrigins: []string{"http://localhost"}})
+	passkeys, err := factor.NewWebAuthn("localhost", "http://localhost")
 	if err != nil {
 		t.Fatal(err)
 	}

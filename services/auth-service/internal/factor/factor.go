@@ -1,0 +1,21 @@
+// Package factor checks what the owner of an account has besides a password: a
+// TOTP app, recovery codes and passkeys. Its functions keep nothing: callers pass
+// in what is stored and the time, and store what they get back. It knows no
+// accounts, no HTTP and no SQL.
+package factor
+
+import "errors"
+
+// The kinds of factors. With a TOTP factor, a login needs a code after the
+// password. A passkey signs in without a password.
+const (
+	KindTOTP    = "totp"
+	KindPasskey = "passkey"
+)
+
+// RecoveryCode is how the API names recovery codes among the factors that a login
+// accepts. A recovery code stands in for a TOTP app.
+const RecoveryCode = "recovery_code"
+
+// ErrRejected says that a passkey's answer is malformed or proves nothing.
+var ErrRejected = errors.New("passkey rejected")
