@@ -80,11 +80,11 @@ type Store interface {
 	ReturnAttempt(ctx context.Context, key []byte, at time.Time) error
 	// ClearAttempt forgets the failures that a Verdict's key names.
 	ClearAttempt(ctx context.Context, key []byte) error
-	// ReserveOnce notes that a request is at work, or returns the answer that it
+	// ReserveIdempotencyKey notes that a request is at work, or returns the answer that it
 	// had. It fails with ErrKeyReused or ErrKeyInProgress.
-	ReserveOnce(ctx context.Context, o Once, now time.Time) (answer string, err error)
-	// ReleaseOnce forgets a request that has no answer.
-	ReleaseOnce(ctx context.Context, key []byte) error
+	ReserveIdempotencyKey(ctx context.Context, o IdempotencyRecord, now time.Time) (answer string, err error)
+	// ReleaseIdempotencyKey forgets a request that has no answer.
+	ReleaseIdempotencyKey(ctx context.Context, key []byte) error
 	// Record stores events that come with no change.
 	Record(ctx context.Context, events ...event.Event) error
 	// Revocations is a token.LoadSnapshot.

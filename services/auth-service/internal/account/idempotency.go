@@ -12,9 +12,9 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Once is a request that a client may repeat: its first answer is kept for
-// OnceMemory and given again.
-type Once struct {
+// IdempotencyRecord is a request that a client may repeat: its first answer is kept for
+// IdempotencyRetention and given again.
+type IdempotencyRecord struct {
 	Key         []byte // of the client, hashed
 	Fingerprint []byte // of what was asked
 	Answer      string // sealed
@@ -23,8 +23,8 @@ type Once struct {
 // How long answers are kept, and how long a request is taken to be at work whose
 // process has died.
 const (
-	OnceMemory  = 24 * time.Hour
-	OncePatient = time.Minute
+	IdempotencyRetention = 24 * time.Hour
+	IdempotencyTimeout   = time.Minute
 )
 
 // The failures of repeated requests.
@@ -48,10 +48,10 @@ func checkIdempotencyKey(key string) error {
 	})
 }
 
-// once does a sign-up, or returns the answer that it had, and says so. Without a
+// idempotently does a sign-up, or returns the answer that it had, and says so. Without a
 // key it just does it. The answer is stored with what do changes: do must pass
-// on the Once that it gets, with its answer by finish.
-func (a *Accounts) once(ctx context.Context, key string, in SignUp, do func(o *Once) (SignedUp, error)) (SignedUp, bool, error) {
+// on the IdempotencyRecord that it gets, with its answer by storeAnswer.
+func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do func(record *IdempotencyRecord) (SignedUp, error)) (SignedUp, bool, error) {
 	if key == "" {
 		out, err := do(nil)
 		return out, false, err
@@ -61,19 +61,19 @@ func (a *Accounts) once(ctx context.Context, key string, in SignUp, do func(o *O
 	if err := json.NewEncoder(mac).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
 		return SignedUp{}, false, fmt.Errorf("take the fingerprint of a request: %w", err)
 	}
-	o := Once{Key: hash[:], Fingerprint: mac.Sum(nil)}
-	answer, err := a.store.ReserveOnce(ctx, o, a.time())
+	record := IdempotencyRecord{Key: hash[:], Fingerprint: mac.Sum(nil)}
+	answer, err := a.store.ReserveIdempotencyKey(ctx, record, a.time())
 	if err != nil {
 		return SignedUp{}, false, err
 	}
 	if answer != "" {
-		out, err := a.openAnswer(o, answer)
+		out, err := a.openAnswer(record, answer)
 		return out, true, err
 	}
-	out, err := do(&o)
+	out, err := do(&record)
 	if err != nil {
 		// Nothing was done, so the client may try again at once.
-		if released := a.store.ReleaseOnce(context.WithoutCancel(ctx), o.Key); released != nil {
+		if released := a.store.ReleaseIdempotencyKey(context.WithoutCancel(ctx), record.Key); released != nil {
 			a.log.WarnContext(ctx, "key of a failed request not released; it is in a minute", "error", released.Error())
 		}
 		return SignedUp{}, false, err
@@ -81,11 +81,11 @@ func (a *Accounts) once(ctx context.Context, key string, in SignUp, do func(o *O
 	return out, false, nil
 }
 
-func answerContext(o Once) string { return fmt.Sprintf("answer %x", o.Key) }
+func answerContext(record IdempotencyRecord) string { return fmt.Sprintf("answer %x", record.Key) }
 
-// finish puts the sealed answer into o, which may be nil.
-func (a *Accounts) finish(o *Once, out SignedUp) error {
-	if o == nil {
+// storeAnswer puts the sealed answer into record, which may be nil.
+func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignedUp) error {
+	if record == nil {
 		return nil
 	}
 	out.Account.PasswordHash = ""
@@ -93,13 +93,13 @@ func (a *Accounts) finish(o *Once, out SignedUp) error {
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
 	}
-	o.Answer = string(a.atRest.Seal(string(data), answerContext(*o)))
+	record.Answer = string(a.atRest.Seal(string(data), answerContext(*record)))
 	return nil
 }
 
-func (a *Accounts) openAnswer(o Once, answer string) (SignedUp, error) {
+func (a *Accounts) openAnswer(record IdempotencyRecord, answer string) (SignedUp, error) {
 	var out SignedUp
-	data, err := a.atRest.Open(event.Sealed(answer), answerContext(o))
+	data, err := a.atRest.Open(event.Sealed(answer), answerContext(record))
 	if err != nil {
 		return out, fmt.Errorf("open stored answer: %w", err)
 	}

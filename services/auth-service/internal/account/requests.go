@@ -13,12 +13,12 @@ import (
 // stored at once and served later, so that whoever asks learns nothing from the
 // answer or its time: whether the address has an account decides what is mailed.
 type Request struct {
-	Purpose  string
-	Email    Email
-	Pending  *Account // of a sign-up
-	Once     *Once    // whose answer is stored
-	Origin   event.Origin
-	Accepted time.Time
+	Purpose     string
+	Email       Email
+	Pending     *Account           // of a sign-up
+	Idempotency *IdempotencyRecord // whose answer is stored
+	Origin      event.Origin
+	Accepted    time.Time
 }
 
 // purposeSignUp is the purpose of a request that no one-time token has.
@@ -45,16 +45,16 @@ func (a *Accounts) request(ctx context.Context, purpose, text string) error {
 }
 
 // requestAccount is a sign-up in Strict mode. The hash is made for everybody.
-func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string, o *Once) error {
+func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string, record *IdempotencyRecord) error {
 	hash, err := a.hasher.Hash(ctx, secret)
 	if err != nil {
 		return err
 	}
 	pending.PasswordHash = hash
-	if err := a.finish(o, SignedUp{}); err != nil {
+	if err := a.storeAnswer(record, SignedUp{}); err != nil {
 		return err
 	}
-	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Once: o})
+	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
 }
 
 func (a *Accounts) enqueue(ctx context.Context, r Request) error {

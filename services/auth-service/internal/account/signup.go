@@ -51,15 +51,15 @@ func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey strin
 	if err != nil {
 		return SignedUp{}, false, err
 	}
-	return a.once(ctx, idempotencyKey, in, func(o *Once) (SignedUp, error) {
+	return a.idempotently(ctx, idempotencyKey, in, func(record *IdempotencyRecord) (SignedUp, error) {
 		if a.mode == Strict {
-			return SignedUp{}, a.requestAccount(ctx, account, secret, o)
+			return SignedUp{}, a.requestAccount(ctx, account, secret, record)
 		}
-		return a.create(ctx, account, secret, o)
+		return a.create(ctx, account, secret, record)
 	})
 }
 
-func (a *Accounts) create(ctx context.Context, account Account, secret string, o *Once) (SignedUp, error) {
+func (a *Accounts) create(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignedUp, error) {
 	// An address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
@@ -74,7 +74,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, o
 	ctx = actAs(ctx, account)
 	out := SignedUp{Account: account}
 	err = a.store.CreateAccount(ctx, func(c *Change) error {
-		c.Account, c.Once = account, o
+		c.Account, c.Idempotency = account, record
 		if !a.requireVerified {
 			session := a.newSession(ctx, account, "")
 			tokens, err := a.issueTokens(account, session, account.CreatedAt)
@@ -83,7 +83,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, o
 			}
 			c.Started, out.Tokens = &session, &tokens
 		}
-		if err := a.finish(o, out); err != nil {
+		if err := a.storeAnswer(record, out); err != nil {
 			return err
 		}
 		return a.begin(ctx, c)

@@ -301,7 +301,7 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 	if c.Started != nil {
 		queueSession(batch, *c.Started)
 	}
-	queueOnce(batch, c.Once)
+	queueStoredAnswer(batch, c.Idempotency)
 	if c.Attempt != nil {
 		batch.Queue(clearAttempt, c.Attempt)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// ReserveOnce implements account.Store.
-func (s *Store) ReserveOnce(ctx context.Context, o account.Once, now time.Time) (string, error) {
+// ReserveIdempotencyKey implements account.Store.
+func (s *Store) ReserveIdempotencyKey(ctx context.Context, record account.IdempotencyRecord, now time.Time) (string, error) {
 	const reserve = `
 		INSERT INTO idempotency_keys AS k (key, fingerprint, reserved_at)
 		VALUES ($1, $2, $3)
@@ -24,7 +24,7 @@ func (s *Store) ReserveOnce(ctx context.Context, o account.Once, now time.Time) 
 		SELECT fingerprint, COALESCE(answer, '')
 		FROM idempotency_keys
 		WHERE key = $1`
-	tag, err := s.db.Exec(ctx, reserve, o.Key, o.Fingerprint, now, now.Add(-account.OnceMemory), now.Add(-account.OncePatient))
+	tag, err := s.db.Exec(ctx, reserve, record.Key, record.Fingerprint, now, now.Add(-account.IdempotencyRetention), now.Add(-account.IdempotencyTimeout))
 	if err != nil {
 		return "", fmt.Errorf("reserve idempotency key: %w", err)
 	}
@@ -33,13 +33,13 @@ func (s *Store) ReserveOnce(ctx context.Context, o account.Once, now time.Time) 
 	}
 	var fingerprint []byte
 	var answer string
-	err = s.db.QueryRow(ctx, read, o.Key).Scan(&fingerprint, &answer)
+	err = s.db.QueryRow(ctx, read, record.Key).Scan(&fingerprint, &answer)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows): // It was released just now.
 		return "", account.ErrKeyInProgress
 	case err != nil:
 		return "", fmt.Errorf("read idempotency key: %w", err)
-	case !bytes.Equal(fingerprint, o.Fingerprint):
+	case !bytes.Equal(fingerprint, record.Fingerprint):
 		return "", account.ErrKeyReused
 	case answer == "":
 		return "", account.ErrKeyInProgress
@@ -47,8 +47,8 @@ func (s *Store) ReserveOnce(ctx context.Context, o account.Once, now time.Time) 
 	return answer, nil
 }
 
-// ReleaseOnce implements account.Store.
-func (s *Store) ReleaseOnce(ctx context.Context, key []byte) error {
+// ReleaseIdempotencyKey implements account.Store.
+func (s *Store) ReleaseIdempotencyKey(ctx context.Context, key []byte) error {
 	const query = `
 		DELETE FROM idempotency_keys
 		WHERE key = $1 AND answer IS NULL`
@@ -58,13 +58,13 @@ func (s *Store) ReleaseOnce(ctx context.Context, key []byte) error {
 	return nil
 }
 
-// queueOnce stores the answer of a request, if it has a key.
-func queueOnce(batch *pgx.Batch, o *account.Once) {
+// queueStoredAnswer stores the answer of a request, if it has a key.
+func queueStoredAnswer(batch *pgx.Batch, record *account.IdempotencyRecord) {
 	const query = `
 		UPDATE idempotency_keys
 		SET answer = $2
 		WHERE key = $1 AND fingerprint = $3`
-	if o != nil {
-		batch.Queue(query, o.Key, o.Answer, o.Fingerprint)
+	if record != nil {
+		batch.Queue(query, record.Key, record.Answer, record.Fingerprint)
 	}
 }

@@ -33,7 +33,7 @@ func (s *Store) AddRequest(ctx context.Context, r account.Request) error {
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(query, args)
-	queueOnce(batch, r.Once)
+	queueStoredAnswer(batch, r.Idempotency)
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("add request: %w", err)
 	}
