@@ -93,14 +93,14 @@ var (
 	ErrCodeInvalid        = problem.New(problem.Unauthenticated, "mfa_code_invalid", "The code is not right.")
 	ErrChallengeExpired   = problem.New(problem.Gone, "mfa_token_expired", "The sign-in took too long or too many tries. Start again.")
 	ErrFactorNotFound     = problem.New(problem.NotFound, "factor_not_found", "There is no such factor.")
-	ErrMeanwhile          = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
+	ErrConflict           = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
 	ErrCurrentPassword    = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
 	ErrOwnRights          = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
 	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last administrator. Make another one first.")
 )
 
-// ErrChanged says that a password was replaced while it was checked.
-var ErrChanged = errors.New("password was changed meanwhile")
+// ErrAccountChanged says that a password was replaced while it was checked.
+var ErrAccountChanged = errors.New("password was changed meanwhile")
 
 // issueTokens issues the tokens of a session as it is now.
 func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {

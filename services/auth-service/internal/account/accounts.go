@@ -61,7 +61,7 @@ type Store interface {
 	// one with the id after.
 	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
 	// StartSession stores a session of an account that still is what owner says,
-	// and replaces its hash unless newHash is empty. It fails with ErrChanged. What
+	// and replaces its hash unless newHash is empty. It fails with ErrAccountChanged. What
 	// attempt counted is cleared.
 	StartSession(ctx context.Context, s Session, owner Account, newHash string, attempt []byte, events ...event.Event) error
 	// UpdateSession locks a session, lets decide change it, and stores the outcome,

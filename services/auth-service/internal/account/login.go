@@ -43,11 +43,11 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 	}
 	for range maxChanges {
 		out, err := a.login(ctx, email, in.Password, device, attempt)
-		if !errors.Is(err, ErrChanged) {
+		if !errors.Is(err, ErrAccountChanged) {
 			return out, err
 		}
 	}
-	return LoggedIn{}, fmt.Errorf("log in: %w", ErrChanged)
+	return LoggedIn{}, fmt.Errorf("log in: %w", ErrAccountChanged)
 }
 
 // maxChanges is how often a password is checked again because it was changed
@@ -153,11 +153,11 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 }
 
 // changeMatching is changeMine for the account as authenticate returned it. It
-// fails with ErrMeanwhile if the password is another one by now.
+// fails with ErrConflict if the password is another one by now.
 func (a *Accounts) changeMatching(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
 	return a.changeMine(ctx, caller, func(c *Change, own *Session) error {
 		if c.Account.PasswordHash != owner.PasswordHash {
-			return ErrMeanwhile
+			return ErrConflict
 		}
 		return decide(c, own)
 	})

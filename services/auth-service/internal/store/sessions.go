@@ -128,7 +128,7 @@ func (s *Store) signIn(ctx context.Context, owner account.Account, newHash strin
 	read.Queue(query, owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
 	err := postgres.Decide(ctx, s.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
 		if current != owner {
-			return account.ErrChanged
+			return account.ErrAccountChanged
 		}
 		if newHash != "" {
 			write.Queue(rehash, owner.ID, newHash)
@@ -138,7 +138,7 @@ func (s *Store) signIn(ctx context.Context, owner account.Account, newHash strin
 		return s.box.Queue(write, events...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return account.ErrChanged // It is gone.
+		return account.ErrAccountChanged // It is gone.
 	}
 	return err
 }
