@@ -74,12 +74,12 @@ type Store interface {
 	// Sessions returns up to limit sessions of an account that live at now, newest
 	// first, after the one with the id after.
 	Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]Session, error)
-	// CountAttempt counts an attempt as a failure, unless too many were before it.
-	CountAttempt(ctx context.Context, a Attempt) (Verdict, error)
-	// ReturnAttempt takes back that an attempt was counted at a time.
-	ReturnAttempt(ctx context.Context, key []byte, at time.Time) error
-	// ClearAttempt forgets the failures that a Verdict's key names.
-	ClearAttempt(ctx context.Context, key []byte) error
+	// CountFailedAttempt counts an attempt as a failure, unless too many were before it.
+	CountFailedAttempt(ctx context.Context, a FailedAttempt) (CountedAttempt, error)
+	// UncountFailedAttempt takes back that an attempt was counted at a time.
+	UncountFailedAttempt(ctx context.Context, key []byte, at time.Time) error
+	// ClearFailedAttempts forgets the failures that a CountedAttempt's key names.
+	ClearFailedAttempts(ctx context.Context, key []byte) error
 	// ReserveIdempotencyKey notes that a request is at work, or returns the answer that it
 	// had. It fails with ErrKeyReused or ErrKeyInProgress.
 	ReserveIdempotencyKey(ctx context.Context, o IdempotencyRecord, now time.Time) (answer string, err error)

@@ -64,7 +64,7 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 	}
 	// Whoever has the password can begin as many sign-ins as they like; their
 	// guesses at the code are counted together.
-	attempt, err := a.attempt(ctx, ofCode, owner.Email)
+	attempt, err := a.countFailedAttempt(ctx, codeAttempt, owner.Email)
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
@@ -87,7 +87,7 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 		}
 		ch.Over = true
 		session := a.newSession(ctx, c.Account, ch.DeviceName)
-		c.Started, c.Attempt = &session, attempt.Key
+		c.Started, c.ClearAttempts = &session, attempt.Key
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
 		tokens, err = a.issueTokens(account, session, now)
@@ -107,12 +107,12 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 	if err != nil {
 		return err
 	}
-	var attempt Verdict
+	var attempt CountedAttempt
 	if owner.MFAEnabled {
 		if err := faults(requiredCode(code)); err != nil {
 			return err
 		}
-		if attempt, err = a.attempt(ctx, ofCode, owner.Email); err != nil {
+		if attempt, err = a.countFailedAttempt(ctx, codeAttempt, owner.Email); err != nil {
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 				c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
 				return nil
 			}
-			c.Attempt = attempt.Key
+			c.ClearAttempts = attempt.Key
 		}
 		own.AuthenticatedAt = now
 		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})

@@ -16,13 +16,13 @@ type Change struct {
 	Factors  []Factor  // oldest first
 	Codes    []string  // hashes of the recovery codes that are left
 
-	Deleted     bool               // the account, and all that belongs to it
-	Started     *Session           // a new session
-	Void        []Voided           // tokens that are good no more
-	Proofs      []OneTimeToken     // new ones
-	Attempt     []byte             // what Verdict counted, to be cleared
-	Idempotency *IdempotencyRecord // whose answer is stored
-	Events      []event.Event
+	Deleted       bool               // the account, and all that belongs to it
+	Started       *Session           // a new session
+	Void          []Voided           // tokens that are good no more
+	Proofs        []OneTimeToken     // new ones
+	ClearAttempts []byte             // the key of a CountedAttempt whose failures are cleared
+	Idempotency   *IdempotencyRecord // whose answer is stored
+	Events        []event.Event
 
 	VoidChallenges bool // Do sign-ins end that wait for a second factor?
 

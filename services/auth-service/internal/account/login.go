@@ -37,7 +37,7 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
 		return LoggedIn{}, err
 	}
-	attempt, err := a.attempt(ctx, ofPassword, email)
+	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, email)
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -54,12 +54,12 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 // while it was checked.
 const maxChanges = 3
 
-func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt Verdict) (LoggedIn, error) {
+func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt CountedAttempt) (LoggedIn, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return LoggedIn{}, err
 	}
-	ok, stale, err := a.verify(ctx, attempt, account.PasswordHash, typed)
+	ok, stale, err := a.checkPassword(ctx, attempt, account.PasswordHash, typed)
 	if err != nil {
 		return LoggedIn{}, err
 	}
@@ -138,18 +138,18 @@ func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, fiel
 	if err != nil {
 		return Account{}, err
 	}
-	attempt, err := a.attempt(ctx, ofPassword, owner.Email)
+	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email)
 	if err != nil {
 		return Account{}, err
 	}
-	ok, _, err := a.verify(ctx, attempt, owner.PasswordHash, current)
+	ok, _, err := a.checkPassword(ctx, attempt, owner.PasswordHash, current)
 	if err != nil {
 		return Account{}, err
 	}
 	if !ok {
 		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
 	}
-	return owner, a.store.ClearAttempt(ctx, attempt.Key)
+	return owner, a.store.ClearFailedAttempts(ctx, attempt.Key)
 }
 
 // changeMatching is changeMine for the account as authenticate returned it. It

@@ -302,8 +302,8 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 		queueSession(batch, *c.Started)
 	}
 	queueStoredAnswer(batch, c.Idempotency)
-	if c.Attempt != nil {
-		batch.Queue(clearAttempt, c.Attempt)
+	if c.ClearAttempts != nil {
+		batch.Queue(clearFailedAttempts, c.ClearAttempts)
 	}
 }
 

@@ -134,7 +134,7 @@ func (s *Store) signIn(ctx context.Context, owner account.Account, newHash strin
 			write.Queue(rehash, owner.ID, newHash)
 		}
 		queue(write)
-		write.Queue(clearAttempt, attempt)
+		write.Queue(clearFailedAttempts, attempt)
 		return s.box.Queue(write, events...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

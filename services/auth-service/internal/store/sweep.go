@@ -25,7 +25,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
 		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
 		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 2 * token.MaxLifetime},
-		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.AttemptMemory},
+		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
 		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.IdempotencyRetention},
 		{`DELETE FROM challenges WHERE ctid = ANY (ARRAY(SELECT ctid FROM challenges WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
 		{`DELETE FROM ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremonies WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},

@@ -12,43 +12,43 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// attemptKeys returns what an attempt counts for: the address, and the address
+// failureKeys returns what an attempt counts for: the address, and the address
 // with the network.
-func attemptKeys(a account.Attempt) (address, pair []byte) {
-	one := sha256.Sum256([]byte(a.Of + "address\x00" + a.EmailKey))
-	two := sha256.Sum256([]byte(a.Of + "pair\x00" + a.EmailKey + "\x00" + a.Network))
+func failureKeys(a account.FailedAttempt) (address, pair []byte) {
+	one := sha256.Sum256([]byte(a.Kind + "address\x00" + a.EmailKey))
+	two := sha256.Sum256([]byte(a.Kind + "pair\x00" + a.EmailKey + "\x00" + a.Network))
 	return one[:], two[:]
 }
 
-// CountAttempt implements account.Store. That it is counted need not survive a
+// CountFailedAttempt implements account.Store. That it is counted need not survive a
 // crash of Postgres, so nobody waits for the disk.
-func (s *Store) CountAttempt(ctx context.Context, a account.Attempt) (account.Verdict, error) {
+func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt) (account.CountedAttempt, error) {
 	const write = `
 		INSERT INTO login_failures (key, failures, last_at, blocked_until)
 		VALUES ($1, $2, $3, $4)
 		ON CONFLICT (key) DO UPDATE
 		SET failures = excluded.failures, last_at = excluded.last_at, blocked_until = excluded.blocked_until`
-	address, pair := attemptKeys(a)
+	address, pair := failureKeys(a)
 	key, rows := address, map[string]failures{}
-	var verdict account.Verdict
+	var counted account.CountedAttempt
 	err := postgres.Decide(ctx, s.db, readFailures(a, address, pair, &key, rows), func(_ postgres.Querier, batch *pgx.Batch) error {
 		row := rows[string(key)]
 		if wait := row.blockedUntil.Sub(a.At); wait > 0 {
-			verdict = account.Verdict{Wait: wait}
+			counted = account.CountedAttempt{RetryAfter: wait}
 			return nil
 		}
-		if a.At.Sub(row.lastAt) > account.AttemptMemory {
+		if a.At.Sub(row.lastAt) > account.FailedAttemptRetention {
 			row.failures = 0
 		}
 		row.failures++
-		verdict = account.Verdict{Allowed: true, Key: key, At: a.At}
-		batch.Queue(write, key, row.failures, a.At, a.At.Add(account.Delay(row.failures)))
+		counted = account.CountedAttempt{Allowed: true, Key: key, At: a.At}
+		batch.Queue(write, key, row.failures, a.At, a.At.Add(account.AttemptDelay(row.failures)))
 		return nil
 	})
 	if err != nil {
-		return account.Verdict{}, fmt.Errorf("count attempt: %w", err)
+		return account.CountedAttempt{}, fmt.Errorf("count attempt: %w", err)
 	}
-	return verdict, nil
+	return counted, nil
 }
 
 type failures struct {
@@ -58,7 +58,7 @@ type failures struct {
 
 // readFailures locks what an attempt counts for, and finds out which key that is
 // and what was counted.
-func readFailures(a account.Attempt, address, pair []byte, key *[]byte, rows map[string]failures) *pgx.Batch {
+func readFailures(a account.FailedAttempt, address, pair []byte, key *[]byte, rows map[string]failures) *pgx.Batch {
 	// Whether the owner is known there is asked for every address, so the time
 	// tells nothing.
 	const known = `
@@ -92,8 +92,8 @@ func readFailures(a account.Attempt, address, pair []byte, key *[]byte, rows map
 	return batch
 }
 
-// ReturnAttempt implements account.Store.
-func (s *Store) ReturnAttempt(ctx context.Context, key []byte, at time.Time) error {
+// UncountFailedAttempt implements account.Store.
+func (s *Store) UncountFailedAttempt(ctx context.Context, key []byte, at time.Time) error {
 	// The delay is that of the last failure, which may be another one by now.
 	const query = `
 		UPDATE login_failures
@@ -106,11 +106,11 @@ func (s *Store) ReturnAttempt(ctx context.Context, key []byte, at time.Time) err
 	return nil
 }
 
-const clearAttempt = `DELETE FROM login_failures WHERE key = $1`
+const clearFailedAttempts = `DELETE FROM login_failures WHERE key = $1`
 
-// ClearAttempt implements account.Store.
-func (s *Store) ClearAttempt(ctx context.Context, key []byte) error {
-	if _, err := s.db.Exec(ctx, clearAttempt, key); err != nil {
+// ClearFailedAttempts implements account.Store.
+func (s *Store) ClearFailedAttempts(ctx context.Context, key []byte) error {
+	if _, err := s.db.Exec(ctx, clearFailedAttempts, key); err != nil {
 		return fmt.Errorf("clear attempt: %w", err)
 	}
 	return nil

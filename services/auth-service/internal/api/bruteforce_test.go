@@ -115,8 +115,8 @@ func TestSEC31BruteForceOnNobody(t *testing.T) {
 	s.want(s.try("nobody@example.com", "guess"), 429, "rate_limited")
 }
 
-// freeAttempts is how many passwords may not fit before there is a delay.
-const freeAttempts = 10
+// undelayedAttempts is how many passwords may not fit before there is a delay.
+const undelayedAttempts = 10
 
 // A password that could not be checked, because the machine is busy, was no guess.
 func TestSEC83BusyIsNoFailure(t *testing.T) {
@@ -127,7 +127,7 @@ func TestSEC83BusyIsNoFailure(t *testing.T) {
 	s.signup("ann@example.com")
 	busy := 0
 	// One is at work and one waits, so of eight at once at least some are refused.
-	for round := 0; busy < 2*freeAttempts; round++ {
+	for round := 0; busy < 2*undelayedAttempts; round++ {
 		if round == 100 {
 			t.Fatalf("%d of %d logins were refused", busy, 8*round)
 		}
