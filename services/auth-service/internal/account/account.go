@@ -89,7 +89,6 @@ var (
 	ErrTokenExpired       = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
 	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
 	ErrSessionNotFound    = problem.New(problem.NotFound, "session_not_found", "There is no such session.")
-	ErrReauthRequired     = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
 	ErrCodeInvalid        = problem.New(problem.Unauthenticated, "mfa_code_invalid", "The code is not right.")
 	ErrChallengeExpired   = problem.New(problem.Gone, "mfa_token_expired", "The sign-in took too long or too many tries. Start again.")
 	ErrFactorNotFound     = problem.New(problem.NotFound, "factor_not_found", "There is no such factor.")

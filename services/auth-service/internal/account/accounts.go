@@ -160,23 +160,6 @@ func New(cfg Config) *Accounts {
 // before a row is stored equals what is signed after it was read.
 func (a *Accounts) time() time.Time { return a.now().UTC().Truncate(time.Microsecond) }
 
-// change is Store.ChangeAccount; sessions that it ends are refused by this
-// process at once.
-func (a *Accounts) change(ctx context.Context, id string, decide func(c *Change) error) error {
-	var ended []string
-	err := a.store.ChangeAccount(ctx, id, func(c *Change) error {
-		if err := decide(c); err != nil {
-			return err
-		}
-		ended = c.ended()
-		return nil
-	})
-	if err == nil {
-		a.revoked.Revoke(ended...)
-	}
-	return err
-}
-
 // actAs returns a context in which events are the account's own doing.
 func actAs(ctx context.Context, account Account) context.Context {
 	return event.WithActor(ctx, event.Actor{Type: account.Role, ID: account.ID})

@@ -18,7 +18,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	if err := faults(fault); err != nil {
 		return err
 	}
-	owner, err := a.authenticate(ctx, caller, "currentPassword", current)
+	owner, err := a.confirmPassword(ctx, caller, "currentPassword", current)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	if taken && a.mode != Strict {
 		return ErrEmailTaken
 	}
-	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		ok, err := c.MayMail(ctx, mailAsked, email)
 		if err != nil {
 			return err

@@ -103,7 +103,7 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 // password, and with a code if the account has a second factor. It fails with a
 // validation problem, ErrCurrentPassword, ErrCodeInvalid or ErrTooManyAttempts.
 func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, current, code string) error {
-	owner, err := a.authenticate(ctx, caller, "password", current)
+	owner, err := a.confirmPassword(ctx, caller, "password", current)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 		}
 	}
 	var refused error
-	err = a.changeMatching(ctx, caller, owner, func(c *Change, own *Session) error {
+	err = a.updateOwnIfPassword(ctx, caller, owner, func(c *Change, own *Session) error {
 		now := a.time()
 		if c.Account.MFAEnabled {
 			fits, err := a.useCode(ctx, c, code)
@@ -136,35 +136,4 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 		return nil
 	})
 	return errors.Join(err, refused)
-}
-
-// changeMine is change for the caller's own account; decide gets the session at
-// hand as well. It fails with ErrSessionRevoked if that has ended.
-func (a *Accounts) changeMine(ctx context.Context, caller token.Identity, decide func(c *Change, own *Session) error) error {
-	err := a.change(ctx, caller.UserID, func(c *Change) error {
-		own := c.session(caller.SessionID)
-		if own == nil {
-			return ErrSessionRevoked
-		}
-		return decide(c, own)
-	})
-	if errors.Is(err, ErrNotFound) {
-		return ErrSessionRevoked
-	}
-	return err
-}
-
-// changeRecent is changeMine for who has proved of late who they are. It fails
-// with ErrReauthRequired.
-func (a *Accounts) changeRecent(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
-	return a.changeMine(ctx, caller, func(c *Change, own *Session) error {
-		if !a.recent(own) {
-			return ErrReauthRequired
-		}
-		return decide(c)
-	})
-}
-
-func (a *Accounts) recent(s *Session) bool {
-	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
 }

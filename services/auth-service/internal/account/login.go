@@ -9,7 +9,6 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
@@ -121,56 +120,4 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
 		EndsAt:    now.Add(a.lifetimes.Session),
 	}
-}
-
-// authenticate returns the caller's account if current is its password: proof
-// that it is not somebody at an unlocked screen. It fails with a validation
-// problem, ErrCurrentPassword, which is recorded, or password.ErrBusy.
-func (a *Accounts) authenticate(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
-	_, fault := password.Normalize(field, current)
-	if err := faults(fault); err != nil {
-		return Account{}, err
-	}
-	owner, err := a.store.Account(ctx, caller.UserID)
-	if errors.Is(err, ErrNotFound) {
-		return Account{}, ErrSessionRevoked
-	}
-	if err != nil {
-		return Account{}, err
-	}
-	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email)
-	if err != nil {
-		return Account{}, err
-	}
-	ok, _, err := a.checkPassword(ctx, attempt, owner.PasswordHash, current)
-	if err != nil {
-		return Account{}, err
-	}
-	if !ok {
-		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
-	}
-	return owner, a.store.ClearFailedAttempts(ctx, attempt.Key)
-}
-
-// changeMatching is changeMine for the account as authenticate returned it. It
-// fails with ErrConflict if the password is another one by now.
-func (a *Accounts) changeMatching(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
-	return a.changeMine(ctx, caller, func(c *Change, own *Session) error {
-		if c.Account.PasswordHash != owner.PasswordHash {
-			return ErrConflict
-		}
-		return decide(c, own)
-	})
-}
-
-// changeOwn is changeMatching for what a thief of a session must not do. With a
-// second factor, the password alone is no proof: it fails with ErrReauthRequired
-// unless both were shown of late.
-func (a *Accounts) changeOwn(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
-	return a.changeMatching(ctx, caller, owner, func(c *Change, own *Session) error {
-		if c.Account.MFAEnabled && !a.recent(own) {
-			return ErrReauthRequired
-		}
-		return decide(c)
-	})
 }

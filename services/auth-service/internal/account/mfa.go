@@ -56,7 +56,7 @@ type Enrolment struct {
 // fails with ErrReauthRequired.
 func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
 	var out Enrolment
-	err := a.changeRecent(ctx, caller, func(c *Change) error {
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
 		key, err := factor.NewTOTPKey(c.Account.Email.Address)
 		if err != nil {
 			return err
@@ -94,7 +94,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, c
 	}
 	var codes []string
 	var refused error
-	err := a.changeRecent(ctx, caller, func(c *Change) error {
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		if i < 0 {
 			return ErrFactorNotFound
@@ -138,7 +138,7 @@ func (a *Accounts) makeCodes(ctx context.Context, c *Change) []string {
 // and with ErrFactorNotFound if the account has no factor.
 func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity) ([]string, error) {
 	var codes []string
-	err := a.changeRecent(ctx, caller, func(c *Change) error {
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
 		if !c.Account.MFAEnabled {
 			return ErrFactorNotFound
 		}
@@ -157,11 +157,11 @@ func (a *Accounts) Factors(ctx context.Context, caller token.Identity) ([]Factor
 // RemoveFactor removes one of the caller's factors, if current is their password.
 // It fails with ErrCurrentPassword, ErrFactorNotFound or ErrReauthRequired.
 func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, kind, id, current string) error {
-	owner, err := a.authenticate(ctx, caller, "password", current)
+	owner, err := a.confirmPassword(ctx, caller, "password", current)
 	if err != nil {
 		return err
 	}
-	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == kind })
 		if i < 0 {
 			return ErrFactorNotFound
@@ -203,7 +203,7 @@ func (a *Accounts) removeEach(ctx context.Context, c *Change, gone func(Factor) 
 // ErrNotFound.
 func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
 	n := 0
-	err := a.change(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, func(c *Change) error {
 		n = len(c.Factors)
 		c.record(ctx, a.time(), event.MFAReset{Removed: n})
 		if n > 0 {

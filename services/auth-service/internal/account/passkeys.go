@@ -63,7 +63,7 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Beg
 		return Begun{}, ErrNoPasskeys
 	}
 	var first factor.Ceremony
-	err := a.changeRecent(ctx, caller, func(c *Change) (err error) {
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) (err error) {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
@@ -117,7 +117,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		return Factor{}, errPasskeyUnusable
 	}
 	var added Factor
-	err = a.changeRecent(ctx, caller, func(c *Change) error {
+	err = a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
@@ -156,7 +156,7 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 		return Factor{}, err
 	}
 	var renamed Factor
-	err := a.change(ctx, caller.UserID, func(c *Change) error {
+	err := a.update(ctx, caller.UserID, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindPasskey })
 		if i < 0 {
 			return ErrFactorNotFound
@@ -201,7 +201,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	}
 	var named, account Account
 	var tokens signing.Tokens
-	err = a.change(ctx, assertion.OwnerID, func(c *Change) error {
+	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
 		named = c.Account
 		if err := a.usePasskey(c, session, assertion); err != nil {
 			return err

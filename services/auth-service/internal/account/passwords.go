@@ -52,7 +52,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	if err := faults(fault); err != nil {
 		return signing.Tokens{}, err
 	}
-	owner, err := a.authenticate(ctx, caller, "currentPassword", current)
+	owner, err := a.confirmPassword(ctx, caller, "currentPassword", current)
 	if err != nil {
 		return signing.Tokens{}, err
 	}
@@ -61,7 +61,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		return signing.Tokens{}, err
 	}
 	var tokens signing.Tokens
-	err = a.changeOwn(ctx, caller, owner, func(c *Change) error {
+	err = a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		now := a.time()
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
 		c.void(purposeReset, purposeChangeEmail)

@@ -158,7 +158,7 @@ func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id str
 // EndSessions ends all of the caller's sessions and returns how many they were.
 func (a *Accounts) EndSessions(ctx context.Context, caller token.Identity) (int, error) {
 	n := 0
-	err := a.change(ctx, caller.UserID, func(c *Change) error {
+	err := a.update(ctx, caller.UserID, func(c *Change) error {
 		n = c.endSessions(ctx, a.time(), reasonLogoutAll)
 		return nil
 	})
@@ -180,11 +180,11 @@ func (a *Accounts) Sessions(ctx context.Context, caller token.Identity, after st
 // Delete deletes the caller's account, for good, if password is theirs. It
 // fails with ErrCurrentPassword or ErrLastAdmin.
 func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current string) error {
-	owner, err := a.authenticate(ctx, caller, "password", current)
+	owner, err := a.confirmPassword(ctx, caller, "password", current)
 	if err != nil {
 		return err
 	}
-	return a.changeOwn(ctx, caller, owner, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		a.delete(ctx, c)
 		return nil
 	})

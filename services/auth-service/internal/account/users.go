@@ -81,7 +81,7 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 		return Account{}, err
 	}
 	var changed Account
-	err := a.change(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, func(c *Change) error {
 		now, before := a.time(), c.Account
 		if to.Role != "" {
 			c.Account.Role = to.Role
@@ -133,7 +133,7 @@ func checkRights(to Rights) error {
 // were. It fails with ErrNotFound.
 func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) {
 	n := 0
-	err := a.change(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, func(c *Change) error {
 		now := a.time()
 		n = c.endSessions(ctx, now, reasonAdmin)
 		c.record(ctx, now, event.UserSessionsRevoked{Revoked: n})
@@ -145,7 +145,7 @@ func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) 
 // DeleteUser deletes an account for good. It fails with ErrNotFound,
 // ErrOwnRights or ErrLastAdmin.
 func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
-	return a.change(ctx, id, func(c *Change) error {
+	return a.update(ctx, id, func(c *Change) error {
 		if c.Account.ID == caller.UserID {
 			return ErrOwnRights
 		}

@@ -1,0 +1,129 @@
+package account
+
+import (
+	"context"
+	"errors"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+)
+
+// An access token alone must not be enough for every change that its owner may make: it
+// can be stolen. The functions below change the caller's own account and differ in
+// what they require besides the token. All of them check it under the account's
+// lock, so nothing can change between the check and the change:
+//
+//	updateOwn             a live session
+//	updateOwnIfPassword   and the current password
+//	updateOwnAfterReauth  and a recent sign-in or re-authentication
+//	updateOwnSensitive    and the current password and, with MFA, a recent one
+
+// ErrReauthRequired says that the caller must confirm their identity first.
+var ErrReauthRequired = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
+
+// updateOwn changes the caller's account; decide gets the current session as well.
+// It keeps out anybody whose session has ended, although their access token has not
+// expired: a thief whom the owner has signed out. It fails with ErrSessionRevoked.
+func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide func(c *Change, own *Session) error) error {
+	err := a.update(ctx, caller.UserID, func(c *Change) error {
+		own := c.session(caller.SessionID)
+		if own == nil {
+			return ErrSessionRevoked
+		}
+		return decide(c, own)
+	})
+	if errors.Is(err, ErrNotFound) {
+		return ErrSessionRevoked
+	}
+	return err
+}
+
+// updateOwnIfPassword is updateOwn for an owner that confirmPassword returned. It
+// keeps out anybody who confirmed a password that was replaced while it was checked:
+// a thief who races the owner's reset. It fails with ErrConflict in that case.
+func (a *Accounts) updateOwnIfPassword(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
+	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+		if c.Account.PasswordHash != owner.PasswordHash {
+			return ErrConflict
+		}
+		return decide(c, own)
+	})
+}
+
+// updateOwnAfterReauth is updateOwn within Lifetimes.Reauth of a sign-in or a
+// re-authentication. It keeps out a thief of a running session who knows neither
+// password nor second factor. It fails with ErrReauthRequired.
+func (a *Accounts) updateOwnAfterReauth(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
+	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+		if !a.recentlyAuthenticated(own) {
+			return ErrReauthRequired
+		}
+		return decide(c)
+	})
+}
+
+// updateOwnSensitive is updateOwnIfPassword that also requires, if the account has a
+// second factor, a recent sign-in or re-authentication with it. It keeps out a thief
+// who has a session and the password, but not the second factor. It fails with
+// ErrConflict or ErrReauthRequired.
+func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
+	return a.updateOwnIfPassword(ctx, caller, owner, func(c *Change, own *Session) error {
+		if c.Account.MFAEnabled && !a.recentlyAuthenticated(own) {
+			return ErrReauthRequired
+		}
+		return decide(c)
+	})
+}
+
+func (a *Accounts) recentlyAuthenticated(s *Session) bool {
+	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
+}
+
+// confirmPassword returns the caller's account if current is its password. It keeps
+// out somebody at an unlocked screen. Wrong passwords count as failed attempts, so
+// that a stolen token cannot be used to guess the password. It fails with a
+// validation problem named after field, ErrCurrentPassword or ErrTooManyAttempts,
+// which are recorded, or password.ErrBusy.
+func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
+	_, fault := password.Normalize(field, current)
+	if err := faults(fault); err != nil {
+		return Account{}, err
+	}
+	owner, err := a.store.Account(ctx, caller.UserID)
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, ErrSessionRevoked
+	}
+	if err != nil {
+		return Account{}, err
+	}
+	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email)
+	if err != nil {
+		return Account{}, err
+	}
+	ok, _, err := a.checkPassword(ctx, attempt, owner.PasswordHash, current)
+	if err != nil {
+		return Account{}, err
+	}
+	if !ok {
+		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
+	}
+	return owner, a.store.ClearFailedAttempts(ctx, attempt.Key)
+}
+
+// update changes an account by Store.ChangeAccount. This process refuses the
+// sessions that it ends at once.
+func (a *Accounts) update(ctx context.Context, id string, decide func(c *Change) error) error {
+	var ended []string
+	err := a.store.ChangeAccount(ctx, id, func(c *Change) error {
+		if err := decide(c); err != nil {
+			return err
+		}
+		ended = c.ended()
+		return nil
+	})
+	if err == nil {
+		a.revoked.Revoke(ended...)
+	}
+	return err
+}
