@@ -66,7 +66,7 @@ func (s *Session) end(ctx context.Context, now time.Time, reason string) event.E
 // OneTimeToken proves that whoever has it reads mail at Email.
 type OneTimeToken struct {
 	Hash      []byte
-	Purpose   string
+	Purpose   LinkPurpose
 	AccountID string
 	Email     string
 	CreatedAt time.Time

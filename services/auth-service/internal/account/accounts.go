@@ -25,17 +25,17 @@ type Store interface {
 	// UseToken is ChangeAccount for the owner of a one-time token, which is gone
 	// afterwards, unless decide fails. It fails with ErrTokenInvalid if there is
 	// no such token.
-	UseToken(ctx context.Context, purpose string, hash []byte, decide func(t OneTimeToken, c *Change) error) error
+	UseToken(ctx context.Context, purpose LinkPurpose, hash []byte, decide func(t OneTimeToken, c *Change) error) error
 	// TokenOwner returns a one-time token that can still be used or has expired, and
 	// its owner. It locks nothing and fails with ErrTokenInvalid.
-	TokenOwner(ctx context.Context, purpose string, hash []byte) (OneTimeToken, Account, error)
-	// AddRequest stores a request for TakeRequest.
-	AddRequest(ctx context.Context, r Request) error
-	// TakeRequest is ChangeAccount for the address of the oldest request that is
+	TokenOwner(ctx context.Context, purpose LinkPurpose, hash []byte) (OneTimeToken, Account, error)
+	// AddLinkRequest stores a request for TakeLinkRequest.
+	AddLinkRequest(ctx context.Context, r LinkRequest) error
+	// TakeLinkRequest is ChangeAccount for the address of the oldest request that is
 	// due at now. The change is empty if no account has it; an account that serve
 	// puts there is created. If serve fails, the request is due again later. It
 	// reports whether there was a request.
-	TakeRequest(ctx context.Context, now time.Time, serve func(r Request, c *Change) error) (bool, error)
+	TakeLinkRequest(ctx context.Context, now time.Time, serve func(r LinkRequest, c *Change) error) (bool, error)
 	// StartChallenge stores a challenge of an account, as StartSession does a
 	// session.
 	StartChallenge(ctx context.Context, ch Challenge, owner Account, newHash string, attempt []byte, events ...event.Event) error

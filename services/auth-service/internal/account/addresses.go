@@ -43,7 +43,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 		}
 		c.record(ctx, a.time(), event.UserEmailChangeRequested{Email: email.Address})
 		if !taken {
-			a.issue(ctx, c, changeLink, email)
+			a.issueLink(ctx, c, changeLink, email)
 		}
 		return nil
 	})
@@ -53,7 +53,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 // address gets a link that takes it back. It fails with ErrTokenInvalid,
 // ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, error) {
-	return a.useToken(ctx, purposeChangeEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+	return a.useLink(ctx, LinkChangeEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		to, fault := ParseEmail(t.Email)
 		if fault != nil || c.Account.Status != Active {
 			return ErrTokenInvalid
@@ -65,7 +65,7 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 		if !proved {
 			kind = revertUnprovedLink
 		}
-		a.issue(ctx, c, kind, before)
+		a.issueLink(ctx, c, kind, before)
 		return nil
 	})
 }
@@ -76,18 +76,18 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 // the change, and the links that went to later addresses, are gone with it. It fails with ErrTokenInvalid,
 // ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {
-	return a.useToken(ctx, purposeRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+	return a.useLink(ctx, LinkRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		to, fault := ParseEmail(t.Email)
 		if fault != nil {
 			return ErrTokenInvalid
 		}
 		now, before := a.time(), c.Account.Email
 		c.setEmail(now, to)
-		c.Void = append(c.Void, Voided{Purpose: purposeRevertEmail, Since: t.CreatedAt})
+		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: LinkRevertEmail, CreatedAfter: t.CreatedAt})
 		c.Account.PasswordHash = "" // It fits no password.
 		c.endSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
-		a.issue(ctx, c, resetLink, to)
+		a.issueLink(ctx, c, resetLink, to)
 		c.Codes = nil
 		return a.removeEach(ctx, c, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLife)) })
 	})

@@ -18,21 +18,21 @@ type Change struct {
 
 	Deleted       bool               // the account, and all that belongs to it
 	Started       *Session           // a new session
-	Void          []Voided           // tokens that are good no more
-	Proofs        []OneTimeToken     // new ones
+	RevokeTokens  []TokenRevocation  // tokens that are good no more
+	NewTokens     []OneTimeToken     // new ones
 	ClearAttempts []byte             // the key of a CountedAttempt whose failures are cleared
 	Idempotency   *IdempotencyRecord // whose answer is stored
 	Events        []event.Event
 
-	VoidChallenges bool // Do sign-ins end that wait for a second factor?
+	RevokeChallenges bool // Do sign-ins end that wait for a second factor?
 
 	MayMail MayMail
 }
 
-// Voided are the one-time tokens of a purpose that were made after a time.
-type Voided struct {
-	Purpose string
-	Since   time.Time // not those of that very moment
+// TokenRevocation are the one-time tokens of a purpose that were made after a time.
+type TokenRevocation struct {
+	Purpose      LinkPurpose
+	CreatedAfter time.Time // not those of that very moment
 }
 
 // SessionChange is a session under lock, and what becomes of it.
@@ -59,10 +59,10 @@ const (
 	mailNotice    MailKind = "notice\x00"
 )
 
-// void makes older tokens of some purposes void.
-func (c *Change) void(purposes ...string) {
+// revokeTokens makes older tokens of some purposes void.
+func (c *Change) revokeTokens(purposes ...LinkPurpose) {
 	for _, p := range purposes {
-		c.Void = append(c.Void, Voided{Purpose: p})
+		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: p})
 	}
 }
 
@@ -102,13 +102,13 @@ func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 // mailed to another address is void.
 func (c *Change) setEmail(now time.Time, to Email) {
 	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
-	c.void(purposeVerifyEmail, purposeReset, purposeChangeEmail)
+	c.revokeTokens(LinkVerifyEmail, LinkResetPassword, LinkChangeEmail)
 }
 
 // endSessions revokes the sessions, and the sign-ins that are about to become
 // some, and returns how many sessions they were.
 func (c *Change) endSessions(ctx context.Context, now time.Time, reason string) int {
-	c.VoidChallenges = true
+	c.RevokeChallenges = true
 	n := 0
 	for i := range c.Sessions {
 		if s := &c.Sessions[i]; !s.Revoked() {

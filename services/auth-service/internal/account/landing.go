@@ -5,42 +5,31 @@ import (
 	"errors"
 )
 
-// Landing is what a link leads to that was mailed.
-type Landing string
-
-// The landings.
-const (
-	ToVerify Landing = purposeVerifyEmail
-	ToReset  Landing = purposeReset
-	ToChange Landing = purposeChangeEmail
-	ToRevert Landing = purposeRevertEmail
-)
-
-// MailedTo returns the address that a link was mailed to. It fails as using the
+// CheckLink returns the address that a link was mailed to. It fails as using the
 // link would: with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken. It uses and
 // locks nothing, so the link may be used up a moment later.
-func (a *Accounts) MailedTo(ctx context.Context, to Landing, secret string) (string, error) {
-	t, owner, err := a.store.TokenOwner(ctx, string(to), hashSecret(secret))
+func (a *Accounts) CheckLink(ctx context.Context, purpose LinkPurpose, secret string) (string, error) {
+	t, owner, err := a.store.TokenOwner(ctx, purpose, hashSecret(secret))
 	if err != nil {
 		return "", err
 	}
-	onAddress := to == ToVerify || to == ToReset // For these nothing but the account's own address will do.
-	needsActive := to == ToReset || to == ToChange
+	onAddress := purpose == LinkVerifyEmail || purpose == LinkResetPassword // For these nothing but the account's own address will do.
+	needsActive := purpose == LinkResetPassword || purpose == LinkChangeEmail
 	switch {
 	case !a.time().Before(t.ExpiresAt):
 		return "", ErrTokenExpired
 	case onAddress && t.Email != owner.Email.Address, needsActive && owner.Status != Active:
 		return "", ErrTokenInvalid
 	case !onAddress:
-		if err := a.free(ctx, t); err != nil {
+		if err := a.checkAvailable(ctx, t); err != nil {
 			return "", err
 		}
 	}
 	return t.Email, nil
 }
 
-// free fails if the owner of a token cannot get the address that it was mailed to.
-func (a *Accounts) free(ctx context.Context, t OneTimeToken) error {
+// checkAvailable fails if the owner of a token cannot get the address that it was mailed to.
+func (a *Accounts) checkAvailable(ctx context.Context, t OneTimeToken) error {
 	email, fault := ParseEmail(t.Email)
 	if fault != nil {
 		return ErrTokenInvalid

@@ -64,7 +64,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	err = a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		now := a.time()
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
-		c.void(purposeReset, purposeChangeEmail)
+		c.revokeTokens(LinkResetPassword, LinkChangeEmail)
 		device := c.session(caller.SessionID).DeviceName
 		c.endSessions(ctx, now, reasonPasswordChanged)
 		if err := c.notify(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name}); err != nil {
@@ -87,7 +87,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		return err
 	}
 	// Only who has a link makes us hash, and before anything is locked.
-	_, owner, err := a.store.TokenOwner(ctx, purposeReset, hashSecret(secret))
+	_, owner, err := a.store.TokenOwner(ctx, LinkResetPassword, hashSecret(secret))
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 	if err != nil {
 		return err
 	}
-	_, err = a.useToken(ctx, purposeReset, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+	_, err = a.useLink(ctx, LinkResetPassword, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		if t.Email != c.Account.Email.Address || c.Account.Status != Active {
 			return ErrTokenInvalid
 		}
@@ -105,7 +105,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 			c.record(ctx, now, event.UserEmailVerified{Email: t.Email})
 		}
 		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
-		c.void(purposeReset, purposeVerifyEmail, purposeChangeEmail)
+		c.revokeTokens(LinkResetPassword, LinkVerifyEmail, LinkChangeEmail)
 		c.endSessions(ctx, now, reasonPasswordReset)
 		if first {
 			// Whoever made the account may have been somebody else, and have left

@@ -10,36 +10,39 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Purposes of one-time tokens.
+// LinkPurpose is what a mailed link is for.
+type LinkPurpose string
+
+// The purposes.
 const (
-	purposeVerifyEmail = "verify_email"
-	purposeReset       = "reset_password"
-	purposeChangeEmail = "change_email"
-	purposeRevertEmail = "revert_email"
+	LinkVerifyEmail   LinkPurpose = "verify_email"
+	LinkResetPassword LinkPurpose = "reset_password"
+	LinkChangeEmail   LinkPurpose = "change_email"
+	LinkRevertEmail   LinkPurpose = "revert_email"
 )
 
 // link is a kind of mail with a link.
 type link struct {
-	purpose string
+	purpose LinkPurpose
 	life    func(Lifetimes) time.Duration
 	event   func(event.Link) event.Payload
 }
 
 var (
 	verifyLink = link{
-		purposeVerifyEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		LinkVerifyEmail, func(l Lifetimes) time.Duration { return l.Verification },
 		func(l event.Link) event.Payload { return event.UserVerificationRequested(l) },
 	}
 	resetLink = link{
-		purposeReset, func(l Lifetimes) time.Duration { return l.Reset },
+		LinkResetPassword, func(l Lifetimes) time.Duration { return l.Reset },
 		func(l event.Link) event.Payload { return event.UserResetLinkIssued(l) },
 	}
 	changeLink = link{
-		purposeChangeEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		LinkChangeEmail, func(l Lifetimes) time.Duration { return l.Verification },
 		func(l event.Link) event.Payload { return event.UserEmailChangeLinkIssued(l) },
 	}
 	revertLink = link{
-		purposeRevertEmail, func(Lifetimes) time.Duration { return revertLife },
+		LinkRevertEmail, func(Lifetimes) time.Duration { return revertLife },
 		func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
 	}
 	// An address that nobody proved to own may be mistyped, so whoever reads mail
@@ -51,18 +54,18 @@ var (
 // enough for somebody on a holiday.
 const revertLife = 7 * 24 * time.Hour
 
-// issue adds a one-time token to c, and the event that carries it, sealed, to
+// issueLink adds a one-time token to c, and the event that carries it, sealed, to
 // email-service, which mails it to an address. Older tokens of the kind are void,
 // except those that take a change back.
-func (a *Accounts) issue(ctx context.Context, c *Change, kind link, to Email) {
+func (a *Accounts) issueLink(ctx context.Context, c *Change, kind link, to Email) {
 	now, secret := a.time(), newSecret()
 	proof := OneTimeToken{
 		Hash: hashSecret(secret), Purpose: kind.purpose, AccountID: c.Account.ID, Email: to.Address,
 		CreatedAt: now, ExpiresAt: now.Add(kind.life(a.lifetimes)),
 	}
-	c.Proofs = append(c.Proofs, proof)
-	if kind.purpose != purposeRevertEmail { // A thief's second change must not take the owner's way back.
-		c.void(kind.purpose)
+	c.NewTokens = append(c.NewTokens, proof)
+	if kind.purpose != LinkRevertEmail { // A thief's second change must not take the owner's way back.
+		c.revokeTokens(kind.purpose)
 	}
 	c.record(ctx, now, kind.event(event.Link{
 		Email: to.Address, Name: c.Account.Name, ExpiresAt: proof.ExpiresAt,
@@ -70,9 +73,9 @@ func (a *Accounts) issue(ctx context.Context, c *Change, kind link, to Email) {
 	}))
 }
 
-// useToken is Store.UseToken for a secret that was mailed. It fails with
+// useLink is Store.UseToken for a secret that was mailed. It fails with
 // ErrTokenInvalid or ErrTokenExpired.
-func (a *Accounts) useToken(ctx context.Context, purpose, secret string, decide func(ctx context.Context, t OneTimeToken, c *Change) error) (Account, error) {
+func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret string, decide func(ctx context.Context, t OneTimeToken, c *Change) error) (Account, error) {
 	var changed Account
 	var ended []string
 	err := a.store.UseToken(ctx, purpose, hashSecret(secret), func(t OneTimeToken, c *Change) error {
@@ -96,7 +99,7 @@ func (a *Accounts) useToken(ctx context.Context, purpose, secret string, decide 
 // and only while the account still has the address that it was sent to. It fails
 // with ErrTokenInvalid or ErrTokenExpired.
 func (a *Accounts) VerifyEmail(ctx context.Context, secret string) (Account, error) {
-	return a.useToken(ctx, purposeVerifyEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
+	return a.useLink(ctx, LinkVerifyEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		if t.Email != c.Account.Email.Address {
 			return ErrTokenInvalid
 		}

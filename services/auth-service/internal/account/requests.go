@@ -9,11 +9,11 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Request is something that a stranger asks for by naming an address. It is
+// LinkRequest is something that a stranger asks for by naming an address. It is
 // stored at once and served later, so that whoever asks learns nothing from the
 // answer or its time: whether the address has an account decides what is mailed.
-type Request struct {
-	Purpose     string
+type LinkRequest struct {
+	Purpose     LinkPurpose
 	Email       Email
 	Pending     *Account           // of a sign-up
 	Idempotency *IdempotencyRecord // whose answer is stored
@@ -21,27 +21,27 @@ type Request struct {
 	Accepted    time.Time
 }
 
-// purposeSignUp is the purpose of a request that no one-time token has.
-const purposeSignUp = "sign_up"
+// purposeSignUp is the purpose of a request for an account. No link has it.
+const purposeSignUp LinkPurpose = "sign_up"
 
 // ResendVerification asks for another verification mail. It fails with a
 // validation problem only.
 func (a *Accounts) ResendVerification(ctx context.Context, email string) error {
-	return a.request(ctx, purposeVerifyEmail, email)
+	return a.request(ctx, LinkVerifyEmail, email)
 }
 
 // ForgotPassword asks for a mail with which a new password can be chosen. It
 // fails with a validation problem only.
 func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
-	return a.request(ctx, purposeReset, email)
+	return a.request(ctx, LinkResetPassword, email)
 }
 
-func (a *Accounts) request(ctx context.Context, purpose, text string) error {
+func (a *Accounts) request(ctx context.Context, purpose LinkPurpose, text string) error {
 	email, fault := parseEmail("email", text)
 	if err := faults(fault); err != nil {
 		return err
 	}
-	return a.enqueue(ctx, Request{Purpose: purpose, Email: email})
+	return a.enqueue(ctx, LinkRequest{Purpose: purpose, Email: email})
 }
 
 // requestAccount is a sign-up in Strict mode. The hash is made for everybody.
@@ -54,12 +54,12 @@ func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret s
 	if err := a.storeAnswer(record, SignedUp{}); err != nil {
 		return err
 	}
-	return a.enqueue(ctx, Request{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
+	return a.enqueue(ctx, LinkRequest{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
 }
 
-func (a *Accounts) enqueue(ctx context.Context, r Request) error {
+func (a *Accounts) enqueue(ctx context.Context, r LinkRequest) error {
 	r.Origin, r.Accepted = event.OriginFrom(ctx), a.time()
-	if err := a.store.AddRequest(ctx, r); err != nil {
+	if err := a.store.AddLinkRequest(ctx, r); err != nil {
 		return err
 	}
 	select {
@@ -78,7 +78,7 @@ const (
 // Run serves requests, and sweeps now and then, until ctx ends.
 func (a *Accounts) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
-	parts.Go(func() { a.serveRequests(ctx) })
+	parts.Go(func() { a.handleLinkRequests(ctx) })
 	parts.Go(func() { a.upkeep(ctx) })
 	parts.Wait()
 	return nil
@@ -103,12 +103,12 @@ func (a *Accounts) upkeep(ctx context.Context) {
 	}
 }
 
-func (a *Accounts) serveRequests(ctx context.Context) {
+func (a *Accounts) handleLinkRequests(ctx context.Context) {
 	poll := time.NewTicker(requestPoll)
 	defer poll.Stop()
 	failing := false
 	for ctx.Err() == nil {
-		more, err := a.store.TakeRequest(ctx, a.time(), func(r Request, c *Change) error { return a.serve(ctx, r, c) })
+		more, err := a.store.TakeLinkRequest(ctx, a.time(), func(r LinkRequest, c *Change) error { return a.handleLinkRequest(ctx, r, c) })
 		if failed := err != nil; failed != failing && ctx.Err() == nil {
 			failing = failed
 			if failed {
@@ -139,22 +139,22 @@ func (a *Accounts) learnCosts(ctx context.Context) {
 	a.hasher.Expect(cost)
 }
 
-// serve decides what is mailed for a request. c is the account of the address,
+// handleLinkRequest decides what is mailed for a request. c is the account of the address,
 // or none.
-func (a *Accounts) serve(ctx context.Context, r Request, c *Change) error {
+func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Change) error {
 	ctx = event.WithOrigin(ctx, r.Origin)
 	exists := c.Account.ID != ""
 	switch r.Purpose {
-	case purposeReset:
+	case LinkResetPassword:
 		c.record(ctx, a.time(), event.UserPasswordResetRequested{})
-	case purposeVerifyEmail:
+	case LinkVerifyEmail:
 		c.record(ctx, a.time(), event.UserVerificationResendRequested{})
 	}
 	if r.Purpose == purposeSignUp && !exists {
 		c.Account = *r.Pending
 		return a.begin(actAs(ctx, c.Account), c)
 	}
-	if !exists || c.Account.Status != Active || r.Purpose == purposeVerifyEmail && c.Account.EmailVerified {
+	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil
 	}
 	kind := mailAsked
@@ -165,18 +165,18 @@ func (a *Accounts) serve(ctx context.Context, r Request, c *Change) error {
 	case err != nil:
 		return err
 	case !ok:
-		c.record(ctx, a.time(), event.UserMailCapped{Purpose: r.Purpose})
+		c.record(ctx, a.time(), event.UserMailCapped{Purpose: string(r.Purpose)})
 		return nil
 	}
 	switch r.Purpose {
-	case purposeVerifyEmail:
-		a.issue(ctx, c, verifyLink, c.Account.Email)
-	case purposeReset:
-		a.issue(ctx, c, resetLink, c.Account.Email)
+	case LinkVerifyEmail:
+		a.issueLink(ctx, c, verifyLink, c.Account.Email)
+	case LinkResetPassword:
+		a.issueLink(ctx, c, resetLink, c.Account.Email)
 	case purposeSignUp:
 		c.record(ctx, a.time(), event.UserSignUpRepeated{Email: c.Account.Email.Address, Name: c.Account.Name})
 	default:
-		return errors.New("unknown purpose " + r.Purpose)
+		return errors.New("unknown purpose " + string(r.Purpose))
 	}
 	return nil
 }

@@ -103,9 +103,9 @@ func (a *Accounts) begin(ctx context.Context, c *Change) error {
 	case err != nil:
 		return err
 	case ok:
-		a.issue(ctx, c, verifyLink, c.Account.Email)
+		a.issueLink(ctx, c, verifyLink, c.Account.Email)
 	default:
-		c.record(ctx, a.time(), event.UserMailCapped{Purpose: purposeVerifyEmail})
+		c.record(ctx, a.time(), event.UserMailCapped{Purpose: string(LinkVerifyEmail)})
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ type flow struct {
 	*api
 
 	path string
-	to   account.Landing
+	to   account.LinkPurpose
 	use  func(ctx context.Context, secret, password string) error
 
 	form page // its message has a place for the address that the link was mailed to
@@ -88,21 +88,21 @@ func (a *api) flows() map[string]flow {
 	}
 	return map[string]flow{
 		"verify": {
-			api: a, path: "/verify-email", to: account.ToVerify, use: ignore(a.accounts.VerifyEmail),
+			api: a, path: "/verify-email", to: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
 			form:    page{Title: "Confirm your email address", Message: "One more click, and %s is confirmed.", Button: "Confirm my address"},
 			done:    page{Title: "Your address is confirmed", Message: "Thank you. There is nothing more to do here."},
 			void:    "It was used before, or a newer mail took its place. If you have confirmed your address already, all is well. If not, open the link in the newest mail, or ask for another one where you sign in.",
 			expired: "Your address is not confirmed yet. Ask for another link where you sign in.",
 		},
 		"reset": {
-			api: a, path: "/reset-password", to: account.ToReset, use: a.accounts.ResetPassword,
+			api: a, path: "/reset-password", to: account.LinkResetPassword, use: a.accounts.ResetPassword,
 			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out everywhere.", Button: "Set my new password", Password: true},
 			done:    page{Title: "Your password is changed", Message: "You were signed out everywhere. Sign in with the new password now."},
 			void:    "It was used before, or a newer mail took its place. Ask for another one with “forgot password” where you sign in; at once, if it was not you who used it.",
 			expired: "For safety it works for a short time only. Ask for another one with “forgot password” where you sign in.",
 		},
 		"change": {
-			api: a, path: "/change-email/confirm", to: account.ToChange, use: ignore(a.accounts.ConfirmEmail),
+			api: a, path: "/change-email/confirm", to: account.LinkChangeEmail, use: ignore(a.accounts.ConfirmEmail),
 			form:    page{Title: "Confirm your new email address", Message: "Your account will use %s from now on.", Button: "Use this address"},
 			done:    page{Title: "Your address is changed", Message: "Sign in with the new one from now on. Mail for your account goes there as well."},
 			void:    "It was used before, a newer mail took its place, or the change was called off. Sign in to see which address your account has, and change it there if it is not the right one.",
@@ -110,7 +110,7 @@ func (a *api) flows() map[string]flow {
 			taken:   "Yours keeps the address that it has. Sign in and choose another one, or sign in to the account that has this one.",
 		},
 		"revert": {
-			api: a, path: "/change-email/revert", to: account.ToRevert, use: ignore(a.accounts.RevertEmail),
+			api: a, path: "/change-email/revert", to: account.LinkRevertEmail, use: ignore(a.accounts.RevertEmail),
 			form: page{
 				Title: "Keep your old email address", Button: "Take the change back",
 				Message: "Your account gets %s back. You are signed out everywhere and get a mail to choose a new password.",
@@ -126,7 +126,7 @@ func (a *api) flows() map[string]flow {
 // fill returns the form for a link, or what is wrong with the link. It consumes
 // nothing.
 func (f flow) fill(ctx context.Context, secret string) (page, error) {
-	address, err := f.accounts.MailedTo(ctx, f.to, secret)
+	address, err := f.accounts.CheckLink(ctx, f.to, secret)
 	if err != nil {
 		return page{}, err
 	}

@@ -95,7 +95,7 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 }
 
 // TokenOwner implements account.Store.
-func (s *Store) TokenOwner(ctx context.Context, purpose string, hash []byte) (account.OneTimeToken, account.Account, error) {
+func (s *Store) TokenOwner(ctx context.Context, purpose account.LinkPurpose, hash []byte) (account.OneTimeToken, account.Account, error) {
 	const query = `
 		SELECT t.hash, t.purpose, t.account_id::text, t.email, t.created_at, t.expires_at, ` + accountColumns + `
 		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
@@ -114,7 +114,7 @@ func (s *Store) TokenOwner(ctx context.Context, purpose string, hash []byte) (ac
 }
 
 // UseToken implements account.Store.
-func (s *Store) UseToken(ctx context.Context, purpose string, hash []byte, decide func(account.OneTimeToken, *account.Change) error) error {
+func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash []byte, decide func(account.OneTimeToken, *account.Change) error) error {
 	const find = `
 		SELECT account_id::text
 		FROM one_time_tokens
@@ -283,19 +283,19 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 
 // queueBelongings stores what is new of an account.
 func queueBelongings(batch *pgx.Batch, c account.Change) {
-	const void = `
+	const deleteTokens = `
 		DELETE FROM one_time_tokens
 		WHERE account_id = $1 AND purpose = $2 AND created_at > $3`
-	const voidChallenges = `
+	const deleteChallenges = `
 		DELETE FROM challenges
 		WHERE account_id = $1`
-	for _, v := range c.Void {
-		batch.Queue(void, c.Account.ID, v.Purpose, v.Since)
+	for _, v := range c.RevokeTokens {
+		batch.Queue(deleteTokens, c.Account.ID, v.Purpose, v.CreatedAfter)
 	}
-	if c.VoidChallenges {
-		batch.Queue(voidChallenges, c.Account.ID)
+	if c.RevokeChallenges {
+		batch.Queue(deleteChallenges, c.Account.ID)
 	}
-	for _, proof := range c.Proofs {
+	for _, proof := range c.NewTokens {
 		queueToken(batch, proof)
 	}
 	if c.Started != nil {

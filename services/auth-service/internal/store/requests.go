@@ -15,8 +15,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// AddRequest implements account.Store.
-func (s *Store) AddRequest(ctx context.Context, r account.Request) error {
+// AddLinkRequest implements account.Store.
+func (s *Store) AddLinkRequest(ctx context.Context, r account.LinkRequest) error {
 	const query = `
 		INSERT INTO mail_requests (purpose, email, email_key, account_id, name, password, origin, accepted_at, due_at)
 		VALUES (@purpose, @email, @email_key, @account_id, @name, @password, @origin, @accepted_at, @accepted_at)`
@@ -43,8 +43,8 @@ func (s *Store) AddRequest(ctx context.Context, r account.Request) error {
 // retryRequest is when a request that could not be served is due again.
 const retryRequest = 30 * time.Second
 
-// TakeRequest implements account.Store.
-func (s *Store) TakeRequest(ctx context.Context, now time.Time, serve func(account.Request, *account.Change) error) (bool, error) {
+// TakeLinkRequest implements account.Store.
+func (s *Store) TakeLinkRequest(ctx context.Context, now time.Time, serve func(account.LinkRequest, *account.Change) error) (bool, error) {
 	const done = `DELETE FROM mail_requests WHERE id = $1`
 	const putOff = `UPDATE mail_requests SET due_at = $2 WHERE id = $1`
 	var id int64
@@ -72,7 +72,7 @@ func (s *Store) TakeRequest(ctx context.Context, now time.Time, serve func(accou
 	return false, fmt.Errorf("serve request: %w", err)
 }
 
-func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (account.Request, error) {
+func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (account.LinkRequest, error) {
 	const query = `
 		SELECT id, purpose, email, email_key, account_id::text, name, password, origin, accepted_at
 		FROM mail_requests
@@ -81,7 +81,7 @@ func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (acco
 		LIMIT 1
 		FOR UPDATE SKIP LOCKED`
 	var (
-		r                 account.Request
+		r                 account.LinkRequest
 		owner, name, hash *string
 		origin            []byte
 	)
@@ -98,7 +98,7 @@ func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (acco
 	return r, json.Unmarshal(origin, &r.Origin)
 }
 
-func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.Request, serve func(account.Request, *account.Change) error) error {
+func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.LinkRequest, serve func(account.LinkRequest, *account.Change) error) error {
 	const find = `SELECT id::text FROM accounts WHERE email_key = $1`
 	// One request for an address is served at a time: two sign-ups make one account.
 	if _, err := tx.Exec(ctx, lockAddress, addressHash(r.Email.Key)); err != nil {
