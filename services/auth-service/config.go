@@ -102,8 +102,8 @@ func (c Config) ValidateOwn() error {
 	if c.ReauthWindow <= 0 {
 		faults = append(faults, errors.New("REAUTH_WINDOW: want more than 0"))
 	}
-	switch account.Mode(c.SignUpMode) {
-	case account.Open, account.Strict, account.Closed:
+	switch account.SignUpMode(c.SignUpMode) {
+	case account.SignUpOpen, account.SignUpStrict, account.SignUpClosed:
 	default:
 		faults = append(faults, errors.New("SIGNUP_MODE: want open, strict or closed"))
 	}

@@ -117,7 +117,7 @@ func open(rows *store.Store, keyring *signing.Keyring, revocations *token.Revoca
 		FingerprintSecret: cfg.EncryptionKey.Reveal(),
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
-		Mode:              account.Mode(cfg.SignUpMode),
+		Mode:              account.SignUpMode(cfg.SignUpMode),
 		RequireVerified:   cfg.RequireVerifiedEmail,
 		Log:               log,
 		Now:               time.Now,

@@ -184,11 +184,11 @@ func (i *importer) flush(ctx context.Context) error {
 	}
 	for n, outcome := range outcomes {
 		switch outcome {
-		case account.Created:
+		case account.ImportCreated:
 			i.created++
-		case account.There:
+		case account.ImportExists:
 			i.there++
-		case account.Clashes:
+		case account.ImportConflict:
 			if err := i.refuse(i.lines[n], i.batch[n].Email, errors.New("another account has the address or the id")); err != nil {
 				return err
 			}

@@ -57,8 +57,8 @@ type Session struct {
 // Revoked reports whether the session was ended before its time.
 func (s *Session) Revoked() bool { return !s.RevokedAt.IsZero() }
 
-// end revokes the session and returns the event that says so.
-func (s *Session) end(ctx context.Context, now time.Time, reason string) event.Event {
+// revoke revokes the session and returns the event that says so.
+func (s *Session) revoke(ctx context.Context, now time.Time, reason string) event.Event {
 	s.RevokedAt, s.RevokedReason = now, reason
 	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
 }
@@ -94,7 +94,7 @@ var (
 	ErrFactorNotFound     = problem.New(problem.NotFound, "factor_not_found", "There is no such factor.")
 	ErrConflict           = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
 	ErrCurrentPassword    = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
-	ErrOwnRights          = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
+	ErrSelfDemotion       = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
 	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last administrator. Make another one first.")
 )
 

@@ -91,9 +91,9 @@ type Store interface {
 	Revocations(ctx context.Context, since time.Time) (token.Snapshot, error)
 	// Sweep deletes what has served its time.
 	Sweep(ctx context.Context, now time.Time) error
-	// HighestBcrypt returns the highest cost of the bcrypt hashes of accounts, or 0
+	// HighestBcryptCost returns the highest cost of the bcrypt hashes of accounts, or 0
 	// if there are none.
-	HighestBcrypt(ctx context.Context) (int, error)
+	HighestBcryptCost(ctx context.Context) (int, error)
 	// HasAdmin reports whether there is an administrator.
 	HasAdmin(ctx context.Context) (bool, error)
 }
@@ -121,7 +121,7 @@ type Accounts struct {
 	fingerprints []byte
 	lifetimes    Lifetimes
 	minLength    int
-	mode         Mode
+	mode         SignUpMode
 	now          func() time.Time
 	log          *slog.Logger
 	wake         chan struct{}
@@ -141,7 +141,7 @@ type Config struct {
 	FingerprintSecret string
 	Lifetimes         Lifetimes
 	PasswordMinLength int // code points
-	Mode              Mode
+	Mode              SignUpMode
 	RequireVerified   bool // Must an address be verified before its account signs in?
 	Now               func() time.Time
 	Log               *slog.Logger

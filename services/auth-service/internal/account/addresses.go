@@ -30,11 +30,11 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if taken && a.mode != Strict {
+	if taken && a.mode != SignUpStrict {
 		return ErrEmailTaken
 	}
 	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
-		ok, err := c.MayMail(ctx, mailAsked, email)
+		ok, err := c.AllowMail(ctx, mailRequested, email)
 		if err != nil {
 			return err
 		}
@@ -85,10 +85,10 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, err
 		c.setEmail(now, to)
 		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: LinkRevertEmail, CreatedAfter: t.CreatedAt})
 		c.Account.PasswordHash = "" // It fits no password.
-		c.endSessions(ctx, now, reasonEmailReverted)
+		c.revokeSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issueLink(ctx, c, resetLink, to)
-		c.Codes = nil
+		c.RecoveryCodes = nil
 		return a.removeEach(ctx, c, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLife)) })
 	})
 }

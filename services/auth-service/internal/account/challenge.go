@@ -85,9 +85,9 @@ func (a *Accounts) passChallenge(ctx context.Context, secret string, prove func(
 			c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
 			return nil
 		}
-		ch.Over = true
+		ch.Done = true
 		session := a.newSession(ctx, c.Account, ch.DeviceName)
-		c.Started, c.ClearAttempts = &session, attempt.Key
+		c.NewSession, c.ClearAttempts = &session, attempt.Key
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
 		tokens, err = a.issueTokens(account, session, now)

@@ -11,13 +11,13 @@ import (
 // Change is an account under lock, with its living sessions, and what becomes
 // of them in one transaction. Whoever decides changes it in place.
 type Change struct {
-	Account  Account
-	Sessions []Session // oldest first
-	Factors  []Factor  // oldest first
-	Codes    []string  // hashes of the recovery codes that are left
+	Account       Account
+	Sessions      []Session // oldest first
+	Factors       []Factor  // oldest first
+	RecoveryCodes []string  // hashes of the recovery codes that are left
 
 	Deleted       bool               // the account, and all that belongs to it
-	Started       *Session           // a new session
+	NewSession    *Session           // a new session
 	RevokeTokens  []TokenRevocation  // tokens that are good no more
 	NewTokens     []OneTimeToken     // new ones
 	ClearAttempts []byte             // the key of a CountedAttempt whose failures are cleared
@@ -26,7 +26,7 @@ type Change struct {
 
 	RevokeChallenges bool // Do sign-ins end that wait for a second factor?
 
-	MayMail MayMail
+	AllowMail AllowMail
 }
 
 // TokenRevocation are the one-time tokens of a purpose that were made after a time.
@@ -37,15 +37,15 @@ type TokenRevocation struct {
 
 // SessionChange is a session under lock, and what becomes of it.
 type SessionChange struct {
-	Session Session
-	Owner   Account // not locked
-	Events  []event.Event
-	MayMail MayMail
+	Session   Session
+	Owner     Account // not locked
+	Events    []event.Event
+	AllowMail AllowMail
 }
 
-// MayMail reports whether an address may get one more mail of a kind, and counts
+// AllowMail reports whether an address may get one more mail of a kind, and counts
 // it: 3 an hour and 10 a day, so that nobody is bombed with mail (SEC-34).
-type MayMail func(ctx context.Context, kind MailKind, to Email) (bool, error)
+type AllowMail func(ctx context.Context, kind MailKind, to Email) (bool, error)
 
 // MailKind is what mails are counted as.
 type MailKind string
@@ -53,10 +53,10 @@ type MailKind string
 // The kinds of mails. An account's owner has mails of their own where they are
 // known, so that strangers who ask cannot use them up.
 const (
-	mailAsked     MailKind = ""
-	mailAskedHome MailKind = "asked at home\x00"
-	mailSignUp    MailKind = "sign-up\x00"
-	mailNotice    MailKind = "notice\x00"
+	mailRequested                 MailKind = ""
+	mailRequestedFromKnownNetwork MailKind = "asked at home\x00"
+	mailSignUp                    MailKind = "sign-up\x00"
+	mailNotice                    MailKind = "notice\x00"
 )
 
 // revokeTokens makes older tokens of some purposes void.
@@ -69,12 +69,12 @@ func (c *Change) revokeTokens(purposes ...LinkPurpose) {
 // notice makes an event that mails the owner of an address, or one that only is
 // recorded, if nobody has proved to own the address and it got enough of them:
 // what somebody does to an account of theirs must not fill a stranger's mailbox.
-func notice(ctx context.Context, now time.Time, owner Account, mayMail MayMail, p event.Payload) (event.Event, error) {
+func notice(ctx context.Context, now time.Time, owner Account, allowMail AllowMail, p event.Payload) (event.Event, error) {
 	e := event.New(ctx, now, owner.ID, p)
 	if owner.EmailVerified {
 		return e, nil
 	}
-	ok, err := mayMail(ctx, mailNotice, owner.Email)
+	ok, err := allowMail(ctx, mailNotice, owner.Email)
 	if !ok {
 		e.Topics = slices.DeleteFunc(slices.Clone(e.Topics), func(t event.Topic) bool { return t == event.Email })
 	}
@@ -83,13 +83,13 @@ func notice(ctx context.Context, now time.Time, owner Account, mayMail MayMail, 
 
 // notify adds an event that mails the owner.
 func (c *Change) notify(ctx context.Context, now time.Time, p event.Payload) error {
-	e, err := notice(ctx, now, c.Account, c.MayMail, p)
+	e, err := notice(ctx, now, c.Account, c.AllowMail, p)
 	c.Events = append(c.Events, e)
 	return err
 }
 
-// knows reports whether a living session is used from the network.
-func (c *Change) knows(network string) bool {
+// hasSessionFrom reports whether a living session is used from the network.
+func (c *Change) hasSessionFrom(network string) bool {
 	return slices.ContainsFunc(c.Sessions, func(s Session) bool { return s.Network == network && !s.Revoked() })
 }
 
@@ -105,14 +105,14 @@ func (c *Change) setEmail(now time.Time, to Email) {
 	c.revokeTokens(LinkVerifyEmail, LinkResetPassword, LinkChangeEmail)
 }
 
-// endSessions revokes the sessions, and the sign-ins that are about to become
+// revokeSessions revokes the sessions, and the sign-ins that are about to become
 // some, and returns how many sessions they were.
-func (c *Change) endSessions(ctx context.Context, now time.Time, reason string) int {
+func (c *Change) revokeSessions(ctx context.Context, now time.Time, reason string) int {
 	c.RevokeChallenges = true
 	n := 0
 	for i := range c.Sessions {
 		if s := &c.Sessions[i]; !s.Revoked() {
-			c.Events = append(c.Events, s.end(ctx, now, reason))
+			c.Events = append(c.Events, s.revoke(ctx, now, reason))
 			n++
 		}
 	}
@@ -128,8 +128,8 @@ func (c *Change) session(id string) *Session {
 	return &c.Sessions[i]
 }
 
-// ended returns the ids of the sessions that are revoked.
-func (c *Change) ended() []string {
+// revokedSessions returns the ids of the sessions that are revoked.
+func (c *Change) revokedSessions() []string {
 	var ids []string
 	for i := range c.Sessions {
 		if c.Sessions[i].Revoked() {

@@ -51,7 +51,7 @@ func checkIdempotencyKey(key string) error {
 // idempotently does a sign-up, or returns the answer that it had, and says so. Without a
 // key it just does it. The answer is stored with what do changes: do must pass
 // on the IdempotencyRecord that it gets, with its answer by storeAnswer.
-func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do func(record *IdempotencyRecord) (SignedUp, error)) (SignedUp, bool, error) {
+func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do func(record *IdempotencyRecord) (SignUpResult, error)) (SignUpResult, bool, error) {
 	if key == "" {
 		out, err := do(nil)
 		return out, false, err
@@ -59,12 +59,12 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 	hash := sha256.Sum256([]byte("signup\x00" + key))
 	mac := hmac.New(sha256.New, a.fingerprints)
 	if err := json.NewEncoder(mac).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
-		return SignedUp{}, false, fmt.Errorf("take the fingerprint of a request: %w", err)
+		return SignUpResult{}, false, fmt.Errorf("take the fingerprint of a request: %w", err)
 	}
 	record := IdempotencyRecord{Key: hash[:], Fingerprint: mac.Sum(nil)}
 	answer, err := a.store.ReserveIdempotencyKey(ctx, record, a.time())
 	if err != nil {
-		return SignedUp{}, false, err
+		return SignUpResult{}, false, err
 	}
 	if answer != "" {
 		out, err := a.openAnswer(record, answer)
@@ -76,7 +76,7 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 		if released := a.store.ReleaseIdempotencyKey(context.WithoutCancel(ctx), record.Key); released != nil {
 			a.log.WarnContext(ctx, "key of a failed request not released; it is in a minute", "error", released.Error())
 		}
-		return SignedUp{}, false, err
+		return SignUpResult{}, false, err
 	}
 	return out, false, nil
 }
@@ -84,7 +84,7 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 func answerContext(record IdempotencyRecord) string { return fmt.Sprintf("answer %x", record.Key) }
 
 // storeAnswer puts the sealed answer into record, which may be nil.
-func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignedUp) error {
+func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignUpResult) error {
 	if record == nil {
 		return nil
 	}
@@ -97,8 +97,8 @@ func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignedUp) error {
 	return nil
 }
 
-func (a *Accounts) openAnswer(record IdempotencyRecord, answer string) (SignedUp, error) {
-	var out SignedUp
+func (a *Accounts) openAnswer(record IdempotencyRecord, answer string) (SignUpResult, error) {
+	var out SignUpResult
 	data, err := a.atRest.Open(event.Sealed(answer), answerContext(record))
 	if err != nil {
 		return out, fmt.Errorf("open stored answer: %w", err)

@@ -33,9 +33,9 @@ type ImportOutcome int
 
 // The outcomes.
 const (
-	Created ImportOutcome = iota
-	There                 // it was imported before
-	Clashes               // another account has the address or the id
+	ImportCreated  ImportOutcome = iota
+	ImportExists                 // it was imported before
+	ImportConflict               // another account has the address or the id
 )
 
 // CheckImport says what is wrong with an account, or returns nil.
@@ -93,7 +93,7 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 		if ok {
 			continue
 		}
-		if outcomes[i], err = a.thereAlready(ctx, changes[i].Account); err != nil {
+		if outcomes[i], err = a.skippedOutcome(ctx, changes[i].Account); err != nil {
 			return nil, err
 		}
 	}
@@ -118,18 +118,18 @@ func importedID(account Account, created time.Time) string {
 	return id.String()
 }
 
-// thereAlready tells the account that an earlier run made from somebody else's.
-func (a *Accounts) thereAlready(ctx context.Context, account Account) (ImportOutcome, error) {
+// skippedOutcome tells the account that an earlier run made from somebody else's.
+func (a *Accounts) skippedOutcome(ctx context.Context, account Account) (ImportOutcome, error) {
 	found, err := a.store.AccountByEmail(ctx, account.Email.Key)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return Clashes, nil // The id is taken.
+		return ImportConflict, nil // The id is taken.
 	case err != nil:
-		return Clashes, err
+		return ImportConflict, err
 	case found.ID != account.ID:
-		return Clashes, nil
+		return ImportConflict, nil
 	}
-	return There, nil
+	return ImportExists, nil
 }
 
 // exportPage is how many accounts are in memory at a time.

@@ -13,13 +13,13 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// LogIn is what somebody gives to sign in.
-type LogIn struct {
+// Credentials is what somebody gives to sign in.
+type Credentials struct {
 	Email, Password, DeviceName string
 }
 
-// LoggedIn is what a login led to: a session, or the question for a second factor.
-type LoggedIn struct {
+// LoginResult is what a login led to: a session, or the question for a second factor.
+type LoginResult struct {
 	Account Account
 	Tokens  signing.Tokens
 	MFA     *MFARequired // If it is there, the rest is not.
@@ -29,16 +29,16 @@ type LoggedIn struct {
 // or not an account has the address. It fails with ErrInvalidCredentials,
 // ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation
 // problem or password.ErrBusy; the first four are recorded as events.
-func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
+func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, error) {
 	email, emailFault := parseEmail("email", in.Email)
 	_, secretFault := password.Normalize("password", in.Password)
 	device, deviceFault := parseLine("deviceName", in.DeviceName)
 	if err := faults(emailFault, secretFault, deviceFault); err != nil {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
 	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, email)
 	if err != nil {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
 	for range maxChanges {
 		out, err := a.login(ctx, email, in.Password, device, attempt)
@@ -46,58 +46,58 @@ func (a *Accounts) Login(ctx context.Context, in LogIn) (LoggedIn, error) {
 			return out, err
 		}
 	}
-	return LoggedIn{}, fmt.Errorf("log in: %w", ErrAccountChanged)
+	return LoginResult{}, fmt.Errorf("log in: %w", ErrAccountChanged)
 }
 
 // maxChanges is how often a password is checked again because it was changed
 // while it was checked.
 const maxChanges = 3
 
-func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt CountedAttempt) (LoggedIn, error) {
+func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt CountedAttempt) (LoginResult, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
 	ok, stale, err := a.checkPassword(ctx, attempt, account.PasswordHash, typed)
 	if err != nil {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
 	if !ok {
-		return LoggedIn{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+		return LoginResult{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
 	}
 	if account.Status != Active {
-		return LoggedIn{}, a.loginFailed(ctx, account, ErrAccountDisabled)
+		return LoginResult{}, a.loginFailed(ctx, account, ErrAccountDisabled)
 	}
-	if !account.EmailVerified && a.mode == Strict {
+	if !account.EmailVerified && a.mode == SignUpStrict {
 		// Whoever signed up and can sign in would have learned that nobody had
 		// the address.
-		return LoggedIn{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+		return LoginResult{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
 	}
 	if a.requireVerified && !account.EmailVerified {
-		return LoggedIn{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
+		return LoginResult{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
 	}
 	newHash := ""
 	if stale {
 		newHash, err = a.hasher.Hash(ctx, typed)
 		if err != nil && !errors.Is(err, password.ErrBusy) { // It can wait for the next time.
-			return LoggedIn{}, err
+			return LoginResult{}, err
 		}
 	}
 	ctx = actAs(ctx, account)
 	if account.MFAEnabled {
 		wanted, err := a.challenge(ctx, account, device, newHash, attempt.Key)
-		return LoggedIn{MFA: wanted}, err
+		return LoginResult{MFA: wanted}, err
 	}
 	session := a.newSession(ctx, account, device)
 	tokens, err := a.issueTokens(account, session, session.CreatedAt)
 	if err != nil {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
 	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
 	if err := a.store.StartSession(ctx, session, account, newHash, attempt.Key, loggedIn); err != nil {
-		return LoggedIn{}, err
+		return LoginResult{}, err
 	}
-	return LoggedIn{Account: account, Tokens: tokens}, nil
+	return LoginResult{Account: account, Tokens: tokens}, nil
 }
 
 // loginFailed records why a login was refused and returns the reason.

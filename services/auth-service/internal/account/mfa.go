@@ -37,7 +37,7 @@ type Challenge struct {
 	DeviceName string
 	Attempts   int
 	ExpiresAt  time.Time
-	Over       bool // It is gone after the change.
+	Done       bool // It is gone after the change.
 }
 
 const (
@@ -126,9 +126,9 @@ func (a *Accounts) confirm(ctx context.Context, c *Change, f *Factor) ([]string,
 
 func (a *Accounts) makeCodes(ctx context.Context, c *Change) []string {
 	codes := factor.NewRecoveryCodes()
-	c.Codes = nil
+	c.RecoveryCodes = nil
 	for _, code := range codes {
-		c.Codes = append(c.Codes, factor.HashRecoveryCode(code))
+		c.RecoveryCodes = append(c.RecoveryCodes, factor.HashRecoveryCode(code))
 	}
 	c.record(ctx, a.time(), event.MFARecoveryCodesMade{})
 	return codes
@@ -177,7 +177,7 @@ func (a *Accounts) remove(ctx context.Context, c *Change, gone Factor) error {
 	c.Account.UpdatedAt = now
 	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() })
 	if !c.Account.MFAEnabled {
-		c.Codes = nil
+		c.RecoveryCodes = nil
 	}
 	if gone.ConfirmedAt.IsZero() {
 		return nil
@@ -207,7 +207,7 @@ func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
 		n = len(c.Factors)
 		c.record(ctx, a.time(), event.MFAReset{Removed: n})
 		if n > 0 {
-			c.endSessions(ctx, a.time(), reasonFactorsReset)
+			c.revokeSessions(ctx, a.time(), reasonFactorsReset)
 		}
 		return a.removeEach(ctx, c, func(Factor) bool { return true })
 	})
@@ -240,11 +240,11 @@ func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, e
 			}
 		}
 	}
-	i := slices.Index(c.Codes, factor.HashRecoveryCode(code))
+	i := slices.Index(c.RecoveryCodes, factor.HashRecoveryCode(code))
 	if i < 0 {
 		return false, nil
 	}
-	c.Codes = slices.Delete(slices.Clone(c.Codes), i, i+1)
-	c.record(ctx, a.time(), event.MFARecoveryCodeUsed{Left: len(c.Codes)})
+	c.RecoveryCodes = slices.Delete(slices.Clone(c.RecoveryCodes), i, i+1)
+	c.record(ctx, a.time(), event.MFARecoveryCodeUsed{Left: len(c.RecoveryCodes)})
 	return true, nil
 }

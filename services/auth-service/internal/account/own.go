@@ -119,7 +119,7 @@ func (a *Accounts) update(ctx context.Context, id string, decide func(c *Change)
 		if err := decide(c); err != nil {
 			return err
 		}
-		ended = c.ended()
+		ended = c.revokedSessions()
 		return nil
 	})
 	if err == nil {

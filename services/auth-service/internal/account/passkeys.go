@@ -22,8 +22,8 @@ type Ceremony struct {
 	ExpiresAt time.Time
 }
 
-// Begun is the first step: what the browser gets, and the token of the second.
-type Begun struct {
+// PasskeyCeremony is the first step: what the browser gets, and the token of the second.
+type PasskeyCeremony struct {
 	Token   string
 	Options any
 }
@@ -58,9 +58,9 @@ func passkeyOwner(c *Change) factor.Owner {
 
 // BeginPasskey begins to register a passkey of the caller. It fails with
 // ErrNoPasskeys, ErrReauthRequired or ErrTooManyPasskeys.
-func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Begun, error) {
+func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (PasskeyCeremony, error) {
 	if a.passkeys == nil {
-		return Begun{}, ErrNoPasskeys
+		return PasskeyCeremony{}, ErrNoPasskeys
 	}
 	var first factor.Ceremony
 	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) (err error) {
@@ -72,17 +72,17 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Beg
 		return err
 	})
 	if err != nil {
-		return Begun{}, err
+		return PasskeyCeremony{}, err
 	}
 	return a.beginCeremony(ctx, caller.UserID, first)
 }
 
-func (a *Accounts) beginCeremony(ctx context.Context, accountID string, first factor.Ceremony) (Begun, error) {
+func (a *Accounts) beginCeremony(ctx context.Context, accountID string, first factor.Ceremony) (PasskeyCeremony, error) {
 	secret := newSecret()
 	err := a.store.AddCeremony(ctx, Ceremony{
 		Hash: hashSecret(secret), AccountID: accountID, Session: first.Session, ExpiresAt: a.time().Add(ceremonyLife),
 	})
-	return Begun{Token: secret, Options: first.Options}, err
+	return PasskeyCeremony{Token: secret, Options: first.Options}, err
 }
 
 // takeCeremony ends a ceremony, whatever comes of it, and returns its session.
@@ -171,13 +171,13 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 
 // BeginPasskeyLogin begins a sign-in with whichever passkey the browser has. It
 // fails with ErrNoPasskeys.
-func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (Begun, error) {
+func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (PasskeyCeremony, error) {
 	if a.passkeys == nil {
-		return Begun{}, ErrNoPasskeys
+		return PasskeyCeremony{}, ErrNoPasskeys
 	}
 	first, err := a.passkeys.BeginLogin()
 	if err != nil {
-		return Begun{}, err
+		return PasskeyCeremony{}, err
 	}
 	return a.beginCeremony(ctx, "", first)
 }
@@ -214,7 +214,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 		}
 		ctx := actAs(ctx, c.Account)
 		started := a.newSession(ctx, c.Account, device)
-		c.Started = &started
+		c.NewSession = &started
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		account = c.Account
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)

@@ -66,12 +66,12 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
 		c.revokeTokens(LinkResetPassword, LinkChangeEmail)
 		device := c.session(caller.SessionID).DeviceName
-		c.endSessions(ctx, now, reasonPasswordChanged)
+		c.revokeSessions(ctx, now, reasonPasswordChanged)
 		if err := c.notify(ctx, now, event.UserPasswordChanged{Method: "change", Email: c.Account.Email.Address, Name: c.Account.Name}); err != nil {
 			return err
 		}
 		session := a.newSession(ctx, c.Account, device)
-		c.Started = &session
+		c.NewSession = &session
 		tokens, err = a.issueTokens(c.Account, session, now)
 		return err
 	})
@@ -106,7 +106,7 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		}
 		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
 		c.revokeTokens(LinkResetPassword, LinkVerifyEmail, LinkChangeEmail)
-		c.endSessions(ctx, now, reasonPasswordReset)
+		c.revokeSessions(ctx, now, reasonPasswordReset)
 		if first {
 			// Whoever made the account may have been somebody else, and have left
 			// themselves a way in. A second factor is none.

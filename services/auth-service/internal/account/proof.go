@@ -85,7 +85,7 @@ func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret stri
 		if err := decide(actAs(ctx, c.Account), t, c); err != nil {
 			return err
 		}
-		changed, ended = c.Account, c.ended()
+		changed, ended = c.Account, c.revokedSessions()
 		return nil
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret s
 		return err
 	}
 	pending.PasswordHash = hash
-	if err := a.storeAnswer(record, SignedUp{}); err != nil {
+	if err := a.storeAnswer(record, SignUpResult{}); err != nil {
 		return err
 	}
 	return a.enqueue(ctx, LinkRequest{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
@@ -79,22 +79,22 @@ const (
 func (a *Accounts) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { a.handleLinkRequests(ctx) })
-	parts.Go(func() { a.upkeep(ctx) })
+	parts.Go(func() { a.maintain(ctx) })
 	parts.Wait()
 	return nil
 }
 
-func (a *Accounts) upkeep(ctx context.Context) {
+func (a *Accounts) maintain(ctx context.Context) {
 	sweep, costs := time.NewTicker(sweepEvery), time.NewTicker(costsEvery)
 	defer sweep.Stop()
 	defer costs.Stop()
-	a.learnCosts(ctx)
+	a.loadBcryptCost(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-costs.C:
-			a.learnCosts(ctx)
+			a.loadBcryptCost(ctx)
 		case <-sweep.C:
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
@@ -128,8 +128,8 @@ func (a *Accounts) handleLinkRequests(ctx context.Context) {
 	}
 }
 
-func (a *Accounts) learnCosts(ctx context.Context) {
-	cost, err := a.store.HighestBcrypt(ctx)
+func (a *Accounts) loadBcryptCost(ctx context.Context) {
+	cost, err := a.store.HighestBcryptCost(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			a.log.WarnContext(ctx, "costs of imported hashes not known; it is tried again", "error", err.Error())
@@ -157,11 +157,11 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil
 	}
-	kind := mailAsked
-	if c.knows(r.Origin.Network()) {
-		kind = mailAskedHome
+	kind := mailRequested
+	if c.hasSessionFrom(r.Origin.Network()) {
+		kind = mailRequestedFromKnownNetwork
 	}
-	switch ok, err := c.MayMail(ctx, kind, c.Account.Email); {
+	switch ok, err := c.AllowMail(ctx, kind, c.Account.Email); {
 	case err != nil:
 		return err
 	case !ok:

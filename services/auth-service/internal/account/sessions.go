@@ -11,13 +11,13 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// Outcome says how a refresh token was exchanged.
-type Outcome string
+// RefreshOutcome says how a refresh token was exchanged.
+type RefreshOutcome string
 
 // The outcomes.
 const (
-	Rotated  Outcome = "rotated"
-	Replayed Outcome = "replayed"
+	Rotated  RefreshOutcome = "rotated"
+	Replayed RefreshOutcome = "replayed"
 )
 
 // The reasons for which sessions are revoked.
@@ -41,14 +41,14 @@ const (
 // again within the grace, so that two tabs never log each other out; an older
 // one is a sign of theft and ends the session (RFC 9700, 4.14). It fails with
 // ErrRefreshInvalid, signing.ErrRefreshExpired, ErrRefreshReused or ErrSessionRevoked.
-func (a *Accounts) Refresh(ctx context.Context, raw string) (signing.Tokens, Outcome, error) {
+func (a *Accounts) Refresh(ctx context.Context, raw string) (signing.Tokens, RefreshOutcome, error) {
 	claims, err := a.issuer.VerifyRefresh(raw, a.now())
 	if err != nil {
 		return signing.Tokens{}, "", err
 	}
 	var (
 		tokens  signing.Tokens
-		outcome Outcome
+		outcome RefreshOutcome
 		reused  bool
 	)
 	err = a.store.UpdateSession(ctx, claims.SessionID, func(c *SessionChange) error {
@@ -68,10 +68,10 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (signing.Tokens, Out
 			return signing.ErrRefreshInvalid
 		default:
 			reused = true
-			warning, err := notice(ctx, now, owner, c.MayMail, event.SessionRefreshReused{
+			warning, err := notice(ctx, now, owner, c.AllowMail, event.SessionRefreshReused{
 				SessionID: s.ID, Generation: claims.Generation, Email: owner.Email.Address, Name: owner.Name,
 			})
-			c.Events = append(c.Events, warning, s.end(ctx, now, reasonReuse))
+			c.Events = append(c.Events, warning, s.revoke(ctx, now, reasonReuse))
 			return err
 		}
 		c.Events = append(c.Events, event.New(ctx, now, owner.ID, event.SessionRefreshed{
@@ -121,7 +121,7 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 		}
 	}
 	for _, id := range sessions {
-		err := a.endSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
+		err := a.revokeSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
 			s.RevokedAt, s.RevokedReason = now, reasonLogout
 			return event.New(ctx, now, s.AccountID, event.UserLoggedOut{SessionID: s.ID})
 		})
@@ -132,15 +132,15 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 	return nil
 }
 
-// EndSession ends one of the caller's sessions. It fails with
+// RevokeSession ends one of the caller's sessions. It fails with
 // ErrSessionNotFound, also for somebody else's and for one that has ended.
-func (a *Accounts) EndSession(ctx context.Context, caller token.Identity, id string) error {
-	return a.endSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
-		return s.end(ctx, now, reasonEnded)
+func (a *Accounts) RevokeSession(ctx context.Context, caller token.Identity, id string) error {
+	return a.revokeSession(ctx, caller, id, func(ctx context.Context, s *Session, now time.Time) event.Event {
+		return s.revoke(ctx, now, reasonEnded)
 	})
 }
 
-func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id string, end func(context.Context, *Session, time.Time) event.Event) error {
+func (a *Accounts) revokeSession(ctx context.Context, caller token.Identity, id string, end func(context.Context, *Session, time.Time) event.Event) error {
 	err := a.store.UpdateSession(ctx, id, func(c *SessionChange) error {
 		s, now := &c.Session, a.time()
 		if s.AccountID != caller.UserID || s.Revoked() || !now.Before(s.ExpiresAt) {
@@ -155,11 +155,11 @@ func (a *Accounts) endSession(ctx context.Context, caller token.Identity, id str
 	return err
 }
 
-// EndSessions ends all of the caller's sessions and returns how many they were.
-func (a *Accounts) EndSessions(ctx context.Context, caller token.Identity) (int, error) {
+// LogoutAll ends all of the caller's sessions and returns how many they were.
+func (a *Accounts) LogoutAll(ctx context.Context, caller token.Identity) (int, error) {
 	n := 0
 	err := a.update(ctx, caller.UserID, func(c *Change) error {
-		n = c.endSessions(ctx, a.time(), reasonLogoutAll)
+		n = c.revokeSessions(ctx, a.time(), reasonLogoutAll)
 		return nil
 	})
 	return n, err
@@ -192,7 +192,7 @@ func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current st
 
 func (a *Accounts) delete(ctx context.Context, c *Change) {
 	now := a.time()
-	c.endSessions(ctx, now, reasonDeleted)
+	c.revokeSessions(ctx, now, reasonDeleted)
 	c.Deleted = true
 	c.record(ctx, now, event.UserDeleted{Role: c.Account.Role, Status: c.Account.Status})
 }

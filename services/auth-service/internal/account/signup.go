@@ -18,18 +18,18 @@ type SignUp struct {
 	Email, Password, Name string
 }
 
-// Mode says who may sign up, and what they learn from it.
-type Mode string
+// SignUpMode says who may sign up, and what they learn from it.
+type SignUpMode string
 
 // The modes.
 const (
-	Open   Mode = "open"   // everybody; who signs up learns whether an address has an account
-	Strict Mode = "strict" // everybody; only a mail to the address says so
-	Closed Mode = "closed" // nobody; administrators make accounts
+	SignUpOpen   SignUpMode = "open"   // everybody; who signs up learns whether an address has an account
+	SignUpStrict SignUpMode = "strict" // everybody; only a mail to the address says so
+	SignUpClosed SignUpMode = "closed" // nobody; administrators make accounts
 )
 
-// SignedUp is what a sign-up led to. In Strict mode it says nothing.
-type SignedUp struct {
+// SignUpResult is what a sign-up led to. In Strict mode it says nothing.
+type SignUpResult struct {
 	Account Account
 	Tokens  *signing.Tokens // nil if the address must be verified first
 }
@@ -40,39 +40,39 @@ type SignedUp struct {
 // ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed, ErrKeyReused, ErrKeyInProgress
 // or password.ErrBusy. In Strict mode the address is told what came of it, and
 // only the address.
-func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey string) (out SignedUp, replayed bool, err error) {
-	if a.mode == Closed {
-		return SignedUp{}, false, ErrSignUpClosed
+func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey string) (out SignUpResult, replayed bool, err error) {
+	if a.mode == SignUpClosed {
+		return SignUpResult{}, false, ErrSignUpClosed
 	}
 	if err := checkIdempotencyKey(idempotencyKey); err != nil {
-		return SignedUp{}, false, err
+		return SignUpResult{}, false, err
 	}
 	account, secret, err := a.prepare(in)
 	if err != nil {
-		return SignedUp{}, false, err
+		return SignUpResult{}, false, err
 	}
-	return a.idempotently(ctx, idempotencyKey, in, func(record *IdempotencyRecord) (SignedUp, error) {
-		if a.mode == Strict {
-			return SignedUp{}, a.requestAccount(ctx, account, secret, record)
+	return a.idempotently(ctx, idempotencyKey, in, func(record *IdempotencyRecord) (SignUpResult, error) {
+		if a.mode == SignUpStrict {
+			return SignUpResult{}, a.requestAccount(ctx, account, secret, record)
 		}
 		return a.create(ctx, account, secret, record)
 	})
 }
 
-func (a *Accounts) create(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignedUp, error) {
+func (a *Accounts) create(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignUpResult, error) {
 	// An address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
-		return SignedUp{}, ErrEmailTaken
+		return SignUpResult{}, ErrEmailTaken
 	case !errors.Is(err, ErrNotFound):
-		return SignedUp{}, err
+		return SignUpResult{}, err
 	}
 	var err error
 	if account.PasswordHash, err = a.hasher.Hash(ctx, secret); err != nil {
-		return SignedUp{}, err
+		return SignUpResult{}, err
 	}
 	ctx = actAs(ctx, account)
-	out := SignedUp{Account: account}
+	out := SignUpResult{Account: account}
 	err = a.store.CreateAccount(ctx, func(c *Change) error {
 		c.Account, c.Idempotency = account, record
 		if !a.requireVerified {
@@ -81,7 +81,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, r
 			if err != nil {
 				return err
 			}
-			c.Started, out.Tokens = &session, &tokens
+			c.NewSession, out.Tokens = &session, &tokens
 		}
 		if err := a.storeAnswer(record, out); err != nil {
 			return err
@@ -89,7 +89,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, r
 		return a.begin(ctx, c)
 	})
 	if err != nil {
-		return SignedUp{}, err
+		return SignUpResult{}, err
 	}
 	return out, nil
 }
@@ -98,7 +98,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, r
 // makes accounts of the address again and again.
 func (a *Accounts) begin(ctx context.Context, c *Change) error {
 	c.Events = append(c.Events, a.signedUp(ctx, c.Account))
-	ok, err := c.MayMail(ctx, mailSignUp, c.Account.Email)
+	ok, err := c.AllowMail(ctx, mailSignUp, c.Account.Email)
 	switch {
 	case err != nil:
 		return err

@@ -67,17 +67,17 @@ func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
 	return found, a.store.Record(ctx, event.New(ctx, a.time(), id, event.UserViewed{}))
 }
 
-// Rights are what an administrator changes of an account; an empty field stays.
-type Rights struct {
+// UserUpdate are what an administrator changes of an account; an empty field stays.
+type UserUpdate struct {
 	Role   string
 	Status string
 }
 
-// ChangeRights gives an account other rights. All its sessions end: what its
+// UpdateUser gives an account other rights. All its sessions end: what its
 // access tokens say is not true any more. It fails with a validation problem,
-// ErrNotFound, ErrOwnRights or ErrLastAdmin.
-func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id string, to Rights) (Account, error) {
-	if err := checkRights(to); err != nil {
+// ErrNotFound, ErrSelfDemotion or ErrLastAdmin.
+func (a *Accounts) UpdateUser(ctx context.Context, caller token.Identity, id string, to UserUpdate) (Account, error) {
+	if err := checkUserUpdate(to); err != nil {
 		return Account{}, err
 	}
 	var changed Account
@@ -94,7 +94,7 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 			return nil
 		}
 		if c.Account.ID == caller.UserID {
-			return ErrOwnRights
+			return ErrSelfDemotion
 		}
 		c.Account.UpdatedAt = now
 		changed = c.Account
@@ -109,13 +109,13 @@ func (a *Accounts) ChangeRights(ctx context.Context, caller token.Identity, id s
 		if changed.Status != before.Status && changed.Status == Active {
 			c.record(ctx, now, event.UserEnabled{Before: before.Status, After: changed.Status})
 		}
-		c.endSessions(ctx, now, reason)
+		c.revokeSessions(ctx, now, reason)
 		return nil
 	})
 	return changed, err
 }
 
-func checkRights(to Rights) error {
+func checkUserUpdate(to UserUpdate) error {
 	var roleFault, statusFault *problem.Field
 	if to.Role != "" {
 		roleFault = oneOf("role", to.Role, roles)
@@ -123,19 +123,19 @@ func checkRights(to Rights) error {
 	if to.Status != "" {
 		statusFault = oneOf("status", to.Status, statuses)
 	}
-	if to == (Rights{}) {
+	if to == (UserUpdate{}) {
 		roleFault = &problem.Field{Field: "role", Code: "required", Message: "A role or a status is needed."}
 	}
 	return faults(roleFault, statusFault)
 }
 
-// EndUserSessions ends all sessions of an account and returns how many they
+// RevokeUserSessions ends all sessions of an account and returns how many they
 // were. It fails with ErrNotFound.
-func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) {
+func (a *Accounts) RevokeUserSessions(ctx context.Context, id string) (int, error) {
 	n := 0
 	err := a.update(ctx, id, func(c *Change) error {
 		now := a.time()
-		n = c.endSessions(ctx, now, reasonAdmin)
+		n = c.revokeSessions(ctx, now, reasonAdmin)
 		c.record(ctx, now, event.UserSessionsRevoked{Revoked: n})
 		return nil
 	})
@@ -143,11 +143,11 @@ func (a *Accounts) EndUserSessions(ctx context.Context, id string) (int, error) 
 }
 
 // DeleteUser deletes an account for good. It fails with ErrNotFound,
-// ErrOwnRights or ErrLastAdmin.
+// ErrSelfDemotion or ErrLastAdmin.
 func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
 	return a.update(ctx, id, func(c *Change) error {
 		if c.Account.ID == caller.UserID {
-			return ErrOwnRights
+			return ErrSelfDemotion
 		}
 		a.delete(ctx, c)
 		return nil

@@ -32,7 +32,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodPost, Path: prefix + "/logout", Access: web.SignedIn.OrRevoked(), Handler: a.logout},
 		{Method: http.MethodPost, Path: prefix + "/logout-all", Access: web.SignedIn, Handler: a.logoutAll},
 		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
-		{Method: http.MethodDelete, Path: prefix + "/sessions/{id}", Access: web.SignedIn, Handler: a.endSession},
+		{Method: http.MethodDelete, Path: prefix + "/sessions/{id}", Access: web.SignedIn, Handler: a.revokeSession},
 		{Method: http.MethodDelete, Path: prefix + "/account", Access: web.SignedIn, Handler: a.deleteAccount},
 		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: landing(flows["verify"])},
 		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: submit(flows["verify"], a.verify)},
@@ -61,9 +61,9 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodPost, Path: prefix + "/passkeys/login/finish", Access: web.Anyone, Handler: a.finishPasskeyLogin},
 		{Method: http.MethodGet, Path: prefix + "/users", Access: web.AdminOnly, Handler: a.users},
 		{Method: http.MethodGet, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.user},
-		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.changeUser},
+		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.updateUser},
 		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.deleteUser},
-		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.endUserSessions},
+		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.revokeUserSessions},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly, Handler: a.resetFactors},
 		// Not routed by the gateway.
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
@@ -174,7 +174,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := a.accounts.Login(r.Context(), account.LogIn{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
+	out, err := a.accounts.Login(r.Context(), account.Credentials{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
 	if err != nil {
 		return err
 	}

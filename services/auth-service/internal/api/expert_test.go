@@ -177,7 +177,7 @@ func TestSEC14ChallengeEndsWithThePassword(t *testing.T) {
 // In Strict mode a login tells as little as the sign-up (SEC-27).
 func TestSEC27StrictLogin(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Mode, cfg.RequireVerified = account.Strict, true })
+	s := newService(t, func(cfg *account.Config) { cfg.Mode, cfg.RequireVerified = account.SignUpStrict, true })
 	if _, err := s.accounts.CreateAdmin(t.Context(), account.SignUp{Email: "taken@example.com", Password: goodPassword, Name: "x"}); err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestImportRefusesWhatIsNoUse(t *testing.T) {
 	}
 	s.signup("ann@example.com") // by somebody else
 	got, err := s.accounts.Import(t.Context(), []account.Imported{{Email: "ann@example.com", Name: "Ann"}})
-	if err != nil || got[0] != account.Clashes {
+	if err != nil || got[0] != account.ImportConflict {
 		t.Errorf("Import = %v, %v, want that it clashes", got, err)
 	}
 }

@@ -272,7 +272,7 @@ func TestAddressIsTakenMeanwhile(t *testing.T) {
 // an account.
 func TestSEC27StrictSignUp(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.Strict })
+	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.SignUpStrict })
 	in := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}
 	if got := s.parallel("/signup", in); got["202 "] != 20 {
 		t.Fatalf("answers = %v", got)
@@ -295,7 +295,7 @@ func TestSEC27StrictSignUp(t *testing.T) {
 
 func TestClosedSignUp(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.Closed })
+	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.SignUpClosed })
 	s.want(s.call("POST", "/signup", "", fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}), 403, "signup_closed")
 	s.admin() // Administrators can be made all the same.
 }

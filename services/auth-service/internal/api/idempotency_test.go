@@ -100,7 +100,7 @@ func TestIdempotencyKeyOfTheDead(t *testing.T) {
 
 func TestIdempotencyKeyInStrictMode(t *testing.T) {
 	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.Strict })
+	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.SignUpStrict })
 	once := s.with("Idempotency-Key", "a-key")
 	body := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}
 	s.want(once.call("POST", "/signup", "", body), 202, "")

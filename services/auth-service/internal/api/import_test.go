@@ -30,12 +30,12 @@ func TestImport(t *testing.T) {
 		{ID: "01926f39-0000-7000-8000-000000000001", Email: "cy@example.com", Name: "Cy", Role: "auditor", Status: "disabled"},
 	}
 	got, err := s.accounts.Import(t.Context(), in)
-	if want := []account.ImportOutcome{account.Created, account.Created, account.Clashes, account.Created}; err != nil || !slices.Equal(got, want) {
+	if want := []account.ImportOutcome{account.ImportCreated, account.ImportCreated, account.ImportConflict, account.ImportCreated}; err != nil || !slices.Equal(got, want) {
 		t.Fatalf("Import = %v, %v, want %v", got, err, want)
 	}
 	in = append(in, account.Imported{ID: "01926f39-0000-7000-8000-000000000002", Email: "ann@example.com", Name: "Eve"})
 	got, err = s.accounts.Import(t.Context(), in)
-	if want := []account.ImportOutcome{account.There, account.There, account.Clashes, account.There, account.Clashes}; err != nil || !slices.Equal(got, want) {
+	if want := []account.ImportOutcome{account.ImportExists, account.ImportExists, account.ImportConflict, account.ImportExists, account.ImportConflict}; err != nil || !slices.Equal(got, want) {
 		t.Fatalf("Import again = %v, %v, want %v", got, err, want)
 	}
 	if n := s.count(event.User, event.UserSignedUp{}); n != 3 {

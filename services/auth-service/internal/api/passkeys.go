@@ -10,9 +10,9 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// begun is the first step of a ceremony. Options go to the browser as they are:
+// ceremonyBody is the first step of a ceremony. Options go to the browser as they are:
 // navigator.credentials.create or get.
-type begun struct {
+type ceremonyBody struct {
 	PasskeyToken string `json:"passkeyToken"`
 	Options      any    `json:"options"`
 }
@@ -22,7 +22,7 @@ func (a *api) beginPasskey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusCreated, begun{b.Token, b.Options})
+	return web.OK(w, http.StatusCreated, ceremonyBody{b.Token, b.Options})
 }
 
 func (a *api) finishPasskey(w http.ResponseWriter, r *http.Request) error {
@@ -64,7 +64,7 @@ func (a *api) beginPasskeyLogin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, begun{b.Token, b.Options})
+	return web.OK(w, http.StatusOK, ceremonyBody{b.Token, b.Options})
 }
 
 func (a *api) finishPasskeyLogin(w http.ResponseWriter, r *http.Request) error {

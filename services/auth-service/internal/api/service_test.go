@@ -93,7 +93,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 			RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,
 		},
-		PasswordMinLength: 8, Now: s.time, Log: testkit.Log(t), Mode: account.Open,
+		PasswordMinLength: 8, Now: s.time, Log: testkit.Log(t), Mode: account.SignUpOpen,
 	}
 	for _, change := range changes {
 		change(&cfg)

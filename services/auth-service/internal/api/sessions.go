@@ -63,19 +63,19 @@ type revoked struct {
 }
 
 func (a *api) logoutAll(w http.ResponseWriter, r *http.Request) error {
-	n, err := a.accounts.EndSessions(r.Context(), web.Caller(r))
+	n, err := a.accounts.LogoutAll(r.Context(), web.Caller(r))
 	if err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusOK, revoked{n})
 }
 
-func (a *api) endSession(w http.ResponseWriter, r *http.Request) error {
+func (a *api) revokeSession(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathID(r, account.ErrSessionNotFound)
 	if err != nil {
 		return err
 	}
-	if err := a.accounts.EndSession(r.Context(), web.Caller(r), id); err != nil {
+	if err := a.accounts.RevokeSession(r.Context(), web.Caller(r), id); err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusOK, struct{}{})

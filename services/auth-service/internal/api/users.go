@@ -67,7 +67,7 @@ func (a *api) user(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, userOf(found))
 }
 
-func (a *api) changeUser(w http.ResponseWriter, r *http.Request) error {
+func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
 		Role   string `json:"role"`
 		Status string `json:"status"`
@@ -79,7 +79,7 @@ func (a *api) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	changed, err := a.accounts.ChangeRights(r.Context(), web.Caller(r), id, account.Rights{Role: in.Role, Status: in.Status})
+	changed, err := a.accounts.UpdateUser(r.Context(), web.Caller(r), id, account.UserUpdate{Role: in.Role, Status: in.Status})
 	if err != nil {
 		return err
 	}
@@ -97,12 +97,12 @@ func (a *api) deleteUser(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
 }
 
-func (a *api) endUserSessions(w http.ResponseWriter, r *http.Request) error {
+func (a *api) revokeUserSessions(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathID(r, account.ErrNotFound)
 	if err != nil {
 		return err
 	}
-	n, err := a.accounts.EndUserSessions(r.Context(), id)
+	n, err := a.accounts.RevokeUserSessions(r.Context(), id)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 // CreateAccount implements account.Store.
 func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) error) error {
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		c := account.Change{MayMail: mayMail(tx, s.now())}
+		c := account.Change{AllowMail: allowMail(tx, s.now())}
 		if err := decide(&c); err != nil {
 			return err
 		}
@@ -160,9 +160,9 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	if err != nil {
 		return err
 	}
-	c.MayMail = mayMail(tx, s.now())
+	c.AllowMail = allowMail(tx, s.now())
 	before := c
-	before.Sessions, before.Factors, before.Codes = slices.Clone(c.Sessions), slices.Clone(c.Factors), slices.Clone(c.Codes)
+	before.Sessions, before.Factors, before.RecoveryCodes = slices.Clone(c.Sessions), slices.Clone(c.Factors), slices.Clone(c.RecoveryCodes)
 	if err := decide(&c); err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 		return err
 	})
 	batch.Queue(readCodes, id).Query(func(rows pgx.Rows) (err error) {
-		c.Codes, err = pgx.CollectRows(rows, scanCode)
+		c.RecoveryCodes, err = pgx.CollectRows(rows, scanCode)
 		return err
 	})
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -298,8 +298,8 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 	for _, proof := range c.NewTokens {
 		queueToken(batch, proof)
 	}
-	if c.Started != nil {
-		queueSession(batch, *c.Started)
+	if c.NewSession != nil {
+		queueSession(batch, *c.NewSession)
 	}
 	queueStoredAnswer(batch, c.Idempotency)
 	if c.ClearAttempts != nil {

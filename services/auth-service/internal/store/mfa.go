@@ -67,7 +67,7 @@ func queueFactors(batch *pgx.Batch, before, after account.Change) {
 			"last_step": f.LastStep, "created_at": f.CreatedAt, "confirmed_at": optional(f.ConfirmedAt), "last_used_at": optional(f.LastUsedAt),
 		})
 	}
-	queueCodes(batch, after.Account.ID, before.Codes, after.Codes)
+	queueCodes(batch, after.Account.ID, before.RecoveryCodes, after.RecoveryCodes)
 }
 
 func queueCodes(batch *pgx.Batch, accountID string, before, after []string) {
@@ -152,7 +152,7 @@ func (s *Store) UseChallenge(ctx context.Context, hash []byte, decide func(*acco
 		if err != nil {
 			return err
 		}
-		if ch.Over {
+		if ch.Done {
 			_, err = tx.Exec(ctx, remove, hash)
 		} else {
 			_, err = tx.Exec(ctx, write, hash, ch.Attempts)

@@ -112,7 +112,7 @@ func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.LinkReque
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	c := account.Change{MayMail: mayMail(tx, s.now())}
+	c := account.Change{AllowMail: allowMail(tx, s.now())}
 	if err := serve(r, &c); err != nil {
 		return err
 	}
@@ -139,8 +139,8 @@ func addressHash(key string) []byte {
 	return sum[:]
 }
 
-// mayMail returns what account.Change has as MayMail.
-func mayMail(q postgres.Querier, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
+// allowMail returns what account.Change has as AllowMail.
+func allowMail(q postgres.Querier, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
 	const forget = `
 		DELETE FROM mails_asked
 		WHERE address = $1 AND asked_at <= $2`

@@ -158,7 +158,7 @@ func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*accou
 	})
 	err := postgres.Decide(ctx, s.db, batch, func(q postgres.Querier, write *pgx.Batch) error {
 		before := row.session()
-		c.Session, c.MayMail = before, mayMail(q, s.now())
+		c.Session, c.AllowMail = before, allowMail(q, s.now())
 		if err := decide(&c); err != nil {
 			return err
 		}

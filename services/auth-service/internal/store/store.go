@@ -128,8 +128,8 @@ func (s *Store) HasAdmin(ctx context.Context) (bool, error) {
 	return exists, nil
 }
 
-// HighestBcrypt implements account.Store.
-func (s *Store) HighestBcrypt(ctx context.Context) (int, error) {
+// HighestBcryptCost implements account.Store.
+func (s *Store) HighestBcryptCost(ctx context.Context) (int, error) {
 	const query = `
 		SELECT COALESCE(max(substr(password_hash, 5, 2)), '0')::int
 		FROM accounts
