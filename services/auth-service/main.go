@@ -111,7 +111,7 @@ func open(rows *store.Store, keyring *signing.Keyring, revocations *token.Revoca
 		Revocations:       revocations,
 		Hasher:            hasher,
 		Issuer:            signing.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal(), cfg.AccessTokenTTL),
-		Sealer:            links,
+		LinkSealer:        links,
 		AtRest:            atRest,
 		Passkeys:          passkeys,
 		FingerprintSecret: cfg.EncryptionKey.Reveal(),

@@ -6,42 +6,61 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 )
 
-// FailedAttempt is a password being tried for an address.
+// Failed attempts are counted before the password or code is checked, so that
+// parallel guesses count like consecutive ones, and for every address, whether or
+// not it has an account. They count for the address alone, so that guessing from
+// many networks gains nothing. Only from networks that the owner uses do they count
+// for the address and the network together, so that no stranger can lock the owner
+// out (ASVS 6.3.1, SEC-31).
+
+// failedAttemptStore counts failed attempts.
+type failedAttemptStore interface {
+	// CountFailedAttempt counts an attempt as failed, unless it has to wait because
+	// of earlier ones.
+	CountFailedAttempt(ctx context.Context, a FailedAttempt) (CountedAttempt, error)
+	// UncountFailedAttempt takes back an attempt that was counted at a time.
+	UncountFailedAttempt(ctx context.Context, key []byte, at time.Time) error
+	// ClearFailedAttempts forgets the attempts under the key of a CountedAttempt.
+	ClearFailedAttempts(ctx context.Context, key []byte) error
+}
+
+// FailedAttempt is a password or code that is about to be checked. It counts as
+// failed until ClearFailedAttempts.
 type FailedAttempt struct {
-	Kind     string // what is guessed at
+	Kind     string // passwordAttempt or codeAttempt
 	EmailKey string
 	Network  string
 	At       time.Time
 }
 
-// CountedAttempt says whether an attempt may go on.
-type CountedAttempt struct {
-	Allowed    bool
-	RetryAfter time.Duration // until another one may, if not
-	Key        []byte        // what it was counted for, for ClearFailedAttempts
-	At         time.Time     // when
-}
-
-// What can be guessed at: each has a count of its own.
+// The kinds of attempts, which are counted apart.
 const (
 	passwordAttempt = ""
 	codeAttempt     = "code of the second factor\x00"
 )
 
-// Attempts are counted before the password is checked, so that many at once are
-// as many as one after the other, and for every address, whether or not it has an
-// account. What counts is the address, so that guessing from many networks gains
-// nothing, except from networks that the owner uses: there only the address and
-// the network together count, so that no stranger can lock the owner out (ASVS
-// 6.3.1, SEC-31).
+// CountedAttempt says whether an attempt may go on.
+type CountedAttempt struct {
+	Allowed    bool
+	RetryAfter time.Duration // if it is not allowed
+	Key        []byte        // what it was counted for
+	At         time.Time
+}
+
 const (
 	undelayedAttempts = 10
 	longestDelay      = 15 * time.Minute
 )
 
-// AttemptDelay returns how long an address has to wait after so many failures.
+// FailedAttemptRetention is how long failed attempts are remembered after the last
+// one.
+const FailedAttemptRetention = 24 * time.Hour
+
+// AttemptDelay returns how long the next attempt has to wait after a number of
+// failed ones.
 func AttemptDelay(failures int) time.Duration {
 	if failures < undelayedAttempts {
 		return 0
@@ -52,23 +71,15 @@ func AttemptDelay(failures int) time.Duration {
 	return min(time.Second<<(failures-undelayedAttempts), longestDelay)
 }
 
-// FailedAttemptRetention is after how long without a failure they are forgotten.
-const FailedAttemptRetention = 24 * time.Hour
+// ErrTooManyAttempts says how long to wait before the next attempt.
+var ErrTooManyAttempts = problem.New(problem.TooManyRequests, "rate_limited", "Too many passwords that did not fit. Try again later.")
 
-// checkPassword checks a password that attempt has counted. If it could not be checked
-// at all, because too many others are, it does not count.
-func (a *Accounts) checkPassword(ctx context.Context, attempt CountedAttempt, hash, typed string) (ok, stale bool, err error) {
-	ok, stale, err = a.hasher.Verify(ctx, hash, typed)
-	if err != nil {
-		err = errors.Join(err, a.store.UncountFailedAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
-	}
-	return ok, stale, err
-}
-
-// countFailedAttempt counts a guess, and returns what is to be cleared if it fits. It fails
-// with ErrTooManyAttempts, which is recorded.
+// countFailedAttempt counts an attempt on an address. The caller clears it if the
+// password or code is right. It fails with ErrTooManyAttempts, which is recorded.
 func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Email) (CountedAttempt, error) {
-	counted, err := a.store.CountFailedAttempt(ctx, FailedAttempt{Kind: kind, EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(), At: a.time()})
+	counted, err := a.store.CountFailedAttempt(ctx, FailedAttempt{
+		Kind: kind, EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(), At: a.time(),
+	})
 	if err != nil || counted.Allowed {
 		return counted, err
 	}
@@ -77,4 +88,14 @@ func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Em
 		return CountedAttempt{}, err
 	}
 	return CountedAttempt{}, a.loginFailed(ctx, owner, ErrTooManyAttempts.WithRetryAfter(counted.RetryAfter))
+}
+
+// checkPassword checks a password whose attempt was counted. If it cannot be
+// checked, for example because too many others are, the attempt does not count.
+func (a *Accounts) checkPassword(ctx context.Context, attempt CountedAttempt, hash, typed string) (ok, stale bool, err error) {
+	ok, stale, err = a.hasher.Verify(ctx, hash, typed)
+	if err != nil {
+		err = errors.Join(err, a.store.UncountFailedAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
+	}
+	return ok, stale, err
 }

@@ -12,19 +12,30 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// IdempotencyRecord is a request that a client may repeat: its first answer is kept for
-// IdempotencyRetention and given again.
-type IdempotencyRecord struct {
-	Key         []byte // of the client, hashed
-	Fingerprint []byte // of what was asked
-	Answer      string // sealed
+// idempotencyStore keeps the answers to requests that a client may repeat.
+type idempotencyStore interface {
+	// ReserveIdempotencyKey stores a record without its answer. If the request was
+	// made before, it returns the stored answer instead. It fails with ErrKeyReused or
+	// ErrKeyInProgress.
+	ReserveIdempotencyKey(ctx context.Context, r IdempotencyRecord, now time.Time) (answer string, err error)
+	// ReleaseIdempotencyKey deletes a record that has no answer.
+	ReleaseIdempotencyKey(ctx context.Context, key []byte) error
 }
 
-// How long answers are kept, and how long a request is taken to be at work whose
-// process has died.
+// IdempotencyRecord is the stored answer to a request that a client may repeat under
+// one Idempotency-Key.
+type IdempotencyRecord struct {
+	Key         []byte // hashed
+	Fingerprint []byte // of the request
+	Answer      string // sealed; empty while the request is in progress
+}
+
 const (
+	// IdempotencyRetention is how long answers are kept.
 	IdempotencyRetention = 24 * time.Hour
-	IdempotencyTimeout   = time.Minute
+	// IdempotencyTimeout is how long a request without an answer is considered in
+	// progress. After that, its process must have died.
+	IdempotencyTimeout = time.Minute
 )
 
 // The failures of repeated requests.
@@ -35,12 +46,13 @@ var (
 
 const maxIdempotencyKey = 255
 
+// checkIdempotencyKey checks the syntax of a key, which may be absent.
 func checkIdempotencyKey(key string) error {
-	good := len(key) <= maxIdempotencyKey
+	valid := len(key) <= maxIdempotencyKey
 	for _, c := range []byte(key) {
-		good = good && '!' <= c && c <= '~'
+		valid = valid && '!' <= c && c <= '~'
 	}
-	if good {
+	if valid {
 		return nil
 	}
 	return problem.Validation(problem.Field{
@@ -48,18 +60,18 @@ func checkIdempotencyKey(key string) error {
 	})
 }
 
-// idempotently does a sign-up, or returns the answer that it had, and says so. Without a
-// key it just does it. The answer is stored with what do changes: do must pass
-// on the IdempotencyRecord that it gets, with its answer by storeAnswer.
+// idempotently calls do for a sign-up, or returns the stored answer and true if the
+// request is repeated. Without a key it just calls do. The answer is stored in the
+// transaction of do, which must pass on the record after storeAnswer.
 func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do func(record *IdempotencyRecord) (SignUpResult, error)) (SignUpResult, bool, error) {
 	if key == "" {
 		out, err := do(nil)
 		return out, false, err
 	}
 	hash := sha256.Sum256([]byte("signup\x00" + key))
-	mac := hmac.New(sha256.New, a.fingerprints)
+	mac := hmac.New(sha256.New, a.fingerprintKey)
 	if err := json.NewEncoder(mac).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
-		return SignUpResult{}, false, fmt.Errorf("take the fingerprint of a request: %w", err)
+		return SignUpResult{}, false, fmt.Errorf("fingerprint request: %w", err)
 	}
 	record := IdempotencyRecord{Key: hash[:], Fingerprint: mac.Sum(nil)}
 	answer, err := a.store.ReserveIdempotencyKey(ctx, record, a.time())
@@ -72,7 +84,7 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 	}
 	out, err := do(&record)
 	if err != nil {
-		// Nothing was done, so the client may try again at once.
+		// Nothing was stored, so the client may repeat the request at once.
 		if released := a.store.ReleaseIdempotencyKey(context.WithoutCancel(ctx), record.Key); released != nil {
 			a.log.WarnContext(ctx, "key of a failed request not released; it is in a minute", "error", released.Error())
 		}
@@ -81,9 +93,10 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 	return out, false, nil
 }
 
+// answerContext binds a sealed answer to its record.
 func answerContext(record IdempotencyRecord) string { return fmt.Sprintf("answer %x", record.Key) }
 
-// storeAnswer puts the sealed answer into record, which may be nil.
+// storeAnswer seals the answer into record, if there is one.
 func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignUpResult) error {
 	if record == nil {
 		return nil

@@ -15,38 +15,45 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Imported is an account of an earlier system. Only Email and Name are required;
-// without a hash its owner chooses a password by mail.
+// importStore is what an import stores.
+type importStore interface {
+	// ImportAccounts stores new accounts with their events, and reports for each
+	// whether it was stored. It skips those whose address or id is taken.
+	ImportAccounts(ctx context.Context, changes []Change) ([]bool, error)
+}
+
+// Imported is an account of an earlier system. Only Email and Name are required.
+// Without a hash, its owner has to reset the password to sign in.
 type Imported struct {
-	ID            string // a UUID; made of address and CreatedAt if empty
+	ID            string // a UUID; derived from the address and CreatedAt if empty
 	Email         string
 	EmailVerified bool
 	Name          string
 	Role          string // user if empty
 	Status        string // active if empty
-	PasswordHash  string // Argon2id or bcrypt; made anew at the next login
+	PasswordHash  string // Argon2id or bcrypt; replaced at the next login
 	CreatedAt     time.Time
 }
 
-// ImportOutcome is what came of one account.
+// ImportOutcome is what happened to one account.
 type ImportOutcome int
 
 // The outcomes.
 const (
 	ImportCreated  ImportOutcome = iota
-	ImportExists                 // it was imported before
+	ImportExists                 // an earlier import created it
 	ImportConflict               // another account has the address or the id
 )
 
-// CheckImport says what is wrong with an account, or returns nil.
+// CheckImport returns what is wrong with an account, or nil.
 func (a *Accounts) CheckImport(in Imported) error {
-	_, err := a.imported(in)
+	_, err := a.parseImported(in)
 	return err
 }
 
-func (a *Accounts) imported(in Imported) (Account, error) {
-	email, emailFault := parseEmail("email", in.Email)
-	name, nameFault := parseName(in.Name)
+func (a *Accounts) parseImported(in Imported) (Account, error) {
+	email, emailErr := parseEmail("email", in.Email)
+	name, nameErr := parseName(in.Name)
 	account := Account{
 		ID: in.ID, Email: email, EmailVerified: in.EmailVerified, Name: name, Role: in.Role, Status: in.Status,
 		PasswordHash: in.PasswordHash, CreatedAt: in.CreatedAt.UTC().Truncate(time.Microsecond), UpdatedAt: a.time(),
@@ -60,29 +67,29 @@ func (a *Accounts) imported(in Imported) (Account, error) {
 	if account.CreatedAt.IsZero() || account.CreatedAt.After(account.UpdatedAt) {
 		account.CreatedAt = account.UpdatedAt
 	}
-	var idFault, hashFault *problem.Field
+	var idErr, hashErr *problem.Field
 	if parsed, err := uuid.Parse(in.ID); in.ID != "" && (err != nil || parsed.String() != in.ID) {
-		idFault = &problem.Field{Field: "id", Code: "invalid_format", Message: "This is no UUID in its usual form."}
+		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "This is no UUID in its usual form."}
 	}
 	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
-		hashFault = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id, with a pepper that is there, or of bcrypt up to cost 16."}
+		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id, with a pepper that is there, or of bcrypt up to cost 16."}
 	}
-	return account, faults(emailFault, nameFault, idFault, hashFault, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
+	return account, validate(emailErr, nameErr, idErr, hashErr, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }
 
-// Import creates accounts, in one transaction with their events, and returns
-// what came of each. Nobody gets a mail.
+// Import creates accounts in one transaction with their events, and returns the
+// outcome of each. It sends no mails.
 func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, error) {
 	changes := make([]Change, len(in))
 	for i := range in {
-		account, err := a.imported(in[i])
+		account, err := a.parseImported(in[i])
 		if err != nil {
 			return nil, fmt.Errorf("import account %d: %w", i, err)
 		}
 		if account.ID == "" {
 			account.ID = importedID(account, in[i].CreatedAt)
 		}
-		changes[i] = Change{Account: account, Events: []event.Event{a.signedUp(ctx, account)}}
+		changes[i] = Change{Account: account, Events: []event.Event{signedUp(ctx, account)}}
 	}
 	created, err := a.store.ImportAccounts(ctx, changes)
 	if err != nil {
@@ -100,9 +107,9 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 	return outcomes, nil
 }
 
-// importedID returns the id of an account that the earlier system gave none: a
-// UUIDv7 that is the same in every run, by which an account that is there already
-// is told from one that somebody else made with its address.
+// importedID returns the id of an account that has none: a UUIDv7 that is the same in
+// every run. It tells an account that an earlier run created from one that somebody
+// else created with the same address.
 func importedID(account Account, created time.Time) string {
 	var id uuid.UUID
 	sum := sha256.Sum256([]byte("headgate import\x00" + account.Email.Key))
@@ -118,7 +125,7 @@ func importedID(account Account, created time.Time) string {
 	return id.String()
 }
 
-// skippedOutcome tells the account that an earlier run made from somebody else's.
+// skippedOutcome returns why the store skipped an account.
 func (a *Accounts) skippedOutcome(ctx context.Context, account Account) (ImportOutcome, error) {
 	found, err := a.store.AccountByEmail(ctx, account.Email.Key)
 	switch {
@@ -130,28 +137,4 @@ func (a *Accounts) skippedOutcome(ctx context.Context, account Account) (ImportO
 		return ImportConflict, nil
 	}
 	return ImportExists, nil
-}
-
-// exportPage is how many accounts are in memory at a time.
-const exportPage = 1000
-
-// Export calls visit with every account, newest first, and records that it did.
-func (a *Accounts) Export(ctx context.Context, visit func(Account) error) error {
-	n := 0
-	for after := ""; ; {
-		page, err := a.store.Accounts(ctx, Filter{}, after, exportPage)
-		if err != nil {
-			return err
-		}
-		for _, account := range page {
-			if err := visit(account); err != nil {
-				return err
-			}
-			n++
-		}
-		if len(page) < exportPage {
-			return a.store.Record(ctx, event.New(ctx, a.time(), "", event.UserExported{Count: n}))
-		}
-		after = page[len(page)-1].ID
-	}
 }

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -8,10 +9,10 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// maxLine is how many characters a line has at most.
+// maxLine is the maximum length of a line, in characters.
 const maxLine = 100
 
-// parseLine reads a line that people see, such as a name.
+// parseLine trims and validates a line of text, such as a name.
 func parseLine(field, text string) (string, *problem.Field) {
 	text = strings.TrimSpace(text)
 	if utf8.RuneCountInString(text) > maxLine {
@@ -26,14 +27,14 @@ func parseLine(field, text string) (string, *problem.Field) {
 }
 
 func parseName(text string) (string, *problem.Field) {
-	name, fault := parseLine("name", text)
-	if fault == nil {
-		fault = required("name", name, "A name is needed.")
+	name, nameErr := parseLine("name", text)
+	if nameErr == nil {
+		nameErr = required("name", name, "A name is needed.")
 	}
-	return name, fault
+	return name, nameErr
 }
 
-// required checks a value that needs no other check here.
+// required checks that a value is not empty.
 func required(field, text, message string) *problem.Field {
 	if text != "" {
 		return nil
@@ -41,13 +42,21 @@ func required(field, text, message string) *problem.Field {
 	return &problem.Field{Field: field, Code: "required", Message: message}
 }
 
-// faults collects what is wrong with several fields.
-func faults(fields ...*problem.Field) error {
-	var found []problem.Field
+// oneOf checks that a value is one of a fixed set.
+func oneOf(field, value string, allowed []string) *problem.Field {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return &problem.Field{Field: field, Code: "unknown_value", Message: "There is no such " + field + "."}
+}
+
+// validate returns one validation problem for all invalid fields, or nil.
+func validate(fields ...*problem.Field) error {
+	var invalid []problem.Field
 	for _, f := range fields {
 		if f != nil {
-			found = append(found, *f)
+			invalid = append(invalid, *f)
 		}
 	}
-	return problem.Validation(found...)
+	return problem.Validation(invalid...)
 }

@@ -5,42 +5,62 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// Credentials is what somebody gives to sign in.
+// loginStore is what a login stores.
+type loginStore interface {
+	// StartSession stores a session if its owner still is in.Owner. It fails with
+	// ErrAccountChanged.
+	StartSession(ctx context.Context, s Session, in PasswordLogin) error
+}
+
+// PasswordLogin is a login whose password was right.
+type PasswordLogin struct {
+	Owner    Account // as it was when the password was checked
+	NewHash  string  // replaces the owner's hash unless it is empty
+	Attempts []byte  // the key of a CountedAttempt whose failures are cleared
+	Events   []event.Event
+}
+
+// ErrAccountChanged says that an account changed while its password was checked.
+var ErrAccountChanged = errors.New("account changed during login")
+
+// Credentials are what a client sends to sign in.
 type Credentials struct {
 	Email, Password, DeviceName string
 }
 
-// LoginResult is what a login led to: a session, or the question for a second factor.
+// LoginResult is a session, or a request for a second factor.
 type LoginResult struct {
 	Account Account
 	Tokens  signing.Tokens
-	MFA     *MFARequired // If it is there, the rest is not.
+	MFA     *MFARequired // If it is set, the rest is empty.
 }
 
-// Login checks a password and starts a session. It takes the same time whether
-// or not an account has the address. It fails with ErrInvalidCredentials,
-// ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation
-// problem or password.ErrBusy; the first four are recorded as events.
+// maxLoginRetries is how often a password is checked again because the account
+// changed meanwhile.
+const maxLoginRetries = 3
+
+// Login checks a password and starts a session. It takes the same time whether or
+// not an account has the address. It fails with ErrInvalidCredentials,
+// ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation problem
+// or password.ErrBusy. The first four are recorded.
 func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, error) {
-	email, emailFault := parseEmail("email", in.Email)
-	_, secretFault := password.Normalize("password", in.Password)
-	device, deviceFault := parseLine("deviceName", in.DeviceName)
-	if err := faults(emailFault, secretFault, deviceFault); err != nil {
+	email, emailErr := parseEmail("email", in.Email)
+	_, passwordErr := password.Normalize("password", in.Password)
+	device, deviceErr := parseLine("deviceName", in.DeviceName)
+	if err := validate(emailErr, passwordErr, deviceErr); err != nil {
 		return LoginResult{}, err
 	}
 	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, email)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	for range maxChanges {
+	for range maxLoginRetries {
 		out, err := a.login(ctx, email, in.Password, device, attempt)
 		if !errors.Is(err, ErrAccountChanged) {
 			return out, err
@@ -48,10 +68,6 @@ func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, erro
 	}
 	return LoginResult{}, fmt.Errorf("log in: %w", ErrAccountChanged)
 }
-
-// maxChanges is how often a password is checked again because it was changed
-// while it was checked.
-const maxChanges = 3
 
 func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt CountedAttempt) (LoginResult, error) {
 	account, err := a.store.AccountByEmail(ctx, email.Key)
@@ -62,42 +78,50 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	if err != nil {
 		return LoginResult{}, err
 	}
-	if !ok {
-		return LoginResult{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+	if refusal := a.refuseLogin(account, ok); refusal != nil {
+		return LoginResult{}, a.loginFailed(ctx, account, refusal)
 	}
-	if account.Status != Active {
-		return LoginResult{}, a.loginFailed(ctx, account, ErrAccountDisabled)
-	}
-	if !account.EmailVerified && a.mode == SignUpStrict {
-		// Whoever signed up and can sign in would have learned that nobody had
-		// the address.
-		return LoginResult{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
-	}
-	if a.requireVerified && !account.EmailVerified {
-		return LoginResult{}, a.loginFailed(ctx, account, ErrEmailNotVerified)
-	}
-	newHash := ""
+	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
 	if stale {
-		newHash, err = a.hasher.Hash(ctx, typed)
-		if err != nil && !errors.Is(err, password.ErrBusy) { // It can wait for the next time.
+		in.NewHash, err = a.hasher.Hash(ctx, typed)
+		if err != nil && !errors.Is(err, password.ErrBusy) { // The next login can replace the hash.
 			return LoginResult{}, err
 		}
 	}
 	ctx = actAs(ctx, account)
 	if account.MFAEnabled {
-		wanted, err := a.challenge(ctx, account, device, newHash, attempt.Key)
-		return LoginResult{MFA: wanted}, err
+		required, err := a.startChallenge(ctx, in, device)
+		return LoginResult{MFA: required}, err
 	}
 	session := a.newSession(ctx, account, device)
 	tokens, err := a.issueTokens(account, session, session.CreatedAt)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	loggedIn := event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device})
-	if err := a.store.StartSession(ctx, session, account, newHash, attempt.Key, loggedIn); err != nil {
+	in.Events = []event.Event{
+		event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device}),
+	}
+	if err := a.store.StartSession(ctx, session, in); err != nil {
 		return LoginResult{}, err
 	}
 	return LoginResult{Account: account, Tokens: tokens}, nil
+}
+
+// refuseLogin returns why an account may not sign in, or nil.
+func (a *Accounts) refuseLogin(account Account, passwordOK bool) *problem.Problem {
+	switch {
+	case !passwordOK:
+		return ErrInvalidCredentials
+	case account.Status != Active:
+		return ErrAccountDisabled
+	case !account.EmailVerified && a.mode == SignUpStrict:
+		// Anybody could sign up with an address and learn from this answer that it
+		// had no account before.
+		return ErrInvalidCredentials
+	case !account.EmailVerified && a.requireVerified:
+		return ErrEmailNotVerified
+	}
+	return nil
 }
 
 // loginFailed records why a login was refused and returns the reason.
@@ -107,17 +131,4 @@ func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *pro
 		return err
 	}
 	return problem.Recorded(reason)
-}
-
-func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
-	now := a.time()
-	origin := event.OriginFrom(ctx)
-	return Session{
-		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
-		Generation: 1, RotatedAt: now,
-		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
-		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now,
-		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
-		EndsAt:    now.Add(a.lifetimes.Session),
-	}
 }

@@ -19,8 +19,12 @@ import (
 //	updateOwnAfterReauth  and a recent sign-in or re-authentication
 //	updateOwnSensitive    and the current password and, with MFA, a recent one
 
-// ErrReauthRequired says that the caller must confirm their identity first.
-var ErrReauthRequired = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
+// The failures of these checks.
+var (
+	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
+	ErrConflict        = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
+	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
+)
 
 // updateOwn changes the caller's account; decide gets the current session as well.
 // It keeps out anybody whose session has ended, although their access token has not
@@ -86,8 +90,8 @@ func (a *Accounts) recentlyAuthenticated(s *Session) bool {
 // validation problem named after field, ErrCurrentPassword or ErrTooManyAttempts,
 // which are recorded, or password.ErrBusy.
 func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
-	_, fault := password.Normalize(field, current)
-	if err := faults(fault); err != nil {
+	_, passwordErr := password.Normalize(field, current)
+	if err := validate(passwordErr); err != nil {
 		return Account{}, err
 	}
 	owner, err := a.store.Account(ctx, caller.UserID)
@@ -109,21 +113,4 @@ func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, f
 		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
 	}
 	return owner, a.store.ClearFailedAttempts(ctx, attempt.Key)
-}
-
-// update changes an account by Store.ChangeAccount. This process refuses the
-// sessions that it ends at once.
-func (a *Accounts) update(ctx context.Context, id string, decide func(c *Change) error) error {
-	var ended []string
-	err := a.store.ChangeAccount(ctx, id, func(c *Change) error {
-		if err := decide(c); err != nil {
-			return err
-		}
-		ended = c.revokedSessions()
-		return nil
-	})
-	if err == nil {
-		a.revoked.Revoke(ended...)
-	}
-	return err
 }

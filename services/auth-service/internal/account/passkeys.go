@@ -10,33 +10,41 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
-	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// Ceremony is a registration of a passkey or a sign-in with one, between its two
+// ceremonyStore keeps ceremonies between their two steps.
+type ceremonyStore interface {
+	// AddCeremony stores a ceremony.
+	AddCeremony(ctx context.Context, c Ceremony) error
+	// TakeCeremony deletes a ceremony and returns it. It fails with
+	// ErrPasskeyExpired.
+	TakeCeremony(ctx context.Context, hash []byte) (Ceremony, error)
+}
+
+// Ceremony is the registration of a passkey, or a login with one, between its two
 // steps (Web Authentication, 7).
 type Ceremony struct {
-	Hash      []byte
-	AccountID string // empty for a sign-in
-	Session   string
+	Hash      []byte // of its token
+	AccountID string // empty for a login
+	Session   string // see factor.Ceremony
 	ExpiresAt time.Time
 }
 
-// PasskeyCeremony is the first step: what the browser gets, and the token of the second.
+// PasskeyCeremony is the first step of a ceremony as the client gets it.
 type PasskeyCeremony struct {
-	Token   string
-	Options any
+	Token   string // for the second step
+	Options any    // for the browser
 }
 
 const (
-	ceremonyLife = 5 * time.Minute
-	maxPasskeys  = 20
+	ceremonyLifetime = 5 * time.Minute
+	maxPasskeys      = 20
 )
 
-// The failures of passkeys. To register one that cannot be used is a mistake of
-// the request; to sign in with one is a proof that failed.
+// The failures of passkeys. A passkey that cannot be registered is an invalid
+// request, one that cannot sign in a failed authentication.
 var (
-	errPasskeyUnusable = problem.New(problem.Invalid, "passkey_invalid", "The passkey was not accepted.")
+	errRegistrationInvalid = problem.New(problem.Invalid, "passkey_invalid", "The passkey was not accepted.")
 
 	ErrNoPasskeys      = problem.New(problem.NotFound, "passkeys_unavailable", "There are no passkeys here: they need a host with a name.")
 	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey was not accepted.")
@@ -45,7 +53,7 @@ var (
 	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
 )
 
-// passkeyOwner returns the account as passkeys are checked for it.
+// passkeyOwner returns the account as package factor needs it.
 func passkeyOwner(c *Change) factor.Owner {
 	owner := factor.Owner{ID: c.Account.ID, Email: c.Account.Email.Address, Name: c.Account.Name}
 	for _, f := range c.Factors {
@@ -56,7 +64,7 @@ func passkeyOwner(c *Change) factor.Owner {
 	return owner
 }
 
-// BeginPasskey begins to register a passkey of the caller. It fails with
+// BeginPasskey starts the registration of a passkey for the caller. It fails with
 // ErrNoPasskeys, ErrReauthRequired or ErrTooManyPasskeys.
 func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (PasskeyCeremony, error) {
 	if a.passkeys == nil {
@@ -80,12 +88,12 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Pas
 func (a *Accounts) beginCeremony(ctx context.Context, accountID string, first factor.Ceremony) (PasskeyCeremony, error) {
 	secret := newSecret()
 	err := a.store.AddCeremony(ctx, Ceremony{
-		Hash: hashSecret(secret), AccountID: accountID, Session: first.Session, ExpiresAt: a.time().Add(ceremonyLife),
+		Hash: hashSecret(secret), AccountID: accountID, Session: first.Session, ExpiresAt: a.time().Add(ceremonyLifetime),
 	})
 	return PasskeyCeremony{Token: secret, Options: first.Options}, err
 }
 
-// takeCeremony ends a ceremony, whatever comes of it, and returns its session.
+// takeCeremony ends a ceremony, whatever its result, and returns its session.
 func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (string, error) {
 	ceremony, err := a.store.TakeCeremony(ctx, hashSecret(secret))
 	if err != nil {
@@ -97,15 +105,15 @@ func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (
 	return ceremony.Session, nil
 }
 
-// FinishPasskey registers a passkey with what the browser answered. It fails with
-// a validation problem, ErrPasskeyExpired, one with the code passkey_invalid,
+// FinishPasskey registers a passkey with the browser's answer. It fails with a
+// validation problem, ErrPasskeyExpired, a problem with the code passkey_invalid,
 // ErrReauthRequired, ErrPasskeyTaken or ErrTooManyPasskeys.
 func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, secret, name string, answer []byte) (Factor, error) {
-	name, nameFault := parseLine("name", name)
+	name, nameErr := parseLine("name", name)
 	if name == "" {
 		name = "Passkey"
 	}
-	if err := faults(nameFault, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
+	if err := validate(nameErr, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
 		return Factor{}, err
 	}
 	session, err := a.takeCeremony(ctx, secret, caller.UserID)
@@ -114,7 +122,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 	}
 	registration, err := factor.ParseRegistration(answer)
 	if err != nil {
-		return Factor{}, errPasskeyUnusable
+		return Factor{}, errRegistrationInvalid
 	}
 	var added Factor
 	err = a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
@@ -124,7 +132,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		}
 		credential, err := a.passkeys.FinishRegistration(owner, session, registration)
 		if errors.Is(err, factor.ErrRejected) {
-			return errPasskeyUnusable
+			return errRegistrationInvalid
 		}
 		if err != nil {
 			return err
@@ -135,7 +143,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		}
 		added.ConfirmedAt, added.Lookup, added.Secret = now, credential.ID, credential.Data
 		c.Factors = append(c.Factors, added)
-		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: factor.KindPasskey, Email: c.Account.Email.Address, Name: c.Account.Name})
+		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: added.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	return added, err
 }
@@ -148,11 +156,11 @@ func requiredCredential(answer []byte) *problem.Field {
 	return required("credential", string(answer), "What the browser answered is needed.")
 }
 
-// RenamePasskey gives one of the caller's passkeys another name. It fails with a
-// validation problem or ErrFactorNotFound.
+// RenamePasskey renames one of the caller's passkeys. It fails with a validation
+// problem or ErrFactorNotFound.
 func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id, name string) (Factor, error) {
-	name, fault := parseName(name)
-	if err := faults(fault); err != nil {
+	name, nameErr := parseName(name)
+	if err := validate(nameErr); err != nil {
 		return Factor{}, err
 	}
 	var renamed Factor
@@ -167,84 +175,4 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 		return nil
 	})
 	return renamed, err
-}
-
-// BeginPasskeyLogin begins a sign-in with whichever passkey the browser has. It
-// fails with ErrNoPasskeys.
-func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (PasskeyCeremony, error) {
-	if a.passkeys == nil {
-		return PasskeyCeremony{}, ErrNoPasskeys
-	}
-	first, err := a.passkeys.BeginLogin()
-	if err != nil {
-		return PasskeyCeremony{}, err
-	}
-	return a.beginCeremony(ctx, "", first)
-}
-
-// FinishPasskeyLogin signs in with what the browser answered. A passkey that was
-// unlocked is two factors, so there is no challenge. It fails with a validation
-// problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrAccountDisabled or
-// ErrEmailNotVerified; the last three are recorded.
-func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, signing.Tokens, error) {
-	device, fault := parseLine("deviceName", device)
-	if err := faults(fault, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
-		return Account{}, signing.Tokens{}, err
-	}
-	session, err := a.takeCeremony(ctx, secret, "")
-	if err != nil {
-		return Account{}, signing.Tokens{}, err
-	}
-	assertion, err := factor.ParseAssertion(answer)
-	if err != nil {
-		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
-	}
-	var named, account Account
-	var tokens signing.Tokens
-	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
-		named = c.Account
-		if err := a.usePasskey(c, session, assertion); err != nil {
-			return err
-		}
-		switch {
-		case c.Account.Status != Active:
-			return ErrAccountDisabled
-		case a.requireVerified && !c.Account.EmailVerified:
-			return ErrEmailNotVerified
-		}
-		ctx := actAs(ctx, c.Account)
-		started := a.newSession(ctx, c.Account, device)
-		c.NewSession = &started
-		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
-		account = c.Account
-		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
-		return err
-	})
-	if errors.Is(err, ErrNotFound) {
-		err = ErrPasskeyInvalid
-	}
-	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
-		if errors.Is(err, reason) {
-			return Account{}, signing.Tokens{}, a.loginFailed(ctx, named, reason)
-		}
-	}
-	return account, tokens, err
-}
-
-// usePasskey checks an answer against the account's passkeys and notes that one
-// was used. It fails with ErrPasskeyInvalid, also for one that was copied.
-func (a *Accounts) usePasskey(c *Change, session string, assertion factor.Assertion) error {
-	credential, err := a.passkeys.FinishLogin(passkeyOwner(c), session, assertion)
-	if errors.Is(err, factor.ErrRejected) {
-		return ErrPasskeyInvalid
-	}
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindPasskey && f.Lookup == credential.ID })
-	if i < 0 {
-		return ErrPasskeyInvalid
-	}
-	c.Factors[i].Secret, c.Factors[i].LastUsedAt = credential.Data, a.time()
-	return nil
 }

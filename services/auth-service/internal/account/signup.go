@@ -8,38 +8,50 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// SignUp is what somebody gives to get an account.
+// signUpStore is what a sign-up stores.
+type signUpStore interface {
+	// CreateAccount stores the new account that decide puts into an empty change. It
+	// fails with ErrEmailTaken.
+	CreateAccount(ctx context.Context, decide func(c *Change) error) error
+}
+
+// SignUp is what a client sends to create an account.
 type SignUp struct {
 	Email, Password, Name string
 }
 
-// SignUpMode says who may sign up, and what they learn from it.
+// SignUpMode says who may sign up, and what the answer reveals.
 type SignUpMode string
 
 // The modes.
 const (
-	SignUpOpen   SignUpMode = "open"   // everybody; who signs up learns whether an address has an account
-	SignUpStrict SignUpMode = "strict" // everybody; only a mail to the address says so
-	SignUpClosed SignUpMode = "closed" // nobody; administrators make accounts
+	SignUpOpen   SignUpMode = "open"   // anyone; the answer reveals whether the address has an account
+	SignUpStrict SignUpMode = "strict" // anyone; only a mail to the address reveals it
+	SignUpClosed SignUpMode = "closed" // no one; administrators create accounts
 )
 
-// SignUpResult is what a sign-up led to. In Strict mode it says nothing.
+// ErrSignUpClosed says that nobody may sign up.
+var ErrSignUpClosed = problem.New(problem.Forbidden, "signup_closed", "New accounts are made by administrators only.")
+
+// SignUpResult is what a sign-up created. In SignUpStrict mode it is empty. It is also
+// the stored answer of an idempotency record, so its fields keep their names.
 type SignUpResult struct {
 	Account Account
 	Tokens  *signing.Tokens // nil if the address must be verified first
 }
 
-// Register creates an account and signs it in. The account, its session and
-// its events commit together or not at all. With an idempotency key, the first
-// answer is given again, and replayed says so. It fails with a validation problem,
-// ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed, ErrKeyReused, ErrKeyInProgress
-// or password.ErrBusy. In Strict mode the address is told what came of it, and
-// only the address.
+// Register creates an account and signs it in. The account, its session and its
+// events are committed together or not at all. With an idempotency key, a repeated
+// request gets the first answer again, and replayed is true. In SignUpStrict mode
+// the account is created later, and only a mail to the address tells the outcome. It
+// fails with a validation problem, ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed,
+// ErrKeyReused, ErrKeyInProgress or password.ErrBusy.
 func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey string) (out SignUpResult, replayed bool, err error) {
 	if a.mode == SignUpClosed {
 		return SignUpResult{}, false, ErrSignUpClosed
@@ -47,7 +59,7 @@ func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey strin
 	if err := checkIdempotencyKey(idempotencyKey); err != nil {
 		return SignUpResult{}, false, err
 	}
-	account, secret, err := a.prepare(in)
+	account, secret, err := a.newAccount(in)
 	if err != nil {
 		return SignUpResult{}, false, err
 	}
@@ -55,12 +67,35 @@ func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey strin
 		if a.mode == SignUpStrict {
 			return SignUpResult{}, a.requestAccount(ctx, account, secret, record)
 		}
-		return a.create(ctx, account, secret, record)
+		return a.createAccount(ctx, account, secret, record)
 	})
 }
 
-func (a *Accounts) create(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignUpResult, error) {
-	// An address that is taken needs no hash. The store decides races.
+// newAccount validates a sign-up. It returns the account without its password hash,
+// and the normalized password.
+func (a *Accounts) newAccount(in SignUp) (Account, string, error) {
+	email, emailErr := parseEmail("email", in.Email)
+	secret, passwordErr := a.newPassword("password", in.Password)
+	name, nameErr := parseName(in.Name)
+	if err := validate(emailErr, passwordErr, nameErr); err != nil {
+		return Account{}, "", err
+	}
+	if password.Weak(secret, email.Address, localPart(email), name) {
+		return Account{}, "", ErrWeakPassword
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Account{}, "", fmt.Errorf("make account id: %w", err)
+	}
+	now := a.time()
+	return Account{
+		ID: id.String(), Email: email, Name: name, Role: token.RoleUser, Status: Active,
+		CreatedAt: now, UpdatedAt: now,
+	}, secret, nil
+}
+
+func (a *Accounts) createAccount(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignUpResult, error) {
+	// Look first: an address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
 		return SignUpResult{}, ErrEmailTaken
@@ -86,7 +121,7 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, r
 		if err := a.storeAnswer(record, out); err != nil {
 			return err
 		}
-		return a.begin(ctx, c)
+		return a.welcome(ctx, c)
 	})
 	if err != nil {
 		return SignUpResult{}, err
@@ -94,10 +129,11 @@ func (a *Accounts) create(ctx context.Context, account Account, secret string, r
 	return out, nil
 }
 
-// begin adds what every new account gets: its event, and a mail, unless somebody
-// makes accounts of the address again and again.
-func (a *Accounts) begin(ctx context.Context, c *Change) error {
-	c.Events = append(c.Events, a.signedUp(ctx, c.Account))
+// welcome adds what every new account gets: its event and a verification mail. The
+// mail is left out if the address got too many of them, because somebody creates
+// and deletes accounts with it.
+func (a *Accounts) welcome(ctx context.Context, c *Change) error {
+	c.Events = append(c.Events, signedUp(ctx, c.Account))
 	ok, err := c.AllowMail(ctx, mailSignUp, c.Account.Email)
 	switch {
 	case err != nil:
@@ -110,30 +146,8 @@ func (a *Accounts) begin(ctx context.Context, c *Change) error {
 	return nil
 }
 
-// prepare checks a sign-up and returns the account without its hash, and the
-// password in the form that is hashed.
-func (a *Accounts) prepare(in SignUp) (Account, string, error) {
-	email, emailFault := parseEmail("email", in.Email)
-	secret, secretFault := a.newPassword("password", in.Password)
-	name, nameFault := parseName(in.Name)
-	if err := faults(emailFault, secretFault, nameFault); err != nil {
-		return Account{}, "", err
-	}
-	if password.Weak(secret, email.Address, localPart(email), name) {
-		return Account{}, "", ErrWeakPassword
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return Account{}, "", fmt.Errorf("make account id: %w", err)
-	}
-	now := a.time()
-	return Account{
-		ID: id.String(), Email: email, Name: name, Role: token.RoleUser, Status: Active,
-		CreatedAt: now, UpdatedAt: now,
-	}, secret, nil
-}
-
-func (a *Accounts) signedUp(ctx context.Context, account Account) event.Event {
+// signedUp returns the event of a new account.
+func signedUp(ctx context.Context, account Account) event.Event {
 	return event.New(ctx, account.CreatedAt, account.ID, event.UserSignedUp{
 		Email: account.Email.Address, Name: account.Name, Role: account.Role,
 	})

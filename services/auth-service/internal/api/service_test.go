@@ -88,7 +88,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	cfg := account.Config{
 		Passkeys: passkeys,
-		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, Sealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
+		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
 		Lifetimes: account.Lifetimes{
 			RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,

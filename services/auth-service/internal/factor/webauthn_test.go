@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/go-webauthn/webauthn/protocol/webauthncbor"
@@ -121,7 +122,7 @@ func (a *authenticator) login(c factor.Ceremony) []byte {
 	a.t.Helper()
 	client, data := a.clientData("webauthn.get", c), a.data(a.flags)
 	sum := sha256.Sum256(client)
-	signed := sha256.Sum256(append(data[:len(data):len(data)], sum[:]...))
+	signed := sha256.Sum256(append(slices.Clip(data), sum[:]...))
 	signature, err := ecdsa.SignASN1(rand.Reader, a.key, signed[:])
 	if err != nil {
 		a.t.Fatal(err)

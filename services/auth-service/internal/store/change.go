@@ -283,14 +283,14 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 
 // queueBelongings stores what is new of an account.
 func queueBelongings(batch *pgx.Batch, c account.Change) {
-	const deleteTokens = `
+	const deleteLinks = `
 		DELETE FROM one_time_tokens
 		WHERE account_id = $1 AND purpose = $2 AND created_at > $3`
 	const deleteChallenges = `
 		DELETE FROM challenges
 		WHERE account_id = $1`
 	for _, v := range c.RevokeTokens {
-		batch.Queue(deleteTokens, c.Account.ID, v.Purpose, v.CreatedAfter)
+		batch.Queue(deleteLinks, c.Account.ID, v.Purpose, v.CreatedAfter)
 	}
 	if c.RevokeChallenges {
 		batch.Queue(deleteChallenges, c.Account.ID)

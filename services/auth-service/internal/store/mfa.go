@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -86,11 +85,11 @@ func queueCodes(batch *pgx.Batch, accountID string, before, after []string) {
 }
 
 // StartChallenge implements account.Store.
-func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, owner account.Account, newHash string, attempt []byte, events ...event.Event) error {
+func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, in account.PasswordLogin) error {
 	const query = `
 		INSERT INTO challenges (hash, account_id, device_name, attempts, expires_at)
 		VALUES ($1, $2, $3, 0, $4)`
-	err := s.signIn(ctx, owner, newHash, attempt, events, func(batch *pgx.Batch) {
+	err := s.signIn(ctx, in, func(batch *pgx.Batch) {
 		batch.Queue(query, ch.Hash, ch.AccountID, ch.DeviceName, ch.ExpiresAt)
 	})
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -91,8 +90,8 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 }
 
 // StartSession implements account.Store.
-func (s *Store) StartSession(ctx context.Context, session account.Session, owner account.Account, newHash string, attempt []byte, events ...event.Event) error {
-	err := s.signIn(ctx, owner, newHash, attempt, events, func(batch *pgx.Batch) { queueSession(batch, session) })
+func (s *Store) StartSession(ctx context.Context, session account.Session, in account.PasswordLogin) error {
+	err := s.signIn(ctx, in, func(batch *pgx.Batch) { queueSession(batch, session) })
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)
 	}
@@ -102,7 +101,7 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, owner
 // signIn stores what a right password leads to, if the account still is what it
 // was when the password was checked: between the two it may have lost its rights,
 // or got a second factor.
-func (s *Store) signIn(ctx context.Context, owner account.Account, newHash string, attempt []byte, events []event.Event, queue func(*pgx.Batch)) error {
+func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func(*pgx.Batch)) error {
 	// The lock orders this against a change of the account. Logins don't wait
 	// for each other, unless they replace the hash.
 	const lock = `
@@ -120,22 +119,22 @@ func (s *Store) signIn(ctx context.Context, owner account.Account, newHash strin
 		SET password_hash = $2
 		WHERE id = $1`
 	query := lock
-	if newHash != "" {
+	if in.NewHash != "" {
 		query = lockAlone
 	}
 	read := &pgx.Batch{}
 	var current account.Account
-	read.Queue(query, owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
+	read.Queue(query, in.Owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
 	err := postgres.Decide(ctx, s.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
-		if current != owner {
+		if current != in.Owner {
 			return account.ErrAccountChanged
 		}
-		if newHash != "" {
-			write.Queue(rehash, owner.ID, newHash)
+		if in.NewHash != "" {
+			write.Queue(rehash, in.Owner.ID, in.NewHash)
 		}
 		queue(write)
-		write.Queue(clearFailedAttempts, attempt)
-		return s.box.Queue(write, events...)
+		write.Queue(clearFailedAttempts, in.Attempts)
+		return s.box.Queue(write, in.Events...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return account.ErrAccountChanged // It is gone.

@@ -8,8 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Email is an address. Address is where mail goes: the local part as it was
-// typed, the domain in ASCII. Key tells whether two addresses are the same.
+// Email is an email address. Address is where mail is sent: the local part as
+// entered, the domain in ASCII. Two addresses with the same Key are the same.
 type Email struct {
 	Address string
 	Key     string
@@ -25,20 +25,20 @@ var (
 	errEmailFormat   = problem.Field{Code: "invalid_format", Message: "This is not an email address that can be used here."}
 )
 
-// parseEmail is ParseEmail for a member of the input.
+// parseEmail is ParseEmail for a field of the input.
 func parseEmail(field, text string) (Email, *problem.Field) {
-	email, fault := ParseEmail(text)
-	if fault != nil {
-		named := *fault
+	email, emailErr := ParseEmail(text)
+	if emailErr != nil {
+		named := *emailErr
 		named.Field = field
 		return Email{}, &named
 	}
 	return email, nil
 }
 
-// ParseEmail reads an address (RFC 5321, without quoted local parts and
-// without SMTPUTF8). Only ASCII letters are folded in the key, so that no other
-// letter, such as the Kelvin sign, can run into somebody's address.
+// ParseEmail parses an address (RFC 5321, without quoted local parts and without
+// SMTPUTF8). Its key folds the case of ASCII letters only: folding others, such as the
+// Kelvin sign, could turn one person's address into another's.
 func ParseEmail(text string) (Email, *problem.Field) {
 	text = strings.TrimSpace(text)
 	if text == "" {

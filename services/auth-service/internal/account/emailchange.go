@@ -3,19 +3,23 @@ package account
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// ChangeEmail asks the owner of an address to confirm that the caller's account
-// shall have it; until then nothing changes. It fails with a validation problem,
-// ErrCurrentPassword, ErrTooManyMails, password.ErrBusy, and with ErrEmailTaken
-// unless sign-ups don't tell either who has an account.
+// ErrTooManyMails says that the cap on mails to an address is reached.
+var ErrTooManyMails = problem.New(problem.TooManyRequests, "too_many_mails", "This address got too many mails of late. Try again later.").WithRetryAfter(time.Hour)
+
+// ChangeEmail mails a confirmation link to the new address of the caller's account.
+// Nothing changes until the link is used. It fails with a validation problem,
+// ErrCurrentPassword, ErrReauthRequired, ErrConflict, ErrTooManyMails,
+// password.ErrBusy, and with ErrEmailTaken unless sign-ups hide it as well.
 func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEmail, current string) error {
-	email, fault := parseEmail("newEmail", newEmail)
-	if err := faults(fault); err != nil {
+	email, emailErr := parseEmail("newEmail", newEmail)
+	if err := validate(emailErr); err != nil {
 		return err
 	}
 	owner, err := a.confirmPassword(ctx, caller, "currentPassword", current)
@@ -49,46 +53,46 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	})
 }
 
-// ConfirmEmail uses the secret of the link that went to a new address. The old
-// address gets a link that takes it back. It fails with ErrTokenInvalid,
-// ErrTokenExpired or ErrEmailTaken.
+// ConfirmEmail uses the link that was mailed to a new address, which the account
+// then has. The old address gets a link that reverts the change. It fails with
+// ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, error) {
 	return a.useLink(ctx, LinkChangeEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
-		to, fault := ParseEmail(t.Email)
-		if fault != nil || c.Account.Status != Active {
+		to, emailErr := ParseEmail(t.Email)
+		if emailErr != nil || c.Account.Status != Active {
 			return ErrTokenInvalid
 		}
-		now, before, proved := a.time(), c.Account.Email, c.Account.EmailVerified
+		now, before, verified := a.time(), c.Account.Email, c.Account.EmailVerified
 		c.setEmail(now, to)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address})
 		kind := revertLink
-		if !proved {
-			kind = revertUnprovedLink
+		if !verified {
+			kind = revertUnverifiedLink
 		}
 		a.issueLink(ctx, c, kind, before)
 		return nil
 	})
 }
 
-// RevertEmail uses the secret of the link that went to an old address: the
-// account has it again, its sessions end, and as whoever changed it knew the
-// password, a link for a new one is mailed. Factors that are not much older than
-// the change, and the links that went to later addresses, are gone with it. It fails with ErrTokenInvalid,
-// ErrTokenExpired or ErrEmailTaken.
+// RevertEmail uses the link that was mailed to an old address, which the account
+// then has again. Whoever changed the address knew the password, so the password
+// stops working, all sessions end, and a reset link is mailed. Factors added since
+// shortly before the change, and links mailed to later addresses, are removed: they
+// may be a thief's. It fails with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {
 	return a.useLink(ctx, LinkRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
-		to, fault := ParseEmail(t.Email)
-		if fault != nil {
+		to, emailErr := ParseEmail(t.Email)
+		if emailErr != nil {
 			return ErrTokenInvalid
 		}
 		now, before := a.time(), c.Account.Email
 		c.setEmail(now, to)
 		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: LinkRevertEmail, CreatedAfter: t.CreatedAt})
-		c.Account.PasswordHash = "" // It fits no password.
+		c.Account.PasswordHash = "" // No password matches it.
 		c.revokeSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issueLink(ctx, c, resetLink, to)
 		c.RecoveryCodes = nil
-		return a.removeEach(ctx, c, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLife)) })
+		return c.removeFactors(ctx, now, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLifetime)) })
 	})
 }

@@ -7,10 +7,16 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// CreateAdmin creates an administrator whose address counts as verified. It
-// fails as Register does.
+// firstAdminStore tells whether a first administrator is needed.
+type firstAdminStore interface {
+	// HasAdmin reports whether there is an administrator.
+	HasAdmin(ctx context.Context) (bool, error)
+}
+
+// CreateAdmin creates an administrator with a verified address. It fails with a
+// validation problem, ErrWeakPassword, ErrEmailTaken or password.ErrBusy.
 func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) {
-	account, secret, err := a.prepare(in)
+	account, secret, err := a.newAccount(in)
 	if err != nil {
 		return Account{}, err
 	}
@@ -20,7 +26,7 @@ func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) 
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
 	err = a.store.CreateAccount(ctx, func(c *Change) error {
-		c.Account, c.Events = account, []event.Event{a.signedUp(ctx, account)}
+		c.Account, c.Events = account, []event.Event{signedUp(ctx, account)}
 		return nil
 	})
 	if err != nil {
@@ -29,8 +35,8 @@ func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) 
 	return account, nil
 }
 
-// EnsureAdmin creates the first administrator and reports whether it did. While
-// there is one, it does nothing: the password in the environment is good once.
+// EnsureAdmin creates an administrator if there is none, and reports whether it did.
+// Once there is one, the password in the environment has no effect.
 func (a *Accounts) EnsureAdmin(ctx context.Context, in SignUp) (bool, error) {
 	exists, err := a.store.HasAdmin(ctx)
 	if err != nil || exists {

@@ -3,15 +3,25 @@ package account
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// LinkRequest is something that a stranger asks for by naming an address. It is
-// stored at once and served later, so that whoever asks learns nothing from the
-// answer or its time: whether the address has an account decides what is mailed.
+// linkRequestStore queues link requests.
+type linkRequestStore interface {
+	// AddLinkRequest stores a request.
+	AddLinkRequest(ctx context.Context, r LinkRequest) error
+	// TakeLinkRequest is ChangeAccount for the address of the oldest request that is
+	// due at now. If no account has the address, the change is empty, and an account
+	// that handle puts there is created. If handle fails, the request becomes due
+	// again later. It reports whether there was a request.
+	TakeLinkRequest(ctx context.Context, now time.Time, handle func(r LinkRequest, c *Change) error) (bool, error)
+}
+
+// LinkRequest is a request for a mailed link that anybody can make by naming an
+// address. It is stored at once and handled later, so that neither the answer nor
+// its timing reveals whether the address has an account.
 type LinkRequest struct {
 	Purpose     LinkPurpose
 	Email       Email
@@ -24,27 +34,20 @@ type LinkRequest struct {
 // purposeSignUp is the purpose of a request for an account. No link has it.
 const purposeSignUp LinkPurpose = "sign_up"
 
-// ResendVerification asks for another verification mail. It fails with a
-// validation problem only.
-func (a *Accounts) ResendVerification(ctx context.Context, email string) error {
-	return a.request(ctx, LinkVerifyEmail, email)
-}
+// linkRequestPoll is how late a request is handled whose process has died.
+const linkRequestPoll = time.Second
 
-// ForgotPassword asks for a mail with which a new password can be chosen. It
-// fails with a validation problem only.
-func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
-	return a.request(ctx, LinkResetPassword, email)
-}
-
-func (a *Accounts) request(ctx context.Context, purpose LinkPurpose, text string) error {
-	email, fault := parseEmail("email", text)
-	if err := faults(fault); err != nil {
+// requestLink stores a request for a link to an address.
+func (a *Accounts) requestLink(ctx context.Context, purpose LinkPurpose, text string) error {
+	email, emailErr := parseEmail("email", text)
+	if err := validate(emailErr); err != nil {
 		return err
 	}
-	return a.enqueue(ctx, LinkRequest{Purpose: purpose, Email: email})
+	return a.addLinkRequest(ctx, LinkRequest{Purpose: purpose, Email: email})
 }
 
-// requestAccount is a sign-up in Strict mode. The hash is made for everybody.
+// requestAccount is a sign-up in SignUpStrict mode. The password is hashed whether or
+// not the address has an account, so that the time reveals nothing.
 func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret string, record *IdempotencyRecord) error {
 	hash, err := a.hasher.Hash(ctx, secret)
 	if err != nil {
@@ -54,57 +57,24 @@ func (a *Accounts) requestAccount(ctx context.Context, pending Account, secret s
 	if err := a.storeAnswer(record, SignUpResult{}); err != nil {
 		return err
 	}
-	return a.enqueue(ctx, LinkRequest{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
+	return a.addLinkRequest(ctx, LinkRequest{Purpose: purposeSignUp, Email: pending.Email, Pending: &pending, Idempotency: record})
 }
 
-func (a *Accounts) enqueue(ctx context.Context, r LinkRequest) error {
+func (a *Accounts) addLinkRequest(ctx context.Context, r LinkRequest) error {
 	r.Origin, r.Accepted = event.OriginFrom(ctx), a.time()
 	if err := a.store.AddLinkRequest(ctx, r); err != nil {
 		return err
 	}
 	select {
-	case a.wake <- struct{}{}:
+	case a.linkRequestArrived <- struct{}{}:
 	default:
 	}
 	return nil
 }
 
-const (
-	requestPoll = time.Second // how late a request is served whose process has died
-	sweepEvery  = 10 * time.Minute
-	costsEvery  = time.Minute // how long an import is not made up for; see password.Hasher.Expect
-)
-
-// Run serves requests, and sweeps now and then, until ctx ends.
-func (a *Accounts) Run(ctx context.Context) error {
-	var parts sync.WaitGroup
-	parts.Go(func() { a.handleLinkRequests(ctx) })
-	parts.Go(func() { a.maintain(ctx) })
-	parts.Wait()
-	return nil
-}
-
-func (a *Accounts) maintain(ctx context.Context) {
-	sweep, costs := time.NewTicker(sweepEvery), time.NewTicker(costsEvery)
-	defer sweep.Stop()
-	defer costs.Stop()
-	a.loadBcryptCost(ctx)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-costs.C:
-			a.loadBcryptCost(ctx)
-		case <-sweep.C:
-			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
-			}
-		}
-	}
-}
-
+// handleLinkRequests handles requests until ctx ends.
 func (a *Accounts) handleLinkRequests(ctx context.Context) {
-	poll := time.NewTicker(requestPoll)
+	poll := time.NewTicker(linkRequestPoll)
 	defer poll.Stop()
 	failing := false
 	for ctx.Err() == nil {
@@ -122,25 +92,14 @@ func (a *Accounts) handleLinkRequests(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-a.wake:
+		case <-a.linkRequestArrived:
 		case <-poll.C:
 		}
 	}
 }
 
-func (a *Accounts) loadBcryptCost(ctx context.Context) {
-	cost, err := a.store.HighestBcryptCost(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			a.log.WarnContext(ctx, "costs of imported hashes not known; it is tried again", "error", err.Error())
-		}
-		return
-	}
-	a.hasher.Expect(cost)
-}
-
-// handleLinkRequest decides what is mailed for a request. c is the account of the address,
-// or none.
+// handleLinkRequest decides what is mailed. c is the account of the address, or
+// empty.
 func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Change) error {
 	ctx = event.WithOrigin(ctx, r.Origin)
 	exists := c.Account.ID != ""
@@ -149,10 +108,11 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 		c.record(ctx, a.time(), event.UserPasswordResetRequested{})
 	case LinkVerifyEmail:
 		c.record(ctx, a.time(), event.UserVerificationResendRequested{})
+	default: // The account that a sign-up creates has an event of its own.
 	}
 	if r.Purpose == purposeSignUp && !exists {
 		c.Account = *r.Pending
-		return a.begin(actAs(ctx, c.Account), c)
+		return a.welcome(actAs(ctx, c.Account), c)
 	}
 	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil

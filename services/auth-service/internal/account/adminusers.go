@@ -1,0 +1,172 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+// accountLister is what administrators and exports list.
+type accountLister interface {
+	// Accounts returns up to limit accounts that match f, newest first, after the one
+	// with the id after.
+	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
+}
+
+// Filter narrows a list of accounts. An empty field matches all.
+type Filter struct {
+	Query  string // part of the address or the name
+	Role   string
+	Status string
+}
+
+// UserUpdate is what an administrator changes about an account. An empty field stays.
+type UserUpdate struct {
+	Role   string
+	Status string
+}
+
+var (
+	roles    = []string{token.RoleUser, token.RoleAuditor, token.RoleAdmin}
+	statuses = []string{Active, Disabled}
+)
+
+// ErrSelfDemotion says that administrators cannot change themselves.
+var ErrSelfDemotion = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
+
+// Users returns up to limit accounts that match f, newest first, after the one with
+// the id after. Every access is recorded. It fails with a validation problem.
+func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int) ([]Account, error) {
+	query, queryErr := parseLine("q", f.Query)
+	f.Query = query
+	if err := validate(queryErr, optionalRole(f.Role), optionalStatus(f.Status)); err != nil {
+		return nil, err
+	}
+	found, err := a.store.Accounts(ctx, f, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return found, a.store.Record(ctx, event.New(ctx, a.time(), "", event.UserListed{
+		Searched: f.Query != "", Role: f.Role, Status: f.Status, Found: len(found),
+	}))
+}
+
+func optionalRole(role string) *problem.Field {
+	if role == "" {
+		return nil
+	}
+	return oneOf("role", role, roles)
+}
+
+func optionalStatus(status string) *problem.Field {
+	if status == "" {
+		return nil
+	}
+	return oneOf("status", status, statuses)
+}
+
+// User returns an account. Every access is recorded. It fails with ErrNotFound.
+func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
+	found, err := a.store.Account(ctx, id)
+	if err != nil {
+		return Account{}, err
+	}
+	return found, a.store.Record(ctx, event.New(ctx, a.time(), id, event.UserViewed{}))
+}
+
+// UpdateUser changes the role or status of an account. All its sessions end, because
+// its access tokens state the old role. It fails with a validation problem,
+// ErrNotFound, ErrSelfDemotion or ErrLastAdmin.
+func (a *Accounts) UpdateUser(ctx context.Context, caller token.Identity, id string, to UserUpdate) (Account, error) {
+	roleErr := optionalRole(to.Role)
+	if to == (UserUpdate{}) {
+		roleErr = &problem.Field{Field: "role", Code: "required", Message: "A role or a status is needed."}
+	}
+	if err := validate(roleErr, optionalStatus(to.Status)); err != nil {
+		return Account{}, err
+	}
+	var changed Account
+	err := a.update(ctx, id, func(c *Change) error {
+		before := c.Account
+		if to.Role != "" {
+			c.Account.Role = to.Role
+		}
+		if to.Status != "" {
+			c.Account.Status = to.Status
+		}
+		changed = c.Account
+		if c.Account == before {
+			return nil
+		}
+		if c.Account.ID == caller.UserID {
+			return ErrSelfDemotion
+		}
+		now := a.time()
+		c.Account.UpdatedAt = now
+		changed = c.Account
+		c.roleOrStatusChanged(ctx, now, before)
+		return nil
+	})
+	return changed, err
+}
+
+// roleOrStatusChanged records the difference from before and revokes the sessions.
+func (c *Change) roleOrStatusChanged(ctx context.Context, now time.Time, before Account) {
+	reason := reasonRoleChanged
+	if c.Account.Role != before.Role {
+		c.record(ctx, now, event.UserRoleChanged{Before: before.Role, After: c.Account.Role})
+	}
+	switch c.Account.Status {
+	case before.Status:
+	case Disabled:
+		reason = reasonDisabled
+		c.record(ctx, now, event.UserDisabled{Before: before.Status, After: c.Account.Status})
+	default:
+		c.record(ctx, now, event.UserEnabled{Before: before.Status, After: c.Account.Status})
+	}
+	c.revokeSessions(ctx, now, reason)
+}
+
+// RevokeUserSessions ends all sessions of an account and returns their number. It
+// fails with ErrNotFound.
+func (a *Accounts) RevokeUserSessions(ctx context.Context, id string) (int, error) {
+	n := 0
+	err := a.update(ctx, id, func(c *Change) error {
+		now := a.time()
+		n = c.revokeSessions(ctx, now, reasonRevokedByAdmin)
+		c.record(ctx, now, event.UserSessionsRevoked{Revoked: n})
+		return nil
+	})
+	return n, err
+}
+
+// ResetFactors removes all factors of an account whose owner has lost them, ends its
+// sessions, and returns the number of factors. It fails with ErrNotFound.
+func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
+	n := 0
+	err := a.update(ctx, id, func(c *Change) error {
+		now := a.time()
+		n = len(c.Factors)
+		c.record(ctx, now, event.MFAReset{Removed: n})
+		if n > 0 {
+			c.revokeSessions(ctx, now, reasonFactorsReset)
+		}
+		return c.removeFactors(ctx, now, func(Factor) bool { return true })
+	})
+	return n, err
+}
+
+// DeleteUser deletes an account permanently. It fails with ErrNotFound,
+// ErrSelfDemotion or ErrLastAdmin.
+func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
+	return a.update(ctx, id, func(c *Change) error {
+		if c.Account.ID == caller.UserID {
+			return ErrSelfDemotion
+		}
+		c.deleteAccount(ctx, a.time())
+		return nil
+	})
+}

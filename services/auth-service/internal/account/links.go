@@ -1,0 +1,180 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+)
+
+// linkStore keeps the one-time tokens in mailed links.
+type linkStore interface {
+	// UseToken is ChangeAccount for the owner of a one-time token, and deletes the
+	// token unless decide fails. It fails with ErrTokenInvalid if there is no such
+	// token.
+	UseToken(ctx context.Context, purpose LinkPurpose, hash []byte, decide func(t OneTimeToken, c *Change) error) error
+	// TokenOwner returns an unused one-time token, which may have expired, and its
+	// owner. It locks nothing. It fails with ErrTokenInvalid.
+	TokenOwner(ctx context.Context, purpose LinkPurpose, hash []byte) (OneTimeToken, Account, error)
+}
+
+// LinkPurpose is what a mailed link is for.
+type LinkPurpose string
+
+// The purposes.
+const (
+	LinkVerifyEmail   LinkPurpose = "verify_email"
+	LinkResetPassword LinkPurpose = "reset_password"
+	LinkChangeEmail   LinkPurpose = "change_email"
+	LinkRevertEmail   LinkPurpose = "revert_email"
+)
+
+// OneTimeToken is the secret in a link. It proves that whoever uses it reads the
+// mail of an address.
+type OneTimeToken struct {
+	Hash      []byte
+	Purpose   LinkPurpose
+	AccountID string
+	Email     string // that the link was mailed to
+	CreatedAt time.Time
+	ExpiresAt time.Time
+}
+
+// The failures of links.
+var (
+	ErrTokenInvalid = problem.New(problem.Invalid, "token_invalid", "This link is not valid any more.")
+	ErrTokenExpired = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
+)
+
+// linkKind is how links of a purpose are issued.
+type linkKind struct {
+	purpose  LinkPurpose
+	lifetime func(Lifetimes) time.Duration
+	event    func(event.Link) event.Payload
+}
+
+var (
+	verifyLink = linkKind{
+		LinkVerifyEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		func(l event.Link) event.Payload { return event.UserVerificationRequested(l) },
+	}
+	resetLink = linkKind{
+		LinkResetPassword, func(l Lifetimes) time.Duration { return l.Reset },
+		func(l event.Link) event.Payload { return event.UserResetLinkIssued(l) },
+	}
+	changeLink = linkKind{
+		LinkChangeEmail, func(l Lifetimes) time.Duration { return l.Verification },
+		func(l event.Link) event.Payload { return event.UserEmailChangeLinkIssued(l) },
+	}
+	revertLink = linkKind{
+		LinkRevertEmail, func(Lifetimes) time.Duration { return revertLifetime },
+		func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
+	}
+	// An address that was never verified may be mistyped, so its reader gets less
+	// time. It still gets a link: it may be the owner's, and the change a thief's.
+	revertUnverifiedLink = linkKind{revertLink.purpose, func(l Lifetimes) time.Duration { return l.Verification }, revertLink.event}
+)
+
+// revertLifetime is how long the owner of an address can revert its change: long
+// enough to return from a holiday.
+const revertLifetime = 7 * 24 * time.Hour
+
+// issueLink adds a one-time token, and the event that carries it, sealed, to
+// email-service, which mails it to an address. Older tokens of the purpose are
+// revoked, except those that revert a change of address: a thief's second change
+// must not revoke the owner's link.
+func (a *Accounts) issueLink(ctx context.Context, c *Change, kind linkKind, to Email) {
+	now, secret := a.time(), newSecret()
+	t := OneTimeToken{
+		Hash: hashSecret(secret), Purpose: kind.purpose, AccountID: c.Account.ID, Email: to.Address,
+		CreatedAt: now, ExpiresAt: now.Add(kind.lifetime(a.lifetimes)),
+	}
+	c.NewTokens = append(c.NewTokens, t)
+	if kind.purpose != LinkRevertEmail {
+		c.revokeTokens(kind.purpose)
+	}
+	c.record(ctx, now, kind.event(event.Link{
+		Email: to.Address, Name: c.Account.Name, ExpiresAt: t.ExpiresAt,
+		Token: a.links.Seal(secret, event.LinkContext(kind.event(event.Link{}), c.Account.ID)),
+	}))
+}
+
+// useLink changes the owner of a link by Store.UseToken and returns the changed
+// account. It fails with ErrTokenInvalid or ErrTokenExpired.
+func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret string, decide func(ctx context.Context, t OneTimeToken, c *Change) error) (Account, error) {
+	var changed Account
+	var revoked []string
+	err := a.store.UseToken(ctx, purpose, hashSecret(secret), func(t OneTimeToken, c *Change) error {
+		if !a.time().Before(t.ExpiresAt) {
+			return ErrTokenExpired
+		}
+		if err := decide(actAs(ctx, c.Account), t, c); err != nil {
+			return err
+		}
+		changed, revoked = c.Account, c.revokedSessions()
+		return nil
+	})
+	if err != nil {
+		return Account{}, err
+	}
+	a.revoked.Revoke(revoked...)
+	return changed, nil
+}
+
+// CheckLink returns the address that a link was mailed to. It uses and locks nothing,
+// so the link may become invalid a moment later. It fails as using the link would:
+// with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
+func (a *Accounts) CheckLink(ctx context.Context, purpose LinkPurpose, secret string) (string, error) {
+	t, owner, err := a.store.TokenOwner(ctx, purpose, hashSecret(secret))
+	if err != nil {
+		return "", err
+	}
+	forCurrentAddress := purpose == LinkVerifyEmail || purpose == LinkResetPassword
+	needsActive := purpose == LinkResetPassword || purpose == LinkChangeEmail
+	switch {
+	case !a.time().Before(t.ExpiresAt):
+		return "", ErrTokenExpired
+	case forCurrentAddress && t.Email != owner.Email.Address, needsActive && owner.Status != Active:
+		return "", ErrTokenInvalid
+	case !forCurrentAddress:
+		if err := a.checkAvailable(ctx, t); err != nil {
+			return "", err
+		}
+	}
+	return t.Email, nil
+}
+
+// checkAvailable fails with ErrEmailTaken if another account has the address that a
+// link was mailed to.
+func (a *Accounts) checkAvailable(ctx context.Context, t OneTimeToken) error {
+	email, emailErr := ParseEmail(t.Email)
+	if emailErr != nil {
+		return ErrTokenInvalid
+	}
+	switch other, err := a.store.AccountByEmail(ctx, email.Key); {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case other.ID != t.AccountID:
+		return ErrEmailTaken
+	}
+	return nil
+}
+
+// newSecret returns 256 random bits in the characters of a URL.
+func newSecret() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+func hashSecret(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}

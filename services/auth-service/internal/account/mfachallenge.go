@@ -1,0 +1,161 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
+)
+
+// mfaChallengeStore keeps logins that wait for a second factor.
+type mfaChallengeStore interface {
+	// StartChallenge stores a challenge if its owner still is in.Owner. It fails with
+	// ErrAccountChanged.
+	StartChallenge(ctx context.Context, ch Challenge, in PasswordLogin) error
+	// ChallengeOwner returns the account of a challenge that has not expired at now.
+	// It fails with ErrChallengeExpired.
+	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (Account, error)
+	// UseChallenge is ChangeAccount for the owner of a challenge. It fails with
+	// ErrChallengeExpired if there is no such challenge.
+	UseChallenge(ctx context.Context, hash []byte, decide func(ch *Challenge, c *Change) error) error
+}
+
+// Challenge is a login between the password and the second factor.
+type Challenge struct {
+	Hash       []byte // of its token
+	AccountID  string
+	DeviceName string
+	Attempts   int
+	ExpiresAt  time.Time
+	Done       bool // Is it deleted after the change?
+}
+
+const (
+	challengeLifetime = 5 * time.Minute
+	challengeAttempts = 5
+)
+
+// The failures of a second factor.
+var (
+	ErrCodeInvalid      = problem.New(problem.Unauthenticated, "mfa_code_invalid", "The code is not right.")
+	ErrChallengeExpired = problem.New(problem.Gone, "mfa_token_expired", "The sign-in took too long or too many tries. Start again.")
+)
+
+// MFARequired is what a login returns whose password is right and whose account has
+// a second factor.
+type MFARequired struct {
+	Token     string // for Challenge, and for nothing else
+	Factors   []string
+	ExpiresIn time.Duration
+}
+
+// startChallenge stores that a login waits for a second factor.
+func (a *Accounts) startChallenge(ctx context.Context, in PasswordLogin, device string) (*MFARequired, error) {
+	secret, now := newSecret(), a.time()
+	in.Events = []event.Event{event.New(ctx, now, in.Owner.ID, event.MFAChallenged{})}
+	err := a.store.StartChallenge(ctx, Challenge{
+		Hash: hashSecret(secret), AccountID: in.Owner.ID, DeviceName: device, ExpiresAt: now.Add(challengeLifetime),
+	}, in)
+	if err != nil {
+		return nil, err
+	}
+	return &MFARequired{Token: secret, Factors: []string{factor.KindTOTP, factor.RecoveryCode}, ExpiresIn: challengeLifetime}, nil
+}
+
+// Challenge finishes a login with a second factor: a TOTP code or a recovery code.
+// Each code is valid once, and a challenge allows five attempts. It fails with a
+// validation problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts or
+// ErrAccountDisabled.
+func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, signing.Tokens, error) {
+	err := validate(required("mfaToken", secret, "The token of the sign-in is needed."), requiredCode(code))
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	hash := hashSecret(secret)
+	owner, err := a.store.ChallengeOwner(ctx, hash, a.time())
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	// Anybody who has the password can start any number of challenges, so guesses at
+	// the code are counted across all of them.
+	attempt, err := a.countFailedAttempt(ctx, codeAttempt, owner.Email)
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	var (
+		account Account
+		tokens  signing.Tokens
+		refused error
+	)
+	err = a.store.UseChallenge(ctx, hash, func(ch *Challenge, c *Change) error {
+		ctx, now := actAs(ctx, c.Account), a.time()
+		if !now.Before(ch.ExpiresAt) || ch.Attempts >= challengeAttempts {
+			return ErrChallengeExpired
+		}
+		valid, err := a.useCode(ctx, c, code)
+		switch {
+		case err != nil:
+			return err
+		case c.Account.Status != Active:
+			return ErrAccountDisabled
+		case !valid:
+			ch.Attempts++
+			refused = c.codeRefused(ctx, now)
+			return nil
+		}
+		ch.Done = true
+		session := a.newSession(ctx, c.Account, ch.DeviceName)
+		c.NewSession, c.ClearAttempts = &session, attempt.Key
+		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
+		account = c.Account
+		tokens, err = a.issueTokens(account, session, now)
+		return err
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	return account, tokens, nil
+}
+
+func requiredCode(code string) *problem.Field {
+	return required("code", code, "A code of your second factor is needed.")
+}
+
+// codeRefused records that a code was invalid and returns the error for the client.
+// The change must be stored: it counts the attempt.
+func (c *Change) codeRefused(ctx context.Context, now time.Time) error {
+	c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
+	return problem.Recorded(ErrCodeInvalid)
+}
+
+// useCode reports whether a code is a valid TOTP or recovery code of the account,
+// and makes it invalid from then on.
+func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, error) {
+	code = strings.TrimSpace(code)
+	for i := range c.Factors {
+		if f := &c.Factors[i]; f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() {
+			if valid, err := a.useTOTP(f, code); valid || err != nil {
+				return valid, err
+			}
+		}
+	}
+	return c.useRecoveryCode(ctx, a.time(), code), nil
+}
+
+// useRecoveryCode reports whether a code is one of the account's recovery codes, and
+// removes it.
+func (c *Change) useRecoveryCode(ctx context.Context, now time.Time, code string) bool {
+	i := slices.Index(c.RecoveryCodes, factor.HashRecoveryCode(code))
+	if i < 0 {
+		return false
+	}
+	c.RecoveryCodes = slices.Delete(slices.Clone(c.RecoveryCodes), i, i+1)
+	c.record(ctx, now, event.MFARecoveryCodeUsed{Left: len(c.RecoveryCodes)})
+	return true
+}

@@ -1,0 +1,91 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
+)
+
+// BeginPasskeyLogin starts a login with whichever passkey the browser offers. It
+// fails with ErrNoPasskeys.
+func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (PasskeyCeremony, error) {
+	if a.passkeys == nil {
+		return PasskeyCeremony{}, ErrNoPasskeys
+	}
+	first, err := a.passkeys.BeginLogin()
+	if err != nil {
+		return PasskeyCeremony{}, err
+	}
+	return a.beginCeremony(ctx, "", first)
+}
+
+// FinishPasskeyLogin signs in with the browser's answer. The authenticator has
+// verified its user, so a passkey counts as two factors and no code is asked for.
+// It fails with a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid,
+// ErrAccountDisabled or ErrEmailNotVerified. The last three are recorded.
+func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, signing.Tokens, error) {
+	device, deviceErr := parseLine("deviceName", device)
+	if err := validate(deviceErr, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	session, err := a.takeCeremony(ctx, secret, "")
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	assertion, err := factor.ParseAssertion(answer)
+	if err != nil {
+		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+	}
+	var account Account
+	var tokens signing.Tokens
+	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
+		account = c.Account
+		if err := a.usePasskey(c, session, assertion); err != nil {
+			return err
+		}
+		switch {
+		case c.Account.Status != Active:
+			return ErrAccountDisabled
+		case a.requireVerified && !c.Account.EmailVerified:
+			return ErrEmailNotVerified
+		}
+		ctx := actAs(ctx, c.Account)
+		started := a.newSession(ctx, c.Account, device)
+		c.NewSession = &started
+		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
+		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		err = ErrPasskeyInvalid
+	}
+	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
+		if errors.Is(err, reason) {
+			return Account{}, signing.Tokens{}, a.loginFailed(ctx, account, reason)
+		}
+	}
+	return account, tokens, err
+}
+
+// usePasskey checks an answer against the account's passkeys and stores that one was
+// used. It fails with ErrPasskeyInvalid, also if the passkey was copied.
+func (a *Accounts) usePasskey(c *Change, session string, assertion factor.Assertion) error {
+	credential, err := a.passkeys.FinishLogin(passkeyOwner(c), session, assertion)
+	if errors.Is(err, factor.ErrRejected) {
+		return ErrPasskeyInvalid
+	}
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindPasskey && f.Lookup == credential.ID })
+	if i < 0 {
+		return ErrPasskeyInvalid
+	}
+	c.Factors[i].Secret, c.Factors[i].LastUsedAt = credential.Data, a.time()
+	return nil
+}

@@ -1,0 +1,35 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
+)
+
+// NewRecoveryCodes replaces the caller's recovery codes and returns the new ones,
+// which cannot be shown again. It fails with ErrReauthRequired, and with
+// ErrFactorNotFound if the account has no second factor.
+func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity) ([]string, error) {
+	var codes []string
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+		if !c.Account.MFAEnabled {
+			return ErrFactorNotFound
+		}
+		codes = c.newRecoveryCodes(ctx, a.time())
+		return nil
+	})
+	return codes, err
+}
+
+func (c *Change) newRecoveryCodes(ctx context.Context, now time.Time) []string {
+	codes := factor.NewRecoveryCodes()
+	c.RecoveryCodes = nil
+	for _, code := range codes {
+		c.RecoveryCodes = append(c.RecoveryCodes, factor.HashRecoveryCode(code))
+	}
+	c.record(ctx, now, event.MFARecoveryCodesMade{})
+	return codes
+}

@@ -1,0 +1,80 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
+)
+
+// Session is one sign-in: a family of refresh tokens, of which the one with the
+// current generation is valid.
+type Session struct {
+	ID            string
+	AccountID     string
+	Generation    int
+	RotatedAt     time.Time
+	DeviceName    string
+	UserAgent     string
+	IP            string
+	Network       string // see event.Origin
+	CreatedAt     time.Time
+	LastUsedAt    time.Time
+	ExpiresAt     time.Time // unless it is refreshed
+	EndsAt        time.Time // even if it is refreshed
+	RevokedAt     time.Time // zero while it is live
+	RevokedReason string
+
+	AuthenticatedAt time.Time // the last sign-in or re-authentication
+}
+
+// The reasons for which sessions are revoked.
+const (
+	reasonLogout          = "logout"
+	reasonLogoutAll       = "logout_all"
+	reasonRevokedByOwner  = "ended_by_owner"
+	reasonReuse           = "refresh_token_reused"
+	reasonRevokedByAdmin  = "ended_by_admin"
+	reasonRoleChanged     = "role_changed"
+	reasonPasswordChanged = "password_changed"
+	reasonPasswordReset   = "password_reset"
+	reasonEmailReverted   = "email_change_reverted"
+	reasonFactorsReset    = "mfa_reset"
+	reasonDisabled        = "account_disabled"
+	reasonDeleted         = "account_deleted"
+)
+
+// Revoked reports whether the session was ended before it expired.
+func (s *Session) Revoked() bool { return !s.RevokedAt.IsZero() }
+
+// revoke ends the session and returns the event to record.
+func (s *Session) revoke(ctx context.Context, now time.Time, reason string) event.Event {
+	s.RevokedAt, s.RevokedReason = now, reason
+	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
+}
+
+// newSession returns a session of an account that has just signed in.
+func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
+	now := a.time()
+	origin := event.OriginFrom(ctx)
+	return Session{
+		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
+		Generation: 1, RotatedAt: now,
+		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
+		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now,
+		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
+		EndsAt:    now.Add(a.lifetimes.Session),
+	}
+}
+
+// issueTokens returns the tokens of a session as it is now.
+func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {
+	return a.issuer.Issue(signing.Claims{
+		AccountID: owner.ID, Role: owner.Role, Email: owner.Email.Address, Name: owner.Name,
+		SessionID: s.ID, Generation: s.Generation,
+		SignedInAt: s.CreatedAt, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
+	}, now)
+}

@@ -1,0 +1,92 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
+)
+
+// Enrolment is a new TOTP factor that its owner has not confirmed yet.
+type Enrolment struct {
+	factor.TOTPKey
+
+	FactorID string
+}
+
+// EnrolTOTP adds a TOTP factor. It replaces one that was never confirmed. It has no
+// effect on logins until ConfirmTOTP. It fails with ErrReauthRequired.
+func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
+	var out Enrolment
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+		key, err := factor.NewTOTPKey(c.Account.Email.Address)
+		if err != nil {
+			return err
+		}
+		added, err := newFactor(c.Account, factor.KindTOTP, "Authenticator app", a.time())
+		if err != nil {
+			return err
+		}
+		added.Secret = string(a.atRest.Seal(key.Secret, factorContext(added)))
+		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
+		c.Factors = append(c.Factors, added)
+		c.record(ctx, added.CreatedAt, event.MFAEnrolmentBegun{FactorID: added.ID, Kind: added.Kind})
+		out = Enrolment{FactorID: added.ID, TOTPKey: key}
+		return nil
+	})
+	return out, err
+}
+
+// factorContext binds a sealed secret to its factor.
+func factorContext(f Factor) string { return "factor " + f.ID + " " + f.AccountID }
+
+// ConfirmTOTP enables a factor once its owner has entered a code of it, and returns
+// new recovery codes, which cannot be shown again. It fails with a validation
+// problem, ErrFactorNotFound, ErrCodeInvalid or ErrReauthRequired.
+func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, code string) ([]string, error) {
+	if err := validate(requiredCode(code)); err != nil {
+		return nil, err
+	}
+	var codes []string
+	var refused error
+	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
+		if i < 0 {
+			return ErrFactorNotFound
+		}
+		f := &c.Factors[i]
+		valid, err := a.useTOTP(f, code)
+		if err != nil {
+			return err
+		}
+		now := a.time()
+		if !valid {
+			refused = c.codeRefused(ctx, now)
+			return nil
+		}
+		f.ConfirmedAt = now
+		c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
+		codes = c.newRecoveryCodes(ctx, now)
+		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
+	})
+	return codes, errors.Join(err, refused)
+}
+
+// useTOTP reports whether a code is valid for a factor now, and makes it and all
+// older codes invalid from then on.
+func (a *Accounts) useTOTP(f *Factor, code string) (bool, error) {
+	secret, err := a.atRest.Open(event.Sealed(f.Secret), factorContext(*f))
+	if err != nil {
+		return false, fmt.Errorf("open TOTP secret: %w", err)
+	}
+	now := a.time()
+	step, ok, err := factor.CheckTOTP(secret, code, f.LastStep, now)
+	if ok {
+		f.LastStep, f.LastUsedAt = step, now
+	}
+	return ok, err
+}
