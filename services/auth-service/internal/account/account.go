@@ -33,13 +33,13 @@ type Account struct {
 
 // The failures that several use cases share.
 var (
-	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "There is no such account.")
-	ErrEmailTaken         = problem.New(problem.Conflict, "email_taken", "An account with this email already exists.")
-	ErrWeakPassword       = problem.New(problem.Invalid, "weak_password", "This password is too easy to guess.")
-	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "Email or password is not right.")
+	ErrNotFound           = problem.New(problem.NotFound, "account_not_found", "Account not found.")
+	ErrEmailTaken         = problem.New(problem.Conflict, "email_taken", "An account with this email address already exists.")
+	ErrWeakPassword       = problem.New(problem.Invalid, "weak_password", "This password is too easy to guess. Choose another one.")
+	ErrInvalidCredentials = problem.New(problem.Unauthenticated, "invalid_credentials", "Incorrect email or password.")
 	ErrAccountDisabled    = problem.New(problem.Forbidden, "account_disabled", "This account is disabled.")
-	ErrEmailNotVerified   = problem.New(problem.Forbidden, "email_not_verified", "Confirm your email address first. We have sent you a mail.")
-	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last administrator. Make another one first.")
+	ErrEmailNotVerified   = problem.New(problem.Forbidden, "email_not_verified", "Verify your email address first: use the link in the email that we sent you.")
+	ErrLastAdmin          = problem.New(problem.Conflict, "last_admin", "This is the last active administrator. Make another account an administrator first.")
 )
 
 // actAs returns a context whose events name the account as their actor.

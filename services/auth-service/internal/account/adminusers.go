@@ -35,7 +35,7 @@ var (
 )
 
 // ErrSelfDemotion says that administrators cannot change themselves.
-var ErrSelfDemotion = problem.New(problem.Forbidden, "self_demotion", "Nobody can take their own rights away. Ask another administrator.")
+var ErrSelfDemotion = problem.New(problem.Forbidden, "self_demotion", "You cannot change your own role or status.")
 
 // Users returns up to limit accounts that match f, newest first, after the one with
 // the id after. Every access is recorded. It fails with a validation problem.
@@ -83,7 +83,7 @@ func (a *Accounts) User(ctx context.Context, id string) (Account, error) {
 func (a *Accounts) UpdateUser(ctx context.Context, caller token.Identity, id string, to UserUpdate) (Account, error) {
 	roleErr := optionalRole(to.Role)
 	if to == (UserUpdate{}) {
-		roleErr = &problem.Field{Field: "role", Code: "required", Message: "A role or a status is needed."}
+		roleErr = &problem.Field{Field: "role", Code: "required", Message: "A role or a status is required."}
 	}
 	if err := validate(roleErr, optionalStatus(to.Status)); err != nil {
 		return Account{}, err

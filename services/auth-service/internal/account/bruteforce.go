@@ -72,7 +72,7 @@ func AttemptDelay(failures int) time.Duration {
 }
 
 // ErrTooManyAttempts says how long to wait before the next attempt.
-var ErrTooManyAttempts = problem.New(problem.TooManyRequests, "rate_limited", "Too many passwords that did not fit. Try again later.")
+var ErrTooManyAttempts = problem.New(problem.TooManyRequests, "rate_limited", "Too many failed sign-in attempts. Try again later.")
 
 // countFailedAttempt counts an attempt on an address. The caller clears it if the
 // password or code is right. It fails with ErrTooManyAttempts, which is recorded.

@@ -21,8 +21,8 @@ const (
 )
 
 var (
-	errEmailRequired = problem.Field{Code: "required", Message: "An email address is needed."}
-	errEmailFormat   = problem.Field{Code: "invalid_format", Message: "This is not an email address that can be used here."}
+	errEmailRequired = problem.Field{Code: "required", Message: "Email address is required."}
+	errEmailFormat   = problem.Field{Code: "invalid_format", Message: "Invalid email address."}
 )
 
 // parseEmail is ParseEmail for a field of the input.

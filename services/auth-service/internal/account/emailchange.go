@@ -11,7 +11,7 @@ import (
 )
 
 // ErrTooManyMails says that the cap on mails to an address is reached.
-var ErrTooManyMails = problem.New(problem.TooManyRequests, "too_many_mails", "This address got too many mails of late. Try again later.").WithRetryAfter(time.Hour)
+var ErrTooManyMails = problem.New(problem.TooManyRequests, "too_many_mails", "Too many emails were sent to this address. Try again later.").WithRetryAfter(time.Hour)
 
 // ChangeEmail mails a confirmation link to the new address of the caller's account.
 // Nothing changes until the link is used. It fails with a validation problem,
@@ -27,7 +27,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 		return err
 	}
 	if email.Key == owner.Email.Key {
-		return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is your address already."})
+		return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
 	}
 	_, err = a.store.AccountByEmail(ctx, email.Key)
 	taken := err == nil

@@ -36,7 +36,7 @@ type Factor struct {
 }
 
 // ErrFactorNotFound says that the account has no such factor.
-var ErrFactorNotFound = problem.New(problem.NotFound, "factor_not_found", "There is no such factor.")
+var ErrFactorNotFound = problem.New(problem.NotFound, "factor_not_found", "Factor not found.")
 
 func newFactor(owner Account, kind, name string, now time.Time) (Factor, error) {
 	id, err := uuid.NewV7()

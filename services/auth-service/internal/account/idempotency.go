@@ -40,8 +40,8 @@ const (
 
 // The failures of repeated requests.
 var (
-	ErrKeyReused     = problem.New(problem.Conflict, "idempotency_key_reused", "This Idempotency-Key was used for another request.")
-	ErrKeyInProgress = problem.New(problem.Conflict, "idempotency_in_progress", "The first request with this Idempotency-Key is still at work.").WithRetryAfter(time.Second)
+	ErrKeyReused     = problem.New(problem.Conflict, "idempotency_key_reused", "This Idempotency-Key was already used for a different request.")
+	ErrKeyInProgress = problem.New(problem.Conflict, "idempotency_in_progress", "The first request with this Idempotency-Key is still in progress. Retry shortly.").WithRetryAfter(time.Second)
 )
 
 const maxIdempotencyKey = 255
@@ -56,7 +56,7 @@ func checkIdempotencyKey(key string) error {
 		return nil
 	}
 	return problem.Validation(problem.Field{
-		Field: "Idempotency-Key", Code: "invalid_format", Message: "The key has 1 to 255 visible ASCII characters.",
+		Field: "Idempotency-Key", Code: "invalid_format", Message: "Idempotency-Key must be 1–255 visible ASCII characters.",
 	})
 }
 

@@ -69,10 +69,10 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 	}
 	var idErr, hashErr *problem.Field
 	if parsed, err := uuid.Parse(in.ID); in.ID != "" && (err != nil || parsed.String() != in.ID) {
-		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "This is no UUID in its usual form."}
+		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "Invalid UUID: use the lower-case form with hyphens."}
 	}
 	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
-		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "This is no hash of Argon2id, with a pepper that is there, or of bcrypt up to cost 16."}
+		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id, without a pepper or with one from PASSWORD_PEPPERS, or bcrypt up to cost 16."}
 	}
 	return account, validate(emailErr, nameErr, idErr, hashErr, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }

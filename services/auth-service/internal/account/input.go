@@ -1,6 +1,7 @@
 package account
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -16,11 +17,11 @@ const maxLine = 100
 func parseLine(field, text string) (string, *problem.Field) {
 	text = strings.TrimSpace(text)
 	if utf8.RuneCountInString(text) > maxLine {
-		return "", &problem.Field{Field: field, Code: "too_long", Message: "This is too long."}
+		return "", &problem.Field{Field: field, Code: "too_long", Message: fmt.Sprintf("Too long: use at most %d characters.", maxLine)}
 	}
 	for _, r := range text {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == utf8.RuneError {
-			return "", &problem.Field{Field: field, Code: "invalid_format", Message: "This has characters that cannot be used."}
+			return "", &problem.Field{Field: field, Code: "invalid_format", Message: "Control characters and line breaks are not allowed."}
 		}
 	}
 	return text, nil
@@ -29,7 +30,7 @@ func parseLine(field, text string) (string, *problem.Field) {
 func parseName(text string) (string, *problem.Field) {
 	name, nameErr := parseLine("name", text)
 	if nameErr == nil {
-		nameErr = required("name", name, "A name is needed.")
+		nameErr = required("name", name, "Name is required.")
 	}
 	return name, nameErr
 }
@@ -47,7 +48,7 @@ func oneOf(field, value string, allowed []string) *problem.Field {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
-	return &problem.Field{Field: field, Code: "unknown_value", Message: "There is no such " + field + "."}
+	return &problem.Field{Field: field, Code: "unknown_value", Message: fmt.Sprintf("Unknown %s: use one of %s.", field, strings.Join(allowed, ", "))}
 }
 
 // validate returns one validation problem for all invalid fields, or nil.

@@ -47,8 +47,8 @@ type OneTimeToken struct {
 
 // The failures of links.
 var (
-	ErrTokenInvalid = problem.New(problem.Invalid, "token_invalid", "This link is not valid any more.")
-	ErrTokenExpired = problem.New(problem.Gone, "token_expired", "This link has expired. Ask for a new one.")
+	ErrTokenInvalid = problem.New(problem.Invalid, "token_invalid", "This link is no longer valid. Request a new one.")
+	ErrTokenExpired = problem.New(problem.Gone, "token_expired", "This link has expired. Request a new one.")
 )
 
 // linkKind is how links of a purpose are issued.

@@ -43,8 +43,8 @@ const (
 
 // The failures of a second factor.
 var (
-	ErrCodeInvalid      = problem.New(problem.Unauthenticated, "mfa_code_invalid", "The code is not right.")
-	ErrChallengeExpired = problem.New(problem.Gone, "mfa_token_expired", "The sign-in took too long or too many tries. Start again.")
+	ErrCodeInvalid      = problem.New(problem.Unauthenticated, "mfa_code_invalid", "Incorrect code.")
+	ErrChallengeExpired = problem.New(problem.Gone, "mfa_token_expired", "The sign-in has expired or had too many failed attempts. Start again.")
 )
 
 // MFARequired is what a login returns whose password is right and whose account has
@@ -73,7 +73,7 @@ func (a *Accounts) startChallenge(ctx context.Context, in PasswordLogin, device 
 // validation problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts or
 // ErrAccountDisabled.
 func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, signing.Tokens, error) {
-	err := validate(required("mfaToken", secret, "The token of the sign-in is needed."), requiredCode(code))
+	err := validate(required("mfaToken", secret, "mfaToken is required: it is in the response to the login."), requiredCode(code))
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
@@ -124,7 +124,7 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 }
 
 func requiredCode(code string) *problem.Field {
-	return required("code", code, "A code of your second factor is needed.")
+	return required("code", code, "code is required: use your authenticator app or a recovery code.")
 }
 
 // codeRefused records that a code was invalid and returns the error for the client.

@@ -21,12 +21,12 @@ func (a *Accounts) newPassword(field, text string) (string, *problem.Field) {
 	case utf8.RuneCountInString(secret) < a.minLength:
 		return "", &problem.Field{
 			Field: field, Code: "too_short",
-			Message: fmt.Sprintf("The password must have at least %d characters.", a.minLength),
+			Message: fmt.Sprintf("Password must have at least %d characters.", a.minLength),
 		}
 	case len(secret) > a.hasher.MaxBytes():
 		return "", &problem.Field{
 			Field: field, Code: "too_long",
-			Message: fmt.Sprintf("The password is longer than %d bytes.", a.hasher.MaxBytes()),
+			Message: fmt.Sprintf("Password must not be longer than %d bytes.", a.hasher.MaxBytes()),
 		}
 	}
 	return secret, nil

@@ -21,9 +21,9 @@ import (
 
 // The failures of these checks.
 var (
-	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Prove again who you are, then repeat this.")
-	ErrConflict        = problem.New(problem.Conflict, "changed_meanwhile", "The account was changed meanwhile. Try again.")
-	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "The current password is not right.")
+	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Confirm your identity (POST /api/v1/auth/reauthenticate), then retry.")
+	ErrConflict        = problem.New(problem.Conflict, "changed_meanwhile", "Another request changed the account. Try again.")
+	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "Incorrect current password.")
 )
 
 // updateOwn changes the caller's account; decide gets the current session as well.

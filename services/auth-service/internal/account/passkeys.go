@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -44,13 +45,13 @@ const (
 // The failures of passkeys. A passkey that cannot be registered is an invalid
 // request, one that cannot sign in a failed authentication.
 var (
-	errRegistrationInvalid = problem.New(problem.Invalid, "passkey_invalid", "The passkey was not accepted.")
+	errRegistrationInvalid = problem.New(problem.Invalid, "passkey_invalid", "The passkey could not be verified. Try again.")
 
-	ErrNoPasskeys      = problem.New(problem.NotFound, "passkeys_unavailable", "There are no passkeys here: they need a host with a name.")
-	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey was not accepted.")
-	ErrPasskeyExpired  = problem.New(problem.Gone, "passkey_token_expired", "This took too long. Start again.")
-	ErrPasskeyTaken    = problem.New(problem.Conflict, "passkey_taken", "This passkey is registered already.")
-	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", "The account has as many passkeys as it may have.")
+	ErrNoPasskeys      = problem.New(problem.NotFound, "passkeys_unavailable", "Passkeys are not available: the public URL has an IP address instead of a host name.")
+	ErrPasskeyInvalid  = problem.New(problem.Unauthenticated, "passkey_invalid", "The passkey could not be verified. Try again.")
+	ErrPasskeyExpired  = problem.New(problem.Gone, "passkey_token_expired", "The passkey request has expired. Start again.")
+	ErrPasskeyTaken    = problem.New(problem.Conflict, "passkey_taken", "This passkey is already registered.")
+	ErrTooManyPasskeys = problem.New(problem.Conflict, "too_many_passkeys", fmt.Sprintf("This account already has the maximum number of passkeys (%d).", maxPasskeys))
 )
 
 // passkeyOwner returns the account as package factor needs it.
@@ -149,11 +150,11 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 }
 
 func requiredPasskeyToken(secret string) *problem.Field {
-	return required("passkeyToken", secret, "The token of the first step is needed.")
+	return required("passkeyToken", secret, "passkeyToken is required: it is in the response to the first step.")
 }
 
 func requiredCredential(answer []byte) *problem.Field {
-	return required("credential", string(answer), "What the browser answered is needed.")
+	return required("credential", string(answer), "credential is required: it is the response of the browser.")
 }
 
 // RenamePasskey renames one of the caller's passkeys. It fails with a validation

@@ -38,8 +38,8 @@ const (
 
 // The failures of a refresh, besides those of package signing.
 var (
-	ErrRefreshReused  = problem.New(problem.Unauthenticated, "refresh_token_reused", "This refresh token was used before. The session has been ended for safety.")
-	ErrSessionRevoked = problem.New(problem.Unauthenticated, "session_revoked", "The session was ended. Sign in again.")
+	ErrRefreshReused  = problem.New(problem.Unauthenticated, "refresh_token_reused", "This refresh token was already used. For security, the session was ended. Sign in again.")
+	ErrSessionRevoked = problem.New(problem.Unauthenticated, "session_revoked", "This session has ended. Sign in again.")
 )
 
 // Refresh exchanges a refresh token while its session is locked. The current token

@@ -19,7 +19,7 @@ type sessionStore interface {
 }
 
 // ErrSessionNotFound says that the caller has no such live session.
-var ErrSessionNotFound = problem.New(problem.NotFound, "session_not_found", "There is no such session.")
+var ErrSessionNotFound = problem.New(problem.NotFound, "session_not_found", "Session not found.")
 
 // Sessions returns up to limit of the caller's live sessions, newest first, after
 // the one with the id after.

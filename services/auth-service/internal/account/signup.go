@@ -37,7 +37,7 @@ const (
 )
 
 // ErrSignUpClosed says that nobody may sign up.
-var ErrSignUpClosed = problem.New(problem.Forbidden, "signup_closed", "New accounts are made by administrators only.")
+var ErrSignUpClosed = problem.New(problem.Forbidden, "signup_closed", "Sign-up is closed. Only administrators can create accounts.")
 
 // SignUpResult is what a sign-up created. In SignUpStrict mode it is empty. It is also
 // the stored answer of an idempotency record, so its fields keep their names.

@@ -160,7 +160,7 @@ func idempotencyKey(r *http.Request) (string, error) {
 		return "", nil
 	}
 	if len(values) > 1 || values[0] == "" {
-		return "", problem.Validation(problem.Field{Field: "Idempotency-Key", Code: "invalid_format", Message: "One key with 1 to 255 visible ASCII characters is wanted."})
+		return "", problem.Validation(problem.Field{Field: "Idempotency-Key", Code: "invalid_format", Message: "Idempotency-Key must be 1–255 visible ASCII characters."})
 	}
 	return values[0], nil
 }
@@ -199,7 +199,7 @@ func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if in.RefreshToken == "" {
-		return problem.Validation(problem.Field{Field: "refreshToken", Code: "required", Message: "A refresh token is needed."})
+		return problem.Validation(problem.Field{Field: "refreshToken", Code: "required", Message: "refreshToken is required."})
 	}
 	t, outcome, err := a.accounts.Refresh(r.Context(), in.RefreshToken)
 	if err != nil {

@@ -30,7 +30,7 @@ func (a *api) revertEmail(w http.ResponseWriter, r *http.Request) error {
 	return a.useLink(w, r, a.accounts.RevertEmail)
 }
 
-var errTokenRequired = problem.Field{Field: "token", Code: "required", Message: "The token of the link is needed."}
+var errTokenRequired = problem.Field{Field: "token", Code: "required", Message: "token is required: it is in the link."}
 
 func (a *api) useLink(w http.ResponseWriter, r *http.Request, use func(context.Context, string) (account.Account, error)) error {
 	in, err := web.Read[struct {

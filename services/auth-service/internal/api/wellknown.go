@@ -18,7 +18,7 @@ func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 	if text := r.URL.Query().Get("since"); text != "" {
 		var err error
 		if since, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "This is no time (RFC 3339)."})
+			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z."})
 		}
 	}
 	snapshot, err := a.accounts.Revocations(r.Context(), since)

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrBusy says that more hashes are waiting than the machine can make soon.
-var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many sign-ins at once. Try again shortly.").WithRetryAfter(2 * time.Second)
+var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many people are signing in. Try again shortly.").WithRetryAfter(2 * time.Second)
 
 // longestWait is shorter than the gateway's patience, so that who waits too long
 // is told when to come again.

@@ -24,15 +24,15 @@ const MaxBytes = 1024
 func Normalize(field, text string) (string, *problem.Field) {
 	switch {
 	case text == "":
-		return "", &problem.Field{Field: field, Code: "required", Message: "A password is needed."}
+		return "", &problem.Field{Field: field, Code: "required", Message: "Password is required."}
 	case len(text) > MaxBytes:
-		return "", &problem.Field{Field: field, Code: "too_long", Message: "The password is longer than 1024 bytes."}
+		return "", &problem.Field{Field: field, Code: "too_long", Message: "Password must not be longer than 1024 bytes."}
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
-		return "", &problem.Field{Field: field, Code: "invalid_format", Message: "The password has characters that cannot be used."}
+		return "", &problem.Field{Field: field, Code: "invalid_format", Message: "Password must not contain control characters."}
 	}
 	text = normal(text)
 	if len(text) > MaxBytes {
-		return "", &problem.Field{Field: field, Code: "too_long", Message: "The password is longer than 1024 bytes."}
+		return "", &problem.Field{Field: field, Code: "too_long", Message: "Password must not be longer than 1024 bytes."}
 	}
 	return text, nil
 }

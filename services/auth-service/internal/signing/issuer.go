@@ -14,7 +14,7 @@ import (
 
 // The failures of refresh tokens.
 var (
-	ErrRefreshInvalid = problem.New(problem.Unauthenticated, "refresh_token_invalid", "The refresh token is not valid.")
+	ErrRefreshInvalid = problem.New(problem.Unauthenticated, "refresh_token_invalid", "Invalid refresh token.")
 	ErrRefreshExpired = problem.New(problem.Unauthenticated, "refresh_token_expired", "The session has expired. Sign in again.")
 )
 
