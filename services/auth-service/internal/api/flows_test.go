@@ -341,10 +341,10 @@ func TestLandingPages(t *testing.T) {
 	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {"short"}}); status != 400 || !strings.Contains(page, "at least 8 characters") || !strings.Contains(page, link) {
 		t.Errorf("a short password = %d %s", status, page)
 	}
-	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 200 || !strings.Contains(page, "Your password is changed") {
+	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 200 || !strings.Contains(page, "Password changed") {
 		t.Errorf("reset = %d %s", status, page)
 	}
-	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 400 || !strings.Contains(page, "does not work any more") {
+	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 400 || !strings.Contains(page, "no longer valid") {
 		t.Errorf("reset again = %d %s", status, page)
 	}
 	// The reset made the change of the address void.

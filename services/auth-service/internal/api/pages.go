@@ -22,20 +22,20 @@ import (
 //go:embed pages
 var pages embed.FS
 
-// page is what the landing pages of mail links show.
+// page is the content of a landing page.
 type page struct {
 	Style   template.CSS
 	Product string
-	Home    string // where to go on; nowhere if empty
+	Home    string // the URL of the application; no link if empty
 	Title   string
 	Message string
 
-	Fault     string // what was wrong with the form
-	Action    string // where the form posts to; no form if empty
+	FormError string // what was wrong with the submitted form
+	Action    string // the URL that the form posts to; no form if empty
 	Token     string
 	Password  bool   // Does the form ask for a new password?
 	MinLength int    // of the password
-	Username  string // whose password it is
+	Username  string // the account, for password managers
 	Button    string
 }
 
@@ -44,12 +44,11 @@ var (
 	style  = func() string {
 		css, err := pages.ReadFile("pages/style.css")
 		if err != nil {
-			panic(err) // It is part of the program.
+			panic(err) // The file is embedded.
 		}
 		return string(css)
 	}()
-	// The page works without scripts and loads nothing; its one style sheet is
-	// allowed by its hash.
+	// The page has no scripts and loads nothing. Its style sheet is allowed by hash.
 	policy = func() string {
 		sum := sha256.Sum256([]byte(style))
 		return fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -63,20 +62,19 @@ const (
 	maxForm      = 8 << 10
 )
 
-// flow is what a mail link leads to: a page with a button, and what the button
-// does.
+// flow is the landing page of a link: a form and what submitting it does.
 type flow struct {
 	*api
 
-	path string
-	to   account.LinkPurpose
-	use  func(ctx context.Context, secret, password string) error
+	path    string
+	purpose account.LinkPurpose
+	use     func(ctx context.Context, secret, password string) error
 
-	form page // its message has a place for the address that the link was mailed to
+	form page // its message has a verb for the address that the link was mailed to
 	done page
-	// What to do about a link that was used or replaced, that came too late, or
-	// whose address another account has.
-	void, expired, taken string
+	// What to do about a link that was used or replaced, that has expired, or whose
+	// address another account uses.
+	used, expired, taken string
 }
 
 func (a *api) flows() map[string]flow {
@@ -88,45 +86,45 @@ func (a *api) flows() map[string]flow {
 	}
 	return map[string]flow{
 		"verify": {
-			api: a, path: "/verify-email", to: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
-			form:    page{Title: "Confirm your email address", Message: "One more click, and %s is confirmed.", Button: "Confirm my address"},
-			done:    page{Title: "Your address is confirmed", Message: "Thank you. There is nothing more to do here."},
-			void:    "It was used before, or a newer mail took its place. If you have confirmed your address already, all is well. If not, open the link in the newest mail, or ask for another one where you sign in.",
-			expired: "Your address is not confirmed yet. Ask for another link where you sign in.",
+			api: a, path: "/verify-email", purpose: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
+			form:    page{Title: "Confirm your email address", Message: "Click the button to confirm %s.", Button: "Confirm address"},
+			done:    page{Title: "Email address confirmed", Message: "Thank you. There is nothing else to do."},
+			used:    "It was already used, or a newer email replaced it. If your address is confirmed already, you are all set. Otherwise, use the link in the newest email, or request a new one where you sign in.",
+			expired: "Your address is not confirmed yet. Request a new link where you sign in.",
 		},
 		"reset": {
-			api: a, path: "/reset-password", to: account.LinkResetPassword, use: a.accounts.ResetPassword,
-			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out everywhere.", Button: "Set my new password", Password: true},
-			done:    page{Title: "Your password is changed", Message: "You were signed out everywhere. Sign in with the new password now."},
-			void:    "It was used before, or a newer mail took its place. Ask for another one with “forgot password” where you sign in; at once, if it was not you who used it.",
-			expired: "For safety it works for a short time only. Ask for another one with “forgot password” where you sign in.",
+			api: a, path: "/reset-password", purpose: account.LinkResetPassword, use: a.accounts.ResetPassword,
+			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out on all devices.", Button: "Set new password", Password: true},
+			done:    page{Title: "Password changed", Message: "You were signed out on all devices. Sign in with your new password."},
+			used:    "It was already used, or a newer email replaced it. Request a new one with “forgot password” where you sign in. If you did not use it, do so now.",
+			expired: "For security, it works for a short time only. Request a new one with “forgot password” where you sign in.",
 		},
 		"change": {
-			api: a, path: "/change-email/confirm", to: account.LinkChangeEmail, use: ignore(a.accounts.ConfirmEmail),
+			api: a, path: "/change-email/confirm", purpose: account.LinkChangeEmail, use: ignore(a.accounts.ConfirmEmail),
 			form:    page{Title: "Confirm your new email address", Message: "Your account will use %s from now on.", Button: "Use this address"},
-			done:    page{Title: "Your address is changed", Message: "Sign in with the new one from now on. Mail for your account goes there as well."},
-			void:    "It was used before, a newer mail took its place, or the change was called off. Sign in to see which address your account has, and change it there if it is not the right one.",
-			expired: "Your account keeps the address that it has. Sign in and change it there if you still want to.",
-			taken:   "Yours keeps the address that it has. Sign in and choose another one, or sign in to the account that has this one.",
+			done:    page{Title: "Email address changed", Message: "Sign in with the new address from now on. Emails for your account go there as well."},
+			used:    "It was already used, a newer email replaced it, or the change was cancelled. Sign in to see which address your account uses, and change it there if it is wrong.",
+			expired: "Your account keeps its current address. Sign in to request the change again.",
+			taken:   "Your account keeps its current address. Sign in and choose another one, or sign in to the account that uses this one.",
 		},
 		"revert": {
-			api: a, path: "/change-email/revert", to: account.LinkRevertEmail, use: ignore(a.accounts.RevertEmail),
+			api: a, path: "/change-email/revert", purpose: account.LinkRevertEmail, use: ignore(a.accounts.RevertEmail),
 			form: page{
-				Title: "Keep your old email address", Button: "Take the change back",
-				Message: "Your account gets %s back. You are signed out everywhere and get a mail to choose a new password.",
+				Title: "Keep your old email address", Button: "Undo the change",
+				Message: "Your account will use %s again. You will be signed out on all devices, and we will email you a link to choose a new password.",
 			},
-			done:    page{Title: "The change is taken back", Message: "You were signed out everywhere. We have mailed you a link to choose a new password."},
-			void:    "It was used before, or another link took the change back. Ask for a new password for this address with “forgot password” where you sign in. If no mail comes, your account has another address: contact support.",
-			expired: "A change can be taken back for some days only. Sign in and change the address there; if you cannot, contact support.",
-			taken:   "Your account cannot get it back. If it was not you who changed the address, contact support.",
+			done:    page{Title: "Change undone", Message: "You were signed out on all devices. We have emailed you a link to choose a new password."},
+			used:    "It was already used, or another link undid the change. Request a new password for this address with “forgot password” where you sign in. If no email arrives, your account has another address: contact support.",
+			expired: "A change can be undone for a limited time only. Sign in and change the address there. If you cannot sign in, contact support.",
+			taken:   "Your account cannot use it again. If you did not change the address, contact support.",
 		},
 	}
 }
 
-// fill returns the form for a link, or what is wrong with the link. It consumes
-// nothing.
+// fill returns the form for a link, or why the link cannot be used. It does not use
+// the link.
 func (f flow) fill(ctx context.Context, secret string) (page, error) {
-	address, err := f.accounts.CheckLink(ctx, f.to, secret)
+	address, err := f.accounts.CheckLink(ctx, f.purpose, secret)
 	if err != nil {
 		return page{}, err
 	}
@@ -136,18 +134,19 @@ func (f flow) fill(ctx context.Context, secret string) (page, error) {
 	return p, nil
 }
 
-// masked hides most of an address from whoever looks over a shoulder.
+// masked hides most of an address from people who can see the screen.
 func masked(address string) string {
 	local, domain, _ := strings.Cut(address, "@")
 	return local[:min(1, len(local))] + "***@" + domain
 }
 
-// landing shows a button and consumes nothing: mail scanners follow links.
+// landing shows the form. It does not use the link, because mail scanners follow
+// links.
 func landing(f flow) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		secret := r.URL.Query().Get("token")
 		if secret == "" || len(secret) > maxFormToken {
-			return f.show(w, http.StatusBadRequest, page{Title: "This link is not complete", Message: "Open it again from the mail, or copy all of it."})
+			return f.show(w, http.StatusBadRequest, page{Title: "This link is incomplete", Message: "Open it again from the email, or copy the whole link."})
 		}
 		form, err := f.fill(r.Context(), secret)
 		if err != nil {
@@ -175,7 +174,7 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 		if err == nil {
 			return f.show(w, http.StatusOK, f.done)
 		}
-		if !mendable(err) {
+		if !retryable(err) {
 			return f.refuse(r, err)
 		}
 		again, linkErr := f.fill(r.Context(), secret)
@@ -183,37 +182,37 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 			return f.refuse(r, linkErr)
 		}
 		p := problem.From(err)
-		again.Fault = p.Message
+		again.FormError = p.Message
 		if len(p.Fields) > 0 {
-			again.Fault = p.Fields[0].Message
+			again.FormError = p.Fields[0].Message
 		}
 		return f.fail(err, again)
 	}
 }
 
-// mendable says whether the same form can still succeed.
-func mendable(err error) bool {
+// retryable reports whether submitting the form again can succeed.
+func retryable(err error) bool {
 	kind := problem.From(err).Kind
 	return kind == problem.Invalid && !errors.Is(err, account.ErrTokenInvalid) || kind == problem.Unavailable
 }
 
-// refuse shows what went wrong, and what to do about it.
+// refuse shows what is wrong and what to do next.
 func (f flow) refuse(r *http.Request, err error) error {
-	p := page{Title: "This did not work", Message: "Open the link from the mail again."}
+	p := page{Title: "This did not work", Message: "Open the link in the email again."}
 	switch {
 	case errors.Is(err, account.ErrTokenInvalid):
-		p = page{Title: "This link does not work any more", Message: f.void}
+		p = page{Title: "This link is no longer valid", Message: f.used}
 	case errors.Is(err, account.ErrTokenExpired):
 		p = page{Title: "This link has expired", Message: f.expired}
 	case errors.Is(err, account.ErrEmailTaken):
-		p = page{Title: "Another account has this address", Message: f.taken}
+		p = page{Title: "Another account uses this address", Message: f.taken}
 	case web.Status(web.ProblemOf(r.Context(), err).Kind) >= http.StatusInternalServerError:
-		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link from the mail again."
+		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link in the email again."
 	}
 	return f.fail(err, p)
 }
 
-// fail returns err for the edge to answer with a page.
+// fail returns err with the page that the edge answers.
 func (f flow) fail(err error, p page) error {
 	return web.WithPage(err, func(w http.ResponseWriter, status int) error { return f.show(w, status, p) })
 }
@@ -224,7 +223,7 @@ func isForm(r *http.Request) bool {
 }
 
 func (f flow) show(w http.ResponseWriter, status int, p page) error {
-	p.Style = template.CSS(style) //nolint:gosec // It is part of the program.
+	p.Style = template.CSS(style) //nolint:gosec // The style sheet is embedded.
 	p.Product, p.Home = product, f.site.AppURL
 	var body bytes.Buffer
 	if err := layout.Execute(&body, p); err != nil {
@@ -236,6 +235,6 @@ func (f flow) show(w http.ResponseWriter, status int, p page) error {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // The client has gone; there is nobody to tell.
+	_, _ = w.Write(body.Bytes()) // An error means that the client has disconnected.
 	return nil
 }

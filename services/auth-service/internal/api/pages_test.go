@@ -113,9 +113,9 @@ func (s *service) app(appURL string) *service {
 }
 
 const (
-	dead    = "This link does not work any more"
+	dead    = "This link is no longer valid"
 	expired = "This link has expired"
-	allWell = "all is well"
+	allWell = "you are all set"
 )
 
 // A page looks at its link before it asks for anything, and consumes nothing.
@@ -127,7 +127,7 @@ func TestLandingLooksAtTheLink(t *testing.T) {
 	verify := s.link(event.UserVerificationRequested{}, "ann@example.com", 2)
 	s.open("/verify-email", first).told(400, dead)
 	s.open("/verify-email", "unknown").told(400, dead)
-	s.open("/verify-email", strings.Repeat("a", 300)).told(400, "not complete")
+	s.open("/verify-email", strings.Repeat("a", 300)).told(400, "incomplete")
 	s.open("/reset-password", verify).told(400, dead) // It is for one purpose.
 	for range 3 {
 		s.open("/verify-email", verify).form(200, "a***@example.com").not("ann@example.com", `name="password"`)
@@ -145,7 +145,7 @@ func TestLandingLooksAtTheLink(t *testing.T) {
 	s.press("/reset-password", old, "password", "short").told(400, dead) // No form that cannot work.
 	s.press("/reset-password", reset, "password", "short").form(400, "at least 8 characters", reset)
 	s.press("/reset-password", reset, "password", "ann@example.com").form(400, "too easy to guess", reset)
-	s.press("/reset-password", reset, "password", otherPassword).told(200, "Your password is changed")
+	s.press("/reset-password", reset, "password", otherPassword).told(200, "Password changed")
 	s.open("/reset-password", reset).told(400, dead, "forgot password").not(allWell)
 	s.press("/reset-password", reset, "password", otherPassword).told(400, dead).not(allWell)
 }
@@ -178,7 +178,7 @@ func TestLandingOfChangedAddresses(t *testing.T) {
 	}
 	confirm := change(ann.Tokens.AccessToken, "new@example.com")
 	s.open("/change-email/confirm", confirm).form(200, "n***@example.com").not("a***@example.com", "new@example.com")
-	s.press("/change-email/confirm", confirm).told(200, "Your address is changed")
+	s.press("/change-email/confirm", confirm).told(200, "Email address changed")
 	s.open("/change-email/confirm", confirm).told(400, dead).not(allWell)
 
 	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
@@ -186,13 +186,13 @@ func TestLandingOfChangedAddresses(t *testing.T) {
 		s.open("/change-email/revert", revert).form(200, "a***@example.com")
 	}
 	s.signup("ann@example.com") // Somebody else took it meanwhile.
-	s.open("/change-email/revert", revert).told(409, "Another account has this address")
-	s.press("/change-email/revert", revert).told(409, "Another account has this address")
+	s.open("/change-email/revert", revert).told(409, "Another account uses this address")
+	s.press("/change-email/revert", revert).told(409, "Another account uses this address")
 
 	taken := change(s.login("new@example.com").Data.Tokens.AccessToken, "bob@example.com")
 	s.signup("bob@example.com")
-	s.press("/change-email/confirm", taken).told(409, "Another account has this address")
-	s.open("/change-email/confirm", taken).told(409, "Another account has this address")
+	s.press("/change-email/confirm", taken).told(409, "Another account uses this address")
+	s.open("/change-email/confirm", taken).told(409, "Another account uses this address")
 }
 
 func TestLandingOfUsedReverts(t *testing.T) {
@@ -202,7 +202,7 @@ func TestLandingOfUsedReverts(t *testing.T) {
 	s.want(s.call("POST", "/change-email", ann.AccessToken, fields{"newEmail": "new@example.com", "currentPassword": goodPassword}), 202, "")
 	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)}), 200, "")
 	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
-	s.press("/change-email/revert", revert).told(200, "taken back")
+	s.press("/change-email/revert", revert).told(200, "Change undone")
 	s.open("/change-email/revert", revert).told(400, dead, "contact support").not(allWell)
 }
 
@@ -275,7 +275,7 @@ func TestFormsThatFail(t *testing.T) {
 	s.browse("POST", "/verify-email", form+"; charset=utf-8", "token=%zz").told(400, "did not work")
 	s.browse("POST", "/verify-email", form, "").told(400, dead)
 	s.press("/reset-password", "", "password", "short").told(400, dead)
-	s.browse("GET", "/verify-email", "", "").told(400, "not complete")
+	s.browse("GET", "/verify-email", "", "").told(400, "incomplete")
 	if _, err := s.db.Exec(t.Context(), `ALTER TABLE one_time_tokens RENAME TO lost`); err != nil {
 		t.Fatal(err)
 	}

@@ -102,7 +102,7 @@ func TestVerifyEmailWithoutScripts(t *testing.T) {
 	for _, want := range []struct {
 		token, text string
 		status      int
-	}{{link, "confirmed", 200}, {link, "does not work", 400}, {"", "does not work", 400}} {
+	}{{link, "confirmed", 200}, {link, "no longer valid", 400}, {"", "no longer valid", 400}} {
 		status, header, page := s.do("POST", base+"/verify-email", "", "application/x-www-form-urlencoded", url.Values{"token": {want.token}}.Encode())
 		if status != want.status || !strings.Contains(string(page), want.text) || header.Get("Content-Type") != "text/html; charset=utf-8" {
 			t.Errorf("= %d %s, want %d with %q", status, page, want.status, want.text)
