@@ -33,7 +33,7 @@ func TestImportCommand(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1198 created, 0 there already, 2 refused", "0 created, 1198 there already, 2 refused"} {
+	for _, want := range []string{"1198 created, 0 existing, 2 refused", "0 created, 1198 existing, 2 refused"} {
 		_, stderr, code := command(t, "auth-service", "users", "import", file)
 		if code != 1 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "2 lines were refused") {
 			t.Fatalf("import = %d, want %q in\n%s", code, want, stderr)

@@ -15,7 +15,7 @@ import (
 
 const adminName = "Administrator"
 
-// ensureAdmin creates the first administrator that the environment names.
+// ensureAdmin creates the first administrator if the environment names one.
 func ensureAdmin(ctx context.Context, s *service.Service, accounts *account.Accounts, cfg Config) error {
 	if cfg.AdminEmail == "" {
 		return nil
@@ -25,19 +25,19 @@ func ensureAdmin(ctx context.Context, s *service.Service, accounts *account.Acco
 	})
 	switch {
 	case errors.Is(err, account.ErrEmailTaken):
-		// Another replica was faster, or the address has an account that is no
-		// administrator; that one is not promoted behind its owner's back.
-		s.Log.WarnContext(ctx, "first administrator not created: the address of ADMIN_EMAIL has an account")
+		// Another replica created it first, or the address has an account that is not an
+		// administrator's. Such an account is not promoted without its owner's knowledge.
+		s.Log.WarnContext(ctx, "first administrator not created: ADMIN_EMAIL already has an account")
 	case err != nil:
-		return fmt.Errorf("create the administrator of ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
+		return fmt.Errorf("create first administrator from ADMIN_EMAIL and ADMIN_PASSWORD: %w", err)
 	case created:
 		s.Log.InfoContext(ctx, "first administrator created")
 	}
 	return nil
 }
 
-// createAdmin is the command for deployments that keep passwords out of the
-// environment.
+// createAdmin is the command "admin create", for deployments that keep passwords out of
+// the environment.
 func createAdmin(ctx context.Context, cfg Config, args []string) error {
 	if len(args) < 1 || len(args) > 2 {
 		return errors.New("usage: auth-service admin create EMAIL [NAME] < password")
@@ -48,7 +48,7 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 	}
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the password: %w", err)
+		return fmt.Errorf("read password: %w", err)
 	}
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
 		created, err := t.CreateAdmin(ctx, account.SignUp{
@@ -57,7 +57,7 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 		if err != nil {
 			return fmt.Errorf("create administrator: %w", err)
 		}
-		_, err = fmt.Fprintln(os.Stdout, "created administrator", created.ID)
+		_, err = fmt.Fprintln(os.Stdout, "administrator created:", created.ID)
 		return err
 	})
 }

@@ -24,24 +24,24 @@ import (
 )
 
 var commands = []service.Command[Config]{
-	{Name: "admin create", Usage: "create an administrator: admin create EMAIL [NAME]; the password is read from standard input", Run: createAdmin},
-	{Name: "keys list", Usage: "list the keys that access tokens are signed with", Run: listKeys},
-	{Name: "keys rotate", Usage: "sign with a new key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
-	{Name: "keys retire", Usage: "refuse tokens of an old key: keys retire [-force] KEY", Run: retireKey},
-	{Name: "users import", Usage: "create accounts with their password hashes: users import [-report FILE] FILE", Run: importUsers},
-	{Name: workCommand, Usage: "make hashes for a service that started this", Bare: work},
+	{Name: "admin create", Usage: "create an administrator: admin create EMAIL [NAME]; reads the password from standard input", Run: createAdmin},
+	{Name: "keys list", Usage: "list the signing keys and their states", Run: listKeys},
+	{Name: "keys rotate", Usage: "schedule a new signing key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
+	{Name: "keys retire", Usage: "delete a signing key and refuse its tokens: keys retire [-force] KEY", Run: retireKey},
+	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] FILE", Run: importUsers},
+	{Name: workCommand, Usage: "internal: hash passoperands for the service that started this process", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
 }
 
-// tools is what commands work with.
+// tools are what commands work with.
 type tools struct {
 	db      *pgxpool.Pool
 	keyring *signing.Keyring
 	*account.Accounts
 }
 
-// withTools runs a command on the service's database; the relay of a running
-// service publishes its events.
+// withTools runs a command on the service's database. The relay of a running service
+// publishes its events.
 func withTools(ctx context.Context, cfg Config, do func(ctx context.Context, t tools) error) error {
 	log := service.NewLogger(os.Stderr, name, cfg.Common)
 	db, err := postgres.Open(ctx, cfg.Database, log, outbox.Schema(), store.Schema())
@@ -67,7 +67,7 @@ func withTools(ctx context.Context, cfg Config, do func(ctx context.Context, t t
 	return do(ctx, tools{db: db, keyring: keyring, Accounts: accounts})
 }
 
-// parse reads the flags of a command and returns its words.
+// parse parses the flags of a command and returns its arguments.
 func parse(usage string, args []string, define func(*flag.FlagSet)) ([]string, error) {
 	flags := flag.NewFlagSet(usage, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -103,14 +103,14 @@ func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 	const usage = "keys rotate [-in DURATION] [-alg ES256|EdDSA]"
 	notice, algorithm := signing.ActivationDelay, signing.ES256
-	words, err := parse(usage, args, func(f *flag.FlagSet) {
+	operands, err := parse(usage, args, func(f *flag.FlagSet) {
 		f.DurationVar(&notice, "in", notice, "")
 		f.StringVar(&algorithm, "alg", algorithm, "")
 	})
 	if err != nil {
 		return err
 	}
-	if len(words) > 0 || notice < 0 {
+	if len(operands) > 0 || notice < 0 {
 		return errors.New("usage: auth-service " + usage)
 	}
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
@@ -119,9 +119,9 @@ func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 			return err
 		}
 		if notice < signing.ActivationDelay {
-			fmt.Fprintf(os.Stderr, "services may refuse good tokens for a moment: they learn of a key within %s\n", signing.ActivationDelay)
+			fmt.Fprintf(os.Stderr, "warning: services may refuse valid tokens for up to %s, until they have loaded the new key\n", signing.ActivationDelay)
 		}
-		_, err = fmt.Fprintf(os.Stdout, "key %s signs from %s on\n", key.ID, key.ActivatesAt.Format(time.RFC3339))
+		_, err = fmt.Fprintf(os.Stdout, "key %s becomes active at %s\n", key.ID, key.ActivatesAt.Format(time.RFC3339))
 		return err
 	})
 }
@@ -129,24 +129,24 @@ func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 func retireKey(ctx context.Context, cfg Config, args []string) error {
 	const usage = "keys retire [-force] KEY"
 	force := false
-	words, err := parse(usage, args, func(f *flag.FlagSet) { f.BoolVar(&force, "force", false, "") })
+	operands, err := parse(usage, args, func(f *flag.FlagSet) { f.BoolVar(&force, "force", false, "") })
 	if err != nil {
 		return err
 	}
-	if len(words) != 1 {
+	if len(operands) != 1 {
 		return errors.New("usage: auth-service " + usage)
 	}
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
 		var err error
 		if force {
-			err = t.keyring.ForceRetire(ctx, words[0])
+			err = t.keyring.ForceRetire(ctx, operands[0])
 		} else {
-			err = t.keyring.Retire(ctx, words[0], cfg.AccessTokenTTL)
+			err = t.keyring.Retire(ctx, operands[0], cfg.AccessTokenTTL)
 		}
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(os.Stdout, "retired", words[0])
+		_, err = fmt.Fprintln(os.Stdout, "key retired:", operands[0])
 		return err
 	})
 }

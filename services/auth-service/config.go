@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
-// Config is what the environment says.
+// Config is the configuration in the environment.
 type Config struct {
 	service.Common
 	web.Listener
@@ -30,35 +30,35 @@ type Config struct {
 	token.Expected
 
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
-	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and kept answers in the database. At least 32 random characters; never change it alone."`
-	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which must have the same. At least 32 random characters."`
+	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. At least 32 random characters. Changing it makes them unreadable."`
+	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which needs the same key. At least 32 random characters."`
 
-	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as id:secret with commas; the first is for new hashes, the others for old ones. Whoever has the database alone can guess nothing. Never remove one that hashes were made with."`
+	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as a comma-separated list of id:secret. The first is for new hashes, the others for existing ones. With peppers, a stolen database alone is useless for guessing passwords. Never remove one that hashes still use."`
 
-	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is good; at most 1h."`
-	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lives that nobody refreshes."`
-	SessionTTL      time.Duration `envconfig:"SESSION_TTL" default:"720h" desc:"How long a session lives at most."`
-	RefreshGrace    time.Duration `envconfig:"REFRESH_GRACE" default:"10s" desc:"How long the refresh token before the current one gets the current one again; 0 is strict."`
-	VerificationTTL time.Duration `envconfig:"VERIFICATION_TTL" default:"24h" desc:"How long a verification link works."`
+	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is valid; at most 1h."`
+	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lasts without a refresh."`
+	SessionTTL      time.Duration `envconfig:"SESSION_TTL" default:"720h" desc:"How long a session lasts in total."`
+	RefreshGrace    time.Duration `envconfig:"REFRESH_GRACE" default:"10s" desc:"How long the previous refresh token still gets the current one; 0 turns this off."`
+	VerificationTTL time.Duration `envconfig:"VERIFICATION_TTL" default:"24h" desc:"How long a verification link is valid."`
 
-	ResetTTL time.Duration `envconfig:"RESET_TTL" default:"30m" desc:"How long a link to choose a new password works; at most 1h."`
+	ResetTTL time.Duration `envconfig:"RESET_TTL" default:"30m" desc:"How long a link to choose a new password is valid; at most 1h."`
 
-	ReauthWindow time.Duration `envconfig:"REAUTH_WINDOW" default:"15m" desc:"How long after a sign-in or a re-authentication factors can be changed."`
+	ReauthWindow time.Duration `envconfig:"REAUTH_WINDOW" default:"15m" desc:"How long a sign-in or re-authentication allows changes to factors."`
 
-	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (everybody, and a taken address is refused), strict (everybody, and only a mail tells whether the address is taken) or closed (nobody)."`
+	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (anyone; an address that has an account is refused), strict (anyone; only an email tells whether the address has an account) or closed (no one)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
 
-	PasswordHash string `envconfig:"PASSWORD_HASH" default:"argon2id" desc:"What hashes new passwords: argon2id or bcrypt. Both are understood; at the next login a hash of the other kind is made anew."`
-	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt a password has at most 72 bytes, and new hashes no pepper."`
+	PasswordHash string `envconfig:"PASSWORD_HASH" default:"argon2id" desc:"Algorithm of new password hashes: argon2id or bcrypt. Hashes of both are accepted; the next login replaces those of the other algorithm."`
+	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt, a password has at most 72 bytes, and new hashes have no pepper."`
 
-	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Characters that a password needs, 8 or more."`
-	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"Passwords hashed at a time, in a process each; 0 is the number of cores. Each takes up to 60 MiB while it hashes."`
-	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"Passwords that may wait to be hashed before sign-ins are answered with 503."`
+	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Minimum length of a password in characters, at least 8."`
+	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"How many passwords are hashed at a time, each in a process of its own; 0 means the number of cores. Each needs up to 60 MiB while it hashes."`
+	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"How many passwords may wait to be hashed before sign-ins are answered with 503."`
 
-	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Address of the first administrator, who is created at start while there is none."`
-	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"The first administrator's password; needed with ADMIN_EMAIL."`
-	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The URL by which people reach the gateway, such as https://id.example.com. Passkeys need a name, not an IP address."`
-	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. The pages that mails link to lead on to it; nowhere if it is empty."`
+	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`
+	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"Password of the first administrator; required with ADMIN_EMAIL."`
+	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. Passkeys need a host name, not an IP address."`
+	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. Landing pages link to it; they have no link if it is empty."`
 }
 
 // ValidateOwn checks the fields that are auth-service's own.
@@ -130,14 +130,14 @@ func webAddress(text string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// The kinds of hashes.
+// The algorithms of new hashes.
 const (
 	argon2id   = "argon2id"
 	bcryptHash = "bcrypt"
 )
 
-// hasher returns a hasher that works in processes of worker, or in this one if it
-// is nil.
+// hasher returns a hasher that works in processes that worker starts, or in this one if
+// worker is nil.
 func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
 	peppers, err := password.ParsePeppers(c.PasswordPeppers.Reveal())
 	if err != nil {
@@ -163,9 +163,9 @@ func (c Config) lifetimes() account.Lifetimes {
 	}
 }
 
-// passkeys are bound to the host by which people reach the gateway (Web
-// Authentication, 5.1.2): whoever moves to another one needs new ones. There are
-// none, and the result is nil, if the host has no name.
+// passkeys returns the checker of passkeys. They are bound to the host name of
+// PUBLIC_BASE_URL (Web Authentication, 5.1.2): after a change of it, everybody needs new
+// ones. It returns nil if the host is an IP address.
 func (c Config) passkeys() (*factor.WebAuthn, error) {
 	u, err := url.Parse(c.PublicBaseURL)
 	if err != nil {

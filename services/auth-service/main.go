@@ -1,5 +1,5 @@
-// Auth-service keeps accounts and sessions and issues tokens. It is the only
-// service that knows a password or a refresh token.
+// Auth-service keeps accounts and sessions, and issues tokens. It is the only service
+// that sees passwords and refresh tokens.
 package main
 
 import (
@@ -92,7 +92,7 @@ func openKeyring(ctx context.Context, db *pgxpool.Pool, box *outbox.Box, cfg Con
 	return signing.OpenKeyring(ctx, store.NewKeys(db, box, atRest), time.Now)
 }
 
-// open wires the domain to its store.
+// open connects the domain to its store.
 func open(rows *store.Store, keyring *signing.Keyring, revocations *token.Revocations, hasher *password.Hasher, log *slog.Logger, cfg Config) (*account.Accounts, error) {
 	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// record is one line of an import or an export.
+// record is a line of an import or an export.
 type record struct {
 	ID            string     `json:"id,omitempty"`
 	Email         string     `json:"email"`
@@ -29,8 +29,8 @@ type record struct {
 	CreatedAt     *time.Time `json:"createdAt,omitempty"`
 }
 
-// refused is one line of the report of an import.
-type refused struct {
+// refusedLine is a line in the report of an import.
+type refusedLine struct {
 	Line   int    `json:"line"`
 	Email  string `json:"email,omitempty"`
 	Reason string `json:"reason"`
@@ -41,22 +41,23 @@ const (
 	maxLine     = 64 << 10
 )
 
-// importUsers reads NDJSON. It may be called again with the same file, after it
-// was cut off or the refused lines were mended: who is there already is left.
+// importUsers is the command "users import". It reads NDJSON. It can be repeated with
+// the same file, after it was interrupted or refused lines were corrected: accounts
+// that exist are skipped.
 func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 	const usage = "users import [-report FILE] FILE"
 	report := ""
-	words, err := parse(usage, args, func(f *flag.FlagSet) { f.StringVar(&report, "report", "", "") })
+	operands, err := parse(usage, args, func(f *flag.FlagSet) { f.StringVar(&report, "report", "", "") })
 	if err != nil {
 		return err
 	}
-	if len(words) != 1 {
+	if len(operands) != 1 {
 		return errors.New("usage: auth-service " + usage)
 	}
 	if report == "" {
-		report = words[0] + ".refused"
+		report = operands[0] + ".refused"
 	}
-	in, err := os.Open(words[0])
+	in, err := os.Open(operands[0])
 	if err != nil {
 		return err
 	}
@@ -73,9 +74,9 @@ func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
 		i := importer{accounts: t.Accounts, report: json.NewEncoder(out), size: info.Size(), started: time.Now()}
 		err := i.read(ctx, in)
-		i.show(true)
+		i.finishProgress()
 		if err != nil {
-			return fmt.Errorf("import stopped after line %d; call it again to go on: %w", i.done, err)
+			return fmt.Errorf("import stopped after line %d; run it again to continue: %w", i.done, err)
 		}
 		if i.refused > 0 {
 			return fmt.Errorf("%d lines were refused: see %s", i.refused, report)
@@ -87,15 +88,15 @@ func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 type importer struct {
 	accounts *account.Accounts
 	report   *json.Encoder
-	size     int64 // bytes of the file
+	size     int64 // size of the file in bytes
 	started  time.Time
 
-	batch                   []account.Imported
-	lines                   []int // of the batch
-	line, done              int
-	bytes                   int64
-	created, there, refused int
-	shown                   time.Time
+	batch                      []account.Imported
+	lines                      []int // of the accounts in the batch
+	line, done                 int
+	bytes                      int64
+	created, existing, refused int
+	shown                      time.Time
 }
 
 func (i *importer) read(ctx context.Context, in io.Reader) error {
@@ -123,10 +124,11 @@ func (i *importer) read(ctx context.Context, in io.Reader) error {
 	return nil
 }
 
-var errLongLine = errors.New("the line is longer than 64 KiB")
+var errLongLine = errors.New("line is longer than 64 KiB")
 
-// nextLine returns a line, which is good until the next call. The last one comes
-// with io.EOF; of one that is too long only the end is left, with errLongLine.
+// nextLine returns the next line, which is valid until the next call. The last line
+// comes with io.EOF. For a line that is too long, it returns only the end of it, with
+// errLongLine.
 func nextLine(in *bufio.Reader) ([]byte, error) {
 	line, err := in.ReadSlice('\n')
 	if !errors.Is(err, bufio.ErrBufferFull) {
@@ -156,8 +158,8 @@ func (i *importer) add(line []byte) error {
 	return nil
 }
 
-// parseRecord reads a line. It takes no member that it doesn't know: a hash under
-// another name would make an account that nobody can sign in to.
+// parseRecord parses a line. It fails on unknown fields: a hash under a wrong name would
+// create an account that nobody can sign in to.
 func parseRecord(line []byte) (account.Imported, error) {
 	var r record
 	if err := jsonv2.Unmarshal(line, &r, jsonv2.RejectUnknownMembers(true)); err != nil {
@@ -174,7 +176,7 @@ func parseRecord(line []byte) (account.Imported, error) {
 
 func (i *importer) refuse(line int, email string, reason error) error {
 	i.refused++
-	return i.report.Encode(refused{Line: line, Email: email, Reason: reason.Error()})
+	return i.report.Encode(refusedLine{Line: line, Email: email, Reason: reason.Error()})
 }
 
 func (i *importer) flush(ctx context.Context) error {
@@ -187,25 +189,35 @@ func (i *importer) flush(ctx context.Context) error {
 		case account.ImportCreated:
 			i.created++
 		case account.ImportExists:
-			i.there++
+			i.existing++
 		case account.ImportConflict:
-			if err := i.refuse(i.lines[n], i.batch[n].Email, errors.New("another account has the address or the id")); err != nil {
+			if err := i.refuse(i.lines[n], i.batch[n].Email, errors.New("another account has this email or id")); err != nil {
 				return err
 			}
 		}
 	}
 	i.batch, i.lines, i.done = i.batch[:0], i.lines[:0], i.line
-	i.show(false)
+	i.showProgress()
 	return nil
 }
 
-// show draws the progress, at most a few times a second.
-func (i *importer) show(last bool) {
-	const width = 30
-	if !last && time.Since(i.shown) < 200*time.Millisecond {
+// showProgress draws the progress, at most a few times a second.
+func (i *importer) showProgress() {
+	if time.Since(i.shown) < 200*time.Millisecond {
 		return
 	}
 	i.shown = time.Now()
+	i.drawProgress()
+}
+
+// finishProgress draws the final state.
+func (i *importer) finishProgress() {
+	i.drawProgress()
+	fmt.Fprintln(os.Stderr)
+}
+
+func (i *importer) drawProgress() {
+	const width = 30
 	share := 1.0
 	if i.size > 0 {
 		share = min(1, float64(i.bytes)/float64(i.size))
@@ -218,14 +230,12 @@ func (i *importer) show(last bool) {
 		}
 	}
 	rate := float64(i.line) / max(time.Since(i.started).Seconds(), 0.001)
-	fmt.Fprintf(os.Stderr, "\r[%s] %3.0f%%  %d created, %d there already, %d refused, %.0f/s ", bar, share*100, i.created, i.there, i.refused, rate)
-	if last {
-		fmt.Fprintln(os.Stderr)
-	}
+	fmt.Fprintf(os.Stderr, "\r[%s] %3.0f%%  %d created, %d existing, %d refused, %.0f/s ", bar, share*100, i.created, i.existing, i.refused, rate)
 }
 
-// exportUsers writes what importUsers reads. The output holds password hashes, and
-// no second factors: their secrets open with this deployment's keys only.
+// exportUsers is the command "users export". It writes what importUsers reads. The output
+// contains password hashes, but no second factors: their secrets are sealed with keys of
+// this deployment.
 func exportUsers(ctx context.Context, cfg Config, args []string) error {
 	if len(args) > 0 {
 		return errors.New("usage: auth-service users export > FILE")
@@ -243,7 +253,7 @@ func exportUsers(ctx context.Context, cfg Config, args []string) error {
 			})
 		})
 		if factors > 0 {
-			fmt.Fprintf(os.Stderr, "%d accounts have a second factor, which is not exported: they must enrol again\n", factors)
+			fmt.Fprintf(os.Stderr, "warning: second factors are not exported; %d accounts must set theirs up again\n", factors)
 		}
 		return errors.Join(err, w.Flush())
 	})

@@ -8,12 +8,12 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
-// workCommand makes this program a worker of another process of it.
+// workCommand is the command by which this program becomes a hash worker.
 const workCommand = "hash-worker"
 
-// hashWorker returns that command of the very program that runs, also if its file
-// was replaced meanwhile, where the system keeps it. It gets no environment: that
-// holds secrets, of which it needs none.
+// hashWorker returns workCommand of the running program. On Linux this works even if
+// its file was replaced by a deployment. The worker gets no environment, because that
+// contains secrets that it does not need.
 func hashWorker() *exec.Cmd {
 	path, err := os.Executable()
 	if err == nil {
@@ -22,7 +22,7 @@ func hashWorker() *exec.Cmd {
 	if err != nil {
 		path = "/proc/self/exe"
 	}
-	cmd := exec.Command(path, workCommand) //nolint:gosec,noctx // It is this very program, and ends with its input.
+	cmd := exec.Command(path, workCommand) //nolint:gosec,noctx // It is this program, and it exits when its input ends.
 	cmd.Env = []string{}
 	return cmd
 }

@@ -86,7 +86,7 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 	if err != nil {
 		// Nothing was stored, so the client may repeat the request at once.
 		if released := a.store.ReleaseIdempotencyKey(context.WithoutCancel(ctx), record.Key); released != nil {
-			a.log.WarnContext(ctx, "key of a failed request not released; it is in a minute", "error", released.Error())
+			a.log.WarnContext(ctx, "could not release idempotency key", "expires_in", IdempotencyTimeout.String(), "error", released.Error())
 		}
 		return SignUpResult{}, false, err
 	}

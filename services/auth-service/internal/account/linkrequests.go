@@ -82,9 +82,9 @@ func (a *Accounts) handleLinkRequests(ctx context.Context) {
 		if failed := err != nil; failed != failing && ctx.Err() == nil {
 			failing = failed
 			if failed {
-				a.log.ErrorContext(ctx, "requests by mail not served; they are tried again", "error", err.Error())
+				a.log.ErrorContext(ctx, "link request failed; retrying", "error", err.Error())
 			} else {
-				a.log.InfoContext(ctx, "requests by mail are served again")
+				a.log.InfoContext(ctx, "link requests recovered")
 			}
 		}
 		if more {
@@ -136,7 +136,7 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 	case purposeSignUp:
 		c.record(ctx, a.time(), event.UserSignUpRepeated{Email: c.Account.Email.Address, Name: c.Account.Name})
 	default:
-		return errors.New("unknown purpose " + string(r.Purpose))
+		return errors.New("unknown purpose of link request: " + string(r.Purpose))
 	}
 	return nil
 }

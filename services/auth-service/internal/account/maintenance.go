@@ -42,7 +42,7 @@ func (a *Accounts) maintain(ctx context.Context) {
 			a.loadBcryptCost(ctx)
 		case <-sweep.C:
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
-				a.log.WarnContext(ctx, "not swept; it is tried again", "error", err.Error())
+				a.log.WarnContext(ctx, "sweep failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
 			}
 		}
 	}
@@ -54,7 +54,7 @@ func (a *Accounts) loadBcryptCost(ctx context.Context) {
 	cost, err := a.store.HighestBcryptCost(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			a.log.WarnContext(ctx, "costs of imported hashes not known; it is tried again", "error", err.Error())
+			a.log.WarnContext(ctx, "could not read hash parameters; retrying", "next_in", bcryptCostInterval.String(), "error", err.Error())
 		}
 		return
 	}
