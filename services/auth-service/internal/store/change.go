@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/token"
@@ -52,37 +51,6 @@ func queueAccount(batch *pgx.Batch, c account.Change) {
 	queueBelongings(batch, c)
 }
 
-// ImportAccounts implements account.Store.
-func (s *Store) ImportAccounts(ctx context.Context, changes []account.Change) ([]bool, error) {
-	created := make([]bool, len(changes))
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		batch := &pgx.Batch{}
-		for i, c := range changes {
-			batch.Queue(insertAccount+` ON CONFLICT DO NOTHING`, accountArgs(c.Account)).Exec(func(tag pgconn.CommandTag) error {
-				created[i] = tag.RowsAffected() == 1
-				return nil
-			})
-		}
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-			return err
-		}
-		news := &pgx.Batch{}
-		for i, c := range changes {
-			if !created[i] {
-				continue
-			}
-			if err := s.box.Queue(news, c.Events...); err != nil {
-				return err
-			}
-		}
-		return tx.SendBatch(ctx, news).Close()
-	})
-	if err != nil {
-		return nil, fmt.Errorf("import accounts: %w", err)
-	}
-	return created, nil
-}
-
 // ChangeAccount implements account.Store.
 func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*account.Change) error) error {
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
@@ -90,67 +58,6 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 	})
 	if err != nil {
 		return fmt.Errorf("change account: %w", err)
-	}
-	return nil
-}
-
-// TokenOwner implements account.Store.
-func (s *Store) TokenOwner(ctx context.Context, purpose account.LinkPurpose, hash []byte) (account.OneTimeToken, account.Account, error) {
-	const query = `
-		SELECT t.hash, t.purpose, t.account_id::text, t.email, t.created_at, t.expires_at, ` + accountColumns + `
-		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
-		WHERE t.hash = $1 AND t.purpose = $2 AND t.used_at IS NULL`
-	var t account.OneTimeToken
-	var a account.Account
-	columns := append([]any{&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt}, scanAccount(&a)...)
-	err := s.db.QueryRow(ctx, query, hash, purpose).Scan(columns...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return account.OneTimeToken{}, account.Account{}, account.ErrTokenInvalid
-	}
-	if err != nil {
-		return account.OneTimeToken{}, account.Account{}, fmt.Errorf("get owner of token: %w", err)
-	}
-	return t, a, nil
-}
-
-// UseToken implements account.Store.
-func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash []byte, decide func(account.OneTimeToken, *account.Change) error) error {
-	const find = `
-		SELECT account_id::text
-		FROM one_time_tokens
-		WHERE hash = $1 AND purpose = $2 AND used_at IS NULL`
-	// All that use or replace a token have its account locked.
-	const take = `
-		DELETE FROM one_time_tokens
-		WHERE hash = $1 AND used_at IS NULL
-		RETURNING hash, purpose, account_id::text, email, created_at, expires_at`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		var owner string
-		err := tx.QueryRow(ctx, find, hash, purpose).Scan(&owner)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return account.ErrTokenInvalid
-		}
-		if err != nil {
-			return err
-		}
-		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
-			var t account.OneTimeToken
-			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt)
-			if errors.Is(err, pgx.ErrNoRows) {
-				return account.ErrTokenInvalid // Somebody was faster.
-			}
-			if err != nil {
-				return err
-			}
-			return decide(t, c)
-		})
-		if errors.Is(err, account.ErrNotFound) {
-			return account.ErrTokenInvalid
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("use one-time token: %w", err)
 	}
 	return nil
 }
@@ -305,14 +212,4 @@ func queueBelongings(batch *pgx.Batch, c account.Change) {
 	if c.ClearAttempts != nil {
 		batch.Queue(clearFailedAttempts, c.ClearAttempts)
 	}
-}
-
-func queueToken(batch *pgx.Batch, t account.OneTimeToken) {
-	const query = `
-		INSERT INTO one_time_tokens (hash, purpose, account_id, email, created_at, expires_at)
-		VALUES (@hash, @purpose, @account_id, @email, @created_at, @expires_at)`
-	batch.Queue(query, pgx.StrictNamedArgs{
-		"hash": t.Hash, "purpose": t.Purpose, "account_id": t.AccountID, "email": t.Email,
-		"created_at": t.CreatedAt, "expires_at": t.ExpiresAt,
-	})
 }
