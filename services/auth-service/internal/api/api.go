@@ -1,4 +1,4 @@
-// Package api is the HTTP face of auth-service.
+// Package api serves the HTTP API of auth-service and its landing pages.
 package api
 
 import (
@@ -14,14 +14,14 @@ import (
 
 const prefix = "/api/v1/auth"
 
-// Site is what clients and people are told of this installation.
+// Site is what clients need to know about this installation.
 type Site struct {
 	Issuer  string // the iss claim of access tokens
-	BaseURL string // by which the gateway is reached
-	AppURL  string // where landing pages lead on to; nowhere if empty
+	BaseURL string // the public URL of the gateway
+	AppURL  string // the application that landing pages link to; no link if empty
 }
 
-// Routes returns everything that auth-service answers, and who may ask.
+// Routes returns the routes of auth-service and who may call them.
 func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []web.Route {
 	a := &api{accounts: accounts, keyring: keyring, site: site}
 	flows := a.flows()
@@ -65,7 +65,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.deleteUser},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.revokeUserSessions},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly, Handler: a.resetFactors},
-		// Not routed by the gateway.
+		// The gateway does not route this one.
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
 		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Handler: a.discovery},
@@ -113,7 +113,8 @@ func tokensOf(t signing.Tokens) tokens {
 	}
 }
 
-// signedIn has no tokens if the address must be verified first.
+// signedIn is the answer to a sign-up or login. It has no tokens if the address must be
+// verified first.
 type signedIn struct {
 	User   user    `json:"user"`
 	Tokens *tokens `json:"tokens,omitempty"`
@@ -153,7 +154,7 @@ func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account), Tokens: &t})
 }
 
-// idempotencyKey returns the key that the client gave, or nothing.
+// idempotencyKey returns the Idempotency-Key of a request, or "" if there is none.
 func idempotencyKey(r *http.Request) (string, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// status answers where what comes of a request is told by mail only.
+// status is the answer to requests whose outcome only a mail tells.
 type status struct {
 	Status string `json:"status"`
 }
@@ -52,14 +52,14 @@ func (a *api) useLink(w http.ResponseWriter, r *http.Request, use func(context.C
 }
 
 func (a *api) resend(w http.ResponseWriter, r *http.Request) error {
-	return a.byMail(w, r, a.accounts.ResendVerification)
+	return a.requestMail(w, r, a.accounts.ResendVerification)
 }
 
 func (a *api) forgot(w http.ResponseWriter, r *http.Request) error {
-	return a.byMail(w, r, a.accounts.ForgotPassword)
+	return a.requestMail(w, r, a.accounts.ForgotPassword)
 }
 
-func (a *api) byMail(w http.ResponseWriter, r *http.Request, request func(context.Context, string) error) error {
+func (a *api) requestMail(w http.ResponseWriter, r *http.Request, request func(context.Context, string) error) error {
 	in, err := web.Read[struct {
 		Email string `json:"email"`
 	}](w, r)

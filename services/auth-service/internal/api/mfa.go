@@ -90,7 +90,7 @@ func (a *api) enrolTOTP(w http.ResponseWriter, r *http.Request) error {
 	}{e.FactorID, e.Secret, e.URL})
 }
 
-// recoveryCodes are shown once: they cannot be had again.
+// recoveryCodes are shown once: only their hashes are stored.
 type recoveryCodes struct {
 	RecoveryCodes []string `json:"recoveryCodes"`
 }

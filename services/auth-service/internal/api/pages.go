@@ -156,7 +156,7 @@ func landing(f flow) web.Handler {
 	}
 }
 
-// submit takes the form of a landing page, and passes JSON on.
+// submit handles the form of a landing page. Requests with JSON go to otherwise.
 func submit(f flow, otherwise web.Handler) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !isForm(r) {

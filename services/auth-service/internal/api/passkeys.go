@@ -10,7 +10,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// ceremonyBody is the first step of a ceremony. Options go to the browser as they are:
+// ceremonyBody is the first step of a ceremony. Options are passed unchanged to
 // navigator.credentials.create or get.
 type ceremonyBody struct {
 	PasskeyToken string `json:"passkeyToken"`

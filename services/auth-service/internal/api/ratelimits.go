@@ -7,9 +7,9 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// rateLimits are the routes by which the gateway asks on behalf of its own caller,
-// with their token and address: who may see and clear its limits is decided here, as
-// everything else, and so is written down what happened.
+// rateLimits returns the routes that the gateway calls on behalf of its caller, with the
+// caller's token and address: auth-service decides who may read and clear rate limits,
+// and records that they were exceeded or cleared.
 func (a *api) rateLimits() []web.Route {
 	const path = event.RateLimitsPath
 	return []web.Route{
@@ -22,14 +22,14 @@ func (a *api) rateLimits() []web.Route {
 	}
 }
 
-// record writes down the event in the body. Its subject is whoever asks.
+// record stores the event in the body. Its subject is the caller.
 func record[T event.Payload](a *api) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		told, err := web.Read[T](w, r)
+		report, err := web.Read[T](w, r)
 		if err != nil {
 			return err
 		}
-		if err := a.accounts.Record(r.Context(), told); err != nil {
+		if err := a.accounts.Record(r.Context(), report); err != nil {
 			return err
 		}
 		return web.OK(w, http.StatusAccepted, struct{}{})

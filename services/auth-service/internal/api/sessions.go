@@ -43,12 +43,12 @@ func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	caller := web.Caller(r)
-	living, err := a.accounts.Sessions(r.Context(), caller, page.After, page.Limit+1)
+	live, err := a.accounts.Sessions(r.Context(), caller, page.After, page.Limit+1)
 	if err != nil {
 		return err
 	}
-	list := make([]session, 0, len(living))
-	for _, s := range living {
+	list := make([]session, 0, len(live))
+	for _, s := range live {
 		list = append(list, session{
 			ID: s.ID, Current: s.ID == caller.SessionID, DeviceName: s.DeviceName, UserAgent: s.UserAgent, IP: s.IP,
 			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
@@ -57,7 +57,7 @@ func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
 	return web.SendPage(w, page, list, func(s session) string { return s.ID })
 }
 
-// revoked says how many sessions a request ended.
+// revoked is the number of sessions that a request ended.
 type revoked struct {
 	Revoked int `json:"revoked"`
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// deleting says that an account is gone, and that what other services hold of
-// it goes as they hear of it.
-type deleting struct {
+// deleted is the answer to a deletion. Other services delete their data when they
+// receive the event.
+type deleted struct {
 	Status string `json:"status"`
 }
 
@@ -25,7 +25,7 @@ func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	if err := a.accounts.Delete(r.Context(), web.Caller(r), in.Password); err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
+	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
 }
 
 func (a *api) users(w http.ResponseWriter, r *http.Request) error {
@@ -46,7 +46,8 @@ func (a *api) users(w http.ResponseWriter, r *http.Request) error {
 	return web.SendPage(w, page, list, func(u user) string { return u.ID })
 }
 
-// pathID returns the id in the path, or absent if there can be nothing with it.
+// pathID returns the id in the path. If it is malformed, nothing can have it, and pathID
+// fails with absent.
 func pathID(r *http.Request, absent error) (string, error) {
 	id := mux.Vars(r)["id"]
 	if !web.ValidID(id) {
@@ -94,7 +95,7 @@ func (a *api) deleteUser(w http.ResponseWriter, r *http.Request) error {
 	if err := a.accounts.DeleteUser(r.Context(), web.Caller(r), id); err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusAccepted, deleting{"deleted"})
+	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
 }
 
 func (a *api) revokeUserSessions(w http.ResponseWriter, r *http.Request) error {

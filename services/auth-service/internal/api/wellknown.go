@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/pkg/web"
 )
 
-// revocations tells the verifiers of other processes what was ended. An id of a
-// session is no secret and lets nobody in.
+// revocations lists revoked sessions for the verifiers of other processes. It needs no
+// authentication: a session id is no secret.
 func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {
@@ -28,16 +28,16 @@ func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, snapshot)
 }
 
-// keys answers with the bare key set: its readers are JOSE libraries (RFC 7517).
+// keys serves the JWK set without an envelope, as JOSE libraries expect it (RFC 7517).
 func (a *api) keys(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/jwk-set+json")
 	w.Header().Set("Cache-Control", "public, max-age=60")
 	return write(w, a.keyring.JWKS())
 }
 
-// discovery says where the keys are and what is signed with them (OpenID Connect
-// Discovery 1.0, 3), for libraries that check access tokens. Nobody can sign in by
-// OpenID Connect here, so there are no endpoints for that.
+// discovery serves the location of the keys and the claims that they sign, for libraries
+// that verify access tokens (OpenID Connect Discovery 1.0, 3). OpenID Connect logins are
+// not supported, so their endpoints are missing.
 func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 	data, err := json.Marshal(struct {
 		Issuer     string   `json:"issuer"`
@@ -60,7 +60,7 @@ func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 	return write(w, data)
 }
 
-// write sends what is no envelope.
+// write sends a body without an envelope.
 func write(w http.ResponseWriter, data []byte) error {
 	if _, err := w.Write(data); err != nil {
 		return errors.Join(http.ErrAbortHandler, err)

@@ -23,7 +23,7 @@ var Standard = Params{MemoryKiB: 19 << 10, Passes: 2, Threads: 1}
 const (
 	saltBytes = 16
 	keyBytes  = 32
-	// What a stored hash may ask of us, lest an imported one exhaust the machine.
+	// The maximum costs of a stored hash, so that an imported one cannot exhaust the machine.
 	maxMemoryKiB = 1 << 20
 	maxPasses    = 64
 )
@@ -48,8 +48,7 @@ func (m maker) encodeArgon2(password string) string {
 		argon2.Version, parsed{params: p, keyID: keyID}.costs(), b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
-// checkArgon2 reports whether password fits hash, and whether Hash would make it
-// the same way today.
+// checkArgon2 reports whether password matches hash, and whether hash is stale.
 func (m maker) checkArgon2(hash, password string) (ok, stale bool, err error) {
 	parsed, err := parse(hash)
 	if err != nil {
@@ -94,7 +93,7 @@ func (p parsed) costs() string {
 	return costs
 }
 
-// parse reads a PHC string of Argon2id.
+// parse parses the PHC string of an Argon2id hash.
 func parse(hash string) (parsed, error) {
 	parts := strings.Split(hash, "$")
 	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// bcrypt reads no more and would accept any ending.
+	// bcrypt ignores everything after these bytes, so any ending would match.
 	bcryptBytes = 72
 	// A login with an imported hash of a higher cost would take many seconds.
 	maxBcryptCost = 16
-	// The highest cost that every failure is made to take; see even.
+	// The highest cost that mismatches are made to take; see equalizeTime.
 	maxEvenCost = 12
 )
 
-// The library reads more than this, such as a hash with a NUL in it, which
-// Postgres would not store.
+// The library accepts more than this, for example a hash with a NUL, which Postgres
+// cannot store.
 var bcryptHash = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
 func bcryptCost(hash string) (int, error) {
@@ -32,8 +32,9 @@ func bcryptCost(hash string) (int, error) {
 	return cost, nil
 }
 
-// checkBcrypt refuses what bcrypt would cut off (TRAPS T12). spent is the cost
-// that it took, 0 for none.
+// checkBcrypt reports whether password matches hash, whether hash is stale, and the cost
+// that it spent, 0 for none. A password over 72 bytes never matches: bcrypt would ignore
+// the rest of it, so that a longer password with the same beginning would match, too.
 func (m maker) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
 	cost, err := bcryptCost(hash)
 	if err != nil {
@@ -60,13 +61,13 @@ func (m maker) encodeBcrypt(password string) (string, error) {
 	return string(hash), nil
 }
 
-// spendBcrypt takes the time of one bcrypt of a cost, less one of spent: each
-// step in cost doubles the time, so the costs from spent up are what is missing.
+// spendBcrypt takes the time of a bcrypt hash of cost minus one of spent. Each step in
+// cost doubles the time, so the costs from spent up to cost-1 add up to the difference.
 func spendBcrypt(cost, spent int) {
 	switch {
 	case spent >= cost:
 	case spent == 0:
-		_, _ = bcrypt.GenerateFromPassword(nil, cost) // Only the time is wanted.
+		_, _ = bcrypt.GenerateFromPassword(nil, cost) // The hash is not needed, only the time.
 	default:
 		for c := spent; c < cost; c++ {
 			_, _ = bcrypt.GenerateFromPassword(nil, c)

@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// maker makes and checks hashes, as long as it takes.
+// maker hashes and checks passwords in the calling goroutine.
 type maker struct{ cfg Config }
 
-// job is one hash to be made, or checked.
+// job is one password to hash or to check.
 type job struct {
 	Verify   bool
 	Hash     string
 	Password string
-	Even     int // cost of bcrypt that every failure takes
+	EvenCost int // the bcrypt cost that a mismatch is made to take
 }
 
-// result is what came of a job. Fault is the text of an error.
+// result is the result of a job. Error is the text of an error, or empty.
 type result struct {
 	Hash      string
 	OK, Stale bool
-	Fault     string
+	Error     string
 }
 
-var errHash = errors.New("password hash is not understood")
+var errHash = errors.New("unsupported password hash")
 
 // do implements engine.
 func (m maker) do(j job) (result, error) {
@@ -36,7 +36,7 @@ func (m maker) do(j job) (result, error) {
 		r.Hash, err = m.hash(normal(j.Password))
 	}
 	if err != nil {
-		r.Fault = err.Error()
+		r.Error = err.Error()
 	}
 	return r, nil
 }
@@ -44,7 +44,7 @@ func (m maker) do(j job) (result, error) {
 // close implements engine.
 func (m maker) close() {}
 
-// MaxBytes is how long a normalized password may be.
+// MaxBytes returns the maximum length of a normalized password.
 func (m maker) MaxBytes() int {
 	if m.cfg.BcryptCost > 0 {
 		return bcryptBytes
@@ -67,7 +67,7 @@ func (m maker) verify(j job) (ok, stale bool, err error) {
 	case strings.HasPrefix(j.Hash, "$2"):
 		ok, stale, spent, err = m.checkBcrypt(j.Hash, password)
 		if err == nil && !ok && j.Password != password {
-			// An earlier system hashed what was typed.
+			// An earlier system may have hashed the password without normalizing it.
 			ok, stale, spent, err = m.checkBcrypt(j.Hash, j.Password)
 		}
 	default:
@@ -75,24 +75,24 @@ func (m maker) verify(j job) (ok, stale bool, err error) {
 		argon = true
 	}
 	if err == nil && !ok {
-		m.even(password, spent, argon, j.Even)
+		m.equalizeTime(password, spent, argon, j.EvenCost)
 	}
-	// One that is too long for the new kind keeps its hash.
+	// A password that is too long for the new algorithm keeps its hash.
 	return ok, stale && len(password) <= m.MaxBytes(), err
 }
 
-// even makes every failure cost one Argon2id and one bcrypt of the highest cost
-// around. Otherwise the time would tell the accounts of an earlier system, whose
-// hashes are of another kind, from addresses without an account (SEC-26). Costs
-// over 12 are not made up for: they would let a few strangers occupy the machine.
-func (m maker) even(password string, spent int, argon bool, cost int) {
+// equalizeTime makes every mismatch take one Argon2id hash and one bcrypt hash of the
+// highest stored cost. Otherwise the time would reveal which addresses have an account
+// imported from an earlier system, and which have none (SEC-26). Costs over 12 are not
+// equalized, because then a few failed logins could occupy the machine.
+func (m maker) equalizeTime(password string, spent int, argon bool, cost int) {
 	if !argon {
 		m.encodeArgon2(password)
 	}
 	spendBcrypt(cost, spent)
 }
 
-// CheckHash says why Verify could never take hash, or returns nil.
+// CheckHash returns why Verify does not support hash, or nil.
 func (m maker) CheckHash(hash string) error {
 	if strings.HasPrefix(hash, "$2") {
 		cost, err := bcryptCost(hash)

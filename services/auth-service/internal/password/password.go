@@ -1,6 +1,5 @@
-// Package password turns passwords into hashes and back into a yes or no,
-// without letting that starve everything else: hashing runs in a bounded pool, of
-// processes of their own if the program has them.
+// Package password hashes and checks passwords. Hashing is expensive, so it runs in a
+// bounded pool, if possible of worker processes, which leaves the service responsive.
 package password
 
 import (
@@ -15,33 +14,33 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// ErrBusy says that more hashes are waiting than the machine can make soon.
+// ErrBusy says that too many passwords are waiting to be hashed.
 var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many people are signing in. Try again shortly.").WithRetryAfter(2 * time.Second)
 
-// longestWait is shorter than the gateway's patience, so that who waits too long
-// is told when to come again.
-const longestWait = 8 * time.Second
+// queueTimeout is shorter than the timeout of the gateway, so that a client that waits
+// too long gets a Retry-After.
+const queueTimeout = 8 * time.Second
 
-// Config is what a Hasher is made of.
+// Config configures a Hasher.
 type Config struct {
 	Params      Params  // of Argon2id
-	BcryptCost  int     // If it is not 0, new hashes are of bcrypt at this cost, without pepper.
+	BcryptCost  int     // If it is not 0, new hashes are bcrypt hashes of this cost, without pepper.
 	Peppers     Peppers // of Argon2id
-	Concurrency int     // hashes at a time; the number of cores if 0
-	Queue       int     // hashes that may wait
+	Concurrency int     // passwords hashed at a time; the number of cores if 0
+	Queue       int     // passwords that may wait
 
-	// Worker returns a process that runs Work, for each hash at a time; hashes are
-	// made in this process if it is nil.
+	// Worker returns a command that runs Work. There is a process for each concurrent
+	// hash. If Worker is nil, this process hashes.
 	Worker func() *exec.Cmd
 }
 
-// Hasher makes and checks hashes. It is safe for concurrent use.
+// Hasher hashes and checks passwords. It is safe for concurrent use.
 type Hasher struct {
 	maker
 	queue   int64
-	engines chan engine // those that have nothing to do
+	engines chan engine // idle ones
 	waiting atomic.Int64
-	highest atomic.Int64 // cost of the bcrypt hashes around
+	highest atomic.Int64 // bcrypt cost that is stored
 }
 
 // engine does one job at a time.
@@ -50,10 +49,10 @@ type engine interface {
 	close()
 }
 
-// NewHasher returns a hasher, which is to be closed if it has workers.
+// NewHasher returns a hasher. It must be closed if it has workers.
 func NewHasher(cfg Config) *Hasher {
 	if cfg.Concurrency <= 0 {
-		cfg.Concurrency = runtime.GOMAXPROCS(0) // It knows the limits of a container.
+		cfg.Concurrency = runtime.GOMAXPROCS(0) // It respects the CPU limit of a container.
 	}
 	h := &Hasher{maker: maker{cfg}, queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
 	for range cfg.Concurrency {
@@ -67,32 +66,33 @@ func NewHasher(cfg Config) *Hasher {
 	return h
 }
 
-// Close ends the workers once they have done what they are at. Nothing can be
-// hashed afterwards.
+// Close waits for passwords that are being hashed and stops the workers. The hasher
+// cannot be used afterwards.
 func (h *Hasher) Close() {
 	for range cap(h.engines) {
 		(<-h.engines).close()
 	}
 }
 
-// Expect tells that there are hashes of bcrypt with this cost.
+// Expect sets the highest cost of the stored bcrypt hashes. Failed checks then take as
+// long as a check of such a hash.
 func (h *Hasher) Expect(bcryptCost int) {
 	h.highest.Store(int64(max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost)))
 }
 
-// Hash returns the hash of a password that Normalize takes, normalized, of at most
-// MaxBytes. It fails with ErrBusy or with the error of ctx.
+// Hash returns the hash of a password that Normalize accepts and that has at most
+// MaxBytes when normalized. It fails with ErrBusy or with the error of ctx.
 func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 	r, err := h.do(ctx, job{Password: password})
 	return r.Hash, err
 }
 
-// Verify reports whether a password that Normalize takes fits hash, and whether
-// hash should be made anew because it is of another kind or cost than those that
-// Hash makes. An empty hash fits nothing. That nothing fits takes the same time for
-// every hash. It fails with ErrBusy, with the error of ctx, or if hash is none.
+// Verify reports whether a password that Normalize accepts matches hash, and whether
+// hash is stale: of another algorithm or cost than new hashes. Nothing matches an empty
+// hash. A mismatch takes the same time for every hash. It fails with ErrBusy, with the
+// error of ctx, or if hash is malformed.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
-	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, Even: int(h.highest.Load())})
+	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, EvenCost: int(h.highest.Load())})
 	return r.OK, r.Stale, err
 }
 
@@ -103,13 +103,13 @@ func (h *Hasher) do(ctx context.Context, j job) (result, error) {
 	}
 	defer func() { h.engines <- e }()
 	r, err := e.do(j)
-	if err == nil && r.Fault != "" {
-		err = errors.New(r.Fault)
+	if err == nil && r.Error != "" {
+		err = errors.New(r.Error)
 	}
 	return r, err
 }
 
-// enter returns an engine that has nothing to do.
+// enter waits for an idle engine.
 func (h *Hasher) enter(ctx context.Context) (engine, error) {
 	select {
 	case e := <-h.engines:
@@ -121,12 +121,12 @@ func (h *Hasher) enter(ctx context.Context) (engine, error) {
 		return nil, ErrBusy
 	}
 	defer h.waiting.Add(-1)
-	patience := time.NewTimer(longestWait)
-	defer patience.Stop()
+	timeout := time.NewTimer(queueTimeout)
+	defer timeout.Stop()
 	select {
 	case e := <-h.engines:
 		return e, nil
-	case <-patience.C:
+	case <-timeout.C:
 		return nil, ErrBusy
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait to hash: %w", ctx.Err())

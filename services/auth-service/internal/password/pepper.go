@@ -9,20 +9,20 @@ import (
 	"strings"
 )
 
-// Pepper is a secret that is not in the database.
+// Pepper is a secret that passwords are keyed with. It is not in the database.
 type Pepper struct {
 	ID     string
 	secret []byte
 }
 
-// Peppers are the one for new hashes and those of older ones.
+// Peppers are the pepper for new hashes, followed by those of existing hashes.
 type Peppers []Pepper
 
 var pepperID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 const pepperBytes = 32
 
-// ParsePeppers reads id:secret with commas; nothing is no pepper.
+// ParsePeppers parses a comma-separated list of id:secret, which may be empty.
 func ParsePeppers(text string) (Peppers, error) {
 	if text == "" {
 		return nil, nil
@@ -31,10 +31,10 @@ func ParsePeppers(text string) (Peppers, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		id, secret, ok := strings.Cut(strings.TrimSpace(part), ":")
 		if _, again := peppers.find(id); !ok || again || !pepperID.MatchString(id) {
-			return nil, errors.New("want id:secret with commas, each id once, of letters, digits, _ and -")
+			return nil, errors.New("use a comma-separated list of id:secret; each id is unique and has only letters, digits, _ and -")
 		}
 		if len(secret) < pepperBytes {
-			return nil, errors.New("a secret must have at least 32 characters")
+			return nil, errors.New("each secret must have at least 32 characters")
 		}
 		peppers = append(peppers, Pepper{ID: id, secret: []byte(secret)})
 	}
@@ -50,7 +50,7 @@ func (p Peppers) find(id string) (Pepper, bool) {
 	return Pepper{}, false
 }
 
-// apply keys a password.
+// apply returns the password keyed with the pepper.
 func (p Pepper) apply(password []byte) []byte {
 	mac := hmac.New(sha256.New, p.secret)
 	mac.Write(password)

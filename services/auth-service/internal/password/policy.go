@@ -15,12 +15,12 @@ import (
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// MaxBytes bounds what is hashed (SEC-22).
+// MaxBytes limits the length of passwords, because hashing takes time and memory (SEC-22).
 const MaxBytes = 1024
 
-// Normalize returns the form of a password that is hashed (NFKC, NIST SP
-// 800-63B 3.1.1.2), or a fault if it can be no password at all: empty, longer
-// than MaxBytes, not UTF-8 or with control characters. Nothing is ever cut off.
+// Normalize returns the normalized form of a password (NFKC, NIST SP 800-63B 3.1.1.2),
+// which is what is hashed. It returns a field error for a password that is empty, longer
+// than MaxBytes, not UTF-8, or has control characters. It never truncates.
 func Normalize(field, text string) (string, *problem.Field) {
 	switch {
 	case text == "":
@@ -37,17 +37,17 @@ func Normalize(field, text string) (string, *problem.Field) {
 	return text, nil
 }
 
-// normal changes nothing that Normalize returned.
+// normal normalizes a password. It is idempotent.
 func normal(text string) string { return norm.NFKC.String(text) }
 
-// Weak reports whether a normalized password is among those that attackers try
-// first, or is one of the words around the account, such as its address.
-func Weak(text string, around ...string) bool {
+// Weak reports whether a normalized password is among those that attackers try first:
+// common ones, and words that belong to the account, such as its address.
+func Weak(text string, accountWords ...string) bool {
 	folded := strings.ToLower(text)
 	if common().has(folded) {
 		return true
 	}
-	for _, word := range append(around, "headgate") {
+	for _, word := range append(accountWords, "headgate") {
 		if word != "" && folded == strings.ToLower(word) {
 			return true
 		}
@@ -59,10 +59,9 @@ func Weak(text string, around ...string) bool {
 	return len(distinct) < 3
 }
 
-// wordSet holds the hashes of words instead of the words: without pointers there
-// is nothing in it for the garbage collector to look through, which runs for
-// every second password that is hashed. That 64 bits take a word for another one
-// will not happen, and would refuse one password too many.
+// wordSet stores hashes of words instead of the words. It contains no pointers, so the
+// garbage collector, which runs for every second password hashed, need not scan it. A
+// collision of 64 bits is unlikely, and would only refuse one password too many.
 type wordSet struct {
 	seed   maphash.Seed
 	hashes map[uint64]struct{}

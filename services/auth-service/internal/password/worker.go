@@ -13,10 +13,9 @@ import (
 	"syscall"
 )
 
-// worker is an engine in a process of its own. A hash occupies a core for tens of
-// milliseconds and takes 19 MiB, which the collector then has to give back; in the
-// process that answers requests, everybody would wait for both. It is started with
-// its first job.
+// worker is an engine in a process of its own. Hashing occupies a core for tens of
+// milliseconds and allocates 19 MiB; in the process of the service, every request would
+// wait for that and for the garbage collector. The process starts with the first job.
 type worker struct {
 	command func() *exec.Cmd
 	maker   maker
@@ -27,8 +26,9 @@ type worker struct {
 	in    *gob.Decoder
 }
 
-// hello is what a worker is told first. Pepper's secret goes by a pipe only.
-type hello struct {
+// workerConfig is the first message to a worker. Peppers are sent through the pipe only,
+// never by arguments or the environment.
+type workerConfig struct {
 	Params     Params
 	BcryptCost int
 	Peppers    []secretPepper
@@ -39,8 +39,8 @@ type secretPepper struct {
 	Secret []byte
 }
 
-// do implements engine. A worker that died, such as for want of memory, is
-// replaced once.
+// do implements engine. If the process died, for example because it ran out of memory,
+// it is replaced once.
 func (w *worker) do(j job) (result, error) {
 	r, err := w.ask(j)
 	if err == nil {
@@ -50,7 +50,7 @@ func (w *worker) do(j job) (result, error) {
 	again, err2 := w.ask(j)
 	if err2 != nil {
 		w.close()
-		return result{}, fmt.Errorf("hash in a process of its own: %w", errors.Join(err, err2))
+		return result{}, fmt.Errorf("hash in worker process: %w", errors.Join(err, err2))
 	}
 	return again, nil
 }
@@ -83,32 +83,32 @@ func (w *worker) start() error {
 		return err
 	}
 	w.cmd, w.stdin, w.out, w.in = cmd, stdin, gob.NewEncoder(stdin), gob.NewDecoder(stdout)
-	first := hello{Params: w.maker.cfg.Params, BcryptCost: w.maker.cfg.BcryptCost}
+	first := workerConfig{Params: w.maker.cfg.Params, BcryptCost: w.maker.cfg.BcryptCost}
 	for _, p := range w.maker.cfg.Peppers {
 		first.Peppers = append(first.Peppers, secretPepper{p.ID, p.secret})
 	}
 	return w.out.Encode(first)
 }
 
-// close implements engine. Work ends with its input.
+// close implements engine. The process exits when its input ends.
 func (w *worker) close() {
 	if w.cmd == nil {
 		return
 	}
-	_ = w.stdin.Close() // It may have gone already.
-	_ = w.cmd.Wait()    // How it ended, its own words on stderr say.
+	_ = w.stdin.Close() // The process may have exited already.
+	_ = w.cmd.Wait()    // It reports its own errors on stderr.
 	w.cmd = nil
 }
 
-// Work makes and checks hashes for a Hasher of another process, until in ends. It
-// takes one core. Signals are for that other process, which must not lose what it
-// waits for.
+// Work hashes and checks passwords for a Hasher in another process, until in ends. It
+// uses one core. It ignores SIGINT and SIGTERM, because the other process still waits for
+// its results during a shutdown.
 func Work(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
 	runtime.GOMAXPROCS(1)
 	yield()
 	decode, encode := gob.NewDecoder(in), gob.NewEncoder(out)
-	var first hello
+	var first workerConfig
 	if err := decode.Decode(&first); err != nil {
 		return ignoreEOF(err)
 	}
@@ -132,17 +132,16 @@ func Work(in io.Reader, out io.Writer) error {
 	}
 }
 
-// yield lets everything else on the machine go first: a hash takes no longer for it
-// while there is time, and a request that needs none does not wait for those that
-// do. What the system does not allow stays as it was.
+// yield gives this process a low priority. Hashing takes no longer while the
+// machine is idle, and requests that hash nothing do not wait for those that do. Errors are
+// ignored: without the permission, the priority stays as it was.
 func yield() {
 	const niceness = 10
-	// Linux may weigh sessions against each other first, and only within one their
-	// processes (sched(7), autogroup): so this is a session of its own, and the
-	// niceness that of the session, too.
+	// Linux may schedule sessions before it looks at the nice values of their processes
+	// (sched(7), autogroup), so this process becomes a session with the same nice value.
 	_, _ = syscall.Setsid()
 	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(niceness)), 0)
-	threads, err := os.ReadDir("/proc/self/task") // On Linux each has its own; later ones inherit it.
+	threads, err := os.ReadDir("/proc/self/task") // On Linux each thread has a nice value; new threads inherit it.
 	if err != nil {
 		_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
 	}

@@ -60,7 +60,7 @@ func (s *Store) UseChallenge(ctx context.Context, hash []byte, decide func(*acco
 		if err != nil {
 			return err
 		}
-		// All that use a challenge have its account locked.
+		// Every transaction that uses a challenge locks its account first.
 		var ch account.Challenge
 		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
 			err := tx.QueryRow(ctx, read, hash).Scan(&ch.Hash, &ch.AccountID, &ch.DeviceName, &ch.Attempts, &ch.ExpiresAt)

@@ -13,10 +13,11 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// Locks are always taken in the order account, its sessions by id, so changes
-// wait for each other and never in a circle.
+// Locks are always taken in the order account, then its sessions by id, so that
+// concurrent changes cannot deadlock.
 
-// lastAdminLock puts those in a row who take an administrator's rights.
+// lastAdminLock serializes transactions that demote, disable or delete an
+// administrator.
 const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 
 // CreateAccount implements account.Store.
@@ -48,7 +49,7 @@ const insertAccount = `
 
 func queueAccount(batch *pgx.Batch, c account.Change) {
 	batch.Queue(insertAccount, accountArgs(c.Account))
-	queueBelongings(batch, c)
+	queueNewRows(batch, c)
 }
 
 // ChangeAccount implements account.Store.
@@ -74,7 +75,7 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 		return err
 	}
 	if activeAdmin(before.Account) && (c.Deleted || !activeAdmin(c.Account)) {
-		if err := keepAnAdmin(ctx, tx, id); err != nil {
+		if err := requireAnotherAdmin(ctx, tx, id); err != nil {
 			return err
 		}
 	}
@@ -99,14 +100,14 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 		FROM accounts a
 		WHERE a.id = $1
 		FOR UPDATE`
-	// Also those that nobody refreshed in time: their access tokens may live on.
+	// Expired sessions as well: their access tokens may still be valid.
 	const lockSessions = `
 		SELECT ` + sessionColumns + `
 		FROM sessions s
 		WHERE s.account_id = $1 AND s.revoked_at IS NULL
 		ORDER BY s.id
 		FOR UPDATE`
-	// The account's lock is theirs as well.
+	// The lock of the account protects these rows as well.
 	const readFactors = `
 		SELECT ` + factorColumns + `
 		FROM factors f
@@ -138,7 +139,7 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 		return err
 	})
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return c, fmt.Errorf("lock what belongs to an account: %w", err)
+		return c, fmt.Errorf("lock sessions of account: %w", err)
 	}
 	return c, nil
 }
@@ -147,9 +148,9 @@ func activeAdmin(a account.Account) bool {
 	return a.Role == token.RoleAdmin && a.Status == account.Active
 }
 
-// keepAnAdmin fails with ErrLastAdmin if nobody but the account with the id
-// administers.
-func keepAnAdmin(ctx context.Context, tx pgx.Tx, id string) error {
+// requireAnotherAdmin fails with ErrLastAdmin if the account with the id is the only
+// active administrator.
+func requireAnotherAdmin(ctx context.Context, tx pgx.Tx, id string) error {
 	const lock = `SELECT pg_advisory_xact_lock($1)`
 	const query = `SELECT EXISTS (SELECT FROM accounts WHERE role = 'admin' AND status = 'active' AND id <> $1)`
 	if _, err := tx.Exec(ctx, lock, int64(lastAdminLock)); err != nil {
@@ -185,11 +186,11 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 		batch.Queue(writeAccount, accountArgs(after.Account))
 	}
 	queueFactors(batch, before, after)
-	queueBelongings(batch, after)
+	queueNewRows(batch, after)
 }
 
-// queueBelongings stores what is new of an account.
-func queueBelongings(batch *pgx.Batch, c account.Change) {
+// queueNewRows stores what a change adds to an account, and what it revokes.
+func queueNewRows(batch *pgx.Batch, c account.Change) {
 	const deleteLinks = `
 		DELETE FROM one_time_tokens
 		WHERE account_id = $1 AND purpose = $2 AND created_at > $3`

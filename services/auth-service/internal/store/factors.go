@@ -30,15 +30,15 @@ func scanFactor(row pgx.CollectableRow) (account.Factor, error) {
 	return f, err
 }
 
-// optional stores a zero time as NULL.
-func optional(t time.Time) *time.Time {
+// nullTime returns nil for a zero time, which is stored as NULL.
+func nullTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
 	return &t
 }
 
-// queueFactors stores what became of an account's factors and recovery codes.
+// queueFactors stores the changes to an account's factors and recovery codes.
 func queueFactors(batch *pgx.Batch, before, after account.Change) {
 	const write = `
 		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, created_at, confirmed_at, last_used_at)
@@ -62,7 +62,7 @@ func queueFactors(batch *pgx.Batch, before, after account.Change) {
 		}
 		batch.Queue(write, pgx.StrictNamedArgs{
 			"id": f.ID, "account_id": f.AccountID, "kind": f.Kind, "name": f.Name, "secret": f.Secret, "lookup": lookup,
-			"last_step": f.LastStep, "created_at": f.CreatedAt, "confirmed_at": optional(f.ConfirmedAt), "last_used_at": optional(f.LastUsedAt),
+			"last_step": f.LastStep, "created_at": f.CreatedAt, "confirmed_at": nullTime(f.ConfirmedAt), "last_used_at": nullTime(f.LastUsedAt),
 		})
 	}
 	queueCodes(batch, after.Account.ID, before.RecoveryCodes, after.RecoveryCodes)

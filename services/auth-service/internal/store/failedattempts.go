@@ -12,16 +12,16 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// failureKeys returns what an attempt counts for: the address, and the address
-// with the network.
+// failureKeys returns the keys that an attempt can count for: the address alone, and
+// the address with the network.
 func failureKeys(a account.FailedAttempt) (address, pair []byte) {
 	one := sha256.Sum256([]byte(a.Kind + "address\x00" + a.EmailKey))
 	two := sha256.Sum256([]byte(a.Kind + "pair\x00" + a.EmailKey + "\x00" + a.Network))
 	return one[:], two[:]
 }
 
-// CountFailedAttempt implements account.Store. That it is counted need not survive a
-// crash of Postgres, so nobody waits for the disk.
+// CountFailedAttempt implements account.Store. The count need not survive a crash of
+// Postgres, so the transaction does not wait for the disk.
 func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt) (account.CountedAttempt, error) {
 	const write = `
 		INSERT INTO login_failures (key, failures, last_at, blocked_until)
@@ -46,7 +46,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 		return nil
 	})
 	if err != nil {
-		return account.CountedAttempt{}, fmt.Errorf("count attempt: %w", err)
+		return account.CountedAttempt{}, fmt.Errorf("count failed attempt: %w", err)
 	}
 	return counted, nil
 }
@@ -56,12 +56,12 @@ type failures struct {
 	lastAt, blockedUntil time.Time
 }
 
-// readFailures locks what an attempt counts for, and finds out which key that is
-// and what was counted.
+// readFailures locks the address of an attempt, sets *key to the key that it counts
+// for, and fills rows with the counts of both keys.
 func readFailures(a account.FailedAttempt, address, pair []byte, key *[]byte, rows map[string]failures) *pgx.Batch {
-	// Whether the owner is known there is asked for every address, so the time
-	// tells nothing.
-	const known = `
+	// This runs for every address, so that its time does not reveal which have an
+	// account.
+	const usedByOwner = `
 		SELECT EXISTS (
 			SELECT FROM accounts a JOIN sessions s ON s.account_id = a.id
 			WHERE a.email_key = $1 AND s.network = $2)`
@@ -72,10 +72,10 @@ func readFailures(a account.FailedAttempt, address, pair []byte, key *[]byte, ro
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(lockAddress, address)
-	batch.Queue(known, a.EmailKey, a.Network).QueryRow(func(row pgx.Row) error {
-		var yes bool
-		err := row.Scan(&yes)
-		if yes {
+	batch.Queue(usedByOwner, a.EmailKey, a.Network).QueryRow(func(row pgx.Row) error {
+		var isUsed bool
+		err := row.Scan(&isUsed)
+		if isUsed {
 			*key = pair
 		}
 		return err
@@ -94,14 +94,14 @@ func readFailures(a account.FailedAttempt, address, pair []byte, key *[]byte, ro
 
 // UncountFailedAttempt implements account.Store.
 func (s *Store) UncountFailedAttempt(ctx context.Context, key []byte, at time.Time) error {
-	// The delay is that of the last failure, which may be another one by now.
+	// The delay belongs to the last failure, which may be another one by now.
 	const query = `
 		UPDATE login_failures
 		SET failures = GREATEST(failures - 1, 0),
 			blocked_until = CASE WHEN last_at = $2 THEN NULL ELSE blocked_until END
 		WHERE key = $1`
 	if _, err := s.db.Exec(ctx, query, key, at); err != nil {
-		return fmt.Errorf("return attempt: %w", err)
+		return fmt.Errorf("uncount failed attempt: %w", err)
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ const clearFailedAttempts = `DELETE FROM login_failures WHERE key = $1`
 // ClearFailedAttempts implements account.Store.
 func (s *Store) ClearFailedAttempts(ctx context.Context, key []byte) error {
 	if _, err := s.db.Exec(ctx, clearFailedAttempts, key); err != nil {
-		return fmt.Errorf("clear attempt: %w", err)
+		return fmt.Errorf("clear failed attempts: %w", err)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (s *Store) ReserveIdempotencyKey(ctx context.Context, record account.Idempo
 	var answer string
 	err = s.db.QueryRow(ctx, read, record.Key).Scan(&fingerprint, &answer)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows): // It was released just now.
+	case errors.Is(err, pgx.ErrNoRows): // The first request has just failed and released the key.
 		return "", account.ErrKeyInProgress
 	case err != nil:
 		return "", fmt.Errorf("read idempotency key: %w", err)

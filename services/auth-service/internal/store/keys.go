@@ -15,11 +15,11 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
-// keysLock keeps replicas that start together from each making a first key.
+// keysLock serializes changes, so that replicas that start together create one first key.
 const keysLock = 0x68675f6b657973 // "hg_keys"
 
-// Keys keeps the keys that access tokens are signed with. Private keys are sealed
-// in the database. It implements signing.Store.
+// Keys keeps signing keys in Postgres, with the private keys sealed. It implements
+// signing.Store.
 type Keys struct {
 	db     *pgxpool.Pool
 	box    *outbox.Box
@@ -28,7 +28,7 @@ type Keys struct {
 
 var _ signing.Store = (*Keys)(nil)
 
-// NewKeys returns the keys in db, which must have Schema and outbox.Schema.
+// NewKeys returns a store of keys on db, which must have Schema and outbox.Schema.
 func NewKeys(db *pgxpool.Pool, box *outbox.Box, sealer *event.Sealer) *Keys {
 	return &Keys{db: db, box: box, sealer: sealer}
 }

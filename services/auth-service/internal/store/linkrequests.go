@@ -21,7 +21,7 @@ func (s *Store) AddLinkRequest(ctx context.Context, r account.LinkRequest) error
 		VALUES (@purpose, @email, @email_key, @account_id, @name, @password, @origin, @accepted_at, @accepted_at)`
 	origin, err := json.Marshal(r.Origin)
 	if err != nil {
-		return fmt.Errorf("add request: %w", err)
+		return fmt.Errorf("add link request: %w", err)
 	}
 	args := pgx.StrictNamedArgs{
 		"purpose": r.Purpose, "email": r.Email.Address, "email_key": r.Email.Key, "origin": origin, "accepted_at": r.Accepted,
@@ -34,28 +34,28 @@ func (s *Store) AddLinkRequest(ctx context.Context, r account.LinkRequest) error
 	batch.Queue(query, args)
 	queueStoredAnswer(batch, r.Idempotency)
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("add request: %w", err)
+		return fmt.Errorf("add link request: %w", err)
 	}
 	return nil
 }
 
-// retryRequest is when a request that could not be served is due again.
-const retryRequest = 30 * time.Second
+// linkRequestRetry is how long a failed request waits for the next attempt.
+const linkRequestRetry = 30 * time.Second
 
 // TakeLinkRequest implements account.Store.
-func (s *Store) TakeLinkRequest(ctx context.Context, now time.Time, serve func(account.LinkRequest, *account.Change) error) (bool, error) {
-	const done = `DELETE FROM mail_requests WHERE id = $1`
-	const putOff = `UPDATE mail_requests SET due_at = $2 WHERE id = $1`
+func (s *Store) TakeLinkRequest(ctx context.Context, now time.Time, handle func(account.LinkRequest, *account.Change) error) (bool, error) {
+	const remove = `DELETE FROM mail_requests WHERE id = $1`
+	const postpone = `UPDATE mail_requests SET due_at = $2 WHERE id = $1`
 	var id int64
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		r, err := nextRequest(ctx, tx, now, &id)
+		r, err := nextLinkRequest(ctx, tx, now, &id)
 		if err != nil {
 			return err
 		}
-		if err := s.serveRequest(ctx, tx, r, serve); err != nil {
+		if err := s.handleLinkRequest(ctx, tx, r, handle); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, done, id)
+		_, err = tx.Exec(ctx, remove, id)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) && id == 0 {
@@ -65,13 +65,13 @@ func (s *Store) TakeLinkRequest(ctx context.Context, now time.Time, serve func(a
 		return true, nil
 	}
 	if id != 0 {
-		_, later := s.db.Exec(ctx, putOff, id, now.Add(retryRequest))
-		err = errors.Join(err, later)
+		_, postponeErr := s.db.Exec(ctx, postpone, id, now.Add(linkRequestRetry))
+		err = errors.Join(err, postponeErr)
 	}
-	return false, fmt.Errorf("serve request: %w", err)
+	return false, fmt.Errorf("handle link request: %w", err)
 }
 
-func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (account.LinkRequest, error) {
+func nextLinkRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (account.LinkRequest, error) {
 	const query = `
 		SELECT id, purpose, email, email_key, account_id::text, name, password, origin, accepted_at
 		FROM mail_requests
@@ -97,22 +97,22 @@ func nextRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (acco
 	return r, json.Unmarshal(origin, &r.Origin)
 }
 
-func (s *Store) serveRequest(ctx context.Context, tx pgx.Tx, r account.LinkRequest, serve func(account.LinkRequest, *account.Change) error) error {
+func (s *Store) handleLinkRequest(ctx context.Context, tx pgx.Tx, r account.LinkRequest, handle func(account.LinkRequest, *account.Change) error) error {
 	const find = `SELECT id::text FROM accounts WHERE email_key = $1`
-	// One request for an address is served at a time: two sign-ups make one account.
+	// Requests for the same address are handled one at a time, so two sign-ups create one account.
 	if _, err := tx.Exec(ctx, lockAddress, addressHash(r.Email.Key)); err != nil {
 		return err
 	}
 	var owner string
 	err := tx.QueryRow(ctx, find, r.Email.Key).Scan(&owner)
 	if err == nil {
-		return s.changeAccount(ctx, tx, owner, func(c *account.Change) error { return serve(r, c) })
+		return s.changeAccount(ctx, tx, owner, func(c *account.Change) error { return handle(r, c) })
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
 	c := account.Change{AllowMail: allowMail(tx, s.now())}
-	if err := serve(r, &c); err != nil {
+	if err := handle(r, &c); err != nil {
 		return err
 	}
 	batch := &pgx.Batch{}

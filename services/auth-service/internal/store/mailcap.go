@@ -11,15 +11,15 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// The most mails of a kind that an address gets (SEC-34).
+// The cap on mails of a kind to an address (SEC-34).
 const (
 	mailsPerHour = 3
 	mailsPerDay  = 10
 )
 
-// allowMail returns what account.Change has as AllowMail.
+// allowMail returns an account.AllowMail that counts in the transaction of q.
 func allowMail(q postgres.Querier, now time.Time) func(context.Context, account.MailKind, account.Email) (bool, error) {
-	const forget = `
+	const deleteOld = `
 		DELETE FROM mails_asked
 		WHERE address = $1 AND asked_at <= $2`
 	const count = `
@@ -33,7 +33,7 @@ func allowMail(q postgres.Querier, now time.Time) func(context.Context, account.
 		address := addressHash(string(kind) + to.Key)
 		batch := &pgx.Batch{}
 		batch.Queue(lockAddress, address)
-		batch.Queue(forget, address, now.Add(-24*time.Hour))
+		batch.Queue(deleteOld, address, now.Add(-24*time.Hour))
 		var hour, day int
 		batch.Queue(count, address, now.Add(-time.Hour)).QueryRow(func(row pgx.Row) error { return row.Scan(&hour, &day) })
 		if err := q.SendBatch(ctx, batch).Close(); err != nil {

@@ -24,7 +24,7 @@ func (s *Store) TokenOwner(ctx context.Context, purpose account.LinkPurpose, has
 		return account.OneTimeToken{}, account.Account{}, account.ErrTokenInvalid
 	}
 	if err != nil {
-		return account.OneTimeToken{}, account.Account{}, fmt.Errorf("get owner of token: %w", err)
+		return account.OneTimeToken{}, account.Account{}, fmt.Errorf("get owner of one-time token: %w", err)
 	}
 	return t, a, nil
 }
@@ -35,7 +35,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 		SELECT account_id::text
 		FROM one_time_tokens
 		WHERE hash = $1 AND purpose = $2 AND used_at IS NULL`
-	// All that use or replace a token have its account locked.
+	// Every transaction that uses or replaces a token locks its account first.
 	const take = `
 		DELETE FROM one_time_tokens
 		WHERE hash = $1 AND used_at IS NULL
@@ -53,7 +53,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 			var t account.OneTimeToken
 			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt)
 			if errors.Is(err, pgx.ErrNoRows) {
-				return account.ErrTokenInvalid // Somebody was faster.
+				return account.ErrTokenInvalid // A concurrent request has used it.
 			}
 			if err != nil {
 				return err

@@ -11,8 +11,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// queueRevocation takes the time of Postgres, as those who read do: the clocks of
-// two processes may differ by more than a snapshot reaches back.
+// queueRevocation uses the clock of Postgres, and so do the readers: the clocks of two
+// processes may differ by more than the time that a snapshot covers.
 func queueRevocation(batch *pgx.Batch, s account.Session) {
 	const query = `
 		INSERT INTO revocations (session_id, revoked_at)
@@ -29,12 +29,12 @@ func (s *Store) Revocations(ctx context.Context, since time.Time) (token.Snapsho
 		FROM revocations
 		WHERE revoked_at > $1`
 	snapshot := token.Snapshot{Revocations: []token.Revocation{}}
-	// The time is taken before what it is the time of.
+	// Read the time first, so that the next snapshot has the revocations committed in between.
 	if err := s.db.QueryRow(ctx, now).Scan(&snapshot.AsOf); err != nil {
 		return token.Snapshot{}, fmt.Errorf("list revocations: %w", err)
 	}
-	if longAgo := snapshot.AsOf.Add(-token.MaxLifetime - time.Minute); since.Before(longAgo) {
-		since = longAgo
+	if oldest := snapshot.AsOf.Add(-token.MaxLifetime - time.Minute); since.Before(oldest) {
+		since = oldest
 	}
 	rows, err := s.db.Query(ctx, query, since)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
 	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at)`
 
-// sessionRow takes the columns that may be NULL.
+// sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
 	account.Session
 
@@ -61,8 +61,8 @@ func scanSession(found pgx.CollectableRow) (account.Session, error) {
 	return row.session(), err
 }
 
-// queueSessionChange stores what became of a session, and lets all verifiers
-// know of its end.
+// queueSessionChange stores the changes to a session. If it was revoked, the verifiers
+// of all processes learn of it.
 func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	const write = `
 		UPDATE sessions
@@ -98,18 +98,18 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, in ac
 	return nil
 }
 
-// signIn stores what a right password leads to, if the account still is what it
-// was when the password was checked: between the two it may have lost its rights,
-// or got a second factor.
+// signIn stores a login if the account is still the same as when the password was
+// checked: in between it may have been disabled or demoted, or got a second factor. It
+// fails with ErrAccountChanged.
 func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func(*pgx.Batch)) error {
-	// The lock orders this against a change of the account. Logins don't wait
-	// for each other, unless they replace the hash.
+	// The lock excludes concurrent changes of the account. Logins do not wait for each
+	// other, unless they replace the hash.
 	const lock = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
 		WHERE a.id = $1
 		FOR SHARE`
-	const lockAlone = `
+	const lockExclusively = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
 		WHERE a.id = $1
@@ -120,7 +120,7 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		WHERE id = $1`
 	query := lock
 	if in.NewHash != "" {
-		query = lockAlone
+		query = lockExclusively
 	}
 	read := &pgx.Batch{}
 	var current account.Account
@@ -137,7 +137,7 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		return s.box.Queue(write, in.Events...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return account.ErrAccountChanged // It is gone.
+		return account.ErrAccountChanged // It was deleted.
 	}
 	return err
 }

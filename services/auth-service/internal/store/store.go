@@ -1,5 +1,5 @@
-// Package store keeps accounts, sessions and keys in Postgres. A change and its
-// events share a transaction.
+// Package store keeps accounts, sessions and signing keys in Postgres. Every change
+// shares a transaction with its events.
 package store
 
 import (
@@ -57,13 +57,12 @@ func accountArgs(a account.Account) pgx.StrictNamedArgs {
 	}
 }
 
-// send runs a batch and its events in one transaction and one round trip.
+// send executes a batch and stores events in one transaction and one round trip.
 func (s *Store) send(ctx context.Context, batch *pgx.Batch, events ...event.Event) error {
 	if err := s.box.Queue(batch, events...); err != nil {
 		return err
 	}
-	// A batch outside a transaction is one: Postgres commits at its end, or
-	// nothing of it.
+	// A batch outside a transaction is a transaction of its own.
 	return s.db.SendBatch(ctx, batch).Close()
 }
 
@@ -89,8 +88,8 @@ func (s *Store) account(ctx context.Context, query, key string) (account.Account
 	return a, nil
 }
 
-// escape takes the meaning from what LIKE understands.
-var escape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+// escapeLike escapes the wildcards of LIKE.
+var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // Accounts implements account.Store.
 func (s *Store) Accounts(ctx context.Context, f account.Filter, after string, limit int) ([]account.Account, error) {
@@ -103,7 +102,7 @@ func (s *Store) Accounts(ctx context.Context, f account.Filter, after string, li
 			AND a.id < COALESCE(NULLIF($5, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 		ORDER BY a.id DESC
 		LIMIT $6`
-	rows, err := s.db.Query(ctx, query, f.Query, "%"+escape.Replace(f.Query)+"%", f.Role, f.Status, after, limit)
+	rows, err := s.db.Query(ctx, query, f.Query, "%"+escapeLike.Replace(f.Query)+"%", f.Role, f.Status, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list accounts: %w", err)
 	}
@@ -123,7 +122,7 @@ func (s *Store) HasAdmin(ctx context.Context) (bool, error) {
 	const query = `SELECT EXISTS (SELECT FROM accounts WHERE role = 'admin')`
 	var exists bool
 	if err := s.db.QueryRow(ctx, query).Scan(&exists); err != nil {
-		return false, fmt.Errorf("look for an administrator: %w", err)
+		return false, fmt.Errorf("find administrator: %w", err)
 	}
 	return exists, nil
 }
@@ -136,7 +135,7 @@ func (s *Store) HighestBcryptCost(ctx context.Context) (int, error) {
 		WHERE password_hash LIKE '$2%'`
 	var cost int
 	if err := s.db.QueryRow(ctx, query).Scan(&cost); err != nil {
-		return 0, fmt.Errorf("look for the highest cost: %w", err)
+		return 0, fmt.Errorf("find highest bcrypt cost: %w", err)
 	}
 	return cost, nil
 }

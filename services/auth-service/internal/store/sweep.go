@@ -9,21 +9,21 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// kept is how long a session or a link is remembered that does not work any
-// more: long enough to tell its owner what became of it.
-const kept = 30 * 24 * time.Hour
+// retention is how long sessions and links are kept after they expired, so that a client
+// that uses one learns why it is refused.
+const retention = 30 * 24 * time.Hour
 
-// sweepBatch keeps each statement, and what it locks, small.
+// sweepBatch limits how many rows a statement locks.
 const sweepBatch = 1000
 
 // Sweep implements account.Store.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
-	for _, old := range []struct {
+	for _, expired := range []struct {
 		query string
 		age   time.Duration
 	}{
-		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
-		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, kept},
+		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
+		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
 		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 2 * token.MaxLifetime},
 		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
 		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.IdempotencyRetention},
@@ -32,7 +32,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 24 * time.Hour},
 	} {
 		for {
-			tag, err := s.db.Exec(ctx, old.query, now.Add(-old.age), sweepBatch)
+			tag, err := s.db.Exec(ctx, expired.query, now.Add(-expired.age), sweepBatch)
 			if err != nil {
 				return fmt.Errorf("sweep: %w", err)
 			}
