@@ -10,7 +10,6 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 )
 
@@ -136,30 +135,6 @@ func (s *service) callers() map[string]string {
 		callers[name] = old.AccessToken
 	}
 	return callers
-}
-
-// administrator is one who has signed in.
-type administrator struct {
-	tokens
-
-	userID string
-}
-
-func (s *service) admin() administrator {
-	s.t.Helper()
-	email := newEmail()
-	created, err := s.accounts.CreateAdmin(s.t.Context(), account.SignUp{Email: email, Password: goodPassword, Name: "Root"})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return administrator{tokens: s.login(email).Data.Tokens, userID: created.ID}
-}
-
-func newEmail() string { return "u" + uuid.NewString() + "@example.com" }
-
-func (s *service) login(email string) answer {
-	s.t.Helper()
-	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
 }
 
 // TestSEC79DenialsAreRecorded is SEC-79: who asked for what is not theirs.

@@ -13,6 +13,25 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
+// An import refuses what nobody could sign in with, and an address that somebody
+// took before.
+func TestImportRefusesWhatIsNoUse(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	for _, hash := range []string{
+		"$argon2id$v=19$m=64,t=1,p=1,keyid=gone$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5", "$2b$10$" + strings.Repeat("!", 53),
+	} {
+		if err := s.accounts.CheckImport(account.Imported{Email: "ann@example.com", Name: "Ann", PasswordHash: hash}); err == nil {
+			t.Errorf("CheckImport takes the hash %s", hash)
+		}
+	}
+	s.signup("ann@example.com") // by somebody else
+	got, err := s.accounts.Import(t.Context(), []account.Imported{{Email: "ann@example.com", Name: "Ann"}})
+	if err != nil || got[0] != account.ImportConflict {
+		t.Errorf("Import = %v, %v, want that it clashes", got, err)
+	}
+}
+
 // TestImport is the way in for the users of an earlier system: they sign in with
 // the passwords they have, and get a better hash by it.
 func TestImport(t *testing.T) {

@@ -10,10 +10,32 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
+
+func TestSigningKeysSurviveARestart(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	_, _, before := s.do("GET", "/.well-known/jwks.json", "", "", "")
+	open := func(sealer *event.Sealer) (*signing.Keyring, error) {
+		return signing.OpenKeyring(t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), sealer), time.Now)
+	}
+	again, err := open(s.sealer)
+	if err != nil || string(again.JWKS()) != string(before) {
+		t.Errorf("keys after a restart = %v, %v; before %s", again, err, before)
+	}
+	other, err := event.NewSealer(strings.Repeat("another key ", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(other); !errors.Is(err, event.ErrSeal) {
+		t.Errorf("keys with another ENCRYPTION_KEY = %v, want ErrSeal", err)
+	}
+}
 
 func header(t *testing.T, raw string) (h struct{ Kid, Alg, Typ string }) {
 	t.Helper()

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"encoding/json"
 	"net/url"
 	"slices"
 	"strings"
@@ -11,31 +10,21 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// code returns what an authenticator app shows now.
-func (s *service) code(secret string) string {
-	s.t.Helper()
-	code, err := totp.GenerateCode(secret, s.time())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return code
-}
-
-// enrol gives somebody who is signed in a second factor.
-func (s *service) enrol(bearer string) (id, secret string, recovery []string) {
-	s.t.Helper()
-	e := s.want(s.call("POST", "/mfa/totp", bearer, nil), 201, "").Data
-	recovery = s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", bearer, fields{"code": s.code(e.Secret)}), 200, "").Data.RecoveryCodes
-	s.advance(30 * time.Second) // The step is used up.
-	return e.FactorID, e.Secret, recovery
-}
-
-func (s *service) challenge(mfaToken, code string) answer {
-	s.t.Helper()
-	return s.call("POST", "/mfa/challenge", "", fields{"mfaToken": mfaToken, "code": code})
+// A sign-in that waits for its second factor ends with the password it began with.
+func TestSEC14ChallengeEndsWithThePassword(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.verified("ann@example.com")
+	ann := s.login("ann@example.com").Data
+	_, secret, _ := s.enrol(ann.Tokens.AccessToken)
+	waiting := s.login("ann@example.com").Data // of whoever has the old password
+	s.forgot("ann@example.com")
+	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
+	s.advance(time.Minute)
+	s.want(s.challenge(waiting.MFAToken, s.code(secret)), 410, "mfa_token_expired")
 }
 
 // TestSEC35TOTP is SEC-35.
@@ -137,95 +126,4 @@ func TestSEC35RecoveryCodes(t *testing.T) {
 	if got := s.count(event.Audit, event.MFARecoveryCodeUsed{}); got != 3 {
 		t.Errorf("%d uses were recorded, want 3", got)
 	}
-}
-
-// TestSEC36Reauthentication is SEC-36: an old session is no proof, and with a second
-// factor the password alone is none.
-func TestSEC36Reauthentication(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	ann := s.signup("ann@example.com").Data.Tokens
-	s.advance(16 * time.Minute)
-	ann = s.want(s.refresh(ann.RefreshToken), 200, "").Data.Tokens
-	s.want(s.call("POST", "/mfa/totp", ann.AccessToken, nil), 401, "reauth_required")
-	s.want(s.call("POST", "/reauthenticate", ann.AccessToken, fields{"password": "not my password"}), 401, "current_password_invalid")
-	s.want(s.call("POST", "/reauthenticate", ann.AccessToken, fields{"password": goodPassword}), 200, "")
-	id, secret, _ := s.enrol(ann.AccessToken)
-
-	s.advance(16 * time.Minute)
-	ann = s.want(s.refresh(ann.RefreshToken), 200, "").Data.Tokens
-	remove := func() answer {
-		return s.call("DELETE", "/mfa/totp/"+id, ann.AccessToken, fields{"password": goodPassword})
-	}
-	s.want(remove(), 401, "reauth_required")
-	for path, body := range map[string]fields{
-		"/change-password": {"currentPassword": goodPassword, "newPassword": otherPassword},
-		"/change-email":    {"currentPassword": goodPassword, "newEmail": "new@example.com"},
-	} {
-		s.want(s.call("POST", path, ann.AccessToken, body), 401, "reauth_required")
-	}
-	s.want(s.call("DELETE", "/account", ann.AccessToken, fields{"password": goodPassword}), 401, "reauth_required")
-	s.want(s.call("POST", "/reauthenticate", ann.AccessToken, fields{"password": goodPassword}), 400, "validation_failed")
-	s.want(s.call("POST", "/reauthenticate", ann.AccessToken, fields{"password": goodPassword, "code": "000000"}), 401, "mfa_code_invalid")
-	s.want(s.call("POST", "/reauthenticate", ann.AccessToken, fields{"password": goodPassword, "code": s.code(secret)}), 200, "")
-
-	var list struct {
-		Factors []struct{ ID, Kind string }
-		Left    int `json:"recoveryCodesLeft"`
-	}
-	_, _, body := s.do("GET", base+"/mfa/factors", ann.AccessToken, "", "")
-	if err := json.Unmarshal(body, &struct{ Data any }{&list}); err != nil || len(list.Factors) != 1 || list.Factors[0].ID != id || list.Left != 10 {
-		t.Errorf("factors = %s, %v", body, err)
-	}
-	s.want(s.call("DELETE", "/mfa/totp/nonsense", ann.AccessToken, fields{"password": goodPassword}), 404, "factor_not_found")
-	s.want(remove(), 200, "")
-	s.want(remove(), 404, "factor_not_found")
-	if s.login("ann@example.com").Data.Tokens.AccessToken == "" {
-		t.Error("a factor that is gone is asked for")
-	}
-	for topic, kinds := range map[event.Topic][]event.Payload{
-		event.Audit: {event.MFAEnrolled{}, event.MFARemoved{}, event.MFAChallengeFailed{}, event.MFARecoveryCodesMade{}},
-		event.Email: {event.MFAEnrolled{}, event.MFARemoved{}},
-	} {
-		for _, kind := range kinds {
-			if got := s.count(topic, kind); got != 1 {
-				t.Errorf("%d events %s on %s, want 1", got, kind.EventName(), topic)
-			}
-		}
-	}
-}
-
-// A reset of the password by mail is no way around the second factor (SEC-30).
-func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.enrol(s.signup("ann@example.com").Data.Tokens.AccessToken)
-	s.forgot("ann@example.com")
-	s.want(s.call("POST", "/reset-password", "", fields{"token": s.link(event.UserResetLinkIssued{}, "ann@example.com", 1), "newPassword": otherPassword}), 200, "")
-	if in := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; in.MFAToken == "" || in.Tokens.AccessToken != "" {
-		t.Errorf("login = %+v, want the question for the second factor", in)
-	}
-}
-
-func TestAdministratorResetsFactors(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	root := s.admin()
-	ann := s.signup("ann@example.com").Data
-	s.enrol(ann.Tokens.AccessToken)
-	s.want(s.call("POST", "/users/"+ann.User.ID+"/reset-mfa", root.AccessToken, nil), 200, "")
-	s.want(s.call("GET", "/sessions", ann.Tokens.AccessToken, nil), 401, "session_revoked")
-	if in := s.login("ann@example.com").Data; in.Tokens.AccessToken == "" || in.User.MFAEnabled {
-		t.Errorf("login = %+v", in)
-	}
-	s.want(s.call("POST", "/users/nobody/reset-mfa", root.AccessToken, nil), 404, "account_not_found")
-}
-
-// Where the host has no name, everything but passkeys works.
-func TestNoPasskeysWithoutAName(t *testing.T) {
-	t.Parallel()
-	s := newService(t, func(cfg *account.Config) { cfg.Passkeys = nil })
-	ann := s.signup("ann@example.com").Data.Tokens
-	s.want(s.call("POST", "/passkeys", ann.AccessToken, nil), 404, "passkeys_unavailable")
-	s.want(s.call("POST", "/passkeys/login", "", nil), 404, "passkeys_unavailable")
 }

@@ -20,6 +20,46 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 )
 
+// TestLandingPages uses the forms as a browser without scripts does.
+func TestLandingPages(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.signup("ann@example.com").Data.Tokens
+	s.forgot("ann@example.com")
+	link := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(s.call("POST", "/change-email", ann.AccessToken, fields{"newEmail": "new@example.com", "currentPassword": goodPassword}), 202, "")
+	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
+	for path, secret := range map[string]string{"/reset-password": link, "/change-email/confirm": confirm} {
+		for range 2 { // GET consumes nothing.
+			status, header, page := s.do("GET", base+path+"?token="+url.QueryEscape(secret), "", "", "")
+			if status != 200 || !strings.Contains(string(page), `action="`+base+path+`"`) || !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Fatalf("GET %s = %d %v %s", path, status, header, page)
+			}
+		}
+		if status, _, _ := s.do("GET", base+path, "", "", ""); status != 400 {
+			t.Errorf("GET %s without a token = %d", path, status)
+		}
+	}
+	form := func(path string, values url.Values) (int, string) {
+		status, _, page := s.do("POST", base+path, "", "application/x-www-form-urlencoded", values.Encode())
+		return status, string(page)
+	}
+	// What is wrong is shown, and the form again.
+	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {"short"}}); status != 400 || !strings.Contains(page, "at least 8 characters") || !strings.Contains(page, link) {
+		t.Errorf("a short password = %d %s", status, page)
+	}
+	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 200 || !strings.Contains(page, "Password changed") {
+		t.Errorf("reset = %d %s", status, page)
+	}
+	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 400 || !strings.Contains(page, "no longer valid") {
+		t.Errorf("reset again = %d %s", status, page)
+	}
+	// The reset made the change of the address void.
+	if status, _ := form("/change-email/confirm", url.Values{"token": {confirm}}); status != 400 {
+		t.Errorf("confirm after a reset = %d", status)
+	}
+}
+
 // landed is a page as a browser got it.
 type landed struct {
 	t      *testing.T

@@ -11,46 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/testkit"
 )
-
-// links opens the tokens that email-service would put into mails of the kind to
-// the address, oldest first.
-func (s *service) links(kind event.Payload, to string) []string {
-	s.t.Helper()
-	var found []string
-	for _, e := range s.events(event.Email) {
-		if e.Name != kind.EventName() {
-			continue
-		}
-		p, err := event.DecodeLink(e)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if p.Email != to {
-			continue
-		}
-		link, err := s.sealer.Open(p.Token, event.LinkContext(kind, e.Subject))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		found = append(found, link)
-	}
-	return found
-}
-
-// link waits for the nth mail of the kind to the address, counted from 1.
-func (s *service) link(kind event.Payload, to string, n int) string {
-	s.t.Helper()
-	var found []string
-	testkit.Eventually(s.t, 10*time.Second, func() error {
-		if found = s.links(kind, to); len(found) < n {
-			return fmt.Errorf("%d mails of %s to %s, want %d", len(found), kind.EventName(), to, n)
-		}
-		return nil
-	})
-	return found[n-1]
-}
 
 // TestSEC29VerifyEmail is SEC-29 for verification links.
 func TestSEC29VerifyEmail(t *testing.T) {
@@ -112,19 +73,4 @@ func TestVerifyEmailWithoutScripts(t *testing.T) {
 	if status != 400 || strings.Contains(string(page), "<script>") {
 		t.Errorf("page = %d %s", status, page)
 	}
-}
-
-// verifyLink signs up and returns the verification link.
-func (s *service) verifyLink(email string) string {
-	s.t.Helper()
-	s.signup(email)
-	return s.link(event.UserVerificationRequested{}, email, 1)
-}
-
-// verified signs somebody up whose address is proved.
-func (s *service) verified(email string) answer {
-	s.t.Helper()
-	a := s.signup(email)
-	s.want(s.call("POST", "/verify-email", "", fields{"token": s.link(event.UserVerificationRequested{}, email, 1)}), 200, "")
-	return a
 }

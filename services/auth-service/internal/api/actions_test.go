@@ -1,0 +1,189 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/pquerna/otp/totp"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// administrator is one who has signed in.
+type administrator struct {
+	tokens
+
+	userID string
+}
+
+func (s *service) admin() administrator {
+	s.t.Helper()
+	email := newEmail()
+	created, err := s.accounts.CreateAdmin(s.t.Context(), account.SignUp{Email: email, Password: goodPassword, Name: "Root"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return administrator{tokens: s.login(email).Data.Tokens, userID: created.ID}
+}
+
+func newEmail() string { return "u" + uuid.NewString() + "@example.com" }
+
+func (s *service) login(email string) answer {
+	s.t.Helper()
+	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
+}
+
+// at returns the service for a client at an address.
+func (s *service) at(ip string) *service { return s.with("X-Forwarded-For", ip) }
+
+func (s *service) try(email, secret string) answer {
+	s.t.Helper()
+	return s.call("POST", "/login", "", fields{"email": email, "password": secret})
+}
+
+// changeEmail moves an account to another address, which is proved.
+func (s *service) changeEmail(bearer, to string) {
+	s.t.Helper()
+	s.want(s.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
+	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": s.link(event.UserEmailChangeLinkIssued{}, to, 1)}), 200, "")
+}
+
+const otherPassword = "quite another battery"
+
+func (s *service) forgot(email string) {
+	s.t.Helper()
+	s.want(s.call("POST", "/forgot-password", "", fields{"email": email}), 202, "")
+}
+
+// count returns how many events of the kind there are on a topic.
+func (s *service) count(topic event.Topic, kind event.Payload) int {
+	s.t.Helper()
+	n := 0
+	for _, e := range s.events(topic) {
+		if e.Name == kind.EventName() {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *service) wantCount(topic event.Topic, kind event.Payload, n int) {
+	s.t.Helper()
+	testkit.Eventually(s.t, 10*time.Second, func() error {
+		if got := s.count(topic, kind); got != n {
+			return fmt.Errorf("%d events %s on %s, want %d", got, kind.EventName(), topic, n)
+		}
+		return nil
+	})
+}
+
+// parallel makes the same call 20 times at once and counts the answers.
+func (s *service) parallel(path string, body fields) map[string]int {
+	s.t.Helper()
+	answers := make(chan answer, 20)
+	var wg sync.WaitGroup
+	for range cap(answers) {
+		wg.Go(func() { answers <- s.call("POST", path, "", body) })
+	}
+	wg.Wait()
+	close(answers)
+	count := map[string]int{}
+	for a := range answers {
+		count[fmt.Sprintf("%d %s", a.status, a.Code)]++
+	}
+	return count
+}
+
+// wantServed waits until no request is left.
+func (s *service) wantServed() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 10*time.Second, func() error {
+		var left int
+		if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM mail_requests`).Scan(&left); err != nil || left > 0 {
+			return fmt.Errorf("%d requests left, %w", left, err)
+		}
+		return nil
+	})
+}
+
+// code returns what an authenticator app shows now.
+func (s *service) code(secret string) string {
+	s.t.Helper()
+	code, err := totp.GenerateCode(secret, s.time())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return code
+}
+
+// enrol gives somebody who is signed in a second factor.
+func (s *service) enrol(bearer string) (id, secret string, recovery []string) {
+	s.t.Helper()
+	e := s.want(s.call("POST", "/mfa/totp", bearer, nil), 201, "").Data
+	recovery = s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", bearer, fields{"code": s.code(e.Secret)}), 200, "").Data.RecoveryCodes
+	s.advance(30 * time.Second) // The step is used up.
+	return e.FactorID, e.Secret, recovery
+}
+
+func (s *service) challenge(mfaToken, code string) answer {
+	s.t.Helper()
+	return s.call("POST", "/mfa/challenge", "", fields{"mfaToken": mfaToken, "code": code})
+}
+
+// links opens the tokens that email-service would put into mails of the kind to
+// the address, oldest first.
+func (s *service) links(kind event.Payload, to string) []string {
+	s.t.Helper()
+	var found []string
+	for _, e := range s.events(event.Email) {
+		if e.Name != kind.EventName() {
+			continue
+		}
+		p, err := event.DecodeLink(e)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if p.Email != to {
+			continue
+		}
+		link, err := s.sealer.Open(p.Token, event.LinkContext(kind, e.Subject))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		found = append(found, link)
+	}
+	return found
+}
+
+// link waits for the nth mail of the kind to the address, counted from 1.
+func (s *service) link(kind event.Payload, to string, n int) string {
+	s.t.Helper()
+	var found []string
+	testkit.Eventually(s.t, 10*time.Second, func() error {
+		if found = s.links(kind, to); len(found) < n {
+			return fmt.Errorf("%d mails of %s to %s, want %d", len(found), kind.EventName(), to, n)
+		}
+		return nil
+	})
+	return found[n-1]
+}
+
+// verifyLink signs up and returns the verification link.
+func (s *service) verifyLink(email string) string {
+	s.t.Helper()
+	s.signup(email)
+	return s.link(event.UserVerificationRequested{}, email, 1)
+}
+
+// verified signs somebody up whose address is proved.
+func (s *service) verified(email string) answer {
+	s.t.Helper()
+	a := s.signup(email)
+	s.want(s.call("POST", "/verify-email", "", fields{"token": s.link(event.UserVerificationRequested{}, email, 1)}), 200, "")
+	return a
+}

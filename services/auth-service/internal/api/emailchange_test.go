@@ -1,0 +1,106 @@
+package api_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// Somebody who has the password and a session can move the account, but not keep
+// it: neither by moving it on and taking that back, nor by a factor (SEC-36).
+func TestSEC36ThiefOfAnAddress(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.verified("ann@example.com")
+	thief := s.login("ann@example.com").Data.Tokens
+	s.changeEmail(thief.AccessToken, "thief1@example.com")
+	s.advance(time.Minute)
+	s.changeEmail(thief.AccessToken, "thief2@example.com")
+	s.enrol(thief.AccessToken)
+	owners := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
+	thiefs := s.link(event.UserEmailRevertLinkIssued{}, "thief1@example.com", 1)
+	s.want(s.call("POST", "/change-email/revert", "", fields{"token": thiefs}), 200, "")
+	back := s.want(s.call("POST", "/change-email/revert", "", fields{"token": owners}), 200, "")
+	if got := back.Data.User; got.Email != "ann@example.com" || got.MFAEnabled {
+		t.Errorf("user = %+v, want the old address and no factor", got)
+	}
+	stolen := s.link(event.UserResetLinkIssued{}, "thief1@example.com", 1)
+	s.want(s.call("POST", "/reset-password", "", fields{"token": stolen, "newPassword": otherPassword}), 400, "token_invalid")
+	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
+	if got := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; got.Tokens.AccessToken == "" {
+		t.Errorf("the owner is asked for the thief's factor: %+v", got)
+	}
+}
+
+// Whoever has an address that nobody proved to own may take a change back for as
+// long as they could have proved it, and no longer: it may have been mistyped.
+func TestSEC36UnprovedAddress(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.changeEmail(s.signup("mistyped@example.com").Data.Tokens.AccessToken, "ann@example.com")
+	revert := s.link(event.UserEmailRevertLinkIssued{}, "mistyped@example.com", 1)
+	s.advance(time.Hour + time.Second)
+	s.want(s.call("POST", "/change-email/revert", "", fields{"token": revert}), 410, "token_expired")
+
+	s.changeEmail(s.signup("owner@example.com").Data.Tokens.AccessToken, "thief@example.com")
+	revert = s.link(event.UserEmailRevertLinkIssued{}, "owner@example.com", 1)
+	s.want(s.call("POST", "/change-email/revert", "", fields{"token": revert}), 200, "")
+}
+
+// TestSEC36ChangeEmail is SEC-36: confirmed on the new address, told to the old.
+func TestSEC36ChangeEmail(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.verified("ann@example.com").Data
+	s.signup("bob@example.com")
+	change := func(bearer, to, current string) answer {
+		return s.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": current})
+	}
+	s.want(change(ann.Tokens.AccessToken, "new@example.com", "not my password"), 401, "current_password_invalid")
+	s.want(change(ann.Tokens.AccessToken, "nonsense", goodPassword), 400, "validation_failed")
+	s.want(change(ann.Tokens.AccessToken, "ANN@example.com", goodPassword), 400, "validation_failed")
+	s.want(change(ann.Tokens.AccessToken, "bob@example.com", goodPassword), 409, "email_taken")
+	s.want(change(ann.Tokens.AccessToken, "new@example.com", goodPassword), 202, "")
+	s.login("ann@example.com") // Nothing has changed yet.
+
+	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
+	if got := s.parallel("/change-email/confirm", fields{"token": confirm}); got["200 "] != 1 || got["400 token_invalid"] != 19 {
+		t.Errorf("20 parallel uses = %v", got)
+	}
+	in := s.login("new@example.com").Data
+	if in.User.ID != ann.User.ID || in.User.Email != "new@example.com" || !in.User.EmailVerified {
+		t.Errorf("user = %+v", in.User)
+	}
+	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
+
+	// A thief changes it once more; the owner's first link still works.
+	s.advance(time.Minute)
+	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
+	s.want(change(in.Tokens.AccessToken, "thief@example.com", goodPassword), 202, "")
+	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": s.link(event.UserEmailChangeLinkIssued{}, "thief@example.com", 1)}), 200, "")
+	back := s.want(s.call("POST", "/change-email/revert", "", fields{"token": revert}), 200, "").Data.User
+	if back.Email != "ann@example.com" {
+		t.Errorf("user = %+v", back)
+	}
+	s.want(s.call("POST", "/change-email/revert", "", fields{"token": s.link(event.UserEmailRevertLinkIssued{}, "new@example.com", 1)}), 400, "token_invalid")
+	s.want(s.refresh(in.Tokens.RefreshToken), 401, "session_revoked")
+	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
+	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
+	if got := s.count(event.User, event.UserEmailChanged{}); got != 3 {
+		t.Errorf("%d changes, want 3", got)
+	}
+}
+
+// Two accounts want one address; the link that comes second is refused.
+func TestAddressIsTakenMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.signup("ann@example.com").Data.Tokens
+	s.want(s.call("POST", "/change-email", ann.AccessToken, fields{"newEmail": "new@example.com", "currentPassword": goodPassword}), 202, "")
+	s.signup("new@example.com")
+	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
+	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": confirm}), 409, "email_taken")
+}

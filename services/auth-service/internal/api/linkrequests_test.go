@@ -1,0 +1,122 @@
+package api_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// What somebody does with an account of their own fills no stranger's mailbox
+// (SEC-34).
+func TestSEC34NoticesToAStranger(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	victim := s.signup("victim@example.com").Data.Tokens
+	passwords := []string{goodPassword, otherPassword}
+	for i := range 8 {
+		change := fields{"currentPassword": passwords[i%2], "newPassword": passwords[1-i%2]}
+		victim = s.want(s.call("POST", "/change-password", victim.AccessToken, change), 200, "").Data.Tokens
+	}
+	if mails := s.count(event.Email, event.UserPasswordChanged{}); mails != 3 {
+		t.Errorf("%d notices, want 3", mails)
+	}
+	s.wantCount(event.Audit, event.UserPasswordChanged{}, 8)
+	for range 5 {
+		s.want(s.call("DELETE", "/account", victim.AccessToken, fields{"password": goodPassword}), 202, "")
+		victim = s.signup("victim@example.com").Data.Tokens
+	}
+	if mails := s.count(event.Email, event.UserVerificationRequested{}); mails != 3 {
+		t.Errorf("%d verification mails, want 3", mails)
+	}
+	s.wantCount(event.Audit, event.UserSignedUp{}, 6)
+}
+
+// Strangers who ask for mails leave some for the owner, who asks from where they
+// are known.
+func TestSEC34MailsAreLeftForTheOwner(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home, away := s.at("192.0.2.1"), s.at("198.51.100.1")
+	home.signup("ann@example.com")
+	for range 5 {
+		away.forgot("ann@example.com")
+	}
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 3)
+	home.forgot("ann@example.com")
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 4)
+}
+
+// TestSEC28NobodyHasTheAddress is SEC-28: the answer is the same, and nothing is mailed.
+func TestSEC28NobodyHasTheAddress(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.signup("ann@example.com")
+	for _, path := range []string{"/forgot-password", "/resend-verification"} {
+		status, _, known := s.do("POST", base+path, "", "application/json", `{"email":"ann@example.com"}`)
+		other, _, unknown := s.do("POST", base+path, "", "application/json", `{"email":"eve@example.com"}`)
+		if status != 202 || other != 202 || string(known) != string(unknown) {
+			t.Errorf("%s = %d %s for an account, %d %s for none", path, status, known, other, unknown)
+		}
+		s.want(s.call("POST", path, "", fields{"email": "nonsense"}), 400, "validation_failed")
+	}
+	s.wantCount(event.Audit, event.UserPasswordResetRequested{}, 2)
+	s.wantCount(event.Email, event.UserVerificationRequested{}, 2)
+	for _, kind := range []event.Payload{event.UserResetLinkIssued{}, event.UserVerificationRequested{}} {
+		if got := s.links(kind, "eve@example.com"); len(got) != 0 {
+			t.Errorf("%d mails to nobody", len(got))
+		}
+	}
+}
+
+// TestSEC34MailBombing is SEC-34.
+func TestSEC34MailBombing(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.signup("ann@example.com")
+	mails := func() int {
+		return len(s.links(event.UserResetLinkIssued{}, "ann@example.com")) + len(s.links(event.UserVerificationRequested{}, "ann@example.com")) - 1
+	}
+	served := 0
+	ask := func(n int) {
+		t.Helper()
+		for range n {
+			path := []string{"/forgot-password", "/resend-verification"}[served%2]
+			s.want(s.call("POST", path, "", fields{"email": "ann@example.com"}), 202, "")
+			served++
+			s.wantServed()
+		}
+	}
+	ask(6)
+	if got := mails(); got != 3 {
+		t.Errorf("%d mails in an hour, want 3", got)
+	}
+	for range 5 {
+		s.advance(time.Hour + time.Minute)
+		ask(4)
+	}
+	if got := mails(); got != 10 {
+		t.Errorf("%d mails in a day, want 10", got)
+	}
+	s.wantCount(event.Audit, event.UserMailCapped{}, served-10)
+	s.advance(25 * time.Hour)
+	ask(1)
+	if got := mails(); got != 11 {
+		t.Errorf("%d mails on the next day, want 11", got)
+	}
+}
+
+func TestResendVerification(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	first := s.verifyLink("ann@example.com")
+	s.want(s.call("POST", "/resend-verification", "", fields{"email": "ann@example.com"}), 202, "")
+	second := s.link(event.UserVerificationRequested{}, "ann@example.com", 2)
+	s.want(s.call("POST", "/verify-email", "", fields{"token": first}), 400, "token_invalid")
+	s.want(s.call("POST", "/verify-email", "", fields{"token": second}), 200, "")
+	s.want(s.call("POST", "/resend-verification", "", fields{"email": "ann@example.com"}), 202, "")
+	s.wantServed()
+	if got := s.links(event.UserVerificationRequested{}, "ann@example.com"); len(got) != 2 {
+		t.Errorf("%d mails, want none to a verified address", len(got)-2)
+	}
+}

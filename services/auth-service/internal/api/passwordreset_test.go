@@ -1,0 +1,80 @@
+package api_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// An account that somebody made with another's address has no way in for them once
+// its owner has proved to read the mail.
+func TestSEC30PreparedAccount(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	stranger := s.signup("victim@example.com").Data
+	const passkey = `
+		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, created_at, confirmed_at)
+		VALUES ($1, $2, 'passkey', 'Passkey', '{}', 'x', 0, now(), now())`
+	if _, err := s.db.Exec(t.Context(), passkey, uuid.NewString(), stranger.User.ID); err != nil {
+		t.Fatal(err)
+	}
+	s.forgot("victim@example.com")
+	reset := s.link(event.UserResetLinkIssued{}, "victim@example.com", 1)
+	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
+	s.wantCount(event.Audit, event.MFARemoved{}, 1)
+}
+
+// TestSEC29And30ResetPassword is SEC-29 and SEC-30.
+func TestSEC29And30ResetPassword(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.signup("ann@example.com").Data
+	s.forgot(" ANN@Example.com ")
+	first := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.forgot("ann@example.com")
+	second := s.link(event.UserResetLinkIssued{}, "ann@example.com", 2)
+
+	reset := func(link, password string) answer {
+		return s.call("POST", "/reset-password", "", fields{"token": link, "newPassword": password})
+	}
+	s.want(reset(first, otherPassword), 400, "token_invalid") // Superseded.
+	s.want(reset("nonsense", otherPassword), 400, "token_invalid")
+	s.want(reset("", otherPassword), 400, "validation_failed")
+	s.want(reset(second, "short"), 400, "validation_failed")
+	s.want(reset(second, "ann@example.com"), 400, "weak_password")
+	s.want(s.call("POST", "/verify-email", "", fields{"token": second}), 400, "token_invalid") // It is for one purpose.
+	if got := s.parallel("/reset-password", fields{"token": second, "newPassword": otherPassword}); got["200 "] != 1 || got["400 token_invalid"] != 19 {
+		t.Errorf("20 parallel uses = %v", got)
+	}
+
+	s.want(s.refresh(ann.Tokens.RefreshToken), 401, "session_revoked")
+	s.want(s.call("GET", "/sessions", ann.Tokens.AccessToken, nil), 401, "session_revoked")
+	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
+	in := s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": otherPassword}), 200, "")
+	if !in.Data.User.EmailVerified {
+		t.Error("whoever read the mail has not proved to own the address")
+	}
+	if got := s.count(event.Email, event.UserPasswordChanged{}); got != 1 {
+		t.Errorf("%d notices, want 1", got)
+	}
+
+	s.forgot("ann@example.com")
+	late := s.link(event.UserResetLinkIssued{}, "ann@example.com", 3)
+	s.advance(31 * time.Minute)
+	s.want(reset(late, goodPassword), 410, "token_expired")
+}
+
+// A reset of the password by mail is no way around the second factor (SEC-30).
+func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.enrol(s.signup("ann@example.com").Data.Tokens.AccessToken)
+	s.forgot("ann@example.com")
+	s.want(s.call("POST", "/reset-password", "", fields{"token": s.link(event.UserResetLinkIssued{}, "ann@example.com", 1), "newPassword": otherPassword}), 200, "")
+	if in := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; in.MFAToken == "" || in.Tokens.AccessToken != "" {
+		t.Errorf("login = %+v, want the question for the second factor", in)
+	}
+}
