@@ -28,7 +28,7 @@ func TestParseRecord(t *testing.T) {
 	}
 }
 
-// A line that is too long costs itself only.
+// Only a line that is too long is lost, not the next one.
 func TestNextLine(t *testing.T) {
 	t.Parallel()
 	in := bufio.NewReaderSize(strings.NewReader("one\n"+strings.Repeat("x", 200)+"\ntwo\n"+strings.Repeat("y", 200)), 16)

@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 )
 
-// who may call a route, as an outsider would write it down.
+// Who may call a route. Written down here a second time on purpose.
 const (
 	anyone   = "anyone"
 	signedIn = "signed in"
@@ -69,24 +69,24 @@ var mayCall = map[string]string{
 	"POST /users/{id}/revoke-sessions":                     admins,
 }
 
-// TestSEC51Access is SEC-51: the whole table of routes, by everybody who may come.
+// SEC-51: every route, called by every kind of caller.
 func TestSEC51Access(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	routes := api.Routes(s.accounts, nil, api.Site{})
 	if len(routes) != len(mayCall) {
-		t.Errorf("%d routes, %d are written down", len(routes), len(mayCall))
+		t.Errorf("%d routes, %d in mayCall", len(routes), len(mayCall))
 	}
 	for _, route := range routes {
 		name := route.Method + " " + strings.TrimPrefix(route.Path, base)
-		who, known := mayCall[name]
+		allowed, known := mayCall[name]
 		if !known {
-			t.Errorf("nobody has written down who may call %s", name)
+			t.Errorf("mayCall has no entry for %s", name)
 		}
 		for caller, bearer := range s.callers() {
 			path := strings.ReplaceAll(route.Path, "{id}", uuid.NewString())
 			status, _, body := s.do(route.Method, path, bearer, "application/json", "{}")
-			want := verdict(route, who, caller)
+			want := admission(route, allowed, caller)
 			got := status
 			if got != http.StatusUnauthorized && got != http.StatusForbidden {
 				got = http.StatusOK
@@ -98,24 +98,24 @@ func TestSEC51Access(t *testing.T) {
 	}
 }
 
-// verdict returns 401, 403, or 200 for whatever comes after admission.
-func verdict(route web.Route, who, caller string) int {
+// admission returns 401, 403, or 200 if the caller is admitted.
+func admission(route web.Route, allowed, caller string) int {
 	switch {
-	case who == anyone:
+	case allowed == anyone:
 		return http.StatusOK
 	case caller == "anonymous":
 		return http.StatusUnauthorized
 	case strings.Contains(caller, "old token") && route.Path == base+"/logout":
-		return http.StatusOK // It is idempotent.
+		return http.StatusOK // Logout is idempotent.
 	case strings.Contains(caller, "old token"):
 		return http.StatusUnauthorized
-	case who == admins && caller != token.RoleAdmin:
+	case allowed == admins && caller != token.RoleAdmin:
 		return http.StatusForbidden
 	}
 	return http.StatusOK
 }
 
-// callers returns a new access token of everybody who may come.
+// callers returns a new access token for every kind of caller.
 func (s *service) callers() map[string]string {
 	s.t.Helper()
 	root := s.admin()
@@ -137,7 +137,7 @@ func (s *service) callers() map[string]string {
 	return callers
 }
 
-// TestSEC79DenialsAreRecorded is SEC-79: who asked for what is not theirs.
+// SEC-79: a denial records the caller and the route.
 func TestSEC79DenialsAreRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -145,7 +145,7 @@ func TestSEC79DenialsAreRecorded(t *testing.T) {
 	s.want(s.call("GET", "/users", someone.Tokens.AccessToken, nil), 403, "forbidden")
 	root := s.admin()
 	s.want(s.call("PATCH", "/users/"+root.userID, root.AccessToken, fields{"role": "user"}), 403, "self_demotion")
-	type denial struct{ who, route string }
+	type denial struct{ actor, route string }
 	got := map[denial]int{}
 	for _, e := range s.events(event.Audit) {
 		if e.Name != (event.AccessDenied{}).EventName() {

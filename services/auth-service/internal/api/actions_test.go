@@ -14,7 +14,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// administrator is one who has signed in.
+// administrator is an administrator with a session.
 type administrator struct {
 	tokens
 
@@ -38,7 +38,7 @@ func (s *service) login(email string) answer {
 	return s.want(s.call("POST", "/login", "", fields{"email": email, "password": goodPassword}), http.StatusOK, "")
 }
 
-// at returns the service for a client at an address.
+// at returns the same service for a client with an IP address.
 func (s *service) at(ip string) *service { return s.with("X-Forwarded-For", ip) }
 
 func (s *service) try(email, secret string) answer {
@@ -46,7 +46,7 @@ func (s *service) try(email, secret string) answer {
 	return s.call("POST", "/login", "", fields{"email": email, "password": secret})
 }
 
-// changeEmail moves an account to another address, which is proved.
+// changeEmail changes and confirms the address of an account.
 func (s *service) changeEmail(bearer, to string) {
 	s.t.Helper()
 	s.want(s.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
@@ -60,7 +60,7 @@ func (s *service) forgot(email string) {
 	s.want(s.call("POST", "/forgot-password", "", fields{"email": email}), 202, "")
 }
 
-// count returns how many events of the kind there are on a topic.
+// count returns the number of events of a kind on a topic.
 func (s *service) count(topic event.Topic, kind event.Payload) int {
 	s.t.Helper()
 	n := 0
@@ -82,7 +82,7 @@ func (s *service) wantCount(topic event.Topic, kind event.Payload, n int) {
 	})
 }
 
-// parallel makes the same call 20 times at once and counts the answers.
+// parallel sends the same request 20 times in parallel and counts the answers.
 func (s *service) parallel(path string, body fields) map[string]int {
 	s.t.Helper()
 	answers := make(chan answer, 20)
@@ -99,7 +99,7 @@ func (s *service) parallel(path string, body fields) map[string]int {
 	return count
 }
 
-// wantServed waits until no request is left.
+// wantServed waits until all link requests are handled.
 func (s *service) wantServed() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 10*time.Second, func() error {
@@ -111,7 +111,7 @@ func (s *service) wantServed() {
 	})
 }
 
-// code returns what an authenticator app shows now.
+// code returns the current code of an authenticator app.
 func (s *service) code(secret string) string {
 	s.t.Helper()
 	code, err := totp.GenerateCode(secret, s.time())
@@ -121,12 +121,12 @@ func (s *service) code(secret string) string {
 	return code
 }
 
-// enrol gives somebody who is signed in a second factor.
+// enrol adds a TOTP factor to an account.
 func (s *service) enrol(bearer string) (id, secret string, recovery []string) {
 	s.t.Helper()
 	e := s.want(s.call("POST", "/mfa/totp", bearer, nil), 201, "").Data
 	recovery = s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", bearer, fields{"code": s.code(e.Secret)}), 200, "").Data.RecoveryCodes
-	s.advance(30 * time.Second) // The step is used up.
+	s.advance(30 * time.Second) // The current code is used.
 	return e.FactorID, e.Secret, recovery
 }
 
@@ -135,8 +135,7 @@ func (s *service) challenge(mfaToken, code string) answer {
 	return s.call("POST", "/mfa/challenge", "", fields{"mfaToken": mfaToken, "code": code})
 }
 
-// links opens the tokens that email-service would put into mails of the kind to
-// the address, oldest first.
+// links returns the tokens in the mails of a kind to an address, oldest first.
 func (s *service) links(kind event.Payload, to string) []string {
 	s.t.Helper()
 	var found []string
@@ -160,7 +159,8 @@ func (s *service) links(kind event.Payload, to string) []string {
 	return found
 }
 
-// link waits for the nth mail of the kind to the address, counted from 1.
+// link waits for the nth mail of a kind to an address, counted from 1, and returns its
+// token.
 func (s *service) link(kind event.Payload, to string, n int) string {
 	s.t.Helper()
 	var found []string
@@ -180,7 +180,7 @@ func (s *service) verifyLink(email string) string {
 	return s.link(event.UserVerificationRequested{}, email, 1)
 }
 
-// verified signs somebody up whose address is proved.
+// verified signs up and verifies the address.
 func (s *service) verified(email string) answer {
 	s.t.Helper()
 	a := s.signup(email)

@@ -10,8 +10,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// An id has one form. In another one it would be compared with itself in vain, or
-// be none to Postgres (SEC-50, SEC-51).
+// An id has one form. Postgres accepts others, which would not equal the id in a token,
+// so that an administrator could demote themselves (SEC-50, SEC-51).
 func TestSEC50OtherFormsOfAnID(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -45,8 +45,8 @@ func TestAdministratorResetsFactors(t *testing.T) {
 	s.want(s.call("POST", "/users/nobody/reset-mfa", root.AccessToken, nil), 404, "account_not_found")
 }
 
-// TestSEC14ChangeOfRights is SEC-14: it takes effect on living sessions at once.
-func TestSEC14ChangeOfRights(t *testing.T) {
+// SEC-14: a change of role or status affects live sessions at once.
+func TestSEC14RoleOrStatusChange(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		change fields
@@ -73,20 +73,20 @@ func TestSEC14ChangeOfRights(t *testing.T) {
 			if got := s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}); got.status != tc.login {
 				t.Errorf("login = %d %s, want %d", got.status, got.Code, tc.login)
 			}
-			var about []event.Event
+			var recorded []event.Event
 			for _, e := range s.events(event.Audit) {
 				if e.Name == tc.event.EventName() {
-					about = append(about, e)
+					recorded = append(recorded, e)
 				}
 			}
-			if len(about) != 1 || about[0].Actor.ID != root.userID || about[0].Actor.Type != "admin" || about[0].Subject != ann.User.ID {
-				t.Fatalf("events = %+v", about)
+			if len(recorded) != 1 || recorded[0].Actor.ID != root.userID || recorded[0].Actor.Type != "admin" || recorded[0].Subject != ann.User.ID {
+				t.Fatalf("events = %+v", recorded)
 			}
-			want := event.New(t.Context(), about[0].OccurredAt, "", tc.event)
-			if string(about[0].Data) != string(want.Data) {
-				t.Errorf("event says %s, want %s", about[0].Data, want.Data)
+			want := event.New(t.Context(), recorded[0].OccurredAt, "", tc.event)
+			if string(recorded[0].Data) != string(want.Data) {
+				t.Errorf("event says %s, want %s", recorded[0].Data, want.Data)
 			}
-			// The same again is no change.
+			// Repeating it changes nothing.
 			before := len(s.events(event.Audit))
 			s.want(s.call("PATCH", "/users/"+ann.User.ID, root.AccessToken, tc.change), 200, "")
 			if got := len(s.events(event.Audit)); got != before {
@@ -96,7 +96,7 @@ func TestSEC14ChangeOfRights(t *testing.T) {
 	}
 }
 
-func TestEnableAgain(t *testing.T) {
+func TestDisableAndEnable(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	root := s.admin()
@@ -107,7 +107,7 @@ func TestEnableAgain(t *testing.T) {
 	s.login("ann@example.com")
 }
 
-func TestChangeOfRightsIsChecked(t *testing.T) {
+func TestUpdateUserIsValidated(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	root := s.admin()
@@ -136,7 +136,7 @@ func TestChangeOfRightsIsChecked(t *testing.T) {
 	s.want(s.call("GET", "/sessions", root.AccessToken, nil), 200, "")
 }
 
-// Two administrators who take each other's rights at the same time: one stays.
+// If two administrators demote each other at the same time, one remains.
 func TestSEC51LastAdminOfTwoStays(t *testing.T) {
 	t.Parallel()
 	for range 5 {
@@ -151,7 +151,8 @@ func TestSEC51LastAdminOfTwoStays(t *testing.T) {
 		}
 		wg.Wait()
 		slices.Sort(codes)
-		// Whoever comes second is refused: as the last one, or as nobody any more.
+		// The second request is refused: its target is the last administrator, or its caller
+		// no longer is one.
 		if codes[0] != "" || codes[1] != "last_admin" && codes[1] != "session_revoked" {
 			t.Errorf("codes = %q", codes)
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
-// TestSEC31BruteForce is SEC-31: guessing gets slower and slower, from however many
-// networks, and the owner gets in where they are known.
+// SEC-31: guessing becomes slower and slower, even from many networks, and the owner can
+// still sign in from a known network.
 func TestSEC31BruteForce(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -30,7 +30,7 @@ func TestSEC31BruteForce(t *testing.T) {
 		if got := blocked.header.Get("Retry-After"); got != strconv.Itoa(int(delay.Seconds())) {
 			t.Errorf("Retry-After = %s, want %s", got, delay)
 		}
-		// What the stranger does is not the owner's fault.
+		// The stranger's guesses do not delay the owner.
 		s.want(home.try("ann@example.com", goodPassword), 200, "")
 		s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 429, "rate_limited")
 		s.advance(delay)
@@ -45,13 +45,13 @@ func TestSEC31BruteForce(t *testing.T) {
 	}
 	s.advance(15 * time.Minute)
 	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 200, "")
-	s.want(guess(15), 401, "invalid_credentials") // A success starts anew.
+	s.want(guess(15), 401, "invalid_credentials") // A success clears the count.
 	if n := s.count(event.Audit, event.UserLoginFailed{}); n < 30 {
 		t.Errorf("%d failures were recorded", n)
 	}
 }
 
-// From the owner's own network somebody can guess as often as from any other.
+// Guesses from the owner's own network are limited as well.
 func TestSEC31BruteForceFromAKnownNetwork(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -64,9 +64,8 @@ func TestSEC31BruteForceFromAKnownNetwork(t *testing.T) {
 	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 200, "")
 }
 
-// Many guesses at once are as many as one after the other, and whoever has a token
-// cannot guess the password with it either.
-func TestSEC31BruteForceAtOnce(t *testing.T) {
+// Parallel guesses count like consecutive ones, also those with an access token.
+func TestSEC31BruteForceInParallel(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -92,9 +91,9 @@ func TestSEC31BruteForceAtOnce(t *testing.T) {
 	}
 }
 
-// Unknown addresses are limited as well: a limit that only accounts have would
-// tell which they are.
-func TestSEC31BruteForceOnNobody(t *testing.T) {
+// Unknown addresses are limited as well. Otherwise the limit would reveal which addresses
+// have an account.
+func TestSEC31BruteForceOnAnUnknownAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for range 10 {
@@ -103,18 +102,19 @@ func TestSEC31BruteForceOnNobody(t *testing.T) {
 	s.want(s.try("nobody@example.com", "guess"), 429, "rate_limited")
 }
 
-// undelayedAttempts is how many passwords may not fit before there is a delay.
+// undelayedAttempts is the number of failed attempts before a delay.
 const undelayedAttempts = 10
 
-// A password that could not be checked, because the machine is busy, was no guess.
-func TestSEC83BusyIsNoFailure(t *testing.T) {
+// A password that could not be checked because the service is busy is not a failed
+// attempt.
+func TestSEC83BusyIsNotAFailedAttempt(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {
 		cfg.Hasher = password.NewHasher(password.Config{Params: password.Standard, Concurrency: 1, Queue: 1})
 	})
 	s.signup("ann@example.com")
 	busy := 0
-	// One is at work and one waits, so of eight at once at least some are refused.
+	// One password is hashed and one waits, so some of eight parallel logins are refused.
 	for round := 0; busy < 2*undelayedAttempts; round++ {
 		if round == 100 {
 			t.Fatalf("%d of %d logins were refused", busy, 8*round)
@@ -138,8 +138,8 @@ func TestSEC83BusyIsNoFailure(t *testing.T) {
 	s.want(s.try("ann@example.com", goodPassword), 200, "")
 }
 
-// Who knows the password and guesses at the code does not lock the owner out where
-// they are known (SEC-31).
+// Somebody who knows the password and guesses the code does not lock the owner out of a
+// known network (SEC-31).
 func TestSEC31GuessesAtTheCode(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -159,8 +159,8 @@ func TestSEC31GuessesAtTheCode(t *testing.T) {
 	s.want(home.challenge(in.MFAToken, s.code(secret)), 200, "")
 }
 
-// Who may not guess any more is told in the owner's own feed.
-func TestSEC79BlockedGuessesAreTheOwners(t *testing.T) {
+// A refused guess is recorded for the owner of the account.
+func TestSEC79RefusedGuessesAreRecordedForTheOwner(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.User

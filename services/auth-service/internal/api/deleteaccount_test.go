@@ -7,8 +7,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC14And70DeletedAccount is SEC-14 as well: nothing of it works any more, and every
-// service is told to forget it.
+// SEC-14, SEC-70: nothing of a deleted account works any more, and an event tells every
+// service to delete its data.
 func TestSEC14And70DeletedAccount(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -35,5 +35,5 @@ func TestSEC14And70DeletedAccount(t *testing.T) {
 			t.Errorf("%s: deleted %v, want %v", topic, gone, want)
 		}
 	}
-	s.signup("ann@example.com") // The address is free again.
+	s.signup("ann@example.com") // The address is available again.
 }

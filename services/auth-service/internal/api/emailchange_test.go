@@ -7,8 +7,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Somebody who has the password and a session can move the account, but not keep
-// it: neither by moving it on and taking that back, nor by a factor (SEC-36).
+// A thief with the password and a session can change the address, but not keep the
+// account: neither by a second change and its reversal, nor by a factor (SEC-36).
 func TestSEC36ThiefOfAnAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -30,13 +30,13 @@ func TestSEC36ThiefOfAnAddress(t *testing.T) {
 	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
 	if got := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; got.Tokens.AccessToken == "" {
-		t.Errorf("the owner is asked for the thief's factor: %+v", got)
+		t.Errorf("login asks for the thief's factor: %+v", got)
 	}
 }
 
-// Whoever has an address that nobody proved to own may take a change back for as
-// long as they could have proved it, and no longer: it may have been mistyped.
-func TestSEC36UnprovedAddress(t *testing.T) {
+// The reader of an unverified address can revert a change only as long as they could have
+// verified the address: it may have been mistyped.
+func TestSEC36UnverifiedAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.changeEmail(s.signup("mistyped@example.com").Data.Tokens.AccessToken, "ann@example.com")
@@ -49,7 +49,7 @@ func TestSEC36UnprovedAddress(t *testing.T) {
 	s.want(s.call("POST", "/change-email/revert", "", fields{"token": revert}), 200, "")
 }
 
-// TestSEC36ChangeEmail is SEC-36: confirmed on the new address, told to the old.
+// SEC-36: a change is confirmed at the new address, and the old one is notified.
 func TestSEC36ChangeEmail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -63,7 +63,7 @@ func TestSEC36ChangeEmail(t *testing.T) {
 	s.want(change(ann.Tokens.AccessToken, "ANN@example.com", goodPassword), 400, "validation_failed")
 	s.want(change(ann.Tokens.AccessToken, "bob@example.com", goodPassword), 409, "email_taken")
 	s.want(change(ann.Tokens.AccessToken, "new@example.com", goodPassword), 202, "")
-	s.login("ann@example.com") // Nothing has changed yet.
+	s.login("ann@example.com") // The change is not confirmed yet.
 
 	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
 	if got := s.parallel("/change-email/confirm", fields{"token": confirm}); got["200 "] != 1 || got["400 token_invalid"] != 19 {
@@ -75,7 +75,7 @@ func TestSEC36ChangeEmail(t *testing.T) {
 	}
 	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
 
-	// A thief changes it once more; the owner's first link still works.
+	// A thief changes it again; the owner's first link still works.
 	s.advance(time.Minute)
 	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
 	s.want(change(in.Tokens.AccessToken, "thief@example.com", goodPassword), 202, "")
@@ -94,8 +94,8 @@ func TestSEC36ChangeEmail(t *testing.T) {
 	}
 }
 
-// Two accounts want one address; the link that comes second is refused.
-func TestAddressIsTakenMeanwhile(t *testing.T) {
+// If two accounts claim an address, the second confirmation is refused.
+func TestNewAddressIsTakenBeforeConfirmation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens

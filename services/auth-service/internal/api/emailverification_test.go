@@ -13,7 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC29VerifyEmail is SEC-29 for verification links.
+// SEC-29: verification links.
 func TestSEC29VerifyEmail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

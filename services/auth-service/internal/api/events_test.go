@@ -8,9 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC79EverythingIsRecorded is SEC-79: each request that changes something, is
-// refused, or looks at somebody else leaves an event, and only what is wrong in
-// form does not.
+// SEC-79: a request that changes something, is refused, or reads another user's data
+// records an event. Only malformed requests do not.
 func TestSEC79EverythingIsRecorded(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -26,7 +25,7 @@ func TestSEC79EverythingIsRecorded(t *testing.T) {
 		}
 		for _, e := range all[seen:] {
 			if e.RequestID == "" || e.IP == "" || e.OccurredAt.IsZero() || e.Actor.Type == "" {
-				t.Errorf("%s: event without who, when, where or request: %+v", what, e)
+				t.Errorf("%s: event without actor, time, origin or request id: %+v", what, e)
 			}
 			if status >= 400 && e.Outcome == event.Success {
 				t.Errorf("%s: %s is a success", what, e.Name)

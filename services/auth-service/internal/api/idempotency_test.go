@@ -13,8 +13,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// TestSEC82ParallelSignups is SEC-82: one account, one mail, one event, with a key and
-// without.
+// SEC-82: one account, one mail and one event, with and without a key.
 func TestSEC82ParallelSignups(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]string{"without a key": "", "with a key": "6a1f"} {
@@ -51,13 +50,13 @@ func TestSEC82ParallelSignups(t *testing.T) {
 	}
 }
 
-// TestSEC81IdempotencyKey is SEC-81.
+// SEC-81: a repeated request gets the first answer.
 func TestSEC81IdempotencyKey(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	once := s.with("Idempotency-Key", "a-key")
 	body := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}
-	// What is refused does not use the key up.
+	// A refused request releases the key.
 	s.want(once.call("POST", "/signup", "", fields{"email": "ann@example.com", "password": "short", "name": "Ann"}), 400, "validation_failed")
 	first := s.want(once.call("POST", "/signup", "", body), 201, "")
 	again := s.want(once.call("POST", "/signup", "", body), 201, "")
@@ -83,8 +82,8 @@ func TestSEC81IdempotencyKey(t *testing.T) {
 	}
 }
 
-// A process that dies at work holds its key for a minute.
-func TestIdempotencyKeyOfTheDead(t *testing.T) {
+// The key of a process that died is released after a minute.
+func TestIdempotencyKeyOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	once := s.with("Idempotency-Key", "a-key")
@@ -105,7 +104,7 @@ func TestIdempotencyKeyInStrictMode(t *testing.T) {
 	body := fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}
 	s.want(once.call("POST", "/signup", "", body), 202, "")
 	if again := s.want(once.call("POST", "/signup", "", body), 202, ""); again.header.Get("Idempotency-Replayed") != "true" {
-		t.Error("the second answer is no replay")
+		t.Error("the second answer is not a replay")
 	}
 	s.wantServed()
 	if n := s.count(event.Email, event.UserSignUpRepeated{}); n != 0 {

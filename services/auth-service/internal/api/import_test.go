@@ -13,27 +13,25 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// An import refuses what nobody could sign in with, and an address that somebody
-// took before.
-func TestImportRefusesWhatIsNoUse(t *testing.T) {
+// An import refuses hashes that cannot be checked, and addresses that are taken.
+func TestImportRefusesUnusableAccounts(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for _, hash := range []string{
 		"$argon2id$v=19$m=64,t=1,p=1,keyid=gone$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5", "$2b$10$" + strings.Repeat("!", 53),
 	} {
 		if err := s.accounts.CheckImport(account.Imported{Email: "ann@example.com", Name: "Ann", PasswordHash: hash}); err == nil {
-			t.Errorf("CheckImport takes the hash %s", hash)
+			t.Errorf("CheckImport accepts the hash %s", hash)
 		}
 	}
-	s.signup("ann@example.com") // by somebody else
+	s.signup("ann@example.com") // somebody else's account
 	got, err := s.accounts.Import(t.Context(), []account.Imported{{Email: "ann@example.com", Name: "Ann"}})
 	if err != nil || got[0] != account.ImportConflict {
-		t.Errorf("Import = %v, %v, want that it clashes", got, err)
+		t.Errorf("Import = %v, %v, want a conflict", got, err)
 	}
 }
 
-// TestImport is the way in for the users of an earlier system: they sign in with
-// the passwords they have, and get a better hash by it.
+// Imported users sign in with their old passwords, which then get a new hash.
 func TestImport(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -61,7 +59,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("%d sign-ups, want 3", n)
 	}
 	if n := len(s.events(event.Email)); n != 0 {
-		t.Errorf("%d mails to people who did nothing", n)
+		t.Errorf("%d mails to imported users, want none", n)
 	}
 	ann := s.login("ann@example.com").Data.User
 	if !ann.CreatedAt.Equal(joined) || !ann.EmailVerified {
@@ -79,7 +77,7 @@ func TestImport(t *testing.T) {
 	}
 }
 
-func TestImportRefuses(t *testing.T) {
+func TestImportRefusesInvalidFields(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for reason, in := range map[string]account.Imported{
@@ -91,7 +89,7 @@ func TestImportRefuses(t *testing.T) {
 		"passwordHash": {Email: "a@example.com", Name: "A", PasswordHash: "5f4dcc3b5aa765d61d8327deb882cf99"},
 	} {
 		if err := s.accounts.CheckImport(in); err == nil || !strings.Contains(err.Error(), reason) {
-			t.Errorf("CheckImport(%+v) = %v, want something about %s", in, err, reason)
+			t.Errorf("CheckImport(%+v) = %v, want an error about %s", in, err, reason)
 		}
 	}
 }

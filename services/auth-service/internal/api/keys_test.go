@@ -50,9 +50,8 @@ func header(t *testing.T, raw string) (h struct{ Kid, Alg, Typ string }) {
 	return h
 }
 
-// TestSEC11KeyRotation is SEC-11: through a rotation to another algorithm, no token is
-// refused by a service that fetches the keys, and the old key can go when its
-// tokens have expired.
+// SEC-11: during a rotation to another algorithm, a service that fetches the keys refuses
+// no token, and the old key can be retired when its tokens have expired.
 func TestSEC11KeyRotation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -94,7 +93,7 @@ func TestSEC11KeyRotation(t *testing.T) {
 	}
 	s.want(s.call("GET", "/sessions", oldToken, nil), 401, "token_invalid")
 	s.advance(time.Minute)
-	_, _ = remote.Verify(t.Context(), oldToken) // It is fetched behind the answer.
+	_, _ = remote.Verify(t.Context(), oldToken) // This reloads the keys in the background.
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if _, err := remote.Verify(t.Context(), oldToken); !errors.Is(err, token.ErrInvalid) {
 			return errors.New("a token of a retired key is still taken")
@@ -116,8 +115,8 @@ func TestSEC11KeyRotation(t *testing.T) {
 	}
 }
 
-// Another replica learns of a key that it has not got when a token comes with it.
-func TestKeyInHasteIsKnownToReplicas(t *testing.T) {
+// A replica loads a key that it does not know when a token names it.
+func TestImmediateRotationReachesReplicas(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	replica := s.replica()

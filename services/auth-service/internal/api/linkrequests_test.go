@@ -7,8 +7,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// What somebody does with an account of their own fills no stranger's mailbox
-// (SEC-34).
+// An account with a stranger's address cannot fill the stranger's mailbox (SEC-34).
 func TestSEC34NoticesToAStranger(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -32,8 +31,7 @@ func TestSEC34NoticesToAStranger(t *testing.T) {
 	s.wantCount(event.Audit, event.UserSignedUp{}, 6)
 }
 
-// Strangers who ask for mails leave some for the owner, who asks from where they
-// are known.
+// Strangers cannot use up the mails of an owner who requests them from a known network.
 func TestSEC34MailsAreLeftForTheOwner(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -47,8 +45,8 @@ func TestSEC34MailsAreLeftForTheOwner(t *testing.T) {
 	s.wantCount(event.Email, event.UserResetLinkIssued{}, 4)
 }
 
-// TestSEC28NobodyHasTheAddress is SEC-28: the answer is the same, and nothing is mailed.
-func TestSEC28NobodyHasTheAddress(t *testing.T) {
+// SEC-28: an address without an account gets the same answer, and no mail.
+func TestSEC28UnknownAddress(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.signup("ann@example.com")
@@ -64,12 +62,12 @@ func TestSEC28NobodyHasTheAddress(t *testing.T) {
 	s.wantCount(event.Email, event.UserVerificationRequested{}, 2)
 	for _, kind := range []event.Payload{event.UserResetLinkIssued{}, event.UserVerificationRequested{}} {
 		if got := s.links(kind, "eve@example.com"); len(got) != 0 {
-			t.Errorf("%d mails to nobody", len(got))
+			t.Errorf("%d mails to an unknown address", len(got))
 		}
 	}
 }
 
-// TestSEC34MailBombing is SEC-34.
+// SEC-34: an address gets 3 mails an hour and 10 a day.
 func TestSEC34MailBombing(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -47,16 +47,15 @@ func TestLogin(t *testing.T) {
 	for range 5 {
 		want = append(want, "user.login_failed")
 	}
-	want = append(want, "request.refused") // the refresh
+	want = append(want, "request.refused") // of the refresh
 	if !slices.Equal(got, want) {
 		t.Errorf("audit = %v, want %v", got, want)
 	}
 }
 
-// TestSEC26LoginTellsNothing is SEC-26: an address without an account and a wrong
-// password look the same and take the same time. The times are compared by rank
-// (Mann-Whitney), in an order that is mixed.
-func TestSEC26LoginTellsNothing(t *testing.T) {
+// SEC-26: an unknown address and a wrong password get the same answer in the same time.
+// The times are measured in random order and compared by rank (Mann-Whitney).
+func TestSEC26LoginRevealsNothing(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {
 		cfg.Hasher = password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 1000})
@@ -66,7 +65,7 @@ func TestSEC26LoginTellsNothing(t *testing.T) {
 	times := map[string][]time.Duration{}
 	bodies := map[string]string{}
 	for range 200 {
-		s.advance(25 * time.Hour) // The limits are not what is measured.
+		s.advance(25 * time.Hour) // Clear the failed attempts.
 		rand.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		for _, email := range kinds {
 			started := time.Now()
@@ -91,8 +90,8 @@ func median(times []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// rankSum returns how many standard deviations the ranks of a are from what they
-// would be if a and b were drawn alike (Mann-Whitney U).
+// rankSum returns how many standard deviations the ranks of a are from those expected if
+// a and b had the same distribution (Mann-Whitney U).
 func rankSum(a, b []time.Duration) float64 {
 	type sample struct {
 		time time.Duration
@@ -117,8 +116,8 @@ func rankSum(a, b []time.Duration) float64 {
 	return (u - n*m/2) / math.Sqrt(n*m*(n+m+1)/12)
 }
 
-// during commits a change of an account after a request has read it and before it
-// writes, which waits for the change.
+// during changes an account while a request is in progress: after it read the account and
+// before it locks it.
 func (s *service) during(change, accountID string, request func() answer) answer {
 	s.t.Helper()
 	tx, err := s.db.Begin(s.t.Context())
@@ -151,8 +150,8 @@ func (s *service) during(change, accountID string, request func() answer) answer
 	return <-ended
 }
 
-// A login gets the rights that the account has at its end: SEC-14 and SEC-51 for
-// somebody who loses them while the password is hashed.
+// A login gets the role and status that the account has at its end, even if they change
+// while the password is checked (SEC-14, SEC-51).
 func TestSEC14LoginDuringAChange(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -168,13 +167,13 @@ func TestSEC14LoginDuringAChange(t *testing.T) {
 	ann := s.signup("ann@example.com").Data.User
 	in = s.during(`mfa_enabled = true`, ann.ID, func() answer { return s.try("ann@example.com", goodPassword) }).Data
 	if in.Status != "mfa_required" || in.Tokens.AccessToken != "" {
-		t.Errorf("login while a second factor is added = %+v, want the question for it", in)
+		t.Errorf("login while a second factor is added = %+v, want a request for it", in)
 	}
 	got := s.during(`status = 'disabled'`, eve.ID, func() answer { return s.try(email, goodPassword) })
 	s.want(got, 403, "account_disabled")
 }
 
-// In Strict mode a login tells as little as the sign-up (SEC-27).
+// In strict mode a login reveals as little as a sign-up (SEC-27).
 func TestSEC27StrictLogin(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Mode, cfg.RequireVerified = account.SignUpStrict, true })
@@ -190,7 +189,7 @@ func TestSEC27StrictLogin(t *testing.T) {
 	s.want(s.try("free@example.com", otherPassword), 200, "")
 }
 
-// Hashes of other kinds sign in, whatever new ones are made of.
+// Old hashes work, whatever the algorithm of new ones is.
 func TestOldHashes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("correct horse battery ", 5)
@@ -199,7 +198,7 @@ func TestOldHashes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	typed := "pass\u00b2word\u2026of old" // NFKC makes other characters of it.
+	typed := "pass\u00b2word\u2026of old" // NFKC changes these characters.
 	crypt, err := bcrypt.GenerateFromPassword([]byte(typed), 4)
 	if err != nil {
 		t.Fatal(err)
@@ -239,8 +238,8 @@ func TestVerifiedEmailIsRequired(t *testing.T) {
 	s.want(s.call("POST", "/login", "", in), 200, "")
 }
 
-// TestSEC18SessionFixation: nothing that a client brings along names its session;
-// each sign-in, and each second factor, makes a new one.
+// SEC-18: a client cannot choose its session. Each login, with and without a second
+// factor, creates a new one.
 func TestSEC18SessionFixation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -266,7 +265,7 @@ func TestSEC18SessionFixation(t *testing.T) {
 	}
 }
 
-// TestSEC24HashAtRest: what is stored costs a guess what OWASP asks for.
+// SEC-24: stored hashes have the cost that OWASP recommends.
 func TestSEC24HashAtRest(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) {

@@ -17,7 +17,7 @@ func TestSEC13Logout(t *testing.T) {
 	s.want(s.call("POST", "/logout", "", nil), 401, "unauthenticated")
 	s.want(s.call("POST", "/logout", first.AccessToken, fields{"refreshToken": stranger.RefreshToken}), 401, "refresh_token_invalid")
 	s.want(s.refresh(stranger.RefreshToken), 200, "")
-	for range 2 { // It is idempotent.
+	for range 2 { // Logout is idempotent.
 		s.want(s.call("POST", "/logout", first.AccessToken, fields{"refreshToken": second.RefreshToken}), 200, "")
 	}
 	s.want(s.refresh(first.RefreshToken), 401, "session_revoked")

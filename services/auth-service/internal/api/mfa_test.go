@@ -12,14 +12,14 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// A sign-in that waits for its second factor ends with the password it began with.
+// A login that waits for its second factor ends when the password is replaced.
 func TestSEC14ChallengeEndsWithThePassword(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.verified("ann@example.com")
 	ann := s.login("ann@example.com").Data
 	_, secret, _ := s.enrol(ann.Tokens.AccessToken)
-	waiting := s.login("ann@example.com").Data // of whoever has the old password
+	waiting := s.login("ann@example.com").Data // with the old password
 	s.forgot("ann@example.com")
 	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	s.want(s.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
@@ -27,7 +27,7 @@ func TestSEC14ChallengeEndsWithThePassword(t *testing.T) {
 	s.want(s.challenge(waiting.MFAToken, s.code(secret)), 410, "mfa_token_expired")
 }
 
-// TestSEC35TOTP is SEC-35.
+// SEC-35: enrolment of TOTP and login with it.
 func TestSEC35TOTP(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -37,7 +37,7 @@ func TestSEC35TOTP(t *testing.T) {
 		t.Errorf("enrolment = %+v", e)
 	}
 	if s.login("ann@example.com").Data.MFAToken != "" {
-		t.Error("a factor that is not confirmed is asked for")
+		t.Error("login asks for an unconfirmed factor")
 	}
 	s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", ann.AccessToken, fields{"code": "000000"}), 401, "mfa_code_invalid")
 	s.want(s.call("POST", "/mfa/totp/nonsense/verify", ann.AccessToken, fields{"code": "000000"}), 404, "factor_not_found")
@@ -51,16 +51,16 @@ func TestSEC35TOTP(t *testing.T) {
 	if in.Status != "mfa_required" || in.MFAToken == "" || in.Tokens.AccessToken != "" || in.ExpiresIn != 300 || string(in.Factors) != `["totp","recovery_code"]` {
 		t.Errorf("login = %+v, factors %s", in, in.Factors)
 	}
-	s.want(s.call("GET", "/sessions", in.MFAToken, nil), 401, "token_invalid") // It is for one thing.
-	s.want(s.challenge(in.MFAToken, code), 401, "mfa_code_invalid")            // That step was used to confirm.
+	s.want(s.call("GET", "/sessions", in.MFAToken, nil), 401, "token_invalid") // It is not an access token.
+	s.want(s.challenge(in.MFAToken, code), 401, "mfa_code_invalid")            // It was used to confirm the factor.
 	s.advance(30 * time.Second)
 	if got := s.parallel("/mfa/challenge", fields{"mfaToken": in.MFAToken, "code": s.code(e.Secret)}); got["200 "] != 1 || got["200 "]+got["410 mfa_token_expired"]+got["401 mfa_code_invalid"]+got["429 rate_limited"] != 20 {
 		t.Errorf("20 parallel uses of a code = %v", got)
 	}
 	s.want(s.challenge(in.MFAToken, s.code(e.Secret)), 410, "mfa_token_expired")
 
-	// One step of a wrong clock is forgiven, two are not.
-	s.advance(25 * time.Hour) // The failures are forgotten.
+	// A clock may be off by one step, but not by two.
+	s.advance(25 * time.Hour) // Clear the failed attempts.
 	in = s.login("ann@example.com").Data
 	early, err := totp.GenerateCode(e.Secret, s.time().Add(61*time.Second))
 	if err != nil {
@@ -80,7 +80,7 @@ func TestSEC35TOTP(t *testing.T) {
 	}
 }
 
-// A sign-in has five tries; and all sign-ins of an account together are slowed.
+// A challenge has five attempts, and failed attempts count across all challenges.
 func TestSEC35GuessingCodes(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -120,7 +120,7 @@ func TestSEC35RecoveryCodes(t *testing.T) {
 	if len(fresh) != 10 || slices.Contains(fresh, recovery[2]) {
 		t.Errorf("new codes = %q", fresh)
 	}
-	s.advance(25 * time.Hour) // The failures are forgotten.
+	s.advance(25 * time.Hour) // Clear the failed attempts.
 	s.want(use(recovery[2]), 401, "mfa_code_invalid")
 	s.want(use(fresh[0]), 200, "")
 	if got := s.count(event.Audit, event.MFARecoveryCodeUsed{}); got != 3 {

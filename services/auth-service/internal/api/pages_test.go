@@ -20,7 +20,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 )
 
-// TestLandingPages uses the forms as a browser without scripts does.
+// Landing pages work in a browser without scripts.
 func TestLandingPages(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -30,7 +30,7 @@ func TestLandingPages(t *testing.T) {
 	s.want(s.call("POST", "/change-email", ann.AccessToken, fields{"newEmail": "new@example.com", "currentPassword": goodPassword}), 202, "")
 	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
 	for path, secret := range map[string]string{"/reset-password": link, "/change-email/confirm": confirm} {
-		for range 2 { // GET consumes nothing.
+		for range 2 { // GET does not use the link.
 			status, header, page := s.do("GET", base+path+"?token="+url.QueryEscape(secret), "", "", "")
 			if status != 200 || !strings.Contains(string(page), `action="`+base+path+`"`) || !strings.Contains(header.Get("Content-Security-Policy"), "default-src 'none'") {
 				t.Fatalf("GET %s = %d %v %s", path, status, header, page)
@@ -44,7 +44,7 @@ func TestLandingPages(t *testing.T) {
 		status, _, page := s.do("POST", base+path, "", "application/x-www-form-urlencoded", values.Encode())
 		return status, string(page)
 	}
-	// What is wrong is shown, and the form again.
+	// The page shows the form again, with the error.
 	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {"short"}}); status != 400 || !strings.Contains(page, "at least 8 characters") || !strings.Contains(page, link) {
 		t.Errorf("a short password = %d %s", status, page)
 	}
@@ -54,13 +54,13 @@ func TestLandingPages(t *testing.T) {
 	if status, page := form("/reset-password", url.Values{"token": {link}, "password": {otherPassword}}); status != 400 || !strings.Contains(page, "no longer valid") {
 		t.Errorf("reset again = %d %s", status, page)
 	}
-	// The reset made the change of the address void.
+	// The reset has revoked the link that changes the address.
 	if status, _ := form("/change-email/confirm", url.Values{"token": {confirm}}); status != 400 {
 		t.Errorf("confirm after a reset = %d", status)
 	}
 }
 
-// landed is a page as a browser got it.
+// landed is a page in a browser.
 type landed struct {
 	t      *testing.T
 	what   string
@@ -69,13 +69,13 @@ type landed struct {
 	body   string
 }
 
-// open follows a link to a landing page.
+// open opens a link.
 func (s *service) open(path, secret string) landed {
 	s.t.Helper()
 	return s.browse("GET", path+"?token="+url.QueryEscape(secret), "", "")
 }
 
-// press sends the form of a landing page.
+// press submits the form of a landing page.
 func (s *service) press(path, secret string, more ...string) landed {
 	s.t.Helper()
 	form := url.Values{"token": {secret}}
@@ -85,7 +85,7 @@ func (s *service) press(path, secret string, more ...string) landed {
 	return s.browse("POST", path, "application/x-www-form-urlencoded", form.Encode())
 }
 
-// browse wants every answer to be a page that can do no more than it should.
+// browse sends a request and checks that the answer is a page with a strict policy.
 func (s *service) browse(method, path, contentType, body string) landed {
 	s.t.Helper()
 	status, header, data := s.do(method, base+path, "", contentType, body)
@@ -101,19 +101,19 @@ func (s *service) browse(method, path, contentType, body string) landed {
 		s.t.Errorf("%s: policy %q, want %q\n%s", p.what, got, policy, data)
 	}
 	if !strings.Contains(p.body, "· Headgate</title>") || !strings.Contains(p.body, "</span>Headgate</div>") {
-		s.t.Errorf("%s: no name of the product:\n%s", p.what, data)
+		s.t.Errorf("%s: the product name is missing:\n%s", p.what, data)
 	}
 	return p
 }
 
-// form wants a form with what is given.
+// form wants a page with a form and the texts.
 func (p landed) form(status int, texts ...string) landed {
 	p.t.Helper()
 	return p.want(status, true, texts...)
 }
 
-// told wants a page without a form.
-func (p landed) told(status int, texts ...string) landed {
+// message wants a page with the texts and without a form.
+func (p landed) message(status int, texts ...string) landed {
 	p.t.Helper()
 	return p.want(status, false, texts...)
 }
@@ -131,7 +131,7 @@ func (p landed) want(status int, form bool, texts ...string) landed {
 	return p
 }
 
-// not wants some texts not to be there.
+// not wants a page without the texts.
 func (p landed) not(texts ...string) landed {
 	p.t.Helper()
 	for _, text := range texts {
@@ -142,7 +142,7 @@ func (p landed) not(texts ...string) landed {
 	return p
 }
 
-// app is the same service where the application is at a URL.
+// app returns the same service with the URL of an application.
 func (s *service) app(appURL string) *service {
 	s.t.Helper()
 	server := httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{AppURL: appURL}), web.Options{
@@ -153,44 +153,44 @@ func (s *service) app(appURL string) *service {
 }
 
 const (
-	dead    = "This link is no longer valid"
+	invalid = "This link is no longer valid"
 	expired = "This link has expired"
-	allWell = "you are all set"
+	allSet  = "you are all set"
 )
 
-// A page looks at its link before it asks for anything, and consumes nothing.
-func TestLandingLooksAtTheLink(t *testing.T) {
+// A page checks its link before it shows a form, and does not use it.
+func TestLandingChecksTheLink(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	first := s.verifyLink("ann@example.com")
 	s.want(s.call("POST", "/resend-verification", "", fields{"email": "ann@example.com"}), 202, "")
 	verify := s.link(event.UserVerificationRequested{}, "ann@example.com", 2)
-	s.open("/verify-email", first).told(400, dead)
-	s.open("/verify-email", "unknown").told(400, dead)
-	s.open("/verify-email", strings.Repeat("a", 300)).told(400, "incomplete")
-	s.open("/reset-password", verify).told(400, dead) // It is for one purpose.
+	s.open("/verify-email", first).message(400, invalid)
+	s.open("/verify-email", "unknown").message(400, invalid)
+	s.open("/verify-email", strings.Repeat("a", 300)).message(400, "incomplete")
+	s.open("/reset-password", verify).message(400, invalid) // It has another purpose.
 	for range 3 {
 		s.open("/verify-email", verify).form(200, "a***@example.com").not("ann@example.com", `name="password"`)
 	}
-	s.press("/verify-email", verify).told(200, "confirmed")
-	s.open("/verify-email", verify).told(400, dead, allWell)
-	s.press("/verify-email", verify).told(400, dead, allWell)
+	s.press("/verify-email", verify).message(200, "confirmed")
+	s.open("/verify-email", verify).message(400, invalid, allSet)
+	s.press("/verify-email", verify).message(400, invalid, allSet)
 
 	s.forgot("ann@example.com")
 	old := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	s.forgot("ann@example.com")
 	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 2)
-	s.open("/reset-password", old).told(400, dead).not(allWell)
+	s.open("/reset-password", old).message(400, invalid).not(allSet)
 	s.open("/reset-password", reset).form(200, "a***@example.com")
-	s.press("/reset-password", old, "password", "short").told(400, dead) // No form that cannot work.
+	s.press("/reset-password", old, "password", "short").message(400, invalid) // The link is checked first.
 	s.press("/reset-password", reset, "password", "short").form(400, "at least 8 characters", reset)
 	s.press("/reset-password", reset, "password", "ann@example.com").form(400, "too easy to guess", reset)
-	s.press("/reset-password", reset, "password", otherPassword).told(200, "Password changed")
-	s.open("/reset-password", reset).told(400, dead, "forgot password").not(allWell)
-	s.press("/reset-password", reset, "password", otherPassword).told(400, dead).not(allWell)
+	s.press("/reset-password", reset, "password", otherPassword).message(200, "Password changed")
+	s.open("/reset-password", reset).message(400, invalid, "forgot password").not(allSet)
+	s.press("/reset-password", reset, "password", otherPassword).message(400, invalid).not(allSet)
 }
 
-func TestLandingOfLateLinks(t *testing.T) {
+func TestLandingOfExpiredLinks(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens
@@ -203,8 +203,8 @@ func TestLandingOfLateLinks(t *testing.T) {
 	}
 	s.advance(61 * time.Minute)
 	for path, link := range links {
-		s.open(path, link).told(410, expired).not(allWell)
-		s.press(path, link, "password", otherPassword).told(410, expired).not(allWell)
+		s.open(path, link).message(410, expired).not(allSet)
+		s.press(path, link, "password", otherPassword).message(410, expired).not(allSet)
 	}
 }
 
@@ -218,21 +218,21 @@ func TestLandingOfChangedAddresses(t *testing.T) {
 	}
 	confirm := change(ann.Tokens.AccessToken, "new@example.com")
 	s.open("/change-email/confirm", confirm).form(200, "n***@example.com").not("a***@example.com", "new@example.com")
-	s.press("/change-email/confirm", confirm).told(200, "Email address changed")
-	s.open("/change-email/confirm", confirm).told(400, dead).not(allWell)
+	s.press("/change-email/confirm", confirm).message(200, "Email address changed")
+	s.open("/change-email/confirm", confirm).message(400, invalid).not(allSet)
 
 	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
 	for range 2 {
 		s.open("/change-email/revert", revert).form(200, "a***@example.com")
 	}
-	s.signup("ann@example.com") // Somebody else took it meanwhile.
-	s.open("/change-email/revert", revert).told(409, "Another account uses this address")
-	s.press("/change-email/revert", revert).told(409, "Another account uses this address")
+	s.signup("ann@example.com") // Somebody else takes the address.
+	s.open("/change-email/revert", revert).message(409, "Another account uses this address")
+	s.press("/change-email/revert", revert).message(409, "Another account uses this address")
 
 	taken := change(s.login("new@example.com").Data.Tokens.AccessToken, "bob@example.com")
 	s.signup("bob@example.com")
-	s.press("/change-email/confirm", taken).told(409, "Another account uses this address")
-	s.open("/change-email/confirm", taken).told(409, "Another account uses this address")
+	s.press("/change-email/confirm", taken).message(409, "Another account uses this address")
+	s.open("/change-email/confirm", taken).message(409, "Another account uses this address")
 }
 
 func TestLandingOfUsedReverts(t *testing.T) {
@@ -242,11 +242,11 @@ func TestLandingOfUsedReverts(t *testing.T) {
 	s.want(s.call("POST", "/change-email", ann.AccessToken, fields{"newEmail": "new@example.com", "currentPassword": goodPassword}), 202, "")
 	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)}), 200, "")
 	revert := s.link(event.UserEmailRevertLinkIssued{}, "ann@example.com", 1)
-	s.press("/change-email/revert", revert).told(200, "Change undone")
-	s.open("/change-email/revert", revert).told(400, dead, "contact support").not(allWell)
+	s.press("/change-email/revert", revert).message(200, "Change undone")
+	s.open("/change-email/revert", revert).message(400, invalid, "contact support").not(allSet)
 }
 
-// An account that has another address by now, or is disabled, has no use for the link.
+// A link is refused if the account has another address by now or is disabled.
 func TestLandingAgreesWithTheForm(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -264,8 +264,8 @@ func TestLandingAgreesWithTheForm(t *testing.T) {
 	}
 	both := func(path, link string, status int) {
 		t.Helper()
-		s.open(path, link).told(status, dead)
-		s.press(path, link, "password", otherPassword).told(status, dead)
+		s.open(path, link).message(status, invalid)
+		s.press(path, link, "password", otherPassword).message(status, invalid)
 	}
 	set(`status = 'disabled'`)
 	both("/reset-password", reset, 400)
@@ -277,7 +277,7 @@ func TestLandingAgreesWithTheForm(t *testing.T) {
 	s.open("/change-email/confirm", confirm).form(200)
 }
 
-// Whoever only looks waits for nobody.
+// Opening a page does not wait for locks.
 func TestLandingLocksNothing(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -305,40 +305,40 @@ func TestLandingHelpsPasswordManagers(t *testing.T) {
 	}
 }
 
-// A browser gets a page whatever goes wrong, and a program gets JSON.
+// Every error is a page for a browser, and JSON for a program.
 func TestFormsThatFail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	link := s.verifyLink("ann@example.com")
 	const form = "application/x-www-form-urlencoded"
-	s.browse("POST", "/verify-email", form, "token="+strings.Repeat("a", 16<<10)).told(413, "did not work")
-	s.browse("POST", "/verify-email", form+"; charset=utf-8", "token=%zz").told(400, "did not work")
-	s.browse("POST", "/verify-email", form, "").told(400, dead)
-	s.press("/reset-password", "", "password", "short").told(400, dead)
-	s.browse("GET", "/verify-email", "", "").told(400, "incomplete")
+	s.browse("POST", "/verify-email", form, "token="+strings.Repeat("a", 16<<10)).message(413, "did not work")
+	s.browse("POST", "/verify-email", form+"; charset=utf-8", "token=%zz").message(400, "did not work")
+	s.browse("POST", "/verify-email", form, "").message(400, invalid)
+	s.press("/reset-password", "", "password", "short").message(400, invalid)
+	s.browse("GET", "/verify-email", "", "").message(400, "incomplete")
 	if _, err := s.db.Exec(t.Context(), `ALTER TABLE one_time_tokens RENAME TO lost`); err != nil {
 		t.Fatal(err)
 	}
-	s.press("/verify-email", link).told(500, "on our side")
-	s.press("/reset-password", link, "password", otherPassword).told(500, "on our side")
-	s.press("/reset-password", link, "password", "short").told(500, "on our side")
-	s.open("/verify-email", link).told(500, "on our side")
+	s.press("/verify-email", link).message(500, "on our side")
+	s.press("/reset-password", link, "password", otherPassword).message(500, "on our side")
+	s.press("/reset-password", link, "password", "short").message(500, "on our side")
+	s.open("/verify-email", link).message(500, "on our side")
 	s.want(s.call("POST", "/verify-email", "", fields{"token": link}), 500, "internal_error")
 }
 
-// TestSEC55LandingLeadsOn: pages lead on to the application and nowhere else.
-func TestSEC55LandingLeadsOn(t *testing.T) {
+// SEC-55: pages link to the application and nowhere else.
+func TestSEC55LandingLinksToTheApplication(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	const home = `<a class="button" href="https://app.example.com/in?a=1&amp;b=2">Continue</a>`
 	app := s.app("https://app.example.com/in?a=1&b=2")
 	link := s.verifyLink("ann@example.com")
 	app.open("/verify-email", link).form(200).not("<a ")
-	app.open("/verify-email", "unknown").told(400, home)
-	s.open("/verify-email", "unknown").told(400).not("<a ")
+	app.open("/verify-email", "unknown").message(400, home)
+	s.open("/verify-email", "unknown").message(400).not("<a ")
 	for _, name := range []string{"redirect", "redirect_to", "next", "continue", "url"} {
 		app.browse("GET", "/verify-email?"+name+"=https://evil.example&token="+link, "", "").form(200).not("evil")
-		app.press("/verify-email", "unknown", name, "https://evil.example").told(400, home).not("evil")
+		app.press("/verify-email", "unknown", name, "https://evil.example").message(400, home).not("evil")
 	}
-	app.press("/verify-email", link, "redirect", "https://evil.example").told(200, home).not("evil")
+	app.press("/verify-email", link, "redirect", "https://evil.example").message(200, home).not("evil")
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// Where the host has no name, everything but passkeys works.
+// If the public URL has an IP address, everything but passkeys works.
 func TestNoPasskeysWithoutAName(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Passkeys = nil })

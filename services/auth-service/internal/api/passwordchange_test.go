@@ -18,7 +18,7 @@ func TestSEC14ChangePassword(t *testing.T) {
 	s.want(change(goodPassword, "short"), 400, "validation_failed")
 	s.want(change(goodPassword, "password"), 400, "weak_password")
 	changed := s.want(change(goodPassword, otherPassword), 200, "").Data.Tokens
-	// A thief may have the tokens of this session, too (SEC-14).
+	// A thief may have the tokens of the current session as well (SEC-14).
 	s.want(s.call("GET", "/sessions", here.AccessToken, nil), 401, "session_revoked")
 	s.want(s.refresh(here.RefreshToken), 401, "session_revoked")
 	s.want(s.call("GET", "/sessions", changed.AccessToken, nil), 200, "")

@@ -9,8 +9,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// An account that somebody made with another's address has no way in for them once
-// its owner has proved to read the mail.
+// Somebody who created an account with a stranger's address loses access once the owner
+// of the address resets the password.
 func TestSEC30PreparedAccount(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -27,7 +27,7 @@ func TestSEC30PreparedAccount(t *testing.T) {
 	s.wantCount(event.Audit, event.MFARemoved{}, 1)
 }
 
-// TestSEC29And30ResetPassword is SEC-29 and SEC-30.
+// SEC-29, SEC-30: reset links.
 func TestSEC29And30ResetPassword(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -40,12 +40,12 @@ func TestSEC29And30ResetPassword(t *testing.T) {
 	reset := func(link, password string) answer {
 		return s.call("POST", "/reset-password", "", fields{"token": link, "newPassword": password})
 	}
-	s.want(reset(first, otherPassword), 400, "token_invalid") // Superseded.
+	s.want(reset(first, otherPassword), 400, "token_invalid") // The second link replaced it.
 	s.want(reset("nonsense", otherPassword), 400, "token_invalid")
 	s.want(reset("", otherPassword), 400, "validation_failed")
 	s.want(reset(second, "short"), 400, "validation_failed")
 	s.want(reset(second, "ann@example.com"), 400, "weak_password")
-	s.want(s.call("POST", "/verify-email", "", fields{"token": second}), 400, "token_invalid") // It is for one purpose.
+	s.want(s.call("POST", "/verify-email", "", fields{"token": second}), 400, "token_invalid") // It has another purpose.
 	if got := s.parallel("/reset-password", fields{"token": second, "newPassword": otherPassword}); got["200 "] != 1 || got["400 token_invalid"] != 19 {
 		t.Errorf("20 parallel uses = %v", got)
 	}
@@ -55,7 +55,7 @@ func TestSEC29And30ResetPassword(t *testing.T) {
 	s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": goodPassword}), 401, "invalid_credentials")
 	in := s.want(s.call("POST", "/login", "", fields{"email": "ann@example.com", "password": otherPassword}), 200, "")
 	if !in.Data.User.EmailVerified {
-		t.Error("whoever read the mail has not proved to own the address")
+		t.Error("the address is not verified by a reset")
 	}
 	if got := s.count(event.Email, event.UserPasswordChanged{}); got != 1 {
 		t.Errorf("%d notices, want 1", got)
@@ -67,7 +67,7 @@ func TestSEC29And30ResetPassword(t *testing.T) {
 	s.want(reset(late, goodPassword), 410, "token_expired")
 }
 
-// A reset of the password by mail is no way around the second factor (SEC-30).
+// A password reset does not bypass the second factor (SEC-30).
 func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -75,6 +75,6 @@ func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
 	s.forgot("ann@example.com")
 	s.want(s.call("POST", "/reset-password", "", fields{"token": s.link(event.UserResetLinkIssued{}, "ann@example.com", 1), "newPassword": otherPassword}), 200, "")
 	if in := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; in.MFAToken == "" || in.Tokens.AccessToken != "" {
-		t.Errorf("login = %+v, want the question for the second factor", in)
+		t.Errorf("login = %+v, want a request for the second factor", in)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC36Reauthentication is SEC-36: an old session is no proof, and with a second
-// factor the password alone is none.
+// SEC-36: an old session is not enough to change factors, and with a second factor, the
+// password alone is not enough either.
 func TestSEC36Reauthentication(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -50,7 +50,7 @@ func TestSEC36Reauthentication(t *testing.T) {
 	s.want(remove(), 200, "")
 	s.want(remove(), 404, "factor_not_found")
 	if s.login("ann@example.com").Data.Tokens.AccessToken == "" {
-		t.Error("a factor that is gone is asked for")
+		t.Error("login asks for a removed factor")
 	}
 	for topic, kinds := range map[event.Topic][]event.Payload{
 		event.Audit: {event.MFAEnrolled{}, event.MFARemoved{}, event.MFAChallengeFailed{}, event.MFARecoveryCodesMade{}},

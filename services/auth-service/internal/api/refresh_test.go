@@ -11,7 +11,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC15RefreshRotation is SEC-15 and SEC-16 in sequence.
+// SEC-15, SEC-16: rotation, replay and reuse.
 func TestSEC15RefreshRotation(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -31,7 +31,7 @@ func TestSEC15RefreshRotation(t *testing.T) {
 	r2 := s.want(s.refresh(r1), 200, "").Data.Tokens.RefreshToken
 	s.want(s.refresh(r0), 401, "refresh_token_reused") // two generations old, though within 10 s
 	s.want(s.refresh(r2), 401, "session_revoked")
-	s.want(s.refresh(r0), 401, "session_revoked") // the grace raises nothing from the dead
+	s.want(s.refresh(r0), 401, "session_revoked") // the grace does not revive a session
 
 	got := names(s.events(event.Audit))
 	want := []string{"user.signed_up", "session.refreshed", "session.refreshed", "session.refreshed", "session.refresh_reused", "session.revoked", "request.refused", "request.refused"}
@@ -39,7 +39,7 @@ func TestSEC15RefreshRotation(t *testing.T) {
 		t.Errorf("audit = %v, want %v", got, want)
 	}
 	if mails := names(s.events(event.Email)); !slices.Contains(mails, "session.refresh_reused") {
-		t.Errorf("the owner is not told: %v", mails)
+		t.Errorf("no mail to the owner: %v", mails)
 	}
 }
 
@@ -53,7 +53,7 @@ func TestSEC15RefreshAfterTheGrace(t *testing.T) {
 	s.want(s.refresh(r1), 401, "session_revoked")
 }
 
-// TestSEC16ParallelRefreshes is SEC-16: one rotation, everybody gets its successor.
+// SEC-16: parallel refreshes rotate once and all get the same successor.
 func TestSEC16ParallelRefreshes(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -78,7 +78,7 @@ func TestSEC16ParallelRefreshes(t *testing.T) {
 	}
 }
 
-func TestSEC05RefreshRefuses(t *testing.T) {
+func TestSEC05RefreshRefusesInvalidTokens(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	a := s.signup("ann@example.com")
@@ -95,13 +95,13 @@ func TestSEC05RefreshRefuses(t *testing.T) {
 	}
 	s.want(s.refresh(""), 400, "validation_failed")
 	if got := s.call("GET", "/sessions", refreshToken, nil); got.status != 401 {
-		t.Errorf("SEC-05: a refresh token as bearer = %d", got.status)
+		t.Errorf("SEC-05: a refresh token as bearer token = %d", got.status)
 	}
 	s.advance(25 * time.Hour)
 	s.want(s.refresh(refreshToken), 401, "refresh_token_expired")
 }
 
-// TestSEC12SessionsEnd is SEC-12: however often it is refreshed.
+// SEC-12: a session ends even if it is refreshed.
 func TestSEC12SessionsEnd(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// TestSEC65NothingSecretIsStoredOrSent is SEC-65: the outbox is read by Redis, the
-// audit log and whoever can look at them.
+// SEC-65: no secret is stored or published in the clear. Redis and the audit log contain
+// what the outbox contains.
 func TestSEC65NothingSecretIsStoredOrSent(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -35,8 +35,7 @@ func TestSEC65NothingSecretIsStoredOrSent(t *testing.T) {
 	}
 }
 
-// TestSEC69Secrets: whatever lets somebody in has 256 bits of chance, or 120 for
-// codes that people type, and never comes twice.
+// SEC-69: secrets have 256 random bits, or 120 if people type them, and never repeat.
 func TestSEC69Secrets(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -45,7 +44,7 @@ func TestSEC69Secrets(t *testing.T) {
 	add := func(secret string, least int) {
 		t.Helper()
 		if seen[secret] || len(secret) < least {
-			t.Errorf("the secret %q comes twice or is too short", secret)
+			t.Errorf("the secret %q is repeated or too short", secret)
 		}
 		seen[secret] = true
 	}

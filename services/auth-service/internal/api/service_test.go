@@ -39,10 +39,10 @@ const (
 	secret       = "0123456789abcdefghijklmnopqrstuv-tests"
 )
 
-// cheap are costs that let tests make many hashes.
+// cheap are costs at which tests can hash many passwords.
 var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
 
-// service is auth-service over HTTP, with a clock that the test moves.
+// service is auth-service over HTTP, with a clock that the test advances.
 type service struct {
 	*httptest.Server
 	t        *testing.T
@@ -151,8 +151,8 @@ type answer struct {
 		Factors       json.RawMessage
 	}
 	Meta    struct{ NextCursor string }
-	Account user   // if the data are one
-	Users   []user // if they are some
+	Account user   // if data is an account
+	Users   []user // if data is a list of accounts
 	List    []struct {
 		ID, UserAgent, DeviceName, IP string
 		Current                       bool
@@ -186,7 +186,7 @@ func (s *service) do(method, path, bearer, contentType, body string) (int, http.
 	return res.StatusCode, res.Header, data
 }
 
-// call sends JSON and reads the envelope.
+// call sends JSON and decodes the envelope.
 func (s *service) call(method, path, bearer string, body any) answer {
 	s.t.Helper()
 	text, contentType := "", ""
@@ -244,7 +244,7 @@ func (s *service) refresh(refreshToken string) answer {
 	return s.call("POST", "/refresh", "", fields{"refreshToken": refreshToken})
 }
 
-// events returns what the outbox holds, in order, without the rows of other topics.
+// events returns the events of a topic in the outbox, in order.
 func (s *service) events(topic event.Topic) []event.Event {
 	s.t.Helper()
 	rows, err := s.db.Query(context.Background(), `SELECT payload FROM outbox WHERE topic = $1 ORDER BY id`, string(topic))

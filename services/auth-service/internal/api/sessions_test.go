@@ -9,8 +9,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
-// TestSEC19Sessions: the owner sees where they are signed in, page by page, and
-// ends one there; nobody else's.
+// SEC-19: owners list their sessions page by page, and can end their own only.
 func TestSEC19Sessions(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
@@ -40,9 +39,8 @@ func TestSEC19Sessions(t *testing.T) {
 	s.want(s.call("DELETE", "/sessions/"+there.SessionID, here.AccessToken, nil), 404, "session_not_found")
 }
 
-// TestSEC80Clocks: a session that was ended by a process whose clock is hours off
-// is known to whoever asks next: what is compared between processes is the time
-// of Postgres.
+// SEC-80: a revocation by a process whose clock is hours off is in the next snapshot,
+// because revocations have the time of Postgres.
 func TestSEC80Clocks(t *testing.T) {
 	t.Parallel()
 	for name, off := range map[string]time.Duration{"late": -5 * time.Hour, "early": 5 * time.Hour} {

@@ -42,7 +42,7 @@ func TestSignup(t *testing.T) {
 	}
 }
 
-func TestSEC21To25And49SignupRefuses(t *testing.T) {
+func TestSEC21To25And49SignupIsValidated(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	for name, tc := range map[string]struct {
@@ -88,7 +88,7 @@ func TestSEC21To25And49SignupRefuses(t *testing.T) {
 	}
 }
 
-func TestSEC25TheSameAddressInAnotherForm(t *testing.T) {
+func TestSEC25EquivalentAddresses(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.signup("bob@exämple.de")
@@ -98,8 +98,7 @@ func TestSEC25TheSameAddressInAnotherForm(t *testing.T) {
 	}
 }
 
-// TestSEC27StrictSignUp is SEC-27: only the owner of an address learns whether it has
-// an account.
+// SEC-27: only the owner of an address learns whether it has an account.
 func TestSEC27StrictSignUp(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.SignUpStrict })
@@ -109,17 +108,17 @@ func TestSEC27StrictSignUp(t *testing.T) {
 	}
 	s.wantServed()
 	if signedUp, repeated := s.count(event.User, event.UserSignedUp{}), s.count(event.Email, event.UserSignUpRepeated{}); signedUp != 1 || repeated != 3 {
-		t.Errorf("%d accounts, %d notices, want 1 and as many as an address may get", signedUp, repeated)
+		t.Errorf("%d accounts, %d notices, want 1 and 3", signedUp, repeated)
 	}
 	s.want(s.call("POST", "/signup", "", fields{"email": "bob@example.com", "password": "short", "name": "Bob"}), 400, "validation_failed")
 	s.want(s.call("POST", "/verify-email", "", fields{"token": s.link(event.UserVerificationRequested{}, "ann@example.com", 1)}), 200, "")
 	tokens := s.login("ann@example.com").Data.Tokens
-	// An address that is taken looks like one that is not.
+	// The answer for a taken address is the same as for an available one.
 	s.want(s.call("POST", "/signup", "", fields{"email": "eve@example.com", "password": goodPassword, "name": "Eve"}), 202, "")
 	s.wantServed()
 	s.want(s.call("POST", "/change-email", tokens.AccessToken, fields{"newEmail": "eve@example.com", "currentPassword": goodPassword}), 202, "")
 	if got := s.links(event.UserEmailChangeLinkIssued{}, "eve@example.com"); len(got) != 0 {
-		t.Error("somebody else's address got a link that takes it")
+		t.Error("a taken address got a link to claim it")
 	}
 }
 
@@ -127,5 +126,5 @@ func TestClosedSignUp(t *testing.T) {
 	t.Parallel()
 	s := newService(t, func(cfg *account.Config) { cfg.Mode = account.SignUpClosed })
 	s.want(s.call("POST", "/signup", "", fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}), 403, "signup_closed")
-	s.admin() // Administrators can be made all the same.
+	s.admin() // Administrators can still be created.
 }

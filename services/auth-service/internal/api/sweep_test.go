@@ -8,7 +8,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
-// What has served its time goes, and nothing else.
+// A sweep deletes expired rows and no others.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	s := newService(t)

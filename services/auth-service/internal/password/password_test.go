@@ -41,15 +41,15 @@ func TestHashAndVerify(t *testing.T) {
 		hash, password string
 		ok, stale      bool
 	}{
-		"right":                     {h, hash, "correct horse", true, false},
-		"wrong":                     {h, hash, "correct horse ", false, false},
-		"no account":                {h, "", "correct horse", false, false},
-		"other costs":               {other, hash, "correct horse", true, true},
-		"bcrypt of an older system": {h, string(six), "correct horse", true, true},
-		"bcrypt, wrong":             {h, string(six), "correct", false, true},
-		"T12 bcrypt, 72 bytes":      {h, string(full), long, true, true},
-		"T12 bcrypt, one more":      {h, string(full), long + "x", false, false},
-		"T12 bcrypt, NUL":           {h, string(six), "correct horse\x00x", false, false},
+		"right":                                  {h, hash, "correct horse", true, false},
+		"wrong":                                  {h, hash, "correct horse ", false, false},
+		"no account":                             {h, "", "correct horse", false, false},
+		"other costs":                            {other, hash, "correct horse", true, true},
+		"bcrypt of an older system":              {h, string(six), "correct horse", true, true},
+		"bcrypt, wrong":                          {h, string(six), "correct", false, true},
+		"bcrypt, 72 bytes":                       {h, string(full), long, true, true},
+		"bcrypt, one byte more than it reads":    {h, string(full), long + "x", false, false},
+		"bcrypt, NUL, at which C libraries stop": {h, string(six), "correct horse\x00x", false, false},
 	} {
 		ok, stale, err := tc.hasher.Verify(t.Context(), tc.hash, tc.password)
 		if err != nil || ok != tc.ok || ok && stale != tc.stale {
@@ -58,7 +58,7 @@ func TestHashAndVerify(t *testing.T) {
 	}
 }
 
-func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
+func TestVerifyRefusesMalformedHashes(t *testing.T) {
 	t.Parallel()
 	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
 	const salt, key = "c2FsdHNhbHQ", "a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
@@ -74,7 +74,7 @@ func TestVerifyRefusesHashesThatAreNone(t *testing.T) {
 	}
 }
 
-// TestSEC83FullQueue is SEC-83: beyond the queue there is an answer at once.
+// SEC-83: a full queue is answered at once.
 func TestSEC83FullQueue(t *testing.T) {
 	t.Parallel()
 	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 16 << 10, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 2})
@@ -122,7 +122,7 @@ func TestSEC21To23Normalize(t *testing.T) {
 	}
 }
 
-// TestNewBcryptHashes: who needs bcrypt gets it, without what it would cut off.
+// With bcrypt, passwords that it would truncate are refused.
 func TestNewBcryptHashes(t *testing.T) {
 	t.Parallel()
 	argon := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
@@ -152,11 +152,11 @@ func TestNewBcryptHashes(t *testing.T) {
 	}
 }
 
-// TestSEC26FailuresTakeTheSameTime is SEC-26 where an earlier system left hashes of
-// bcrypt: neither its accounts nor ours nor none can be told by time.
+// SEC-26: with imported bcrypt hashes, the time of a mismatch reveals neither which
+// addresses have an account nor which were imported.
 //
-//nolint:paralleltest // What runs beside it would be measured.
-func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
+//nolint:paralleltest // Parallel tests would distort the measurement.
+func TestSEC26MismatchesTakeTheSameTime(t *testing.T) {
 	h := password.NewHasher(password.Config{Params: password.Params{MemoryKiB: 1024, Passes: 2, Threads: 1}, Concurrency: 1, Queue: 10})
 	h.Expect(6)
 	own, err := h.Hash(t.Context(), "correct horse")
@@ -171,8 +171,7 @@ func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
 		}
 		hashes[name] = string(hash)
 	}
-	// The shortest of many, and of the processor's time, for whatever else runs on
-	// the machine only adds to it.
+	// Take the shortest of many CPU times: other load on the machine only adds to them.
 	shortest := map[string]time.Duration{}
 	for range 15 {
 		for name, hash := range hashes {
@@ -193,7 +192,7 @@ func TestSEC26FailuresTakeTheSameTime(t *testing.T) {
 	}
 }
 
-// processorTime is what this process has used.
+// processorTime returns the CPU time of this process.
 func processorTime(t *testing.T) time.Duration {
 	t.Helper()
 	var used syscall.Rusage
@@ -208,8 +207,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add("$2a$04$abcdefghijklmnopqrstuv")
 	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 10})
 	f.Fuzz(func(t *testing.T, hash string) {
-		// Whatever is stored, checking ends in an answer; costs that would take
-		// minutes are refused before this is reached.
+		// Verify must return for every stored hash. Hashes whose cost would take minutes
+		// are refused at import.
 		if strings.Contains(hash, "$2") || len(hash) > 200 || strings.Contains(hash, "m=") && !strings.Contains(hash, "m=64,t=1,p=1$") {
 			return
 		}
@@ -219,8 +218,8 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// With a pepper, whoever has only the database cannot even try a password; old
-// hashes are made anew when their owners sign in.
+// With a pepper, a stolen database alone is useless for guessing. Hashes without the
+// current pepper are stale.
 func TestPepper(t *testing.T) {
 	t.Parallel()
 	const first, second = "k1:0123456789abcdefghijklmnopqrstuv", "k2:abcdefghijklmnopqrstuv0123456789"
@@ -265,7 +264,7 @@ func TestPepper(t *testing.T) {
 	}
 	for _, bad := range []string{"k1", "k1:short", first + "," + first, "a b:0123456789abcdefghijklmnopqrstuv", ","} {
 		if _, err := password.ParsePeppers(bad); err == nil {
-			t.Errorf("ParsePeppers(%q) is taken", bad)
+			t.Errorf("ParsePeppers(%q) succeeds", bad)
 		}
 	}
 }
@@ -288,14 +287,14 @@ func TestCheckHash(t *testing.T) {
 	}
 }
 
-// What CheckHash takes, an import stores; it must be what Verify can read.
+// An import stores what CheckHash accepts, so Verify must be able to read it.
 func FuzzCheckHash(f *testing.F) {
 	f.Add("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
 	f.Add("$argon2id$v=19$m=64,t=1,p=1,keyid=k1$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5")
 	f.Add("$2a$04$abcdefghijklmnopqrstuuZ5Zr3B9SpiYvm4XnPzGTzXrBzZ5Zr3B")
 	f.Fuzz(func(t *testing.T, hash string) {
 		if password.NewHasher(password.Config{}).CheckHash(hash) == nil && (len(hash) > 300 || strings.ContainsAny(hash, "\x00\n")) {
-			t.Errorf("CheckHash(%q) takes it", hash)
+			t.Errorf("CheckHash(%q) accepts it", hash)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
-// TestMain lets the test be the program whose processes make hashes.
+// TestMain lets the test binary be a hash worker.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "hash-worker" {
 		if err := password.Work(os.Stdin, os.Stdout); err != nil {
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// workers starts processes and knows them.
+// workers starts worker processes and keeps track of them.
 type workers struct {
 	mu  sync.Mutex
 	all []*exec.Cmd
@@ -38,8 +38,8 @@ func (w *workers) start() *exec.Cmd {
 	return cmd
 }
 
-// TestWorkers: what processes of their own make and check is what this one would,
-// with a secret that is on no command line, and one that dies is replaced.
+// Worker processes hash and check as this process does. The pepper is not in their
+// arguments or environment, and a process that dies is replaced.
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	const pepper = "k1:0123456789abcdefghijklmnopqrstuv"
@@ -84,7 +84,7 @@ func TestWorkers(t *testing.T) {
 		if strings.Contains(strings.Join(append(cmd.Args, cmd.Env...), " "), "0123456789") {
 			t.Errorf("the pepper is among %q", cmd.Args)
 		}
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil { // It is for the service, which wants its hashes.
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil { // Workers ignore it: the service still waits for them.
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// TestWorkersThatDoNotStart is told as an error of ours.
+// A worker that does not start is an error of Hash.
 func TestWorkersThatDoNotStart(t *testing.T) {
 	t.Parallel()
 	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Worker: func() *exec.Cmd { return exec.Command("/nowhere") }})
