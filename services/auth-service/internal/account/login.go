@@ -78,7 +78,10 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	if err != nil {
 		return LoginResult{}, err
 	}
-	if refusal := a.refuseLogin(account, ok); refusal != nil {
+	if !ok {
+		return LoginResult{}, a.loginFailed(ctx, account, ErrInvalidCredentials)
+	}
+	if refusal := a.refuseLogin(account); refusal != nil {
 		return LoginResult{}, a.loginFailed(ctx, account, refusal)
 	}
 	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
@@ -107,11 +110,9 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	return LoginResult{Account: account, Tokens: tokens}, nil
 }
 
-// refuseLogin returns why an account may not sign in, or nil.
-func (a *Accounts) refuseLogin(account Account, passwordOK bool) *problem.Problem {
+// refuseLogin returns why an account may not sign in with its password, or nil.
+func (a *Accounts) refuseLogin(account Account) *problem.Problem {
 	switch {
-	case !passwordOK:
-		return ErrInvalidCredentials
 	case account.Status != Active:
 		return ErrAccountDisabled
 	case !account.EmailVerified && a.mode == SignUpStrict:

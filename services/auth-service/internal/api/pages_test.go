@@ -109,19 +109,25 @@ func (s *service) browse(method, path, contentType, body string) landed {
 // form wants a page with a form and the texts.
 func (p landed) form(status int, texts ...string) landed {
 	p.t.Helper()
-	return p.want(status, true, texts...)
+	if !strings.Contains(p.body, "<form") {
+		p.t.Fatalf("%s = %d, want a form\n%s", p.what, p.status, p.body)
+	}
+	return p.want(status, texts...)
 }
 
 // message wants a page with the texts and without a form.
 func (p landed) message(status int, texts ...string) landed {
 	p.t.Helper()
-	return p.want(status, false, texts...)
+	if strings.Contains(p.body, "<form") || strings.Contains(p.body, "<input") {
+		p.t.Fatalf("%s = %d, want no form\n%s", p.what, p.status, p.body)
+	}
+	return p.want(status, texts...)
 }
 
-func (p landed) want(status int, form bool, texts ...string) landed {
+func (p landed) want(status int, texts ...string) landed {
 	p.t.Helper()
-	if p.status != status || strings.Contains(p.body, "<form") != form || strings.Contains(p.body, "<input") && !form {
-		p.t.Fatalf("%s = %d, want %d, with a form: %t\n%s", p.what, p.status, status, form, p.body)
+	if p.status != status {
+		p.t.Fatalf("%s = %d, want %d\n%s", p.what, p.status, status, p.body)
 	}
 	for _, text := range texts {
 		if !strings.Contains(p.body, text) {
@@ -300,7 +306,7 @@ func TestLandingHelpsPasswordManagers(t *testing.T) {
 	s.forgot("ann@example.com")
 	link := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	for _, page := range []landed{s.open("/reset-password", link), s.press("/reset-password", link, "password", "twelve chars")} {
-		page.want(page.status, true, `minlength="13"`, "At least 13 characters.", `autocomplete="new-password"`,
+		page.form(page.status, `minlength="13"`, "At least 13 characters.", `autocomplete="new-password"`,
 			`<input name="username" type="text" value="ann@example.com" autocomplete="username" readonly hidden>`)
 	}
 }

@@ -61,35 +61,41 @@ func (m maker) hash(password string) (string, error) {
 
 func (m maker) verify(j job) (ok, stale bool, err error) {
 	password := normal(j.Password)
-	spent, argon := 0, false
+	var spent work
 	switch {
 	case j.Hash == "":
 	case strings.HasPrefix(j.Hash, "$2"):
-		ok, stale, spent, err = m.checkBcrypt(j.Hash, password)
+		ok, stale, spent.bcryptCost, err = m.checkBcrypt(j.Hash, password)
 		if err == nil && !ok && j.Password != password {
 			// An earlier system may have hashed the password without normalizing it.
-			ok, stale, spent, err = m.checkBcrypt(j.Hash, j.Password)
+			ok, stale, spent.bcryptCost, err = m.checkBcrypt(j.Hash, j.Password)
 		}
 	default:
 		ok, stale, err = m.checkArgon2(j.Hash, password)
-		argon = true
+		spent.argon2 = true
 	}
 	if err == nil && !ok {
-		m.equalizeTime(password, spent, argon, j.EvenCost)
+		m.equalizeTime(password, spent, j.EvenCost)
 	}
 	// A password that is too long for the new algorithm keeps its hash.
 	return ok, stale && len(password) <= m.MaxBytes(), err
+}
+
+// work is what a check has spent.
+type work struct {
+	argon2     bool
+	bcryptCost int // 0 for none
 }
 
 // equalizeTime makes every mismatch take one Argon2id hash and one bcrypt hash of the
 // highest stored cost. Otherwise the time would reveal which addresses have an account
 // imported from an earlier system, and which have none (SEC-26). Costs over 12 are not
 // equalized, because then a few failed logins could occupy the machine.
-func (m maker) equalizeTime(password string, spent int, argon bool, cost int) {
-	if !argon {
+func (m maker) equalizeTime(password string, spent work, cost int) {
+	if !spent.argon2 {
 		m.encodeArgon2(password)
 	}
-	spendBcrypt(cost, spent)
+	spendBcrypt(cost, spent.bcryptCost)
 }
 
 // CheckHash returns why Verify does not support hash, or nil.
