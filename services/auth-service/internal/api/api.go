@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
@@ -118,94 +117,4 @@ func tokensOf(t signing.Tokens) tokens {
 type signedIn struct {
 	User   user    `json:"user"`
 	Tokens *tokens `json:"tokens,omitempty"`
-}
-
-type newTokens struct {
-	Tokens tokens `json:"tokens"`
-}
-
-func (a *api) signup(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		Email    string `json:"email"`
-		Password string `json:"password"`
-		Name     string `json:"name"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	key, err := idempotencyKey(r)
-	if err != nil {
-		return err
-	}
-	out, replayed, err := a.accounts.Register(r.Context(), account.SignUp{Email: in.Email, Password: in.Password, Name: in.Name}, key)
-	if err != nil {
-		return err
-	}
-	if replayed {
-		w.Header().Set("Idempotency-Replayed", "true")
-	}
-	switch {
-	case out.Account.ID == "":
-		return checkEmail(w)
-	case out.Tokens == nil:
-		return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account)})
-	}
-	t := tokensOf(*out.Tokens)
-	return web.OK(w, http.StatusCreated, signedIn{User: userOf(out.Account), Tokens: &t})
-}
-
-// idempotencyKey returns the Idempotency-Key of a request, or "" if there is none.
-func idempotencyKey(r *http.Request) (string, error) {
-	values := r.Header.Values("Idempotency-Key")
-	if len(values) == 0 {
-		return "", nil
-	}
-	if len(values) > 1 || values[0] == "" {
-		return "", problem.Validation(problem.Field{Field: "Idempotency-Key", Code: "invalid_format", Message: "Idempotency-Key must be 1–255 visible ASCII characters."})
-	}
-	return values[0], nil
-}
-
-func (a *api) login(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		Email      string `json:"email"`
-		Password   string `json:"password"`
-		DeviceName string `json:"deviceName"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	out, err := a.accounts.Login(r.Context(), account.Credentials{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
-	if err != nil {
-		return err
-	}
-	if out.MFA != nil {
-		return web.OK(w, http.StatusOK, mfaRequired{
-			Status: "mfa_required", MFAToken: out.MFA.Token, Factors: out.MFA.Factors, ExpiresIn: int(out.MFA.ExpiresIn.Seconds()),
-		})
-	}
-	return sendSignedIn(w, out.Account, out.Tokens)
-}
-
-func sendSignedIn(w http.ResponseWriter, owner account.Account, t signing.Tokens) error {
-	issued := tokensOf(t)
-	return web.OK(w, http.StatusOK, signedIn{User: userOf(owner), Tokens: &issued})
-}
-
-func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		RefreshToken string `json:"refreshToken"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	if in.RefreshToken == "" {
-		return problem.Validation(problem.Field{Field: "refreshToken", Code: "required", Message: "refreshToken is required."})
-	}
-	t, outcome, err := a.accounts.Refresh(r.Context(), in.RefreshToken)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("X-Refresh-Outcome", string(outcome))
-	return web.OK(w, http.StatusOK, newTokens{tokensOf(t)})
 }

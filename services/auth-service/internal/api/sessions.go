@@ -4,9 +4,32 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
+
+type newTokens struct {
+	Tokens tokens `json:"tokens"`
+}
+
+func (a *api) refresh(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		RefreshToken string `json:"refreshToken"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if in.RefreshToken == "" {
+		return problem.Validation(problem.Field{Field: "refreshToken", Code: "required", Message: "refreshToken is required."})
+	}
+	t, outcome, err := a.accounts.Refresh(r.Context(), in.RefreshToken)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("X-Refresh-Outcome", string(outcome))
+	return web.OK(w, http.StatusOK, newTokens{tokensOf(t)})
+}
 
 func (a *api) logout(w http.ResponseWriter, r *http.Request) error {
 	var in struct {

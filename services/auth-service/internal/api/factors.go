@@ -11,42 +11,6 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-type mfaRequired struct {
-	Status    string   `json:"status"`
-	MFAToken  string   `json:"mfaToken"`
-	Factors   []string `json:"factors"`
-	ExpiresIn int      `json:"expiresIn"` // seconds
-}
-
-func (a *api) challenge(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		MFAToken string `json:"mfaToken"`
-		Code     string `json:"code"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	owner, t, err := a.accounts.Challenge(r.Context(), in.MFAToken, in.Code)
-	if err != nil {
-		return err
-	}
-	return sendSignedIn(w, owner, t)
-}
-
-func (a *api) reauthenticate(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		Password string `json:"password"`
-		Code     string `json:"code"`
-	}](w, r)
-	if err != nil {
-		return err
-	}
-	if err := a.accounts.Reauthenticate(r.Context(), web.Caller(r), in.Password, in.Code); err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, struct{}{})
-}
-
 type factorBody struct {
 	ID         string     `json:"id"`
 	Kind       string     `json:"kind"`
@@ -132,18 +96,4 @@ func (a *api) newCodes(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return web.OK(w, http.StatusOK, recoveryCodes{codes})
-}
-
-func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathID(r, account.ErrNotFound)
-	if err != nil {
-		return err
-	}
-	n, err := a.accounts.ResetFactors(r.Context(), id)
-	if err != nil {
-		return err
-	}
-	return web.OK(w, http.StatusOK, struct {
-		Removed int `json:"removed"`
-	}{n})
 }

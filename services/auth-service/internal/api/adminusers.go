@@ -9,23 +9,18 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// deleted is the answer to a deletion. Other services delete their data when they
-// receive the event.
-type deleted struct {
-	Status string `json:"status"`
-}
-
-func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
-	in, err := web.Read[struct {
-		Password string `json:"password"`
-	}](w, r)
+func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, account.ErrNotFound)
 	if err != nil {
 		return err
 	}
-	if err := a.accounts.Delete(r.Context(), web.Caller(r), in.Password); err != nil {
+	n, err := a.accounts.ResetFactors(r.Context(), id)
+	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
+	return web.OK(w, http.StatusOK, struct {
+		Removed int `json:"removed"`
+	}{n})
 }
 
 func (a *api) users(w http.ResponseWriter, r *http.Request) error {

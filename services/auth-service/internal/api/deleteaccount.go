@@ -1,0 +1,26 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// deleted is the answer to a deletion. Other services delete their data when they
+// receive the event.
+type deleted struct {
+	Status string `json:"status"`
+}
+
+func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Password string `json:"password"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.Delete(r.Context(), web.Caller(r), in.Password); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
+}

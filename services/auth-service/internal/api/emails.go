@@ -1,0 +1,37 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/headgate/headgate/pkg/web"
+)
+
+func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
+	return a.useLink(w, r, a.accounts.VerifyEmail)
+}
+
+func (a *api) confirmEmail(w http.ResponseWriter, r *http.Request) error {
+	return a.useLink(w, r, a.accounts.ConfirmEmail)
+}
+
+func (a *api) revertEmail(w http.ResponseWriter, r *http.Request) error {
+	return a.useLink(w, r, a.accounts.RevertEmail)
+}
+
+func (a *api) resend(w http.ResponseWriter, r *http.Request) error {
+	return a.requestMail(w, r, a.accounts.ResendVerification)
+}
+
+func (a *api) changeEmail(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		NewEmail        string `json:"newEmail"`
+		CurrentPassword string `json:"currentPassword"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.ChangeEmail(r.Context(), web.Caller(r), in.NewEmail, in.CurrentPassword); err != nil {
+		return err
+	}
+	return checkEmail(w)
+}
