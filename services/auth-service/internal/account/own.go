@@ -9,15 +9,17 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
-// An access token alone must not be enough for every change that its owner may make: it
-// can be stolen. The functions below change the caller's own account and differ in
-// what they require besides the token. All of them check it under the account's
-// lock, so nothing can change between the check and the change:
+// An access token can be stolen, so it alone is not enough for every change of an
+// account. The functions below change the caller's own account and differ in what they
+// require besides the token:
 //
-//	updateOwn             a live session
-//	updateOwnIfPassword   and the current password
-//	updateOwnAfterReauth  and a recent sign-in or re-authentication
-//	updateOwnSensitive    and the current password and, with MFA, a recent one
+//	updateOwn             that its session is live
+//	updateOwnIfPassword   updateOwn, and the current password
+//	updateOwnAfterReauth  updateOwn, and a recent sign-in or re-authentication
+//	updateOwnSensitive    updateOwnIfPassword, and updateOwnAfterReauth with a second factor
+//
+// All of them check it under the account's lock, so nothing changes between the check and
+// the change.
 
 // The failures of these checks.
 var (
@@ -43,9 +45,9 @@ func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide 
 	return err
 }
 
-// updateOwnIfPassword is updateOwn for an owner that confirmPassword returned. It
-// keeps out anybody who confirmed a password that was replaced while it was checked:
-// a thief who races the owner's reset. It fails with ErrConflict in that case.
+// updateOwnIfPassword is updateOwn for an owner that confirmPassword returned. Together
+// they keep out a thief of a session who does not know the password, or knows one that
+// was replaced while it was checked. It fails with ErrConflict in the latter case.
 func (a *Accounts) updateOwnIfPassword(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
 	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
 		if c.Account.PasswordHash != owner.PasswordHash {
