@@ -112,7 +112,7 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 	}
 	if r.Purpose == purposeSignUp && !exists {
 		c.Account = *r.Pending
-		return a.welcome(actAs(ctx, c.Account), c)
+		return a.addSignUpEvents(actAs(ctx, c.Account), c)
 	}
 	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil

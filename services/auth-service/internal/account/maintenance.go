@@ -17,7 +17,7 @@ type maintenanceStore interface {
 
 const (
 	sweepInterval      = 10 * time.Minute
-	bcryptCostInterval = time.Minute // how late an import is noticed; see password.Hasher.Expect
+	bcryptCostInterval = time.Minute // how late an import is noticed; see password.Hasher.SetHighestBcryptCost
 )
 
 // Run handles link requests and does maintenance until ctx ends.
@@ -58,5 +58,5 @@ func (a *Accounts) loadBcryptCost(ctx context.Context) {
 		}
 		return
 	}
-	a.hasher.Expect(cost)
+	a.hasher.SetHighestBcryptCost(cost)
 }

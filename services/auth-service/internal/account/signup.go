@@ -121,7 +121,7 @@ func (a *Accounts) createAccount(ctx context.Context, account Account, secret st
 		if err := a.storeAnswer(record, out); err != nil {
 			return err
 		}
-		return a.welcome(ctx, c)
+		return a.addSignUpEvents(ctx, c)
 	})
 	if err != nil {
 		return SignUpResult{}, err
@@ -129,10 +129,10 @@ func (a *Accounts) createAccount(ctx context.Context, account Account, secret st
 	return out, nil
 }
 
-// welcome adds what every new account gets: its event and a verification mail. The
-// mail is left out if the address got too many of them, because somebody creates
-// and deletes accounts with it.
-func (a *Accounts) welcome(ctx context.Context, c *Change) error {
+// addSignUpEvents adds the events of a new account, which cause a verification mail. There
+// is no mail if the address got too many of them, because somebody creates and deletes
+// accounts with it.
+func (a *Accounts) addSignUpEvents(ctx context.Context, c *Change) error {
 	c.Events = append(c.Events, signedUp(ctx, c.Account))
 	ok, err := c.AllowMail(ctx, mailSignUp, c.Account.Email)
 	switch {

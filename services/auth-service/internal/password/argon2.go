@@ -35,11 +35,11 @@ func salt() []byte {
 }
 
 // encodeArgon2 returns the PHC string of a password.
-func (m maker) encodeArgon2(password string) string {
-	p, secret, keyID := m.cfg.Params, []byte(password), ""
-	if len(m.cfg.Peppers) > 0 {
-		keyID = m.cfg.Peppers[0].ID
-		secret = m.cfg.Peppers[0].apply(secret)
+func (e localEngine) encodeArgon2(password string) string {
+	p, secret, keyID := e.cfg.Params, []byte(password), ""
+	if len(e.cfg.Peppers) > 0 {
+		keyID = e.cfg.Peppers[0].ID
+		secret = e.cfg.Peppers[0].apply(secret)
 	}
 	salt := salt()
 	key := argon2.IDKey(secret, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
@@ -49,17 +49,17 @@ func (m maker) encodeArgon2(password string) string {
 }
 
 // checkArgon2 reports whether password matches hash, and whether hash is stale.
-func (m maker) checkArgon2(hash, password string) (ok, stale bool, err error) {
+func (e localEngine) checkArgon2(hash, password string) (ok, stale bool, err error) {
 	parsed, err := parse(hash)
 	if err != nil {
 		return false, false, err
 	}
 	secret, current := []byte(password), ""
-	if len(m.cfg.Peppers) > 0 {
-		current = m.cfg.Peppers[0].ID
+	if len(e.cfg.Peppers) > 0 {
+		current = e.cfg.Peppers[0].ID
 	}
 	if parsed.keyID != "" {
-		pepper, err := m.pepper(parsed.keyID)
+		pepper, err := e.pepper(parsed.keyID)
 		if err != nil {
 			return false, false, err
 		}
@@ -68,11 +68,11 @@ func (m maker) checkArgon2(hash, password string) (ok, stale bool, err error) {
 	p := parsed.params
 	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
 	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
-	return ok, p != m.cfg.Params || parsed.keyID != current || m.cfg.BcryptCost > 0, nil
+	return ok, p != e.cfg.Params || parsed.keyID != current || e.cfg.BcryptCost > 0, nil
 }
 
-func (m maker) pepper(id string) (Pepper, error) {
-	pepper, ok := m.cfg.Peppers.find(id)
+func (e localEngine) pepper(id string) (Pepper, error) {
+	pepper, ok := e.cfg.Peppers.find(id)
 	if !ok {
 		return Pepper{}, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, id)
 	}

@@ -35,7 +35,7 @@ func bcryptCost(hash string) (int, error) {
 // checkBcrypt reports whether password matches hash, whether hash is stale, and the cost
 // that it spent, 0 for none. A password over 72 bytes never matches: bcrypt would ignore
 // the rest of it, so that a longer password with the same beginning would match, too.
-func (m maker) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
+func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
 	cost, err := bcryptCost(hash)
 	if err != nil {
 		return false, false, 0, err
@@ -46,15 +46,15 @@ func (m maker) checkBcrypt(hash, password string) (ok, stale bool, spent int, er
 	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
 	switch {
 	case err == nil:
-		return true, cost < m.cfg.BcryptCost || m.cfg.BcryptCost == 0, cost, nil
+		return true, cost < e.cfg.BcryptCost || e.cfg.BcryptCost == 0, cost, nil
 	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
 		return false, false, cost, nil
 	}
 	return false, false, cost, fmt.Errorf("check bcrypt hash: %w", err)
 }
 
-func (m maker) encodeBcrypt(password string) (string, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), m.cfg.BcryptCost)
+func (e localEngine) encodeBcrypt(password string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), e.cfg.BcryptCost)
 	if err != nil {
 		return "", fmt.Errorf("hash with bcrypt: %w", err)
 	}

@@ -36,17 +36,11 @@ type Config struct {
 
 // Hasher hashes and checks passwords. It is safe for concurrent use.
 type Hasher struct {
-	maker
+	localEngine
 	queue   int64
 	engines chan engine // idle ones
 	waiting atomic.Int64
 	highest atomic.Int64 // bcrypt cost that is stored
-}
-
-// engine does one job at a time.
-type engine interface {
-	do(j job) (result, error)
-	close()
 }
 
 // NewHasher returns a hasher. It must be closed if it has workers.
@@ -54,15 +48,15 @@ func NewHasher(cfg Config) *Hasher {
 	if cfg.Concurrency <= 0 {
 		cfg.Concurrency = runtime.GOMAXPROCS(0) // It respects the CPU limit of a container.
 	}
-	h := &Hasher{maker: maker{cfg}, queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
+	h := &Hasher{localEngine: localEngine{cfg}, queue: int64(cfg.Queue), engines: make(chan engine, cfg.Concurrency)}
 	for range cfg.Concurrency {
 		if cfg.Worker == nil {
-			h.engines <- h.maker
+			h.engines <- h.localEngine
 		} else {
-			h.engines <- &worker{command: cfg.Worker, maker: h.maker}
+			h.engines <- &worker{command: cfg.Worker, cfg: cfg}
 		}
 	}
-	h.Expect(cfg.BcryptCost)
+	h.SetHighestBcryptCost(cfg.BcryptCost)
 	return h
 }
 
@@ -74,9 +68,9 @@ func (h *Hasher) Close() {
 	}
 }
 
-// Expect sets the highest cost of the stored bcrypt hashes. Failed checks then take as
+// SetHighestBcryptCost sets the highest cost of the stored bcrypt hashes. Failed checks then take as
 // long as a check of such a hash.
-func (h *Hasher) Expect(bcryptCost int) {
+func (h *Hasher) SetHighestBcryptCost(bcryptCost int) {
 	h.highest.Store(int64(max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost)))
 }
 
@@ -97,7 +91,7 @@ func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale b
 }
 
 func (h *Hasher) do(ctx context.Context, j job) (result, error) {
-	e, err := h.enter(ctx)
+	e, err := h.acquire(ctx)
 	if err != nil {
 		return result{}, err
 	}
@@ -109,8 +103,8 @@ func (h *Hasher) do(ctx context.Context, j job) (result, error) {
 	return r, err
 }
 
-// enter waits for an idle engine.
-func (h *Hasher) enter(ctx context.Context) (engine, error) {
+// acquire waits for an idle engine.
+func (h *Hasher) acquire(ctx context.Context) (engine, error) {
 	select {
 	case e := <-h.engines:
 		return e, nil

@@ -18,7 +18,7 @@ import (
 // wait for that and for the garbage collector. The process starts with the first job.
 type worker struct {
 	command func() *exec.Cmd
-	maker   maker
+	cfg     Config
 
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -83,8 +83,8 @@ func (w *worker) start() error {
 		return err
 	}
 	w.cmd, w.stdin, w.out, w.in = cmd, stdin, gob.NewEncoder(stdin), gob.NewDecoder(stdout)
-	first := workerConfig{Params: w.maker.cfg.Params, BcryptCost: w.maker.cfg.BcryptCost}
-	for _, p := range w.maker.cfg.Peppers {
+	first := workerConfig{Params: w.cfg.Params, BcryptCost: w.cfg.BcryptCost}
+	for _, p := range w.cfg.Peppers {
 		first.Peppers = append(first.Peppers, secretPepper{p.ID, p.secret})
 	}
 	return w.out.Encode(first)
@@ -116,13 +116,13 @@ func Work(in io.Reader, out io.Writer) error {
 	for _, p := range first.Peppers {
 		cfg.Peppers = append(cfg.Peppers, Pepper{ID: p.ID, secret: p.Secret})
 	}
-	m := maker{cfg}
+	engine := localEngine{cfg}
 	for {
 		var j job
 		if err := decode.Decode(&j); err != nil {
 			return ignoreEOF(err)
 		}
-		r, err := m.do(j)
+		r, err := engine.do(j)
 		if err != nil {
 			return err
 		}

@@ -6,8 +6,14 @@ import (
 	"strings"
 )
 
-// maker hashes and checks passwords in the calling goroutine.
-type maker struct{ cfg Config }
+// engine does one job at a time.
+type engine interface {
+	do(j job) (result, error)
+	close()
+}
+
+// localEngine hashes and checks passwords in the calling goroutine.
+type localEngine struct{ cfg Config }
 
 // job is one password to hash or to check.
 type job struct {
@@ -27,13 +33,13 @@ type result struct {
 var errHash = errors.New("unsupported password hash")
 
 // do implements engine.
-func (m maker) do(j job) (result, error) {
+func (e localEngine) do(j job) (result, error) {
 	var r result
 	var err error
 	if j.Verify {
-		r.OK, r.Stale, err = m.verify(j)
+		r.OK, r.Stale, err = e.verify(j)
 	} else {
-		r.Hash, err = m.hash(normal(j.Password))
+		r.Hash, err = e.hash(normal(j.Password))
 	}
 	if err != nil {
 		r.Error = err.Error()
@@ -42,43 +48,43 @@ func (m maker) do(j job) (result, error) {
 }
 
 // close implements engine.
-func (m maker) close() {}
+func (e localEngine) close() {}
 
 // MaxBytes returns the maximum length of a normalized password.
-func (m maker) MaxBytes() int {
-	if m.cfg.BcryptCost > 0 {
+func (e localEngine) MaxBytes() int {
+	if e.cfg.BcryptCost > 0 {
 		return bcryptBytes
 	}
 	return MaxBytes
 }
 
-func (m maker) hash(password string) (string, error) {
-	if m.cfg.BcryptCost > 0 {
-		return m.encodeBcrypt(password)
+func (e localEngine) hash(password string) (string, error) {
+	if e.cfg.BcryptCost > 0 {
+		return e.encodeBcrypt(password)
 	}
-	return m.encodeArgon2(password), nil
+	return e.encodeArgon2(password), nil
 }
 
-func (m maker) verify(j job) (ok, stale bool, err error) {
+func (e localEngine) verify(j job) (ok, stale bool, err error) {
 	password := normal(j.Password)
 	var spent work
 	switch {
 	case j.Hash == "":
 	case strings.HasPrefix(j.Hash, "$2"):
-		ok, stale, spent.bcryptCost, err = m.checkBcrypt(j.Hash, password)
+		ok, stale, spent.bcryptCost, err = e.checkBcrypt(j.Hash, password)
 		if err == nil && !ok && j.Password != password {
 			// An earlier system may have hashed the password without normalizing it.
-			ok, stale, spent.bcryptCost, err = m.checkBcrypt(j.Hash, j.Password)
+			ok, stale, spent.bcryptCost, err = e.checkBcrypt(j.Hash, j.Password)
 		}
 	default:
-		ok, stale, err = m.checkArgon2(j.Hash, password)
+		ok, stale, err = e.checkArgon2(j.Hash, password)
 		spent.argon2 = true
 	}
 	if err == nil && !ok {
-		m.equalizeTime(password, spent, j.EvenCost)
+		e.equalizeTime(password, spent, j.EvenCost)
 	}
 	// A password that is too long for the new algorithm keeps its hash.
-	return ok, stale && len(password) <= m.MaxBytes(), err
+	return ok, stale && len(password) <= e.MaxBytes(), err
 }
 
 // work is what a check has spent.
@@ -91,15 +97,15 @@ type work struct {
 // highest stored cost. Otherwise the time would reveal which addresses have an account
 // imported from an earlier system, and which have none (SEC-26). Costs over 12 are not
 // equalized, because then a few failed logins could occupy the machine.
-func (m maker) equalizeTime(password string, spent work, cost int) {
+func (e localEngine) equalizeTime(password string, spent work, cost int) {
 	if !spent.argon2 {
-		m.encodeArgon2(password)
+		e.encodeArgon2(password)
 	}
 	spendBcrypt(cost, spent.bcryptCost)
 }
 
 // CheckHash returns why Verify does not support hash, or nil.
-func (m maker) CheckHash(hash string) error {
+func (e localEngine) CheckHash(hash string) error {
 	if strings.HasPrefix(hash, "$2") {
 		cost, err := bcryptCost(hash)
 		if err == nil && cost > maxBcryptCost {
@@ -109,7 +115,7 @@ func (m maker) CheckHash(hash string) error {
 	}
 	parsed, err := parse(hash)
 	if err == nil && parsed.keyID != "" {
-		_, err = m.pepper(parsed.keyID)
+		_, err = e.pepper(parsed.keyID)
 	}
 	return err
 }
