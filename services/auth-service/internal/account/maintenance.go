@@ -17,7 +17,7 @@ type maintenanceStore interface {
 
 const (
 	sweepInterval      = 10 * time.Minute
-	bcryptCostInterval = time.Minute // how late an import is noticed; see password.Hasher.SetHighestBcryptCost
+	bcryptCostInterval = time.Minute // how late an import is noticed
 )
 
 // Run handles link requests and does maintenance until ctx ends.

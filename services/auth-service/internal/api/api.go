@@ -23,7 +23,7 @@ type Site struct {
 // Routes returns the routes of auth-service and who may call them.
 func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []web.Route {
 	a := &api{accounts: accounts, keyring: keyring, site: site}
-	flows := a.flows()
+	links := a.landingPages()
 	return append(a.rateLimits(), []web.Route{
 		{Method: http.MethodPost, Path: prefix + "/signup", Access: web.Anyone, Handler: a.signup},
 		{Method: http.MethodPost, Path: prefix + "/login", Access: web.Anyone, Handler: a.login},
@@ -33,18 +33,18 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodGet, Path: prefix + "/sessions", Access: web.SignedIn, Handler: a.sessions},
 		{Method: http.MethodDelete, Path: prefix + "/sessions/{id}", Access: web.SignedIn, Handler: a.revokeSession},
 		{Method: http.MethodDelete, Path: prefix + "/account", Access: web.SignedIn, Handler: a.deleteAccount},
-		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: landing(flows["verify"])},
-		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: submit(flows["verify"], a.verify)},
+		{Method: http.MethodGet, Path: prefix + "/verify-email", Access: web.Anyone, Handler: show(links["verify"])},
+		{Method: http.MethodPost, Path: prefix + "/verify-email", Access: web.Anyone, Handler: submit(links["verify"], a.verify)},
 		{Method: http.MethodPost, Path: prefix + "/resend-verification", Access: web.Anyone, Handler: a.resend},
 		{Method: http.MethodPost, Path: prefix + "/forgot-password", Access: web.Anyone, Handler: a.forgot},
-		{Method: http.MethodGet, Path: prefix + "/reset-password", Access: web.Anyone, Handler: landing(flows["reset"])},
-		{Method: http.MethodPost, Path: prefix + "/reset-password", Access: web.Anyone, Handler: submit(flows["reset"], a.reset)},
+		{Method: http.MethodGet, Path: prefix + "/reset-password", Access: web.Anyone, Handler: show(links["reset"])},
+		{Method: http.MethodPost, Path: prefix + "/reset-password", Access: web.Anyone, Handler: submit(links["reset"], a.reset)},
 		{Method: http.MethodPost, Path: prefix + "/change-password", Access: web.SignedIn, Handler: a.changePassword},
 		{Method: http.MethodPost, Path: prefix + "/change-email", Access: web.SignedIn, Handler: a.changeEmail},
-		{Method: http.MethodGet, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: landing(flows["change"])},
-		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: submit(flows["change"], a.confirmEmail)},
-		{Method: http.MethodGet, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: landing(flows["revert"])},
-		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: submit(flows["revert"], a.revertEmail)},
+		{Method: http.MethodGet, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: show(links["change"])},
+		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: submit(links["change"], a.confirmEmail)},
+		{Method: http.MethodGet, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: show(links["revert"])},
+		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: submit(links["revert"], a.revertEmail)},
 		{Method: http.MethodPost, Path: prefix + "/reauthenticate", Access: web.SignedIn, Handler: a.reauthenticate},
 		{Method: http.MethodGet, Path: prefix + "/mfa/factors", Access: web.SignedIn, Handler: a.factors},
 		{Method: http.MethodPost, Path: prefix + "/mfa/totp", Access: web.SignedIn, Handler: a.enrolTOTP},

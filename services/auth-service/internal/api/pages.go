@@ -62,8 +62,8 @@ const (
 	maxForm      = 8 << 10
 )
 
-// flow is the landing page of a link: a form and what submitting it does.
-type flow struct {
+// landingPage is the landing page of a link: a form and what submitting it does.
+type landingPage struct {
 	*api
 
 	path    string
@@ -77,14 +77,14 @@ type flow struct {
 	used, expired, taken string
 }
 
-func (a *api) flows() map[string]flow {
+func (a *api) landingPages() map[string]landingPage {
 	ignore := func(use func(context.Context, string) (account.Account, error)) func(context.Context, string, string) error {
 		return func(ctx context.Context, secret, _ string) error {
 			_, err := use(ctx, secret)
 			return err
 		}
 	}
-	return map[string]flow{
+	return map[string]landingPage{
 		"verify": {
 			api: a, path: "/verify-email", purpose: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
 			form:    page{Title: "Confirm your email address", Message: "Click the button to confirm %s.", Button: "Confirm address"},
@@ -123,14 +123,14 @@ func (a *api) flows() map[string]flow {
 
 // fill returns the form for a link, or why the link cannot be used. It does not use
 // the link.
-func (f flow) fill(ctx context.Context, secret string) (page, error) {
-	address, err := f.accounts.CheckLink(ctx, f.purpose, secret)
+func (l landingPage) fill(ctx context.Context, secret string) (page, error) {
+	address, err := l.accounts.CheckLink(ctx, l.purpose, secret)
 	if err != nil {
 		return page{}, err
 	}
-	p := f.form
+	p := l.form
 	p.Message = fmt.Sprintf(p.Message, masked(address))
-	p.Action, p.Token, p.Username, p.MinLength = prefix+f.path, secret, address, f.accounts.PasswordMinLength()
+	p.Action, p.Token, p.Username, p.MinLength = prefix+l.path, secret, address, l.accounts.PasswordMinLength()
 	return p, nil
 }
 
@@ -140,24 +140,24 @@ func masked(address string) string {
 	return local[:min(1, len(local))] + "***@" + domain
 }
 
-// landing shows the form. It does not use the link, because mail scanners follow
+// show shows the form. It does not use the link, because mail scanners follow
 // links.
-func landing(f flow) web.Handler {
+func show(l landingPage) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		secret := r.URL.Query().Get("token")
 		if secret == "" || len(secret) > maxFormToken {
-			return f.show(w, http.StatusBadRequest, page{Title: "This link is incomplete", Message: "Open it again from the email, or copy the whole link."})
+			return l.render(w, http.StatusBadRequest, page{Title: "This link is incomplete", Message: "Open it again from the email, or copy the whole link."})
 		}
-		form, err := f.fill(r.Context(), secret)
+		form, err := l.fill(r.Context(), secret)
 		if err != nil {
-			return f.refuse(r, err)
+			return l.refuse(r, err)
 		}
-		return f.show(w, http.StatusOK, form)
+		return l.render(w, http.StatusOK, form)
 	}
 }
 
 // submit handles the form of a landing page. Requests with JSON go to otherwise.
-func submit(f flow, otherwise web.Handler) web.Handler {
+func submit(l landingPage, otherwise web.Handler) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !isForm(r) {
 			return otherwise(w, r)
@@ -165,28 +165,28 @@ func submit(f flow, otherwise web.Handler) web.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
 			if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-				return f.refuse(r, problem.ErrTooLarge)
+				return l.refuse(r, problem.ErrTooLarge)
 			}
-			return f.refuse(r, problem.ErrMalformedBody)
+			return l.refuse(r, problem.ErrMalformedBody)
 		}
 		secret := r.PostForm.Get("token")
-		err := f.use(r.Context(), secret, r.PostForm.Get("password"))
+		err := l.use(r.Context(), secret, r.PostForm.Get("password"))
 		if err == nil {
-			return f.show(w, http.StatusOK, f.done)
+			return l.render(w, http.StatusOK, l.done)
 		}
 		if !retryable(err) {
-			return f.refuse(r, err)
+			return l.refuse(r, err)
 		}
-		again, linkErr := f.fill(r.Context(), secret)
+		again, linkErr := l.fill(r.Context(), secret)
 		if linkErr != nil {
-			return f.refuse(r, linkErr)
+			return l.refuse(r, linkErr)
 		}
 		p := problem.From(err)
 		again.FormError = p.Message
 		if len(p.Fields) > 0 {
 			again.FormError = p.Fields[0].Message
 		}
-		return f.fail(err, again)
+		return l.fail(err, again)
 	}
 }
 
@@ -197,24 +197,24 @@ func retryable(err error) bool {
 }
 
 // refuse shows what is wrong and what to do next.
-func (f flow) refuse(r *http.Request, err error) error {
+func (l landingPage) refuse(r *http.Request, err error) error {
 	p := page{Title: "This did not work", Message: "Open the link in the email again."}
 	switch {
 	case errors.Is(err, account.ErrTokenInvalid):
-		p = page{Title: "This link is no longer valid", Message: f.used}
+		p = page{Title: "This link is no longer valid", Message: l.used}
 	case errors.Is(err, account.ErrTokenExpired):
-		p = page{Title: "This link has expired", Message: f.expired}
+		p = page{Title: "This link has expired", Message: l.expired}
 	case errors.Is(err, account.ErrEmailTaken):
-		p = page{Title: "Another account uses this address", Message: f.taken}
+		p = page{Title: "Another account uses this address", Message: l.taken}
 	case web.Status(web.ProblemOf(r.Context(), err).Kind) >= http.StatusInternalServerError:
 		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link in the email again."
 	}
-	return f.fail(err, p)
+	return l.fail(err, p)
 }
 
 // fail returns err with the page that the edge answers.
-func (f flow) fail(err error, p page) error {
-	return web.WithPage(err, func(w http.ResponseWriter, status int) error { return f.show(w, status, p) })
+func (l landingPage) fail(err error, p page) error {
+	return web.WithPage(err, func(w http.ResponseWriter, status int) error { return l.render(w, status, p) })
 }
 
 func isForm(r *http.Request) bool {
@@ -222,9 +222,9 @@ func isForm(r *http.Request) bool {
 	return err == nil && kind == "application/x-www-form-urlencoded"
 }
 
-func (f flow) show(w http.ResponseWriter, status int, p page) error {
+func (l landingPage) render(w http.ResponseWriter, status int, p page) error {
 	p.Style = template.CSS(style) //nolint:gosec // The style sheet is embedded.
-	p.Product, p.Home = product, f.site.AppURL
+	p.Product, p.Home = product, l.site.AppURL
 	var body bytes.Buffer
 	if err := layout.Execute(&body, p); err != nil {
 		return fmt.Errorf("render page: %w", err)

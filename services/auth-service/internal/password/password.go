@@ -68,8 +68,8 @@ func (h *Hasher) Close() {
 	}
 }
 
-// SetHighestBcryptCost sets the highest cost of the stored bcrypt hashes. Failed checks then take as
-// long as a check of such a hash.
+// SetHighestBcryptCost sets the highest cost of the stored bcrypt hashes. Every mismatch
+// then takes as long as one with such a hash.
 func (h *Hasher) SetHighestBcryptCost(bcryptCost int) {
 	h.highest.Store(int64(max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost)))
 }
