@@ -45,7 +45,7 @@ func TestForgottenPassword(t *testing.T) {
 	me := c.signup(email)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": email}, nil)
 	link := awaitLinkTo(t, email, "reset-password")
-	if page := follow(t, c, link, url.Values{"password": {otherPassword}}); !strings.Contains(page, "Your password is changed") {
+	if page := follow(t, c, link, url.Values{"password": {otherPassword}}); !strings.Contains(page, "Password changed") {
 		t.Errorf("page = %s", page)
 	}
 	c.do(http.StatusUnauthorized, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword}, nil)

@@ -142,14 +142,15 @@ func memberOf(literal *ast.CompositeLit, name string) ast.Expr {
 func constantsIn(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	constants := map[string]string{}
-	for prefix, folder := range map[string]string{"token.": "pkg/token", "event.": "pkg/event", "": folder} {
-		inspect(t, folder, func(n ast.Node) {
+	// The package comes last: its constants are made of the others.
+	for _, from := range []struct{ prefix, folder string }{{"token.", "pkg/token"}, {"event.", "pkg/event"}, {"", folder}} {
+		inspect(t, from.folder, func(n ast.Node) {
 			spec, ok := n.(*ast.ValueSpec)
 			if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 {
 				return
 			}
 			if text, ok := textOf(spec.Values[0], constants); ok {
-				constants[prefix+spec.Names[0].Name] = text
+				constants[from.prefix+spec.Names[0].Name] = text
 			}
 		})
 	}
