@@ -74,7 +74,8 @@ type ownValidator interface{ ValidateOwn() error }
 
 // Load fills cfg, a pointer to a struct whose fields are tagged
 // `envconfig:"NAME"`, from the environment. Then it calls Validate on every
-// embedded part that is a Validator, and ValidateOwn on cfg if it has that method.
+// embedded part that is a Validator and embeds nothing, and ValidateOwn on cfg if
+// it has that method.
 //
 //   - Load reads a Secret itself, and envconfig everything else: a Secret must be
 //     tagged `ignored:"true"`. It may also come from the file that NAME_FILE names.
@@ -182,13 +183,17 @@ func plainVariables(t reflect.Type) []string {
 	return names
 }
 
+// validate calls ValidateOwn on a configuration and Validate on its parts, also on
+// those of a part that only groups others.
 func validate(v reflect.Value) error {
 	var faults []error
 	for field, value := range v.Fields() {
 		if !field.Anonymous {
 			continue
 		}
-		if part, ok := reflect.TypeAssert[Validator](value); ok {
+		if groups(field.Type) {
+			faults = append(faults, validate(value))
+		} else if part, ok := reflect.TypeAssert[Validator](value); ok {
 			faults = append(faults, part.Validate())
 		}
 	}
@@ -196,4 +201,18 @@ func validate(v reflect.Value) error {
 		faults = append(faults, own.ValidateOwn())
 	}
 	return errors.Join(faults...)
+}
+
+// groups reports whether t embeds other parts. The Validate of such a struct would be
+// that of one of them.
+func groups(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	for field := range t.Fields() {
+		if field.Anonymous {
+			return true
+		}
+	}
+	return false
 }

@@ -161,6 +161,25 @@ func TestRequiredSecretFromAFile(t *testing.T) {
 	}
 }
 
+// Group is a part that only embeds others.
+type Group struct {
+	Checked
+}
+
+// Checked is a part that always finds a fault.
+type Checked struct{}
+
+func (Checked) Validate() error { return errors.New("TESTCFG_CHECKED: wrong") }
+
+// TestPartsOfPartsAreValidated: each part once, however deep it is embedded.
+func TestPartsOfPartsAreValidated(t *testing.T) {
+	prepare(t, nil)
+	var c struct{ Group }
+	if err := service.Load(&c); err == nil || err.Error() != "TESTCFG_CHECKED: wrong" {
+		t.Errorf("Load = %v, want the fault once", err)
+	}
+}
+
 func TestLoadReadsEveryKind(t *testing.T) {
 	prepare(t, map[string]string{
 		"TESTCFG_TEXT": "", "TESTCFG_YES": "true", "TESTCFG_SMALL": "-7", "TESTCFG_ADDR": "192.0.2.1", "TESTCFG_SPAN": "90s",
