@@ -26,7 +26,7 @@ func TestPermanentlyRejectedMail(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	bad, good := newAddress(), newAddress()
-	s.smtp.onRcpt(func(to string) error {
+	s.smtp.OnRcpt(func(to string) error {
 		if to == bad {
 			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + to}
 		}
@@ -52,7 +52,7 @@ func TestDeferredMailIsRetried(t *testing.T) {
 	s := newService(t)
 	to := newAddress()
 	deferrals := 2
-	s.smtp.onRcpt(func(string) error {
+	s.smtp.OnRcpt(func(string) error {
 		if deferrals--; deferrals >= 0 {
 			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
 		}
@@ -72,7 +72,7 @@ func TestREL13DeferredMail(t *testing.T) {
 	s := newService(t)
 	busy, good := newAddress(), newAddress()
 	var later atomic.Bool
-	s.smtp.onRcpt(func(to string) error {
+	s.smtp.OnRcpt(func(to string) error {
 		if to == busy && !later.Load() {
 			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
 		}
@@ -110,7 +110,7 @@ func TestMailServerUnavailable(t *testing.T) {
 	s := newService(t)
 	var refuse atomic.Bool
 	refuse.Store(true)
-	s.smtp.onMail(func() error {
+	s.smtp.OnMail(func() error {
 		if refuse.Load() {
 			return &gosmtp.SMTPError{Code: 421, EnhancedCode: gosmtp.EnhancedCode{4, 3, 2}, Message: "closing down"}
 		}
@@ -141,7 +141,7 @@ func TestRejectedSender(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	refused := false
-	s.smtp.onMail(func() error {
+	s.smtp.OnMail(func() error {
 		if refused {
 			return nil
 		}
@@ -164,7 +164,7 @@ func TestBrokenConnection(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	var broken atomic.Bool
-	s.smtp.onData(func(conn *gosmtp.Conn, _ []string) error {
+	s.smtp.OnData(func(conn *gosmtp.Conn, _ []string) error {
 		if broken.CompareAndSwap(false, true) {
 			conn.Close()
 			return errors.New("hung up")
@@ -186,7 +186,7 @@ func TestShutdownDuringSend(t *testing.T) {
 	s := newServiceWithoutConsumer(t)
 	a := s.consume("a")
 	arrived, answer := make(chan struct{}), make(chan struct{})
-	s.smtp.onData(func(*gosmtp.Conn, []string) error {
+	s.smtp.OnData(func(*gosmtp.Conn, []string) error {
 		arrived <- struct{}{}
 		<-answer
 		return nil
@@ -248,7 +248,7 @@ func TestSEC65NoSecretsInLogs(t *testing.T) {
 	s.log = slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	a := s.consume("a")
 	good, bad := newAddress(), newAddress()
-	s.smtp.onRcpt(func(to string) error {
+	s.smtp.OnRcpt(func(to string) error {
 		if to == bad {
 			return &gosmtp.SMTPError{Code: 550, EnhancedCode: gosmtp.EnhancedCode{5, 1, 1}, Message: "no such user " + strings.ToUpper(to)}
 		}
@@ -312,7 +312,7 @@ func TestPermanentErrors(t *testing.T) {
 			s.wantDeadLetter(e, "permanent", 1)
 		})
 	}
-	if n := len(s.smtp.to("a@example.org")); n != 0 {
+	if n := len(s.smtp.To("a@example.org")); n != 0 {
 		t.Errorf("%d mails", n)
 	}
 }

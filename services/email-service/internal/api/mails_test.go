@@ -57,7 +57,7 @@ func TestSEC63VerificationMail(t *testing.T) {
 	to := newAddress()
 	e := s.requested(to, func(p *event.UserVerificationRequested) { p.Name = `<a href="//evil.example">win</a>` })
 	s.publish(e)
-	header, bodies := parts(t, s.wantMails(to, 1)[0].data)
+	header, bodies := parts(t, s.wantMails(to, 1)[0].Data)
 	for name, want := range map[string]string{
 		"Message-Id": "<" + e.ID + "@example.com>", "Subject": "Confirm your email address", "To": "<" + to + ">",
 		"Auto-Submitted": "auto-generated", "X-Entity-Ref-Id": e.ID, "User-Agent": "", "X-Mailer": "", "Bcc": "",
@@ -117,7 +117,7 @@ func TestReuseNotice(t *testing.T) {
 	e := event.New(ctx, time.Now(), uuid.NewString(), event.SessionRefreshReused{SessionID: "s", Email: to, Name: "Ann"})
 	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "auth-service"
 	s.publish(e)
-	_, bodies := parts(t, s.wantMails(to, 1)[0].data)
+	_, bodies := parts(t, s.wantMails(to, 1)[0].Data)
 	for _, kind := range []string{"text/plain", "text/html"} {
 		if !strings.Contains(bodies[kind], "192.0.2.9") || strings.Contains(bodies[kind], "alert") {
 			t.Errorf("SEC-63: %s has no address, or shows text that a stranger chose:\n%s", kind, bodies[kind])

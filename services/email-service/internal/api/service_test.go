@@ -27,6 +27,7 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/api"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 	"github.com/headgate/headgate/services/email-service/internal/smtp"
+	"github.com/headgate/headgate/services/email-service/internal/smtptest"
 	"github.com/headgate/headgate/services/email-service/internal/store"
 )
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 type service struct {
 	*httptest.Server
 	t           *testing.T
-	smtp        *mailServer
+	smtp        *smtptest.Server
 	issuer      *testkit.Issuer
 	redis       *redis.Client
 	db          *pgxpool.Pool
@@ -59,7 +60,7 @@ func newService(t *testing.T) *service {
 func newServiceWithoutConsumer(t *testing.T) *service {
 	t.Helper()
 	s := &service{
-		t: t, smtp: newMailServer(t), issuer: testkit.NewIssuer(t), redis: testkit.Redis(t),
+		t: t, smtp: smtptest.New(t), issuer: testkit.NewIssuer(t), redis: testkit.Redis(t),
 		db:  testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
 		log: testkit.Log(t),
 	}
@@ -79,7 +80,7 @@ func newServiceWithoutConsumer(t *testing.T) *service {
 // consume starts an instance of the consumer, which stops with the test at the latest.
 func (s *service) consume(name string) testkit.Running {
 	s.t.Helper()
-	server, err := smtp.ParseURL(s.smtp.url)
+	server, err := smtp.ParseURL(s.smtp.URL)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -152,15 +153,15 @@ func (s *service) publish(events ...event.Event) {
 
 func newAddress() string { return uuid.NewString() + "@example.org" }
 
-func (s *service) wantMails(to string, n int) []received {
+func (s *service) wantMails(to string, n int) []smtptest.Mail {
 	s.t.Helper()
 	testkit.Eventually(s.t, 20*time.Second, func() error {
-		if got := len(s.smtp.to(to)); got != n {
+		if got := len(s.smtp.To(to)); got != n {
 			return fmt.Errorf("%d mails to %s, want %d", got, to, n)
 		}
 		return nil
 	})
-	return s.smtp.to(to)
+	return s.smtp.To(to)
 }
 
 // wantSettled waits until every entry of the stream is acknowledged.

@@ -1,4 +1,5 @@
-package api_test
+// Package smtptest is a real SMTP server for tests, whose answers a test can script.
+package smtptest
 
 import (
 	"errors"
@@ -10,35 +11,44 @@ import (
 	gosmtp "github.com/emersion/go-smtp"
 )
 
-// mailServer is a real SMTP server whose answers a test can script.
-type mailServer struct {
-	url string
+// Server accepts every mail, unless a test scripts other answers. It is safe for
+// concurrent use.
+type Server struct {
+	URL string // smtp://host:port
 
 	mu         sync.Mutex
 	rcptAnswer func(to string) error                      // nil accepts everything
 	mailAnswer func() error                               // nil accepts everything
 	dataAnswer func(conn *gosmtp.Conn, to []string) error // nil accepts everything
-	accepted   []received
+	accepted   []Mail
 }
 
-type received struct {
-	from string
-	to   []string
-	data string
+// Mail is a mail that the server has accepted.
+type Mail struct {
+	From string
+	To   []string
+	Data string
 }
 
-func newMailServer(t *testing.T) *mailServer {
+// New returns a server on a free port. It stops when the test ends.
+func New(t *testing.T) *Server {
 	t.Helper()
-	s := &mailServer{}
+	return NewAt(t, "127.0.0.1:0")
+}
+
+// NewAt is New at an address.
+func NewAt(t *testing.T, address string) *Server {
+	t.Helper()
+	s := &Server{}
 	server := gosmtp.NewServer(s)
 	server.Domain = "localhost"
 	server.AllowInsecureAuth = true
 	var lc net.ListenConfig
-	listener, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	listener, err := lc.Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.url = "smtp://" + listener.Addr().String()
+	s.URL = "smtp://" + listener.Addr().String()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -53,53 +63,55 @@ func newMailServer(t *testing.T) *mailServer {
 	return s
 }
 
-func (s *mailServer) NewSession(conn *gosmtp.Conn) (gosmtp.Session, error) {
-	return &smtpSession{server: s, conn: conn}, nil
-}
-
-// onRcpt scripts the answer to RCPT.
-func (s *mailServer) onRcpt(answer func(to string) error) {
+// OnRcpt scripts the answer to RCPT.
+func (s *Server) OnRcpt(answer func(to string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rcptAnswer = answer
 }
 
-// onData scripts the answer to a message that was received completely.
-func (s *mailServer) onData(answer func(conn *gosmtp.Conn, to []string) error) {
+// OnData scripts the answer to a mail that was received completely.
+func (s *Server) OnData(answer func(conn *gosmtp.Conn, to []string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dataAnswer = answer
 }
 
-// onMail scripts the answer to MAIL. Sessions call it one at a time.
-func (s *mailServer) onMail(answer func() error) {
+// OnMail scripts the answer to MAIL. Sessions call it one at a time.
+func (s *Server) OnMail(answer func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mailAnswer = answer
 }
 
-func (s *mailServer) to(address string) []received {
+// To returns the accepted mails whose only recipient is address.
+func (s *Server) To(address string) []Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var found []received
-	for _, r := range s.accepted {
-		if len(r.to) == 1 && r.to[0] == address {
-			found = append(found, r)
+	var found []Mail
+	for _, m := range s.accepted {
+		if len(m.To) == 1 && m.To[0] == address {
+			found = append(found, m)
 		}
 	}
 	return found
 }
 
-type smtpSession struct {
-	server  *mailServer
-	conn    *gosmtp.Conn
-	message received
+// NewSession implements smtp.Backend.
+func (s *Server) NewSession(conn *gosmtp.Conn) (gosmtp.Session, error) {
+	return &session{server: s, conn: conn}, nil
 }
 
-func (s *smtpSession) Reset()        { s.message = received{} }
-func (s *smtpSession) Logout() error { return nil }
-func (s *smtpSession) Mail(from string, _ *gosmtp.MailOptions) error {
-	s.message.from = from
+type session struct {
+	server *Server
+	conn   *gosmtp.Conn
+	mail   Mail
+}
+
+func (s *session) Reset()        { s.mail = Mail{} }
+func (s *session) Logout() error { return nil }
+func (s *session) Mail(from string, _ *gosmtp.MailOptions) error {
+	s.mail.From = from
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
 	if s.server.mailAnswer != nil {
@@ -108,7 +120,7 @@ func (s *smtpSession) Mail(from string, _ *gosmtp.MailOptions) error {
 	return nil
 }
 
-func (s *smtpSession) Rcpt(to string, _ *gosmtp.RcptOptions) error {
+func (s *session) Rcpt(to string, _ *gosmtp.RcptOptions) error {
 	s.server.mu.Lock()
 	answer := s.server.rcptAnswer
 	s.server.mu.Unlock()
@@ -117,26 +129,26 @@ func (s *smtpSession) Rcpt(to string, _ *gosmtp.RcptOptions) error {
 			return err
 		}
 	}
-	s.message.to = append(s.message.to, to)
+	s.mail.To = append(s.mail.To, to)
 	return nil
 }
 
-func (s *smtpSession) Data(r io.Reader) error {
+func (s *session) Data(r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
 	}
-	s.message.data = string(data)
+	s.mail.Data = string(data)
 	s.server.mu.Lock()
 	answer := s.server.dataAnswer
 	s.server.mu.Unlock()
 	if answer != nil {
-		if err := answer(s.conn, s.message.to); err != nil {
+		if err := answer(s.conn, s.mail.To); err != nil {
 			return err
 		}
 	}
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	s.server.accepted = append(s.server.accepted, s.message)
+	s.server.accepted = append(s.server.accepted, s.mail)
 	return nil
 }
