@@ -28,12 +28,13 @@ type Config interface {
 }
 
 // Commands returns the dead-letter commands of a service. They do the same as the
-// HTTP routes; the running service carries out the replays.
-func Commands[C Config](producer string) []service.Command[C] {
+// HTTP routes; the running service carries out the replays. schemas are all those of
+// the service.
+func Commands[C Config](producer string, schemas []postgres.Schema) []service.Command[C] {
 	run := func(action func(context.Context, *Store, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
 			log := service.NewLogger(os.Stderr, producer, cfg.CommonConfig())
-			db, err := postgres.Open(ctx, cfg.DatabaseConfig(), log, outbox.Schema(), Schema())
+			db, err := postgres.Open(ctx, cfg.DatabaseConfig(), log, schemas...)
 			if err != nil {
 				return err
 			}

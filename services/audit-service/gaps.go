@@ -8,13 +8,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/services/audit-service/internal/store"
 )
 
 var gapsCommand = service.Command[Config]{
@@ -33,8 +30,7 @@ func gaps(ctx context.Context, cfg Config, args []string) error {
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		return fmt.Errorf("usage: audit-service gaps [-since 168h]: %w", err)
 	}
-	db, err := postgres.Open(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common),
-		outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common), schemas...)
 	if err != nil {
 		return err
 	}

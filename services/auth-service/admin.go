@@ -50,8 +50,8 @@ func createAdmin(ctx context.Context, cfg Config, args []string) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read password: %w", err)
 	}
-	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
-		created, err := t.CreateAdmin(ctx, account.SignUp{
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
+		created, err := d.accounts.CreateAdmin(ctx, account.SignUp{
 			Email: args[0], Password: strings.TrimRight(line, "\r\n"), Name: display,
 		})
 		if err != nil {

@@ -6,21 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/token"
-	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
-	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
 var commands = []service.Command[Config]{
@@ -29,42 +23,29 @@ var commands = []service.Command[Config]{
 	{Name: "keys rotate", Usage: "schedule a new signing key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
 	{Name: "keys retire", Usage: "delete a signing key and refuse its tokens: keys retire [-force] KEY", Run: retireKey},
 	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] FILE", Run: importUsers},
-	{Name: workCommand, Usage: "internal: hash passoperands for the service that started this process", Bare: work},
+	{Name: workCommand, Usage: "internal: hash passwords for the service that started this process", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
 }
 
-// tools are what commands work with.
-type tools struct {
-	db      *pgxpool.Pool
-	keyring *signing.Keyring
-	*account.Accounts
-}
-
-// withTools runs a command on the service's database. The relay of a running service
+// withDomain runs a command on the service's database. The relay of a running service
 // publishes its events.
-func withTools(ctx context.Context, cfg Config, do func(ctx context.Context, t tools) error) error {
+func withDomain(ctx context.Context, cfg Config, do func(ctx context.Context, d domain) error) error {
 	log := service.NewLogger(os.Stderr, name, cfg.Common)
-	db, err := postgres.Open(ctx, cfg.Database, log, outbox.Schema(), store.Schema())
+	db, err := postgres.Open(ctx, cfg.Database, log, schemas...)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	ctx = event.WithActor(ctx, event.Actor{Type: "service", ID: name})
-	box := outbox.New(name)
-	keyring, err := openKeyring(ctx, db, box, cfg)
-	if err != nil {
-		return err
-	}
-	rows := store.New(db, box, time.Now)
 	hasher, err := cfg.hasher(nil)
 	if err != nil {
 		return err
 	}
-	accounts, err := open(rows, keyring, token.NewRevocations(rows.Revocations, slog.New(slog.DiscardHandler), time.Now), hasher, log, cfg)
+	ctx = event.WithActor(ctx, event.Actor{Type: "service", ID: name})
+	d, err := newDomain(ctx, dependencies{db: db, outbox: outbox.New(name), hasher: hasher, log: log}, cfg)
 	if err != nil {
 		return err
 	}
-	return do(ctx, tools{db: db, keyring: keyring, Accounts: accounts})
+	return do(ctx, d)
 }
 
 // parse parses the flags of a command and returns its arguments.
@@ -84,10 +65,10 @@ func listKeys(ctx context.Context, cfg Config, args []string) error {
 	if len(args) > 0 {
 		return errors.New("usage: auth-service keys list")
 	}
-	return withTools(ctx, cfg, func(_ context.Context, t tools) error {
+	return withDomain(ctx, cfg, func(_ context.Context, d domain) error {
 		w := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(w, "KEY\tALGORITHM\tCREATED\tACTIVE FROM\tSTATE")
-		for _, k := range t.keyring.List() {
+		for _, k := range d.keyring.List() {
 			state := string(k.State)
 			if k.State == signing.Retiring {
 				state += ", in use until " + utc(k.ReplacedAt.Add(cfg.AccessTokenTTL+time.Minute))
@@ -113,8 +94,8 @@ func rotateKeys(ctx context.Context, cfg Config, args []string) error {
 	if len(operands) > 0 || notice < 0 {
 		return errors.New("usage: auth-service " + usage)
 	}
-	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
-		key, err := t.keyring.Rotate(ctx, algorithm, notice)
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
+		key, err := d.keyring.Rotate(ctx, algorithm, notice)
 		if err != nil {
 			return err
 		}
@@ -136,12 +117,12 @@ func retireKey(ctx context.Context, cfg Config, args []string) error {
 	if len(operands) != 1 {
 		return errors.New("usage: auth-service " + usage)
 	}
-	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
 		var err error
 		if force {
-			err = t.keyring.ForceRetire(ctx, operands[0])
+			err = d.keyring.ForceRetire(ctx, operands[0])
 		} else {
-			err = t.keyring.Retire(ctx, operands[0], cfg.AccessTokenTTL)
+			err = d.keyring.Retire(ctx, operands[0], cfg.AccessTokenTTL)
 		}
 		if err != nil {
 			return err

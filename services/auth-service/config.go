@@ -8,11 +8,9 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/headgate/headgate/pkg/bus"
-	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
-	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/api"
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
@@ -21,13 +19,7 @@ import (
 
 // Config is the configuration in the environment.
 type Config struct {
-	service.Common
-	web.Listener
-	web.BehindGateway
-	postgres.Database
-	bus.Redis
-	bus.Streams
-	token.Expected
+	backend.Config
 
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
 	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. At least 32 random characters. Changing it makes them unreadable."`

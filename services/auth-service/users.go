@@ -71,8 +71,8 @@ func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
-		i := importer{accounts: t.Accounts, report: json.NewEncoder(out), size: info.Size(), started: time.Now()}
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
+		i := importer{accounts: d.accounts, report: json.NewEncoder(out), size: info.Size(), started: time.Now()}
 		err := i.read(ctx, in)
 		i.finishProgress()
 		if err != nil {
@@ -240,10 +240,10 @@ func exportUsers(ctx context.Context, cfg Config, args []string) error {
 	if len(args) > 0 {
 		return errors.New("usage: auth-service users export > FILE")
 	}
-	return withTools(ctx, cfg, func(ctx context.Context, t tools) error {
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
 		w := bufio.NewWriter(os.Stdout)
 		encode, factors := json.NewEncoder(w), 0
-		err := t.Export(ctx, func(a account.Account) error {
+		err := d.accounts.Export(ctx, func(a account.Account) error {
 			if a.MFAEnabled {
 				factors++
 			}

@@ -8,23 +8,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/pkg/bus"
-	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
-	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/email-service/internal/smtp"
 )
 
 // Config is the configuration, read from the environment.
 type Config struct {
-	service.Common
-	web.Listener
-	web.BehindGateway
-	postgres.Database
-	bus.Redis
-	bus.Streams
-	token.Expected
+	backend.Config
 	token.Remote
 
 	SMTPURL         service.Secret `envconfig:"SMTP_URL" ignored:"true" required:"true" desc:"The mail server: smtp://user:password@host:587, or smtps://… for implicit TLS. ?starttls= may be required (the default unless the host is this machine), opportunistic or off."`

@@ -1,0 +1,119 @@
+// Package backend is what the services behind the gateway have in common: it opens
+// a service's database, Redis and outbox, and runs what every producer and every
+// consumer of events needs. A service's main keeps what is special about it.
+//
+// It is functions and one struct. It calls nothing that a service has not passed
+// to it, and knows no business.
+package backend
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/reconcile"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/pkg/web"
+)
+
+// Config is the part of the configuration that every service behind the gateway
+// has.
+type Config struct {
+	service.Common
+	web.Listener
+	web.BehindGateway
+	postgres.Database
+	bus.Redis
+	bus.Streams
+	token.Expected
+}
+
+// ConsumerSchemas returns the migrations that a consumer of events needs besides
+// its own: outbox, dead letters and published watermarks. A service whose own
+// tables are not its consumed-event records adds reconcile.RecordsSchema.
+func ConsumerSchemas() []postgres.Schema {
+	return []postgres.Schema{outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema()}
+}
+
+// Backend is a running service with its database, its Redis and its outbox.
+type Backend struct {
+	*service.Service
+
+	DB     *pgxpool.Pool
+	Redis  redis.UniversalClient // with bus.EventTimeout
+	Outbox *outbox.Box
+
+	cfg Config
+}
+
+// Open waits for the database, migrates it to the schemas, and prepares the
+// connection to Redis, which need not be up yet. Readiness depends on the database
+// from then on. The caller closes the Backend.
+func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgres.Schema) (*Backend, error) {
+	client, err := cfg.Redis.Open(bus.EventTimeout)
+	if err != nil {
+		return nil, err
+	}
+	db, err := postgres.Open(ctx, cfg.Database, s.Log, schemas...)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	s.Check("postgres", db.Ping)
+	return &Backend{Service: s, DB: db, Redis: client, Outbox: outbox.New(s.Name), cfg: cfg}, nil
+}
+
+// Close closes the connections to the database and to Redis.
+func (b *Backend) Close() {
+	b.DB.Close()
+	b.Redis.Close()
+}
+
+// Verifier returns a verifier of access tokens that fetches keys and revoked
+// sessions from auth-service. It must run, as must a Follower that calls its
+// Observe.
+func (b *Backend) Verifier(remote token.Remote) *token.RemoteVerifier {
+	return token.NewRemoteVerifier(remote, b.cfg.Expected, b.Log, b.Metrics, time.Now)
+}
+
+// Follower returns a runner that shows observe every event of the user stream.
+func (b *Backend) Follower(observe func(event.Event)) *bus.Follower {
+	return bus.NewFollower(b.Redis, event.User, observe, b.Log)
+}
+
+// Router returns the handler of the routes. Requests that were understood and
+// refused are recorded as events.
+func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Handler {
+	return web.NewRouter(slices.Concat(routes...), web.Options{
+		Auth:           auth,
+		TrustedProxies: b.cfg.GatewayNetworks,
+		Development:    b.cfg.Development(),
+		Log:            b.Log,
+		Metrics:        b.Metrics,
+		Unavailable:    postgres.Unavailable,
+		Refused:        b.Outbox.Refusals(b.DB, b.Log),
+		Ready:          b.Ready,
+	})
+}
+
+// Run serves handler and runs the outbox's relay, the producer's side of
+// reconciliation, and runners, as service.Run does.
+func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...service.Runner) error {
+	return b.Service.Run(ctx, web.NewServer(b.cfg.Listener, handler, b.Log), append(runners,
+		outbox.NewRelay(b.DB, bus.NewPublisher(b.Redis), b.Log, b.Metrics),
+		reconcile.NewProducer(reconcile.ProducerConfig{
+			Name: b.Name, Outbox: outbox.NewPublished(b.DB), Redis: b.Redis,
+			Interval: b.cfg.ReconcileInterval, Log: b.Log, Metrics: b.Metrics,
+		}),
+	)...)
+}

@@ -1,0 +1,66 @@
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/reconcile"
+	"github.com/headgate/headgate/pkg/service"
+)
+
+// ConsumerConfig says which stream a service consumes and what it does with the
+// events. Fields that are not described here are those of bus.ConsumerConfig and
+// bus.SubscriberConfig.
+type ConsumerConfig struct {
+	Topic       event.Topic
+	Handlers    map[string]bus.Handler
+	Rest        bus.Handler
+	DeadLetters *deadletter.Store
+	Due         []message.Subscriber // besides the replays of DeadLetters
+	Records     *reconcile.Records   // nil for a service whose own tables are its records
+	Unavailable func(error) bool
+	Window      int
+	Timeout     time.Duration
+}
+
+// Consumer returns the runners of a consumer: one handles the events of the stream
+// and replays dead letters, the other is the consumer's side of reconciliation.
+// Readiness depends on Redis and on the stream from then on.
+func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: b.Redis, Group: b.Name, Consumer: b.cfg.Instance(), Window: cfg.Window, Retain: b.cfg.StreamRetention,
+		Log: b.Log, Metrics: b.Metrics,
+	})
+	b.Check("stream", stream.Healthy)
+	b.Check("redis", bus.Ping(b.Redis))
+
+	var consumed func(context.Context, event.Event) error
+	var retention time.Duration
+	if cfg.Records != nil {
+		consumed, retention = cfg.Records.Record, reconcile.RecordRetention
+	}
+	return []service.Runner{
+		bus.NewConsumer(bus.ConsumerConfig{
+			Topic:       cfg.Topic,
+			Subscriber:  stream,
+			Due:         append([]message.Subscriber{deadletter.NewReplays(cfg.DeadLetters, b.Log)}, cfg.Due...),
+			Handlers:    cfg.Handlers,
+			Rest:        cfg.Rest,
+			DeadLetters: cfg.DeadLetters,
+			Unavailable: cfg.Unavailable,
+			Consumed:    consumed,
+			Timeout:     cfg.Timeout,
+			Log:         b.Log,
+			Metrics:     b.Metrics,
+		}),
+		reconcile.NewConsumer(reconcile.ConsumerConfig{
+			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
+			Retention: retention, Log: b.Log, Metrics: b.Metrics,
+		}),
+	}
+}

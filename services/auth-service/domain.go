@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/signing"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
+)
+
+// dependencies are what the domain needs besides its configuration.
+type dependencies struct {
+	db     *pgxpool.Pool
+	outbox *outbox.Box
+	hasher *password.Hasher
+	log    *slog.Logger
+}
+
+// domain is what the service and its commands work with.
+type domain struct {
+	accounts    *account.Accounts
+	keyring     *signing.Keyring
+	revocations *token.Revocations
+}
+
+// newDomain connects the domain to its store. It creates the first signing key.
+func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) {
+	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
+	if err != nil {
+		return domain{}, fmt.Errorf("ENCRYPTION_KEY: %w", err)
+	}
+	links, err := event.NewSealer(cfg.EventSealKey.Reveal())
+	if err != nil {
+		return domain{}, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
+	}
+	passkeys, err := cfg.passkeys()
+	if err != nil {
+		return domain{}, fmt.Errorf("PUBLIC_BASE_URL: %w", err)
+	}
+	keyring, err := signing.OpenKeyring(ctx, store.NewKeys(d.db, d.outbox, atRest), time.Now)
+	if err != nil {
+		return domain{}, err
+	}
+	rows := store.New(d.db, d.outbox, time.Now)
+	revocations := token.NewRevocations(rows.Revocations, d.log, time.Now)
+	accounts := account.New(account.Config{
+		Store:             rows,
+		Revocations:       revocations,
+		Hasher:            d.hasher,
+		Issuer:            signing.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal(), cfg.AccessTokenTTL),
+		LinkSealer:        links,
+		AtRest:            atRest,
+		Passkeys:          passkeys,
+		FingerprintSecret: cfg.EncryptionKey.Reveal(),
+		Lifetimes:         cfg.lifetimes(),
+		PasswordMinLength: cfg.PasswordMinLength,
+		Mode:              account.SignUpMode(cfg.SignUpMode),
+		RequireVerified:   cfg.RequireVerifiedEmail,
+		Log:               d.log,
+		Now:               time.Now,
+	})
+	return domain{accounts: accounts, keyring: keyring, revocations: revocations}, nil
+}
