@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
+
+// TestProgram: the program migrates an empty database, creates the first
+// administrator, signs somebody up and in with hashes from its worker processes, and
+// publishes the events. Its commands work on the same database.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	const password = "correct horse battery"
+	redisURL := testkit.RedisURL(t)
+	environment := map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "PUBLIC_BASE_URL": "http://localhost:8080",
+		"REFRESH_TOKEN_SECRET": strings.Repeat("refresh0123456789-", 3),
+		"ENCRYPTION_KEY":       strings.Repeat("encrypt0123456789-", 3),
+		"EVENT_SEAL_KEY":       strings.Repeat("sealing0123456789-", 3),
+		"ADMIN_EMAIL":          "root@example.com", "ADMIN_PASSWORD": password,
+	}
+	p := testkit.StartProgram(t, environment)
+	status, data := p.Call("POST", "/api/v1/auth/signup", `{"email":"ann@example.com","password":"`+password+`","name":"Ann"}`, "")
+	if status != 201 {
+		t.Fatalf("signup = %d %s", status, data)
+	}
+	token := func(email string) string {
+		var in struct {
+			Tokens struct{ AccessToken string }
+		}
+		status, data := p.Call("POST", "/api/v1/auth/login", `{"email":"`+email+`","password":"`+password+`"}`, "")
+		if err := json.Unmarshal(data, &in); err != nil || status != 200 || in.Tokens.AccessToken == "" {
+			t.Fatalf("login of %s = %d %s, %v", email, status, data, err)
+		}
+		return in.Tokens.AccessToken
+	}
+	if status, data := p.Call("GET", "/api/v1/auth/sessions", "", token("ann@example.com")); status != 200 {
+		t.Errorf("sessions = %d %s", status, data)
+	}
+	if status, data := p.Call("GET", "/api/v1/auth/users", "", token("root@example.com")); status != 200 {
+		t.Errorf("users = %d %s", status, data)
+	}
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	for _, topic := range []event.Topic{event.Audit, event.Email, event.User} {
+		testkit.Eventually(t, 10*time.Second, func() error {
+			if n, err := client.XLen(t.Context(), string(topic)).Result(); err != nil || n == 0 {
+				return fmt.Errorf("%d entries on %s, %w", n, topic, err)
+			}
+			return nil
+		})
+	}
+	p.Stop()
+	if out := p.Log(); strings.Contains(out, password) {
+		t.Error("the log shows a password")
+	}
+	if out, errs, code := testkit.RunProgram(t, environment, "keys", "list"); code != 0 || !strings.Contains(out, "active") {
+		t.Errorf("keys list = %q %q, exit code %d", out, errs, code)
+	}
+	if out, errs, code := testkit.RunProgram(t, environment, "users", "export"); code != 0 || strings.Count(out, "\n") != 2 {
+		t.Errorf("users export = %q %q, exit code %d", out, errs, code)
+	}
+}
+
+func TestMissingConfiguration(t *testing.T) {
+	t.Parallel()
+	testkit.WantMissing(t, "DATABASE_URL", "REDIS_URL", "PUBLIC_BASE_URL")
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/pkg/token"
+)
+
+func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
+
+// TestProgram: the program migrates an empty database, projects a profile from its
+// stream, changes it, and publishes the event of the change.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+	})
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	ann := token.Identity{UserID: "01a20b47-a923-7f3e-ba6c-36d6c0ae6def", Role: token.RoleUser, Email: "ann@example.com", Name: "Ann"}
+	testkit.Publish(t, client, event.User, testkit.NewEvent(t.Context(), ann.UserID, event.UserSignedUp{Email: ann.Email, Name: ann.Name, Role: ann.Role}))
+
+	if status, _ := p.Call("GET", "/api/v1/user/me", "", ""); status != 401 {
+		t.Errorf("me without a token = %d, want 401", status)
+	}
+	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if status, data := p.Call("GET", "/api/v1/user/"+ann.UserID, "", admin); status != 200 {
+			return fmt.Errorf("profile = %d %s", status, data)
+		}
+		return nil
+	})
+	var profile struct{ Bio string }
+	status, data := p.Call("PATCH", "/api/v1/user/me", `{"bio":"Counts."}`, issuer.Token(ann))
+	if err := json.Unmarshal(data, &profile); err != nil || status != 200 || profile.Bio != "Counts." {
+		t.Errorf("PATCH me = %d %s, %v", status, data, err)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n, err := client.XLen(t.Context(), string(event.Audit)).Result(); err != nil || n == 0 {
+			return fmt.Errorf("%d entries on %s, %w", n, event.Audit, err)
+		}
+		return nil
+	})
+	p.Stop()
+}
+
+func TestMissingConfiguration(t *testing.T) {
+	t.Parallel()
+	testkit.WantMissing(t, "DATABASE_URL", "REDIS_URL", "JWKS_URL")
+}
