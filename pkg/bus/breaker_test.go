@@ -41,12 +41,12 @@ func TestOutage(t *testing.T) {
 	if n := tries.Load(); n > 64+8 {
 		t.Errorf("%d tries during the outage", n)
 	}
-	f.wantLetters(0)
+	f.wantDeadLetters(0)
 	f.wantPaused(1)
 	unavailable.Store(false)
 	f.wantSeen(messages...)
 	f.wantNothingPending()
-	f.wantLetters(0)
+	f.wantDeadLetters(0)
 	f.wantPaused(0)
 }
 
@@ -75,8 +75,8 @@ func TestIsolatedFailure(t *testing.T) {
 		}
 		return nil
 	})
-	if letter := f.wantLetters(1)[0]; *letter.EventID != bad.UUID || letter.Class != "message" {
-		t.Errorf("letter = %+v", letter)
+	if deadLetter := f.wantDeadLetters(1)[0]; *deadLetter.EventID != bad.UUID || deadLetter.Class != "message" {
+		t.Errorf("dead letter = %+v", deadLetter)
 	}
 }
 
@@ -98,15 +98,15 @@ func TestStopDuringAnOutage(t *testing.T) {
 		<-tried
 		consumer.Stop()
 	}
-	f.wantLetters(0)
+	f.wantDeadLetters(0)
 	f.consume("last", nil)
 	f.wantSeen(m)
-	f.wantLetters(0)
+	f.wantDeadLetters(0)
 	f.wantNothingPending()
 }
 
 // TestConsumed: Consumed is called once for every acknowledged event: handled,
-// ignored or dead letter.
+// ignored or a dead letter.
 func TestConsumed(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))

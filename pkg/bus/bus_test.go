@@ -60,11 +60,11 @@ func TestMalformedEntries(t *testing.T) {
 	}
 	f.publish(good)
 	f.wantSeen(good)
-	for _, letter := range f.wantLetters(5) {
-		if letter.Class != "permanent" || letter.Attempts != 1 || letter.Reason == "" || letter.Stream != topic || letter.Status != "open" {
-			t.Errorf("letter = %+v", letter)
+	for _, deadLetter := range f.wantDeadLetters(5) {
+		if deadLetter.Class != "permanent" || deadLetter.Attempts != 1 || deadLetter.Reason == "" || deadLetter.Stream != topic || deadLetter.Status != "open" {
+			t.Errorf("dead letter = %+v", deadLetter)
 		}
-		if detail, err := f.letters.Get(t.Context(), letter.ID); err != nil || detail.Payload == nil || detail.EntryID == "" {
+		if detail, err := f.deadLetters.Get(t.Context(), deadLetter.ID); err != nil || detail.Payload == nil || detail.EntryID == "" {
 			t.Errorf("detail = %+v, %v", detail, err)
 		}
 	}
@@ -156,11 +156,11 @@ func TestRetries(t *testing.T) {
 	if d := time.Duration(healthyAfter.Load()); d > 2500*time.Millisecond {
 		t.Errorf("the healthy message was handled after %s", d)
 	}
-	letter := f.wantLetters(1)[0]
-	if letter.Class != "message" || letter.Attempts != 3 || letter.Reason != "no luck" || *letter.EventID != bad.UUID || *letter.Type != "user.logged_in.v1" {
-		t.Errorf("letter = %+v", letter)
+	deadLetter := f.wantDeadLetters(1)[0]
+	if deadLetter.Class != "message" || deadLetter.Attempts != 3 || deadLetter.Reason != "no luck" || *deadLetter.EventID != bad.UUID || *deadLetter.Type != "user.logged_in.v1" {
+		t.Errorf("dead letter = %+v", deadLetter)
 	}
-	detail, err := f.letters.Get(t.Context(), letter.ID)
+	detail, err := f.deadLetters.Get(t.Context(), deadLetter.ID)
 	if err != nil || len(detail.Errors) != 3 {
 		t.Fatalf("detail = %+v, %v", detail, err)
 	}
@@ -183,10 +183,10 @@ func TestPermanentErrorsAndPanics(t *testing.T) {
 		return bus.Permanent(errors.New("never"))
 	})
 	f.publish(permanent, panics)
-	for _, letter := range f.wantLetters(2) {
-		want := map[string]int{permanent.UUID: 1, panics.UUID: 3}[*letter.EventID]
-		if letter.Attempts != want {
-			t.Errorf("%s: %d attempts, want %d", letter.Reason, letter.Attempts, want)
+	for _, deadLetter := range f.wantDeadLetters(2) {
+		want := map[string]int{permanent.UUID: 1, panics.UUID: 3}[*deadLetter.EventID]
+		if deadLetter.Attempts != want {
+			t.Errorf("%s: %d attempts, want %d", deadLetter.Reason, deadLetter.Attempts, want)
 		}
 	}
 }
@@ -200,7 +200,7 @@ func TestUnknownNamesAreAcknowledged(t *testing.T) {
 	f.publish(last)
 	f.wantSeen(last)
 	f.wantNothingPending()
-	f.wantLetters(0)
+	f.wantDeadLetters(0)
 }
 
 // TestSlowHandler: while a handler runs, neither its own consumer nor another one

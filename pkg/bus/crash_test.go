@@ -47,9 +47,9 @@ func TestCrashLoop(t *testing.T) {
 	f.readAs("dead", "0") // the killer for the eighth time
 	f.consume("b", nil)
 	f.wantSeen(innocent)
-	letter := f.wantLetters(1)[0]
-	if *letter.EventID != killer.UUID || letter.Class != "permanent" || !strings.Contains(letter.Reason, "9 times") {
-		t.Errorf("letter = %+v", letter)
+	deadLetter := f.wantDeadLetters(1)[0]
+	if *deadLetter.EventID != killer.UUID || deadLetter.Class != "permanent" || !strings.Contains(deadLetter.Reason, "9 times") {
+		t.Errorf("dead letter = %+v", deadLetter)
 	}
 	if f.seen[killer.UUID] != 0 {
 		t.Error("the killer was handled once more")
@@ -218,7 +218,7 @@ func TestDeletedWhilePending(t *testing.T) {
 			f.consume("a", nil)
 			f.wantSeen(m)
 			f.wantNothingPending()
-			f.wantLetters(0)
+			f.wantDeadLetters(0)
 		})
 	}
 }
@@ -232,8 +232,8 @@ func TestUnknownVersion(t *testing.T) {
 	m.Payload = []byte(strings.Replace(string(m.Payload), "user.logged_in.v1", "user.logged_in.v2", 1))
 	f.publish(m)
 	f.consume("a", nil)
-	letter := f.wantLetters(1)[0]
-	if *letter.Type != "user.logged_in.v2" || letter.Class != "permanent" || !strings.Contains(letter.Reason, "unknown version") {
-		t.Errorf("letter = %+v", letter)
+	deadLetter := f.wantDeadLetters(1)[0]
+	if *deadLetter.Type != "user.logged_in.v2" || deadLetter.Class != "permanent" || !strings.Contains(deadLetter.Reason, "unknown version") {
+		t.Errorf("dead letter = %+v", deadLetter)
 	}
 }

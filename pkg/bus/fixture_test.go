@@ -30,11 +30,11 @@ func newMessage(t *testing.T, p event.Payload) *message.Message {
 
 // fixture is a stream with one consumer and its dead letters.
 type fixture struct {
-	t       *testing.T
-	client  redis.UniversalClient
-	db      *pgxpool.Pool
-	letters *deadletter.Store
-	metrics *prometheus.Registry // of the consumer that was started last
+	t           *testing.T
+	client      redis.UniversalClient
+	db          *pgxpool.Pool
+	deadLetters *deadletter.Store
+	metrics     *prometheus.Registry // of the consumer that was started last
 
 	mu       sync.Mutex
 	seen     map[string]int
@@ -53,7 +53,7 @@ func (f *fixture) recordConsumed(_ context.Context, e event.Event) error {
 func newFixture(t *testing.T, client redis.UniversalClient) *fixture {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
-	return &fixture{t: t, client: client, db: db, letters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, consumed: map[string]int{}}
+	return &fixture{t: t, client: client, db: db, deadLetters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, consumed: map[string]int{}}
 }
 
 // consume runs a consumer until the test ends or it is stopped.
@@ -72,7 +72,7 @@ func (f *fixture) consume(name string, handler bus.Handler, changes ...func(*bus
 		Topic:       event.Audit,
 		Subscriber:  bus.NewSubscriber(stream),
 		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
-		DeadLetters: f.letters,
+		DeadLetters: f.deadLetters,
 		Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) },
 		Consumed:    f.recordConsumed,
 
@@ -111,17 +111,17 @@ func (f *fixture) wantSeen(messages ...*message.Message) {
 	})
 }
 
-func (f *fixture) wantLetters(n int) []deadletter.DeadLetter {
+func (f *fixture) wantDeadLetters(n int) []deadletter.DeadLetter {
 	f.t.Helper()
-	var letters []deadletter.DeadLetter
+	var deadLetters []deadletter.DeadLetter
 	testkit.Eventually(f.t, 15*time.Second, func() (err error) {
-		letters, err = f.letters.List(f.t.Context(), deadletter.Filter{}, "", 100)
-		if err == nil && len(letters) != n {
-			err = fmt.Errorf("%d dead letters, want %d", len(letters), n)
+		deadLetters, err = f.deadLetters.List(f.t.Context(), deadletter.Filter{}, "", 100)
+		if err == nil && len(deadLetters) != n {
+			err = fmt.Errorf("%d dead letters, want %d", len(deadLetters), n)
 		}
 		return err
 	})
-	return letters
+	return deadLetters
 }
 
 // wantPaused checks headgate_consumer_paused.

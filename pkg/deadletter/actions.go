@@ -144,15 +144,15 @@ func (s *Store) change(ctx context.Context, update string, args any, payload fun
 		if err != nil {
 			return err
 		}
-		letters, err := pgx.CollectRows(rows, scanSubject)
+		deadLetters, err := pgx.CollectRows(rows, scanSubject)
 		if err != nil {
 			return err
 		}
-		events := make([]event.Event, len(letters))
-		for i, l := range letters {
+		events := make([]event.Event, len(deadLetters))
+		for i, l := range deadLetters {
 			events[i] = event.New(ctx, s.now(), l.id, payload(l))
 		}
-		n = len(letters)
+		n = len(deadLetters)
 		return s.box.Add(ctx, tx, events...)
 	})
 	if err != nil {

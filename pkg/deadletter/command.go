@@ -94,13 +94,13 @@ func listCommand(ctx context.Context, s *Store, args []string) error {
 	if id, err := parse(flags, args); err != nil || id != "" {
 		return errors.Join(err, errors.New("usage: dead-letters list [-type T] [-reason R] [-status S] [-max N]"))
 	}
-	letters, err := s.List(ctx, filter, "", *limit)
+	deadLetters, err := s.List(ctx, filter, "", *limit)
 	if err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tTYPE\tCLASS\tATTEMPTS\tLAST FAILED\tSTATUS\tREASON")
-	for _, l := range letters {
+	for _, l := range deadLetters {
 		name := value(l.Type)
 		if name == "" {
 			name = "(not decoded)"

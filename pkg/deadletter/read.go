@@ -32,7 +32,7 @@ func (s *Store) List(ctx context.Context, filter Filter, after string, limit int
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (DeadLetter, error) {
+	deadLetters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (DeadLetter, error) {
 		var l DeadLetter
 		err := row.Scan(&l.ID, &l.EventID, &l.Type, &l.Stream, &l.Reason, &l.Class, &l.Attempts,
 			&l.FirstFailedAt, &l.LastFailedAt, &l.Status)
@@ -41,7 +41,7 @@ func (s *Store) List(ctx context.Context, filter Filter, after string, limit int
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	return letters, nil
+	return deadLetters, nil
 }
 
 // Get returns a dead letter. The error is ErrNotFound if there is none with the id.

@@ -15,7 +15,7 @@ import (
 
 // Metadata of a replayed message.
 const (
-	idKey    = "headgate_letter"
+	idKey    = "headgate_dead_letter"
 	leaseKey = "headgate_lease" // when the lease of this instance expires
 )
 
@@ -49,7 +49,7 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 	if err != nil {
 		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
-	letters, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
+	messages, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*message.Message, error) {
 		var id, messageID, stream, entry string
 		var payload []byte
 		var metadata map[string]string
@@ -67,7 +67,7 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 	if err != nil {
 		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
-	return letters, nil
+	return messages, nil
 }
 
 // completeReplay marks the dead letter of an acknowledged message as replayed, if

@@ -48,17 +48,17 @@ func newConsumer(t *testing.T) *consumer {
 	}
 	client, log := testkit.Redis(t), testkit.Log(t)
 	c.stream = bus.NewPublisher(client)
-	letters := deadletter.New(c.db, outbox.New("test"), time.Now)
-	c.Server = httptest.NewServer(web.NewRouter(letters.Routes("/api/v1/email"), web.Options{
+	deadLetters := deadletter.New(c.db, outbox.New("test"), time.Now)
+	c.Server = httptest.NewServer(web.NewRouter(deadLetters.Routes("/api/v1/email"), web.Options{
 		Auth: c.issuer.Verifier(), Log: log, Metrics: prometheus.NewRegistry(),
 	}))
 	t.Cleanup(c.Close)
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:       event.Email,
 		Subscriber:  bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "email-service", Consumer: "a", Log: log}),
-		Due:         []message.Subscriber{deadletter.NewReplays(letters, log), deadletter.NewReplays(letters, log)},
+		Due:         []message.Subscriber{deadletter.NewReplays(deadLetters, log), deadletter.NewReplays(deadLetters, log)},
 		Handlers:    map[string]bus.Handler{event.UserVerificationRequested{}.EventName(): c.handle},
-		DeadLetters: letters, Log: log, Metrics: prometheus.NewRegistry(),
+		DeadLetters: deadLetters, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
 	return c
 }
@@ -118,20 +118,20 @@ func (c *consumer) do(method, path, body string) reply {
 	return r
 }
 
-func (c *consumer) letters(status string, n int) []deadletter.DeadLetter {
+func (c *consumer) deadLetters(status string, n int) []deadletter.DeadLetter {
 	c.t.Helper()
-	var letters []deadletter.DeadLetter
+	var deadLetters []deadletter.DeadLetter
 	testkit.Eventually(c.t, 20*time.Second, func() error {
-		letters = nil
-		if err := json.Unmarshal(c.do(http.MethodGet, "?status="+status, "").Data, &letters); err != nil {
+		deadLetters = nil
+		if err := json.Unmarshal(c.do(http.MethodGet, "?status="+status, "").Data, &deadLetters); err != nil {
 			return err
 		}
-		if len(letters) != n {
-			return fmt.Errorf("%d letters are %s, want %d", len(letters), status, n)
+		if len(deadLetters) != n {
+			return fmt.Errorf("%d dead letters are %s, want %d", len(deadLetters), status, n)
 		}
 		return nil
 	})
-	return letters
+	return deadLetters
 }
 
 func (c *consumer) wantHandled(ids ...string) {
@@ -163,15 +163,15 @@ func TestReplay(t *testing.T) {
 	t.Parallel()
 	c := newConsumer(t)
 	ids := c.publish(1)
-	letter := c.letters(deadletter.Open, 1)[0]
+	deadLetter := c.deadLetters(deadletter.Open, 1)[0]
 
 	// Not mended: it is open again, with one attempt more.
-	if got := c.do(http.MethodPost, "/"+letter.ID+"/replay", ""); got.status != http.StatusOK {
+	if got := c.do(http.MethodPost, "/"+deadLetter.ID+"/replay", ""); got.status != http.StatusOK {
 		t.Fatalf("replay = %d %s", got.status, got.Code)
 	}
 	testkit.Eventually(t, 20*time.Second, func() error {
-		if again := c.letters(deadletter.Open, 1)[0]; again.ID != letter.ID || again.Attempts != 2 {
-			return fmt.Errorf("letter = %+v", again)
+		if again := c.deadLetters(deadletter.Open, 1)[0]; again.ID != deadLetter.ID || again.Attempts != 2 {
+			return fmt.Errorf("dead letter = %+v", again)
 		}
 		return nil
 	})
@@ -181,7 +181,7 @@ func TestReplay(t *testing.T) {
 	var wg sync.WaitGroup
 	statuses := make([]int, 10)
 	for i := range statuses {
-		wg.Go(func() { statuses[i] = c.do(http.MethodPost, "/"+letter.ID+"/replay", "").status })
+		wg.Go(func() { statuses[i] = c.do(http.MethodPost, "/"+deadLetter.ID+"/replay", "").status })
 	}
 	wg.Wait()
 	good := 0
@@ -198,7 +198,7 @@ func TestReplay(t *testing.T) {
 		t.Errorf("%d of 10 replays at the same time were taken", good)
 	}
 	c.wantHandled(ids...)
-	c.letters(deadletter.Replayed, 1)
+	c.deadLetters(deadletter.Replayed, 1)
 	if n := c.audited("dead_letter.replayed.v1"); n != 2 {
 		t.Errorf("%d replays are audited, want 2", n)
 	}
@@ -219,7 +219,7 @@ func TestReplayByFilter(t *testing.T) {
 	if err := c.stream.Publish(string(event.Email), message.NewMessage(uuid.NewString(), []byte("junk"))); err != nil {
 		t.Fatal(err)
 	}
-	c.letters(deadletter.Open, 8)
+	c.deadLetters(deadletter.Open, 8)
 	for body, want := range map[string]int{
 		`{}`: http.StatusBadRequest, `{"max":0}`: http.StatusBadRequest, `{"max":1001}`: http.StatusBadRequest, `{"max":"5"}`: http.StatusBadRequest,
 		`{"max":5,"all":true}`: http.StatusBadRequest, ``: http.StatusBadRequest,
@@ -240,12 +240,12 @@ func TestReplayByFilter(t *testing.T) {
 	replay(`{"reason":"malformed","max":100,"dryRun":true}`, deadletter.Outcome{Matched: 7, NotReplayable: 1})
 	replay(`{"type":"other.event.v1","max":100}`, deadletter.Outcome{})
 	replay(`{"reason":"no such reason","max":100}`, deadletter.Outcome{})
-	c.letters(deadletter.Open, 8)
+	c.deadLetters(deadletter.Open, 8)
 	c.repair(nil)
 	replay(`{"type":"user.verification_requested.v1","reason":"malformed","max":3}`, deadletter.Outcome{Matched: 7, Requested: 3})
 	replay(`{"max":100}`, deadletter.Outcome{Matched: 4, Requested: 4, NotReplayable: 1})
 	c.wantHandled(ids...)
-	c.letters(deadletter.Open, 1) // the junk
+	c.deadLetters(deadletter.Open, 1) // the junk
 	if n := c.audited("dead_letter.replayed.v1"); n != 7 {
 		t.Errorf("%d replays are audited, want 7", n)
 	}
@@ -257,28 +257,28 @@ func TestDiscard(t *testing.T) {
 	if err := c.stream.Publish(string(event.Email), message.NewMessage(uuid.NewString(), []byte("junk"))); err != nil {
 		t.Fatal(err)
 	}
-	letter := c.letters(deadletter.Open, 1)[0]
+	deadLetter := c.deadLetters(deadletter.Open, 1)[0]
 	for _, tc := range []struct {
 		method, path, body string
 		status             int
 		code               string
 	}{
-		{http.MethodPost, "/" + letter.ID + "/replay", "", http.StatusConflict, "dead_letter_not_replayable"},
-		{http.MethodDelete, "/" + letter.ID, `{"reason":" "}`, http.StatusBadRequest, "validation_failed"},
-		{http.MethodDelete, "/" + letter.ID, `{"reason":"` + strings.Repeat("x", 501) + `"}`, http.StatusBadRequest, "validation_failed"},
+		{http.MethodPost, "/" + deadLetter.ID + "/replay", "", http.StatusConflict, "dead_letter_not_replayable"},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":" "}`, http.StatusBadRequest, "validation_failed"},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"` + strings.Repeat("x", 501) + `"}`, http.StatusBadRequest, "validation_failed"},
 		{http.MethodDelete, "/" + uuid.NewString(), `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
 		{http.MethodDelete, "/junk", `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
 		{http.MethodPost, "/" + uuid.NewString() + "/replay", "", http.StatusNotFound, "dead_letter_not_found"},
-		{http.MethodDelete, "/" + letter.ID, `{"reason":"a test\u0000 entry"}`, http.StatusOK, ""},
-		{http.MethodDelete, "/" + letter.ID, `{"reason":"x"}`, http.StatusConflict, "dead_letter_closed"},
-		{http.MethodPost, "/" + letter.ID + "/replay", "", http.StatusConflict, "dead_letter_closed"},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"a test\u0000 entry"}`, http.StatusOK, ""},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"x"}`, http.StatusConflict, "dead_letter_closed"},
+		{http.MethodPost, "/" + deadLetter.ID + "/replay", "", http.StatusConflict, "dead_letter_closed"},
 	} {
 		if got := c.do(tc.method, tc.path, tc.body); got.status != tc.status || got.Code != tc.code {
 			t.Errorf("%s %s %s = %d %s, want %d %s", tc.method, tc.path, tc.body, got.status, got.Code, tc.status, tc.code)
 		}
 	}
 	var detail deadletter.Detail
-	if err := json.Unmarshal(c.do(http.MethodGet, "/"+letter.ID, "").Data, &detail); err != nil {
+	if err := json.Unmarshal(c.do(http.MethodGet, "/"+deadLetter.ID, "").Data, &detail); err != nil {
 		t.Fatal(err)
 	}
 	if detail.Status != deadletter.Discarded || detail.ClosedBy != "admin:admin-1" || detail.ClosedAt == nil || !strings.HasPrefix(detail.Note, "a test") {

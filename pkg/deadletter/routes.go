@@ -26,13 +26,13 @@ func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	query := r.URL.Query()
-	letters, err := s.List(r.Context(), Filter{
+	deadLetters, err := s.List(r.Context(), Filter{
 		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
 	}, page.After, page.Limit+1)
 	if err != nil {
 		return err
 	}
-	return web.SendPage(w, page, letters, func(l DeadLetter) string { return l.ID })
+	return web.SendPage(w, page, deadLetters, func(l DeadLetter) string { return l.ID })
 }
 
 func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {

@@ -95,11 +95,11 @@ func (i *instance) add() (id string, failed *message.Message) {
 	if err := i.store.Publish("", failed); err != nil {
 		i.t.Fatalf("Publish() = %v", err)
 	}
-	letters, err := i.store.List(i.t.Context(), deadletter.Filter{}, "", 1)
-	if err != nil || len(letters) != 1 {
-		i.t.Fatalf("List() = %v, %v", letters, err)
+	deadLetters, err := i.store.List(i.t.Context(), deadletter.Filter{}, "", 1)
+	if err != nil || len(deadLetters) != 1 {
+		i.t.Fatalf("List() = %v, %v", deadLetters, err)
 	}
-	return letters[0].ID, failed
+	return deadLetters[0].ID, failed
 }
 
 func (i *instance) replay(id string) {
@@ -181,9 +181,9 @@ func TestReplayAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	later.wantStatus(id, deadletter.Replayed)
-	letters, err := later.store.List(t.Context(), deadletter.Filter{}, "", 10)
-	if err != nil || len(letters) != 1 {
-		t.Errorf("List() = %+v, %v, want the one dead letter", letters, err)
+	deadLetters, err := later.store.List(t.Context(), deadletter.Filter{}, "", 10)
+	if err != nil || len(deadLetters) != 1 {
+		t.Errorf("List() = %+v, %v, want the one dead letter", deadLetters, err)
 	}
 }
 
@@ -216,9 +216,9 @@ func TestReplaysAreShared(t *testing.T) {
 		t.Errorf("%d different messages, want %d", len(seen), n)
 	}
 	testkit.Eventually(t, 20*time.Second, func() error {
-		letters, err := a.store.List(t.Context(), deadletter.Filter{Status: deadletter.Replayed}, "", n)
-		if err == nil && len(letters) != n {
-			err = fmt.Errorf("%d dead letters are replayed, want %d", len(letters), n)
+		deadLetters, err := a.store.List(t.Context(), deadletter.Filter{Status: deadletter.Replayed}, "", n)
+		if err == nil && len(deadLetters) != n {
+			err = fmt.Errorf("%d dead letters are replayed, want %d", len(deadLetters), n)
 		}
 		return err
 	})
@@ -242,9 +242,9 @@ func TestAReplayingDeadLetterIsNotOpen(t *testing.T) {
 	}
 	i.fail(m)
 	i.wantStatus(id, deadletter.Open)
-	letters, err := i.store.List(t.Context(), deadletter.Filter{}, "", 10)
-	if err != nil || len(letters) != 1 {
-		t.Errorf("List() = %+v, %v, want the one dead letter", letters, err)
+	deadLetters, err := i.store.List(t.Context(), deadletter.Filter{}, "", 10)
+	if err != nil || len(deadLetters) != 1 {
+		t.Errorf("List() = %+v, %v, want the one dead letter", deadLetters, err)
 	}
 	if err := i.store.Discard(t.Context(), id, "a test"); err != nil {
 		t.Fatal(err)
@@ -260,14 +260,14 @@ func TestForeignMetadata(t *testing.T) {
 	i := newInstance(t, newDatabase(t), 0)
 	for n, id := range []string{"junk", uuid.NewString()} {
 		m := poisoned(t, "raw", "a fault")
-		m.Metadata.Set("headgate_letter", id)
+		m.Metadata.Set("headgate_dead_letter", id)
 		m.Metadata.Set("headgate_lease", "junk")
 		if err := i.store.Publish("", m); err != nil {
 			t.Fatalf("Publish() = %v", err)
 		}
-		letters, err := i.store.List(t.Context(), deadletter.Filter{}, "", 10)
-		if err != nil || len(letters) != n+1 {
-			t.Errorf("List() = %+v, %v, want %d", letters, err, n+1)
+		deadLetters, err := i.store.List(t.Context(), deadletter.Filter{}, "", 10)
+		if err != nil || len(deadLetters) != n+1 {
+			t.Errorf("List() = %+v, %v, want %d", deadLetters, err, n+1)
 		}
 	}
 }

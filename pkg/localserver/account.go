@@ -85,37 +85,37 @@ const (
 func postgresFolder(ctx context.Context, opts Options, probe string) (string, *account, error) {
 	folder, elsewhere := filepath.Join(opts.Dir, accountFolder), fallback(opts.Dir)
 	if kept, err := majorOf(filepath.Join(elsewhere, clusterName)); opts.Durable && err == nil && kept != 0 {
-		who, err := postgresAccount(elsewhere)
-		return elsewhere, who, err
+		owner, err := postgresAccount(elsewhere)
+		return elsewhere, owner, err
 	}
-	who, err := postgresAccount(folder)
+	owner, err := postgresAccount(folder)
 	if err != nil {
 		return "", nil, err
 	}
-	if err := makeFolder(folder, who); err != nil {
+	if err := makeFolder(folder, owner); err != nil {
 		return "", nil, err
 	}
-	if reaches(ctx, who, folder, probe) {
-		return folder, who, nil
+	if reaches(ctx, owner, folder, probe) {
+		return folder, owner, nil
 	}
 	if ctx.Err() != nil {
 		return "", nil, ctx.Err()
 	}
 	if major, err := majorOf(filepath.Join(folder, clusterName)); err != nil || major != 0 {
-		return "", nil, fmt.Errorf("user %s, which runs Postgres, cannot reach its data in %s", who, folder)
+		return "", nil, fmt.Errorf("user %s, which runs Postgres, cannot reach its data in %s", owner, folder)
 	}
 	if err := os.RemoveAll(folder); err != nil {
 		return "", nil, fmt.Errorf("remove unused folder: %w", err)
 	}
 	if opts.Durable {
-		fmt.Fprintf(opts.log(), "user %s, which runs Postgres, cannot reach %s; the data is in %s\n", who, opts.Dir, elsewhere)
+		fmt.Fprintf(opts.log(), "user %s, which runs Postgres, cannot reach %s; the data is in %s\n", owner, opts.Dir, elsewhere)
 	} else if elsewhere, err = os.MkdirTemp("", "headgate-postgres-"); err != nil {
 		return "", nil, fmt.Errorf("create folder: %w", err)
 	}
-	return elsewhere, who, makeFolder(elsewhere, who)
+	return elsewhere, owner, makeFolder(elsewhere, owner)
 }
 
-func makeFolder(folder string, who *account) error {
+func makeFolder(folder string, owner *account) error {
 	//nolint:gosec // Other users may read the parent folders, as in any project.
 	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
 		return fmt.Errorf("create folder: %w", err)
@@ -123,21 +123,21 @@ func makeFolder(folder string, who *account) error {
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create folder: %w", err)
 	}
-	if err := who.own(folder); err != nil {
-		return fmt.Errorf("change owner of folder to user %s: %w", who, err)
+	if err := owner.own(folder); err != nil {
+		return fmt.Errorf("change owner of folder to user %s: %w", owner, err)
 	}
 	return nil
 }
 
 // reaches reports whether the account can use the folder. It runs a harmless command
 // there, since only the kernel knows all rules of access.
-func reaches(ctx context.Context, who *account, folder, command string) bool {
-	if who == nil {
+func reaches(ctx context.Context, owner *account, folder, command string) bool {
+	if owner == nil {
 		return true
 	}
 	cmd := exec.CommandContext(ctx, command, "--version")
 	cmd.Dir = folder
-	who.drop(cmd)
+	owner.drop(cmd)
 	return cmd.Run() == nil
 }
 

@@ -45,7 +45,7 @@ type cluster struct {
 	opts     Options
 	binaries postgresBinaries
 	data     string
-	who      *account
+	owner    *account
 	password string
 }
 
@@ -72,11 +72,11 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 	if c.binaries, err = findPostgres(c.opts.Bin, 0); err != nil {
 		return err
 	}
-	folder, who, err := postgresFolder(ctx, c.opts, c.binaries.path("initdb"))
+	folder, owner, err := postgresFolder(ctx, c.opts, c.binaries.path("initdb"))
 	if err != nil {
 		return err
 	}
-	c.data, c.who = filepath.Join(folder, clusterName), who
+	c.data, c.owner = filepath.Join(folder, clusterName), owner
 	if c.opts.Durable {
 		if c.password, err = password(filepath.Join(c.opts.Dir, "password")); err != nil {
 			return err
@@ -103,7 +103,7 @@ func (c *cluster) init(ctx context.Context) error {
 	if c.opts.Durable {
 		secret := filepath.Join(filepath.Dir(c.data), "password")
 		defer os.Remove(secret) // The one for clients is in Options.Dir.
-		if err := errors.Join(writeAtomically(secret, c.password+"\n"), c.who.own(secret)); err != nil {
+		if err := errors.Join(writeAtomically(secret, c.password+"\n"), c.owner.own(secret)); err != nil {
 			return fmt.Errorf("write password for initdb: %w", err)
 		}
 		args = append(args, "--auth", "scram-sha-256", "--pwfile", secret)
@@ -133,7 +133,7 @@ func utf8Locale() string {
 func (c *cluster) initdb(ctx context.Context, args []string) error {
 	cmd := exec.CommandContext(ctx, c.binaries.path("initdb"), args...) //nolint:gosec // The binary found above.
 	cmd.Dir = filepath.Dir(c.data)
-	c.who.drop(cmd)
+	c.owner.drop(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("create data with initdb: %w: %s", err, out)
 	}
@@ -165,7 +165,7 @@ func (c *cluster) launch(_ context.Context, port int) (attempt, error) {
 	cmd := exec.Command(c.binaries.path("postgres"), args...) //nolint:gosec,noctx // The binary found above; Stop ends it.
 	cmd.Dir = c.data
 	cmd.Stdout, cmd.Stderr = a.output, a.output
-	c.who.drop(cmd)
+	c.owner.drop(cmd)
 	var err error
 	a.process, err = child.Start(cmd, child.Signals{Stop: syscall.SIGINT, Orphan: syscall.SIGINT})
 	return a, err
