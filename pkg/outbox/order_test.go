@@ -81,7 +81,11 @@ func TestOrderAndNumbers(t *testing.T) {
 	for s := range subjects {
 		writers.Go(func() {
 			for i := range each {
-				commit(t, db, box, fmt.Sprint("subject-", s), i%5 == 3)
+				var end error
+				if i%5 == 3 {
+					end = errRolledBack
+				}
+				addEvent(t, db, box, fmt.Sprint("subject-", s), end)
 			}
 		})
 	}
@@ -116,20 +120,19 @@ func TestOrderAndNumbers(t *testing.T) {
 	wantChecksums(t, db, want)
 }
 
-func commit(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, rollBack bool) {
+var errRolledBack = errors.New("rolled back")
+
+// addEvent adds an event in a transaction that ends with end: nil commits it.
+func addEvent(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, end error) {
 	t.Helper()
-	boom := errors.New("rolled back")
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		e := event.New(context.Background(), time.Now(), subject, event.UserSignedUp{Email: "a@example.com"})
 		if err := box.Add(t.Context(), tx, e); err != nil {
 			return err
 		}
-		if rollBack {
-			return boom
-		}
-		return nil
+		return end
 	})
-	if err != nil && !errors.Is(err, boom) {
+	if err != nil && !errors.Is(err, end) {
 		t.Error(err)
 	}
 }
