@@ -1,4 +1,4 @@
-# Headgate: everything a developer does begins here.
+# The commands for developers and CI; `make` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export GOFLAGS := -buildvcs=false
@@ -14,7 +14,7 @@ help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: $(LAUNCHER) ## start everything on this machine: Postgres, Redis, five services, a mailbox
+run: $(LAUNCHER) ## start Postgres, Redis, the five services and a mailbox on this machine
 	@exec $(LAUNCHER) up
 
 .PHONY: test
@@ -22,21 +22,21 @@ test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race de
 	@$(LAUNCHER) servers -- go test -race -parallel 8 $(TESTFLAGS) work
 
 .PHONY: chaos
-chaos: ## break every part under load and check that nothing is lost or done twice (5 minutes)
+chaos: ## inject faults into every part under load; check that nothing is lost or done twice (5 minutes)
 	@go build -o .local/bin/chaos ./tests/chaos
 	@exec .local/bin/chaos $(CHAOSFLAGS)
 
 .PHONY: bench
-bench: ## measure events against raw Redis, auth-service against its hash, the gateway against a bare proxy and nginx (13 minutes)
+bench: ## compare events with raw Redis, auth-service with its password hash, the gateway with a bare proxy and nginx (13 minutes)
 	@go build -o .local/bin/bench ./tests/bench
 	@exec .local/bin/bench $(BENCHFLAGS)
 
 .PHONY: check
-check: $(LAUNCHER) ## what CI checks besides the tests: format, lint, modules on their own, generated text
+check: $(LAUNCHER) ## run what CI checks besides the tests: format, lint, single modules, vocabulary, generated text
 	@$(LAUNCHER) servers -- tools/check.sh
 
 .PHONY: lint
-lint: $(LINT) ## run the linters alone
+lint: $(LINT) ## run only the linters
 	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && GOWORK=off GOFLAGS="-buildvcs=false -race" "$(CURDIR)/$(LINT)" run --config "$(CURDIR)/.golangci.yml" ./...) || exit 1; done
 
 .PHONY: generate
@@ -44,7 +44,7 @@ generate: ## rewrite the environment tables in the services' READMEs
 	@tools/readme.sh write
 
 .PHONY: fuzz
-fuzz: ## fuzz every parser of outside bytes for FUZZTIME each (20s)
+fuzz: ## fuzz each parser of untrusted input for FUZZTIME (20s)
 	@tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: build
@@ -54,19 +54,19 @@ build: ## build static binaries of the services into .bin/
 	@ls -lh $(addprefix .bin/,$(SERVICES))
 
 .PHONY: env
-env: ## write a .env with fresh secrets for docker compose
+env: ## write a .env with new secrets for docker compose
 	@tools/env.sh
 
 .PHONY: reset
-reset: $(LAUNCHER) ## delete the data that make run keeps in .local/
+reset: $(LAUNCHER) ## delete the data of make run in .local/
 	@$(LAUNCHER) reset
 
 .PHONY: clean
-clean: ## delete what was built: .bin/ and the stack's binaries, but no data
+clean: ## delete built binaries (.bin/ and .local/bin), but no data
 	@rm -rf .bin .local/bin
 
-# Built each time, for the build cache knows best whether it is up to date. It is
-# not started with go run, which would keep SIGTERM to itself.
+# Built every time: the build cache knows whether it is up to date. It is not started
+# with go run, because go run does not pass SIGTERM on.
 .PHONY: $(LAUNCHER)
 $(LAUNCHER):
 	@[ -x $@ ] || echo "building the launcher; the first build on a machine takes a minute or two"
@@ -74,5 +74,5 @@ $(LAUNCHER):
 
 # The version is that of tools/go.mod.
 $(LINT): tools/go.mod
-	@echo "building golangci-lint, once"
+	@echo "building golangci-lint; this happens once for each version"
 	@mkdir -p .bin && cd tools && GOWORK=off GOFLAGS=-buildvcs=false go build -o "$(CURDIR)/$(LINT)" github.com/golangci/golangci-lint/v2/cmd/golangci-lint && touch "$(CURDIR)/$(LINT)"

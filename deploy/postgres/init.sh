@@ -1,13 +1,13 @@
 #!/bin/sh
-# Runs once, when the database server's volume is new: a role and a database for
-# each service, and nobody in another's.
+# Runs once, when the volume of the database server is new. Creates a role and a
+# database for each service. No role can connect to the database of another service.
 set -eu
 run() { psql -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres "$@"; }
 
 for service in auth user email audit; do
 	variable=$(printf '%s' "$service" | tr '[:lower:]' '[:upper:]')_DB_PASSWORD
 	eval ": \${$variable:?}"
-	# psql reads the password itself: arguments can be seen in the list of processes.
+	# psql reads the password from the environment, because other processes can see arguments.
 	run -v role="headgate_$service" <<-SQL
 		\\getenv password $variable
 		CREATE ROLE :"role" LOGIN PASSWORD :'password';

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts Redis with one user for each service, who can reach its own streams and
-# keys only. users.acl beside this script is filled with the hashes of the
-# passwords in the environment.
+# Starts Redis with one user for each service, which can reach only the service's own
+# streams and keys. The passwords are in the environment; the script writes their hashes
+# into a copy of users.acl.
 set -eu
 here=$(dirname "$0")
 acl=${ACL_FILE:-/tmp/users.acl}
