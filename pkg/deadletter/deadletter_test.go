@@ -102,13 +102,13 @@ func TestDeadLettersAreReadable(t *testing.T) {
 	get("?limit=2&cursor="+list.Meta.NextCursor, token.RoleAdmin, &list)
 	seen = append(seen, list.Data...)
 	if len(seen) != 3 {
-		t.Fatalf("%d letters, want 3: a message that fails again has one letter", len(seen))
+		t.Fatalf("%d dead letters, want 3: a message that fails again has one dead letter", len(seen))
 	}
 	if first := seen[2]; *first.EventID != eventID || first.Reason != "smtp: 550 no" || first.Attempts != 2 {
 		t.Errorf("letter = %+v", first)
 	}
 	if seen[0].EventID != nil {
-		t.Errorf("an entry that is no event has the event id %s", *seen[0].EventID)
+		t.Errorf("an entry without an event has the event id %s", *seen[0].EventID)
 	}
 	var detail struct{ Data deadletter.Detail }
 	if status := get("/"+seen[2].ID, token.RoleAdmin, &detail); status != http.StatusOK {

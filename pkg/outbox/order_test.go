@@ -39,7 +39,7 @@ func (r *recorder) Publish(topic string, messages ...*message.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.faults.IntN(5) == 0 {
-		return errors.New("broker is away")
+		return errors.New("broker is unavailable")
 	}
 	for _, m := range messages {
 		e, err := event.Parse(m.Payload)

@@ -86,7 +86,7 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 		if e.ID == "" {
 			id, err := uuid.NewV7()
 			if err != nil {
-				return fmt.Errorf("make event id: %w", err)
+				return fmt.Errorf("generate event id: %w", err)
 			}
 			e.ID = id.String()
 		}

@@ -45,7 +45,7 @@ func Decide(ctx context.Context, db *pgxpool.Pool, read *pgx.Batch, decide func(
 	return conn.SendBatch(ctx, write).Close()
 }
 
-// rollback leaves the connection fit for others, or the pool closes it.
+// rollback makes the connection usable again. If that fails, the pool closes it.
 func rollback(ctx context.Context, conn *pgxpool.Conn) {
 	if conn.Conn().IsClosed() || conn.Conn().PgConn().TxStatus() == 'I' {
 		return

@@ -17,8 +17,8 @@ func Violates(err error, constraint string) bool {
 }
 
 // Unavailable reports whether err says that the database cannot work at present:
-// it is away, starting, stopping, full, read-only, or too slow. The same
-// statement may well succeed later.
+// it is unreachable, starting, stopping, full, read-only, or too slow. The same
+// statement may succeed later.
 func Unavailable(err error) bool {
 	if err == nil {
 		return false

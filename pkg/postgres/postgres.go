@@ -1,5 +1,5 @@
-// Package postgres opens a service's database: it waits until it is there,
-// brings its tables up to date, and returns the pool. It knows no table itself.
+// Package postgres opens a service's database: it waits until the database answers,
+// applies the migrations, and returns the pool. It has no tables of its own.
 package postgres
 
 import (

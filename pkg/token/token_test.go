@@ -331,7 +331,7 @@ func TestSEC11JWKSRotatesWithoutRefusingAnybody(t *testing.T) {
 	advance(time.Hour)
 	for range 3 {
 		if _, err := set.Key(t.Context(), "one"); err != nil {
-			t.Errorf("Key while the server is away = %v", err)
+			t.Errorf("Key while the server is unavailable = %v", err)
 		}
 	}
 }

@@ -88,16 +88,16 @@ func (a *api) landingPages() map[string]landingPage {
 		"verify": {
 			api: a, path: "/verify-email", purpose: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
 			form:    page{Title: "Confirm your email address", Message: "Click the button to confirm %s.", Button: "Confirm address"},
-			done:    page{Title: "Email address confirmed", Message: "Thank you. There is nothing else to do."},
-			used:    "It was already used, or a newer email replaced it. If your address is confirmed already, you are all set. Otherwise, use the link in the newest email, or request a new one where you sign in.",
-			expired: "Your address is not confirmed yet. Request a new link where you sign in.",
+			done:    page{Title: "Email address confirmed", Message: "Thank you. You do not need to do anything else."},
+			used:    "It was already used, or a newer email replaced it. If your address is already confirmed, you are all set. Otherwise, use the link in the newest email, or request a new one on the sign-in page.",
+			expired: "Your address is not confirmed yet. Request a new link on the sign-in page.",
 		},
 		"reset": {
 			api: a, path: "/reset-password", purpose: account.LinkResetPassword, use: a.accounts.ResetPassword,
 			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out on all devices.", Button: "Set new password", Password: true},
 			done:    page{Title: "Password changed", Message: "You were signed out on all devices. Sign in with your new password."},
-			used:    "It was already used, or a newer email replaced it. Request a new one with “forgot password” where you sign in. If you did not use it, do so now.",
-			expired: "For security, it works for a short time only. Request a new one with “forgot password” where you sign in.",
+			used:    "It was already used, or a newer email replaced it. Request a new one with “Forgot password” on the sign-in page. If you did not use it, request one now.",
+			expired: "For security, it works for a short time only. Request a new one with “Forgot password” on the sign-in page.",
 		},
 		"change": {
 			api: a, path: "/change-email/confirm", purpose: account.LinkChangeEmail, use: ignore(a.accounts.ConfirmEmail),
@@ -110,11 +110,11 @@ func (a *api) landingPages() map[string]landingPage {
 		"revert": {
 			api: a, path: "/change-email/revert", purpose: account.LinkRevertEmail, use: ignore(a.accounts.RevertEmail),
 			form: page{
-				Title: "Keep your old email address", Button: "Undo the change",
+				Title: "Undo the change of your email address", Button: "Undo the change",
 				Message: "Your account will use %s again. You will be signed out on all devices, and we will email you a link to choose a new password.",
 			},
 			done:    page{Title: "Change undone", Message: "You were signed out on all devices. We have emailed you a link to choose a new password."},
-			used:    "It was already used, or another link undid the change. Request a new password for this address with “forgot password” where you sign in. If no email arrives, your account has another address: contact support.",
+			used:    "It was already used, or another link undid the change. Request a new password for this address with “Forgot password” on the sign-in page. If no email arrives, your account has another address: contact support.",
 			expired: "A change can be undone for a limited time only. Sign in and change the address there. If you cannot sign in, contact support.",
 			taken:   "Your account cannot use it again. If you did not change the address, contact support.",
 		},

@@ -192,7 +192,7 @@ func TestLandingChecksTheLink(t *testing.T) {
 	s.press("/reset-password", reset, "password", "short").form(400, "at least 8 characters", reset)
 	s.press("/reset-password", reset, "password", "ann@example.com").form(400, "too easy to guess", reset)
 	s.press("/reset-password", reset, "password", otherPassword).message(200, "Password changed")
-	s.open("/reset-password", reset).message(400, invalid, "forgot password").not(allSet)
+	s.open("/reset-password", reset).message(400, invalid, "Forgot password").not(allSet)
 	s.press("/reset-password", reset, "password", otherPassword).message(400, invalid).not(allSet)
 }
 

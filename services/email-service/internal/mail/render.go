@@ -71,7 +71,7 @@ type kind struct {
 }
 
 var kinds = byEvent(
-	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, "/verify-email", "Confirm my address"},
+	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, "/verify-email", "Confirm address"},
 	kind{load("reset_password", "Choose a new password"), event.UserResetLinkIssued{}, "/reset-password", "Choose a new password"},
 	kind{load("email_change", "Confirm your new email address"), event.UserEmailChangeLinkIssued{}, "/change-email/confirm", "Use this address"},
 	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, "/change-email/revert", "Undo the change"},

@@ -66,7 +66,7 @@ func TestSEC52CrossOrigin(t *testing.T) {
 		}
 	}
 	if _, _, hits := g.upstream.got(); hits != 13 {
-		t.Errorf("the service got %d requests, want the 13 that are no preflights", hits)
+		t.Errorf("the service got %d requests, want the 13 that are not preflights", hits)
 	}
 }
 

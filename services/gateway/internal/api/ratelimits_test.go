@@ -99,7 +99,7 @@ func TestRateLimitsRoute(t *testing.T) {
 	}
 	r, body, _ := g.upstream.got()
 	if r.URL.Path != event.RateLimitsPath+"/cleared" || body != `{"policies":["login"],"by":["account","ip","policy"]}` || r.Header.Get("Authorization") == "" {
-		t.Errorf("auth-service was told %s %s %v", r.URL.Path, body, r.Header)
+		t.Errorf("auth-service got %s %s %v", r.URL.Path, body, r.Header)
 	}
 	if got := show(selection.Encode()); !slices.Equal(got, []limitState{{"login", 0, 5, "redis"}}) {
 		t.Errorf("after that = %+v", got)

@@ -146,7 +146,8 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// TestCancellation: when a client cancels a request, the service is told.
+// TestCancellation: when a client cancels a request, the request to the service is
+// cancelled.
 func TestCancellation(t *testing.T) {
 	t.Parallel()
 	reached, gone := make(chan struct{}), make(chan struct{})
@@ -173,7 +174,7 @@ func TestCancellation(t *testing.T) {
 			select {
 			case <-gone:
 			case <-time.After(10 * time.Second):
-				t.Fatalf("%s %s: the service was not told", name, method)
+				t.Fatalf("%s %s: the request to the service was not cancelled", name, method)
 			}
 		}
 	}

@@ -119,7 +119,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 					}
 				}
 				if limit := map[string]int{"login": 5, "general": 50}[what] - fault.before; passed != limit || slow > 0 {
-					t.Errorf("meanwhile %d of %s passed, %d were slow; want %d and 0", passed, what, slow, limit)
+					t.Errorf("during the fault, %d of %s passed, %d were slow; want %d and 0", passed, what, slow, limit)
 				}
 			}
 			fault.end(r)

@@ -117,7 +117,7 @@ func parseName(text string) (string, *problem.Field) {
 	f := problem.Field{}
 	switch {
 	case name == "":
-		f = invalidField("name", "required", "A name is required.")
+		f = invalidField("name", "required", "Name is required.")
 	case utf8.RuneCountInString(name) > maxName:
 		f = invalidField("name", "too_long", "The name must have at most 100 characters.")
 	case !line(name):
