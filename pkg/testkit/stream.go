@@ -71,9 +71,9 @@ func Publish(t testing.TB, client redis.UniversalClient, topic event.Topic, even
 	}
 }
 
-// WantSettled waits until the only consumer group of a stream has acknowledged every
+// WantAcknowledged waits until the only consumer group of a stream has acknowledged every
 // entry.
-func WantSettled(t testing.TB, client redis.UniversalClient, topic event.Topic) {
+func WantAcknowledged(t testing.TB, client redis.UniversalClient, topic event.Topic) {
 	t.Helper()
 	Eventually(t, 20*time.Second, func() error {
 		groups, err := client.XInfoGroups(t.Context(), string(topic)).Result()

@@ -166,7 +166,7 @@ func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()
 			return 0
 		case time.Now().After(deadline):
 			for _, id := range missing {
-				r.settled[id] = true
+				r.checked[id] = true
 			}
 			return max(1, len(missing))
 		}
@@ -181,7 +181,7 @@ func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()
 func (r *run) outstanding(ctx context.Context, by time.Time) ([]string, error) {
 	var unrecorded, missing []string
 	for _, o := range r.history.all() {
-		if o.Kind != signup || o.Outcome != ok || o.End.After(by) || r.settled[o.ID] {
+		if o.Kind != signup || o.Outcome != ok || o.End.After(by) || r.checked[o.ID] {
 			continue
 		}
 		if !o.Injected && !r.stack.smtp.has(o.Email) {
@@ -195,10 +195,10 @@ func (r *run) outstanding(ctx context.Context, by time.Time) ([]string, error) {
 		return append(missing, unrecorded...), err
 	}
 	for _, id := range found {
-		r.settled[id] = true
+		r.checked[id] = true
 	}
 	for _, id := range unrecorded {
-		if !r.settled[id] {
+		if !r.checked[id] {
 			missing = append(missing, id)
 		}
 	}

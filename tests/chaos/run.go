@@ -22,14 +22,14 @@ type run struct {
 	tail      *tail
 	injected  *entrySet       // entries that the run has added to the streams
 	malformed *entrySet       // injected entries that must become dead letters
-	settled   map[string]bool // sign-ups that need not be checked again
+	checked   map[string]bool // sign-ups that need not be checked again
 	results   []result
 }
 
 func newRun(ctx context.Context, opts options, dir string) (_ *run, err error) {
 	r := &run{
 		opts: opts, dir: dir, began: time.Now(),
-		injected: newEntrySet(), malformed: newEntrySet(), settled: map[string]bool{},
+		injected: newEntrySet(), malformed: newEntrySet(), checked: map[string]bool{},
 	}
 	if r.stack, err = newStack(ctx, opts.root, dir); err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ func TestRoutes(t *testing.T) {
 	e := s.requested(to, nil)
 	s.publish(e, s.requested(newAddress(), nil))
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	var list struct {
 		Data []struct{ ID, EventID, To, Status, Template string }
 		Meta web.Meta

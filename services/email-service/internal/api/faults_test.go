@@ -61,7 +61,7 @@ func TestDeferredMailIsRetried(t *testing.T) {
 	e := s.requested(to, nil)
 	s.publish(e)
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantStatus(e, mail.StatusSent, 3)
 }
 
@@ -81,7 +81,7 @@ func TestREL13DeferredMail(t *testing.T) {
 	e := s.requested(busy, nil)
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
-	s.wantSettled() // The event is acknowledged: the next attempt is scheduled.
+	s.wantAcknowledged() // The event is acknowledged: the next attempt is scheduled.
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if status, attempts := s.status(e); status != mail.StatusDeferred || attempts < 2 {
 			return fmt.Errorf("message is %s after %d attempts", status, attempts)
@@ -89,7 +89,7 @@ func TestREL13DeferredMail(t *testing.T) {
 		return nil
 	})
 	s.publish(e) // A second delivery of the event changes nothing.
-	s.wantSettled()
+	s.wantAcknowledged()
 	later.Store(true)
 	s.wantMails(busy, 1)
 	testkit.Eventually(t, 5*time.Second, func() error {
@@ -129,7 +129,7 @@ func TestMailServerUnavailable(t *testing.T) {
 	}
 	refuse.Store(false)
 	s.wantMails(to, len(events))
-	s.wantSettled()
+	s.wantAcknowledged()
 	for _, e := range events {
 		s.wantStatus(e, mail.StatusSent, 1)
 	}
@@ -152,7 +152,7 @@ func TestRejectedSender(t *testing.T) {
 	e := s.requested(to, nil)
 	s.publish(e)
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantStatus(e, mail.StatusSent, 1)
 	if n := s.outboxed(e, "email.failed.v1"); n != 0 {
 		t.Errorf("%d email.failed events, want 0", n)
@@ -175,7 +175,7 @@ func TestBrokenConnection(t *testing.T) {
 	e := s.requested(to, nil)
 	s.publish(e)
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantStatus(e, mail.StatusSent, 2)
 }
 
@@ -206,7 +206,7 @@ func TestShutdownDuringSend(t *testing.T) {
 	}
 	s.consume("b")
 	s.publish(e)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantMails(to, 1)
 }
 
@@ -228,11 +228,11 @@ func TestExpiredLink(t *testing.T) {
 	sent := s.requested(to, nil)
 	s.publish(sent)
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	again := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Minute) })
 	again.ID = sent.ID
 	s.publish(again)
-	s.wantSettled()
+	s.wantAcknowledged()
 	deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
 	if err != nil || len(deadLetters) != 1 {
 		t.Errorf("%d dead deadLetters, %v, want only that of the expired one", len(deadLetters), err)
@@ -258,7 +258,7 @@ func TestSEC65NoSecretsInLogs(t *testing.T) {
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
 	s.wantDeadLetter(e, "permanent", 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	a.Stop()
 	text := strings.ToLower(lines.String())
 	if !strings.Contains(text, e.ID) || !strings.Contains(text, "550") {

@@ -75,7 +75,7 @@ func TestSEC63VerificationMail(t *testing.T) {
 			t.Errorf("SEC-63: %s shows text that a stranger chose:\n%s", kind, bodies[kind])
 		}
 	}
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantStatus(e, mail.StatusSent, 1)
 	if n := s.outboxed(e, "email.sent.v1"); n != 1 {
 		t.Errorf("%d email.sent events, want 1", n)
@@ -102,7 +102,7 @@ func TestOneMailPerEvent(t *testing.T) {
 	}
 	wg.Wait()
 	s.wantMails(to, 1)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.wantMails(to, 1)
 	if n := s.outboxed(e, "email.sent.v1"); n != 1 {
 		t.Errorf("%d email.sent events, want 1", n)

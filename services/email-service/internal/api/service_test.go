@@ -164,10 +164,10 @@ func (s *service) wantMails(to string, n int) []smtptest.Mail {
 	return s.smtp.To(to)
 }
 
-// wantSettled waits until every entry of the stream is acknowledged.
-func (s *service) wantSettled() {
+// wantAcknowledged waits until every entry of the stream is acknowledged.
+func (s *service) wantAcknowledged() {
 	s.t.Helper()
-	testkit.WantSettled(s.t, s.redis, event.Email)
+	testkit.WantAcknowledged(s.t, s.redis, event.Email)
 }
 
 // wantDeadLetter waits for the dead letter of e and returns its id.
@@ -193,7 +193,7 @@ func (s *service) wantDeadLetter(e event.Event, class string, attempts int) (id 
 }
 
 // wantStatus waits for the state of a delivery. A scheduled attempt is not an entry of
-// the stream, so wantSettled does not wait for it.
+// the stream, so wantAcknowledged does not wait for it.
 func (s *service) wantStatus(e event.Event, status string, attempts int) {
 	s.t.Helper()
 	testkit.Eventually(s.t, 5*time.Second, func() error {

@@ -37,7 +37,7 @@ func TestMeBeforeAndAfterTheEvent(t *testing.T) {
 	for range 2 {
 		s.publish(me.UserID, signedUp, event.UserSignedUp{Email: "ann@example.com", Name: "Ann", Role: "user"})
 	}
-	s.wantSettled()
+	s.wantAcknowledged()
 	stored := s.want(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+me.UserID, ""), 200).profile(t)
 	if stored.Name != "Anna" || !stored.CreatedAt.Equal(signedUp) {
 		t.Errorf("after the event: %+v, want the owner's name and the time of the sign-up", stored)
@@ -45,7 +45,7 @@ func TestMeBeforeAndAfterTheEvent(t *testing.T) {
 	// The other order: the event comes first.
 	other := newUser()
 	s.publish(other.UserID, signedUp, event.UserSignedUp{Email: "bob@example.com", Name: "Bob", Role: "user"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	if p := s.want(s.do(other, "GET", "/me", ""), 200).profile(t); p.Email != "bob@example.com" || p.Name != "Bob" {
 		t.Errorf("profile = %+v", p)
 	}
@@ -127,10 +127,10 @@ func TestSEC68Cache(t *testing.T) {
 		t.Errorf("TTL = %s", ttl)
 	}
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"new"}`), 200)
-	s.wantSettled() // The event of the change invalidates once more.
+	s.wantAcknowledged() // The event of the change invalidates once more.
 	wantSources("after a change", "MISS", "HIT")
 	s.publish(me.UserID, time.Now(), event.UserLoggedOut{SessionID: "s"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	wantSources("after a logout", "MISS", "HIT")
 	s.want(s.do(admin, "DELETE", "/"+me.UserID+"/cache", ""), 200)
 	wantSources("after an administrator dropped the entry", "MISS", "HIT")
@@ -189,7 +189,7 @@ func TestRedisUnavailable(t *testing.T) {
 	s := newService(t, server.URL)
 	me := newUser()
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"before"}`), 200)
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.want(s.do(me, "GET", "/me", ""), 200)
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)

@@ -20,10 +20,10 @@ func TestDeletedUserHasNoProfile(t *testing.T) {
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"Counts."}`), 200)
 	s.want(s.do(me, "GET", "/me", ""), 200)
 	s.publish(me.UserID, time.Now(), event.UserDeleted{})
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.want(s.do(me, "GET", "/me", ""), 404)
 	s.publish(me.UserID, time.Now(), event.UserSignedUp{Email: me.Email, Name: me.Name, Role: "user"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	s.want(s.do(me, "GET", "/me", ""), 404)
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"Back."}`), 404)
 	if a := s.want(s.do(token.Identity{UserID: uuid.NewString(), Role: token.RoleAdmin}, "GET", "/?q="+me.Email, ""), 200); string(a.Data) != "[]" {

@@ -37,7 +37,7 @@ func TestTheEventOfTheSignUpReachesTheReader(t *testing.T) {
 	before := s.want(s.do(me, "GET", "/me", ""), 200)
 	at := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 	s.publish(me.UserID, at, event.UserSignedUp{Email: me.Email, Name: me.Name, Role: "user"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	after := s.want(s.do(me, "GET", "/me", ""), 200)
 	if !after.profile(t).CreatedAt.Equal(at) {
 		t.Errorf("createdAt = %s from the cache (%s), want %s", after.profile(t).CreatedAt, after.header.Get("X-Cache"), at)
@@ -56,7 +56,7 @@ func TestTheEventOfTheSignUpKeepsTheVersion(t *testing.T) {
 	signedUp := time.Now()
 	tag := s.want(s.do(me, "GET", "/me", ""), 200).header.Get("ETag")
 	s.publish(me.UserID, signedUp, event.UserSignedUp{Email: me.Email, Name: me.Name, Role: "user"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	if a := s.want(s.do(me, "GET", "/me", ""), 200); a.header.Get("X-Cache") != "HIT" {
 		t.Errorf("an event without news removed the cached copy")
 	}
@@ -72,7 +72,7 @@ func TestLateSignUpKeepsTheNewerAddress(t *testing.T) {
 	me.Email = "new@example.com"
 	s.want(s.do(me, "GET", "/me", ""), 200)
 	s.publish(me.UserID, time.Now().Add(-time.Hour), event.UserSignedUp{Email: "old@example.com", Name: "Ann", Role: "user"})
-	s.wantSettled()
+	s.wantAcknowledged()
 	if p := s.want(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+me.UserID, ""), 200).profile(t); p.Email != "new@example.com" {
 		t.Errorf("email = %s", p.Email)
 	}

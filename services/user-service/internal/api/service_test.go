@@ -132,8 +132,8 @@ func (s *service) publish(subject string, at time.Time, p event.Payload) {
 	testkit.Publish(s.t, s.redis, event.User, e)
 }
 
-// wantSettled waits until every event is published and acknowledged.
-func (s *service) wantSettled() {
+// wantAcknowledged waits until every event is published and acknowledged.
+func (s *service) wantAcknowledged() {
 	s.t.Helper()
 	testkit.Eventually(s.t, 20*time.Second, func() error {
 		var left int
@@ -142,5 +142,5 @@ func (s *service) wantSettled() {
 		}
 		return nil
 	})
-	testkit.WantSettled(s.t, s.redis, event.User)
+	testkit.WantAcknowledged(s.t, s.redis, event.User)
 }
