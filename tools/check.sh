@@ -29,6 +29,20 @@ tools/readme.sh check
 step "promises and their tests"
 tools/promises.sh
 
+step "relative links in Markdown files"
+broken=0
+while IFS=: read -r file link; do
+	target=$(dirname "$file")/${link%%#*}
+	[[ $link != \#* ]] || target=$file
+	# The anchor of a heading is its text in lower case, with hyphens for spaces.
+	if [ ! -e "$target" ] || { [[ $link == *\#* ]] && ! grep -qx -- "${link#*#}" \
+		<(sed -n 's/^#\+ //p' "$target" | tr '[:upper:] ' '[:lower:]-' | tr -cd 'a-z0-9_\n-'); }; then
+		echo "$file links to $link, which does not exist"
+		broken=1
+	fi
+done < <(git ls-files '*.md' | xargs grep -oHE '\]\([^)]+\)' | sed -E 's/\]\(|\)$//g' | grep -v '://')
+[ "$broken" = 0 ] || exit 1
+
 step "retired words"
 (cd tools && GOWORK=off go test ./vocabulary && GOWORK=off go run ./vocabulary ..)
 
