@@ -34,26 +34,6 @@ func TestSEC73RedisUsers(t *testing.T) {
 		}
 	}
 
-	script := func(key, body string) []any { return []any{"EVAL", body, 1, key} }
-	consume := func(topic, group string) [][]any {
-		return [][]any{
-			{"XGROUP", "CREATE", topic, group, "0", "MKSTREAM"},
-			{"XREADGROUP", "GROUP", group, "c", "COUNT", 1, "STREAMS", topic, ">"},
-			{"XACK", topic, group, "0-1"},
-			{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
-			{"XAUTOCLAIM", topic, group, "c", 1, "0"},
-			{"XINFO", "GROUPS", topic},
-			{"XINFO", "STREAM", topic},
-			{"XTRIM", topic, "MINID", "~", "0-1"},
-			script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
-			{"HGETALL", "watermark:published:" + topic},
-			{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
-			{"HDEL", "republish:requested:" + topic + ":auth-service", group},
-		}
-	}
-	add := func(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
-	postWatermark := func(topic string) []any { return []any{"HSET", "watermark:published:" + topic, "producer", "{}"} }
-	readRequests := func(topic string) []any { return []any{"HGETALL", "republish:requested:" + topic + ":producer"} }
 	forbidden := [][]any{
 		{"FLUSHALL"},
 		{"KEYS", "*"},
@@ -71,26 +51,26 @@ func TestSEC73RedisUsers(t *testing.T) {
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
 			may: [][]any{
-				{"PING"}, {"TIME"}, add("email-events"), add("audit-events"), add("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
+				{"PING"}, {"TIME"}, addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
 			},
-			mayNot: append(consume("email-events", "email-service"), add("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
 		},
 		"user-service": {
-			may: append(consume("user-events", "user-service"), follow, add("audit-events"), add("user-events"),
+			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"),
 				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}),
-			mayNot: append(consume("email-events", "email-service"), add("email-events")),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events")),
 		},
 		"email-service": {
-			may:    append(consume("email-events", "email-service"), follow, add("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
-			mayNot: append(consume("audit-events", "audit-service"), add("email-events"), add("user-events"), postWatermark("email-events")),
+			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
+			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events")),
 		},
 		"audit-service": {
-			may:    append(consume("audit-events", "audit-service"), follow, add("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
-			mayNot: append(consume("email-events", "email-service"), add("email-events"), readRequests("email-events")),
+			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events")),
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
-			mayNot: [][]any{add("audit-events"), add("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
+			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
 		client := connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))
@@ -105,6 +85,36 @@ func TestSEC73RedisUsers(t *testing.T) {
 			}
 		}
 	}
+}
+
+func script(key, body string) []any { return []any{"EVAL", body, 1, key} }
+
+// consumeAs returns the commands of a consumer group, with its part of the reconciliation.
+func consumeAs(topic, group string) [][]any {
+	return [][]any{
+		{"XGROUP", "CREATE", topic, group, "0", "MKSTREAM"},
+		{"XREADGROUP", "GROUP", group, "c", "COUNT", 1, "STREAMS", topic, ">"},
+		{"XACK", topic, group, "0-1"},
+		{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
+		{"XAUTOCLAIM", topic, group, "c", 1, "0"},
+		{"XINFO", "GROUPS", topic},
+		{"XINFO", "STREAM", topic},
+		{"XTRIM", topic, "MINID", "~", "0-1"},
+		script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
+		{"HGETALL", "watermark:published:" + topic},
+		{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
+		{"HDEL", "republish:requested:" + topic + ":auth-service", group},
+	}
+}
+
+func addEntry(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
+
+func postWatermark(topic string) []any {
+	return []any{"HSET", "watermark:published:" + topic, "producer", "{}"}
+}
+
+func readRequests(topic string) []any {
+	return []any{"HGETALL", "republish:requested:" + topic + ":producer"}
 }
 
 // startRedisWithUsers runs the start script of the deployment. It returns a function that

@@ -136,53 +136,68 @@ func TestREL27RollingRestart(t *testing.T) {
 		await(i)
 	}
 
-	var answered, next atomic.Int64
 	work, stopWork := context.WithCancel(t.Context())
 	defer stopWork()
-	var load errgroup.Group
-	for range 8 {
-		load.Go(func() error {
-			client := &http.Client{Transport: &http.Transport{}}
-			defer client.CloseIdleConnections()
-			for work.Err() == nil {
-				i := instances[next.Add(1)%2]
-				if !i.ready.Load() {
-					continue
-				}
-				if err := c.patchMe(client, i.url); err != nil {
-					return fmt.Errorf("after %d answers: %w", answered.Load(), err)
-				}
-				answered.Add(1)
-			}
-			return nil
-		})
-	}
-	reached := func(n int64) {
-		testkit.Eventually(t, 30*time.Second, func() error {
-			if got := answered.Load(); got < n {
-				return fmt.Errorf("%d requests answered", got)
-			}
-			return nil
-		})
-	}
+	load := c.startLoad(work, instances)
 	for _, i := range instances {
-		reached(answered.Load() + 100)
+		load.awaitMore(t, 100)
 		if err := i.stop(); err != nil {
 			t.Errorf("a gateway did not stop cleanly: %v", err)
 		}
 		i.cmd = i.start()
 		await(i)
 	}
-	reached(answered.Load() + 100)
+	load.awaitMore(t, 100)
 	stopWork()
-	if err := load.Wait(); err != nil {
+	if err := load.clients.Wait(); err != nil {
 		t.Error(err)
 	}
 	cancel()
 	if err := background.Wait(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d requests", answered.Load())
+	t.Logf("%d requests", load.answered.Load())
+}
+
+// load is clients that send requests to the ready instances in turn.
+type load struct {
+	clients  errgroup.Group // ends with the first request that fails, or with the context
+	answered atomic.Int64
+}
+
+func (c *client) startLoad(ctx context.Context, instances []*instance) *load {
+	l := &load{}
+	var next atomic.Int64
+	for range 8 {
+		l.clients.Go(func() error {
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for ctx.Err() == nil {
+				i := instances[next.Add(1)%int64(len(instances))]
+				if !i.ready.Load() {
+					continue
+				}
+				if err := c.patchMe(client, i.url); err != nil {
+					return fmt.Errorf("after %d answers: %w", l.answered.Load(), err)
+				}
+				l.answered.Add(1)
+			}
+			return nil
+		})
+	}
+	return l
+}
+
+// awaitMore waits until n more requests have been answered.
+func (l *load) awaitMore(t *testing.T, n int64) {
+	t.Helper()
+	want := l.answered.Load() + n
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if got := l.answered.Load(); got < want {
+			return fmt.Errorf("%d requests answered, want %d", got, want)
+		}
+		return nil
+	})
 }
 
 // patchMe changes the profile through the gateway at url. HTTP clients do not retry a

@@ -55,15 +55,46 @@ func sealedEvent(t *testing.T) (id, payload string) {
 	return e.ID, string(data)
 }
 
+// reader reads dead letters over HTTP.
+type reader struct {
+	*httptest.Server
+	t      *testing.T
+	issuer *testkit.Issuer
+}
+
+func newReader(t *testing.T, store *deadletter.Store) *reader {
+	t.Helper()
+	r := &reader{t: t, issuer: testkit.NewIssuer(t)}
+	r.Server = httptest.NewServer(web.NewRouter(store.Routes("/api/v1/email"), web.Options{
+		Auth: r.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// get decodes the response into out and returns its status.
+func (r *reader) get(path, role string, out any) int {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, r.URL+"/api/v1/email/dead-letters"+path, http.NoBody)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.issuer.Token(token.Identity{Role: role}))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode
+}
+
 func TestDeadLettersAreReadable(t *testing.T) {
 	t.Parallel()
 	store := deadletter.New(testkit.Database(t, outbox.Schema(), deadletter.Schema()), outbox.New("test"), time.Now)
-	issuer := testkit.NewIssuer(t)
-	server := httptest.NewServer(web.NewRouter(store.Routes("/api/v1/email"), web.Options{
-		Auth: issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
-	}))
-	defer server.Close()
-
+	r := newReader(t, store)
 	eventID, payload := sealedEvent(t)
 	good := poisoned(t, payload, "smtp: 550 no\nstack trace")
 	for _, m := range []*message.Message{good, good, poisoned(t, "raw \x00 \xff bytes", "not\x00 JSON"), poisoned(t, `{"junk":"1"}`, "")} {
@@ -75,31 +106,15 @@ func TestDeadLettersAreReadable(t *testing.T) {
 		Data []deadletter.DeadLetter
 		Meta web.Meta
 	}
-	get := func(path, role string, out any) int {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v1/email/dead-letters"+path, http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+issuer.Token(token.Identity{Role: role}))
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		if err := json.NewDecoder(res.Body).Decode(out); err != nil {
-			t.Fatal(err)
-		}
-		return res.StatusCode
-	}
-	if status := get("", token.RoleUser, &list); status != http.StatusForbidden {
+	if status := r.get("", token.RoleUser, &list); status != http.StatusForbidden {
 		t.Errorf("as a user = %d", status)
 	}
-	if status := get("?limit=2", token.RoleAdmin, &list); status != http.StatusOK || len(list.Data) != 2 || !list.Meta.HasMore {
+	if status := r.get("?limit=2", token.RoleAdmin, &list); status != http.StatusOK || len(list.Data) != 2 || !list.Meta.HasMore {
 		t.Fatalf("first page = %d %+v", status, list)
 	}
 	seen := list.Data
 	list.Data = nil
-	get("?limit=2&cursor="+list.Meta.NextCursor, token.RoleAdmin, &list)
+	r.get("?limit=2&cursor="+list.Meta.NextCursor, token.RoleAdmin, &list)
 	seen = append(seen, list.Data...)
 	if len(seen) != 3 {
 		t.Fatalf("%d dead letters, want 3: a message that fails again has one dead letter", len(seen))
@@ -111,7 +126,7 @@ func TestDeadLettersAreReadable(t *testing.T) {
 		t.Errorf("an entry without an event has the event id %s", *seen[0].EventID)
 	}
 	var detail struct{ Data deadletter.Detail }
-	if status := get("/"+seen[2].ID, token.RoleAdmin, &detail); status != http.StatusOK {
+	if status := r.get("/"+seen[2].ID, token.RoleAdmin, &detail); status != http.StatusOK {
 		t.Fatalf("detail = %d", status)
 	}
 	if text := fmt.Sprint(detail.Data.Payload); !strings.Contains(text, "[sealed]") || strings.Contains(text, "s1.") {
@@ -123,7 +138,7 @@ func TestDeadLettersAreReadable(t *testing.T) {
 		"/" + strings.ToUpper(seen[2].ID): 404, "/urn:uuid:" + seen[2].ID: 404,
 		"?cursor=" + cursor(strings.ToUpper(seen[2].ID)): 400, "?cursor=" + cursor("urn:uuid:"+seen[2].ID): 400,
 	} {
-		if status := get(path, token.RoleAdmin, &list); status != want {
+		if status := r.get(path, token.RoleAdmin, &list); status != want {
 			t.Errorf("GET %s = %d, want %d", path, status, want)
 		}
 	}

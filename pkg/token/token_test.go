@@ -85,45 +85,12 @@ func TestVerifyReturnsTheIdentity(t *testing.T) {
 // TestSEC01To09VerifyRefuses covers SEC-01 to SEC-09 as far as a verifier goes.
 func TestSEC01To09VerifyRefuses(t *testing.T) {
 	t.Parallel()
-	key, stranger := newKey(t), newKey(t)
+	key := newKey(t)
 	v := token.NewVerifier(keys{"k": key.Public()}, none(t), testkit.Expected, time.Now)
-	good, err := token.Sign(key, "k", claims(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := func(change func(*token.Claims)) string {
-		raw, err := token.Sign(key, "k", claims(change))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return raw
-	}
-	header := func(change func(map[string]any)) string {
-		tok := jwt.NewWithClaims(jwt.SigningMethodES256, claims(nil))
-		tok.Header["typ"], tok.Header["kid"] = token.Type, "k"
-		change(tok.Header)
-		raw, err := tok.SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return raw
-	}
-	forge := func(head string, sign func(string) []byte) string {
-		_, rest, _ := strings.Cut(good, ".")
-		body, _, _ := strings.Cut(rest, ".")
-		text := base64.RawURLEncoding.EncodeToString([]byte(head)) + "." + body
-		return text + "." + base64.RawURLEncoding.EncodeToString(sign(text))
-	}
+	f := newForger(t, key)
 	point, err := key.PublicKey.Bytes()
 	if err != nil {
 		t.Fatal(err)
-	}
-	hmac := func(text string) []byte {
-		mac, err := jwt.SigningMethodHS256.Sign(text, point)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return mac
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
@@ -133,43 +100,11 @@ func TestSEC01To09VerifyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	confused := func(secret []byte) string {
-		return forge(`{"alg":"HS256","typ":"at+jwt","kid":"k"}`, func(text string) []byte {
-			mac, err := jwt.SigningMethodHS256.Sign(text, secret)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return mac
-		})
-	}
-	// payload signs claims that no struct would hold.
-	payload := func(text string) string {
-		signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","typ":"at+jwt","kid":"k"}`)) + "." +
-			base64.RawURLEncoding.EncodeToString([]byte(text))
-		signature, err := jwt.SigningMethodES256.Sign(signed, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
-	}
-	withExp := func(exp string) string {
-		return payload(`{"iss":"` + testkit.Expected.Issuer + `","aud":"` + testkit.Expected.Audience + `","sub":"u1","sid":"s1","role":"admin","exp":` + exp + `}`)
-	}
-	flipped := func(i int) string {
-		raw := []byte(good)
-		if raw[len(raw)-i]++; raw[len(raw)-i] > 'z' {
-			raw[len(raw)-i] = 'A'
-		}
-		return string(raw)
-	}
 	later := strconv.FormatInt(time.Now().Add(time.Minute).Unix(), 10)
-	if _, err := v.Verify(t.Context(), withExp(later)); err != nil {
+	if _, err := v.Verify(t.Context(), f.withExpiry(later)); err != nil {
 		t.Fatalf("Verify of claims as text = %v", err)
 	}
-	foreign, err := token.Sign(stranger, "k", claims(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	foreign := newForger(t, newKey(t)).good
 	ago := func(d time.Duration) *jwt.NumericDate { return jwt.NewNumericDate(time.Now().Add(-d)) }
 
 	for name, tc := range map[string]struct {
@@ -179,46 +114,46 @@ func TestSEC01To09VerifyRefuses(t *testing.T) {
 		"nothing":             {"", token.ErrInvalid},
 		"junk":                {"junk", token.ErrInvalid},
 		"huge":                {strings.Repeat("a", 65<<10), token.ErrInvalid},
-		"SEC-01 alg none":     {forge(`{"alg":"none","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
-		"SEC-01 alg nOnE":     {forge(`{"alg":"nOnE","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
-		"SEC-02 HS256":        {forge(`{"alg":"HS256","typ":"at+jwt","kid":"k"}`, hmac), token.ErrInvalid},
-		"SEC-02 DER":          {confused(der), token.ErrInvalid},
-		"SEC-02 PEM":          {confused(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), token.ErrInvalid},
-		"SEC-02 JWKS":         {confused(set), token.ErrInvalid},
-		"SEC-02 another alg":  {forge(`{"alg":"EdDSA","typ":"at+jwt","kid":"k"}`, hmac), token.ErrInvalid},
-		"SEC-04 unknown kid":  {header(func(h map[string]any) { h["kid"] = "../../dev/null" }), token.ErrInvalid},
-		"SEC-04 number kid":   {header(func(h map[string]any) { h["kid"] = 7 }), token.ErrInvalid},
-		"SEC-04 long kid":     {header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 1<<10) }), token.ErrInvalid},
-		"SEC-04 array kid":    {header(func(h map[string]any) { h["kid"] = []string{"k"} }), token.ErrInvalid},
-		"SEC-04 huge kid":     {header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 10<<10) }), token.ErrInvalid},
-		"SEC-04 SQL kid":      {header(func(h map[string]any) { h["kid"] = "' OR 1=1--" }), token.ErrInvalid},
-		"SEC-04 no kid":       {header(func(h map[string]any) { delete(h, "kid") }), token.ErrInvalid},
-		"SEC-05 typ JWT":      {header(func(h map[string]any) { h["typ"] = "JWT" }), token.ErrInvalid},
-		"SEC-05 typ refresh":  {header(func(h map[string]any) { h["typ"] = "refresh+jwt" }), token.ErrInvalid},
-		"SEC-08 twice sub":    {payload(`{"iss":"` + testkit.Expected.Issuer + `","aud":"` + testkit.Expected.Audience + `","sub":"u1","sub":"u2","sid":"s1","role":"admin","exp":` + later + `}`), token.ErrInvalid},
-		"SEC-08 4 segments":   {good + ".x", token.ErrInvalid},
-		"SEC-08 2 segments":   {good[:strings.LastIndex(good, ".")], token.ErrInvalid},
-		"SEC-08 two dots":     {strings.Replace(good, ".", "..", 1), token.ErrInvalid},
-		"SEC-08 crit":         {header(func(h map[string]any) { h["crit"] = []string{"x"} }), token.ErrInvalid},
-		"SEC-06 issuer":       {with(func(c *token.Claims) { c.Issuer = "https://headgate.evil" }), token.ErrInvalid},
-		"SEC-06 audience":     {with(func(c *token.Claims) { c.Audience = jwt.ClaimStrings{"other"} }), token.ErrInvalid},
-		"SEC-06 no audience":  {with(func(c *token.Claims) { c.Audience = nil }), token.ErrInvalid},
-		"SEC-07 expired":      {with(func(c *token.Claims) { c.ExpiresAt = ago(90 * time.Second) }), token.ErrExpired},
-		"SEC-07 exp text":     {withExp(`"` + later + `"`), token.ErrInvalid},
-		"SEC-07 exp 1e300":    {withExp("1e300"), token.ErrExpired},
-		"SEC-07 exp negative": {withExp("-1"), token.ErrExpired},
-		"SEC-07 no expiry":    {with(func(c *token.Claims) { c.ExpiresAt = nil }), token.ErrInvalid},
-		"SEC-07 not yet":      {with(func(c *token.Claims) { c.NotBefore = ago(-5 * time.Minute) }), token.ErrInvalid},
-		"SEC-07 issued later": {with(func(c *token.Claims) { c.IssuedAt = ago(-time.Hour) }), token.ErrInvalid},
-		"no subject":          {with(func(c *token.Claims) { c.Subject = "" }), token.ErrInvalid},
-		"no session":          {with(func(c *token.Claims) { c.SessionID = "" }), token.ErrInvalid},
-		"SEC-09 last changed": {flipped(1), token.ErrInvalid},
-		"SEC-09 2nd changed":  {flipped(2), token.ErrInvalid},
-		"SEC-09 3rd changed":  {flipped(3), token.ErrInvalid},
-		"SEC-09 truncated":    {good[:len(good)-4], token.ErrInvalid},
-		"SEC-09 no signature": {good[:strings.LastIndex(good, ".")+1], token.ErrInvalid},
-		"SEC-09 padded":       {good + "==", token.ErrInvalid},
-		"SEC-09 zeros":        {good[:strings.LastIndex(good, ".")+1] + base64.RawURLEncoding.EncodeToString(make([]byte, 64)), token.ErrInvalid},
+		"SEC-01 alg none":     {f.forge(`{"alg":"none","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
+		"SEC-01 alg nOnE":     {f.forge(`{"alg":"nOnE","typ":"at+jwt","kid":"k"}`, func(string) []byte { return nil }), token.ErrInvalid},
+		"SEC-02 HS256":        {f.confused(point), token.ErrInvalid},
+		"SEC-02 DER":          {f.confused(der), token.ErrInvalid},
+		"SEC-02 PEM":          {f.confused(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), token.ErrInvalid},
+		"SEC-02 JWKS":         {f.confused(set), token.ErrInvalid},
+		"SEC-02 another alg":  {f.forge(`{"alg":"EdDSA","typ":"at+jwt","kid":"k"}`, f.hmac(point)), token.ErrInvalid},
+		"SEC-04 unknown kid":  {f.header(func(h map[string]any) { h["kid"] = "../../dev/null" }), token.ErrInvalid},
+		"SEC-04 number kid":   {f.header(func(h map[string]any) { h["kid"] = 7 }), token.ErrInvalid},
+		"SEC-04 long kid":     {f.header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 1<<10) }), token.ErrInvalid},
+		"SEC-04 array kid":    {f.header(func(h map[string]any) { h["kid"] = []string{"k"} }), token.ErrInvalid},
+		"SEC-04 huge kid":     {f.header(func(h map[string]any) { h["kid"] = strings.Repeat("k", 10<<10) }), token.ErrInvalid},
+		"SEC-04 SQL kid":      {f.header(func(h map[string]any) { h["kid"] = "' OR 1=1--" }), token.ErrInvalid},
+		"SEC-04 no kid":       {f.header(func(h map[string]any) { delete(h, "kid") }), token.ErrInvalid},
+		"SEC-05 typ JWT":      {f.header(func(h map[string]any) { h["typ"] = "JWT" }), token.ErrInvalid},
+		"SEC-05 typ refresh":  {f.header(func(h map[string]any) { h["typ"] = "refresh+jwt" }), token.ErrInvalid},
+		"SEC-08 twice sub":    {f.payload(`{"iss":"` + testkit.Expected.Issuer + `","aud":"` + testkit.Expected.Audience + `","sub":"u1","sub":"u2","sid":"s1","role":"admin","exp":` + later + `}`), token.ErrInvalid},
+		"SEC-08 4 segments":   {f.good + ".x", token.ErrInvalid},
+		"SEC-08 2 segments":   {f.good[:strings.LastIndex(f.good, ".")], token.ErrInvalid},
+		"SEC-08 two dots":     {strings.Replace(f.good, ".", "..", 1), token.ErrInvalid},
+		"SEC-08 crit":         {f.header(func(h map[string]any) { h["crit"] = []string{"x"} }), token.ErrInvalid},
+		"SEC-06 issuer":       {f.with(func(c *token.Claims) { c.Issuer = "https://headgate.evil" }), token.ErrInvalid},
+		"SEC-06 audience":     {f.with(func(c *token.Claims) { c.Audience = jwt.ClaimStrings{"other"} }), token.ErrInvalid},
+		"SEC-06 no audience":  {f.with(func(c *token.Claims) { c.Audience = nil }), token.ErrInvalid},
+		"SEC-07 expired":      {f.with(func(c *token.Claims) { c.ExpiresAt = ago(90 * time.Second) }), token.ErrExpired},
+		"SEC-07 exp text":     {f.withExpiry(`"` + later + `"`), token.ErrInvalid},
+		"SEC-07 exp 1e300":    {f.withExpiry("1e300"), token.ErrExpired},
+		"SEC-07 exp negative": {f.withExpiry("-1"), token.ErrExpired},
+		"SEC-07 no expiry":    {f.with(func(c *token.Claims) { c.ExpiresAt = nil }), token.ErrInvalid},
+		"SEC-07 not yet":      {f.with(func(c *token.Claims) { c.NotBefore = ago(-5 * time.Minute) }), token.ErrInvalid},
+		"SEC-07 issued later": {f.with(func(c *token.Claims) { c.IssuedAt = ago(-time.Hour) }), token.ErrInvalid},
+		"no subject":          {f.with(func(c *token.Claims) { c.Subject = "" }), token.ErrInvalid},
+		"no session":          {f.with(func(c *token.Claims) { c.SessionID = "" }), token.ErrInvalid},
+		"SEC-09 last changed": {f.flipped(1), token.ErrInvalid},
+		"SEC-09 2nd changed":  {f.flipped(2), token.ErrInvalid},
+		"SEC-09 3rd changed":  {f.flipped(3), token.ErrInvalid},
+		"SEC-09 truncated":    {f.good[:len(f.good)-4], token.ErrInvalid},
+		"SEC-09 no signature": {f.good[:strings.LastIndex(f.good, ".")+1], token.ErrInvalid},
+		"SEC-09 padded":       {f.good + "==", token.ErrInvalid},
+		"SEC-09 zeros":        {f.good[:strings.LastIndex(f.good, ".")+1] + base64.RawURLEncoding.EncodeToString(make([]byte, 64)), token.ErrInvalid},
 		"another's key":       {foreign, token.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -274,7 +209,7 @@ func newJWKSServer(t *testing.T) *jwksServer {
 		s.fetches.Add(1)
 		set := s.set.Load()
 		if set == nil {
-			http.Error(w, "away", http.StatusServiceUnavailable)
+			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 			return
 		}
 		if _, err := w.Write(*set); err != nil {

@@ -175,28 +175,7 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%s has mode %v, %v, want 0600", factsName, info.Mode(), err)
 	}
-	for name, want := range map[string]string{
-		"LOGIN_RATE_LIMIT": "7/1m", "ENV": "development", "LOCAL_DIR": dir, "INSTANCE_ID": "gateway-1", "REDIS_URL": facts.RedisURL,
-		"HTTP_ADDR": strings.Replace(strings.TrimPrefix(facts.GatewayURL, "http://"), "localhost", loopback, 1),
-	} {
-		if _, got := get(t, facts.GatewayURL+"/env/"+name); got != want {
-			t.Errorf("gateway has %s=%q, want %q", name, got, want)
-		}
-	}
-	if status, _ := get(t, facts.GatewayURL+"/env/DATABASE_URL"); status != http.StatusNotFound {
-		t.Error("the gateway has a DATABASE_URL")
-	}
-	_, auth := get(t, facts.GatewayURL+"/env/AUTH_URL")
-	_, email := get(t, facts.GatewayURL+"/env/EMAIL_URL")
-	if _, got := get(t, email+"/env/JWKS_URL"); got != auth+"/.well-known/jwks.json" {
-		t.Errorf("email-service has JWKS_URL=%q, want that of %s", got, auth)
-	}
-	if _, got := get(t, email+"/env/SMTP_URL"); got != facts.SMTPURL {
-		t.Errorf("email-service has SMTP_URL=%q, want %q", got, facts.SMTPURL)
-	}
-	if _, got := get(t, auth+"/env/ADMIN_PASSWORD"); got != facts.Admin.Password || len(got) < 20 || facts.Admin.Email != "root@example.com" {
-		t.Errorf("auth-service has ADMIN_PASSWORD=%q, stack.json %+v", got, facts.Admin)
-	}
+	wantEnvironments(t, dir, facts)
 	if status, _ := get(t, facts.MailboxURL+"/api/v1/messages"); status != http.StatusOK {
 		t.Errorf("mailbox = %d", status)
 	}
@@ -230,6 +209,34 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 	}
 	if again.Admin.Password != facts.Admin.Password {
 		t.Error("the admin's password has changed")
+	}
+}
+
+// wantEnvironments checks the variables of the services of a stack in dir whose
+// LOGIN_RATE_LIMIT and ADMIN_EMAIL the test has set.
+func wantEnvironments(t *testing.T, dir string, facts Facts) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"LOGIN_RATE_LIMIT": "7/1m", "ENV": "development", "LOCAL_DIR": dir, "INSTANCE_ID": "gateway-1", "REDIS_URL": facts.RedisURL,
+		"HTTP_ADDR": strings.Replace(strings.TrimPrefix(facts.GatewayURL, "http://"), "localhost", loopback, 1),
+	} {
+		if _, got := get(t, facts.GatewayURL+"/env/"+name); got != want {
+			t.Errorf("gateway has %s=%q, want %q", name, got, want)
+		}
+	}
+	if status, _ := get(t, facts.GatewayURL+"/env/DATABASE_URL"); status != http.StatusNotFound {
+		t.Error("the gateway has a DATABASE_URL")
+	}
+	_, auth := get(t, facts.GatewayURL+"/env/AUTH_URL")
+	_, email := get(t, facts.GatewayURL+"/env/EMAIL_URL")
+	if _, got := get(t, email+"/env/JWKS_URL"); got != auth+"/.well-known/jwks.json" {
+		t.Errorf("email-service has JWKS_URL=%q, want that of %s", got, auth)
+	}
+	if _, got := get(t, email+"/env/SMTP_URL"); got != facts.SMTPURL {
+		t.Errorf("email-service has SMTP_URL=%q, want %q", got, facts.SMTPURL)
+	}
+	if _, got := get(t, auth+"/env/ADMIN_PASSWORD"); got != facts.Admin.Password || len(got) < 20 || facts.Admin.Email != "root@example.com" {
+		t.Errorf("auth-service has ADMIN_PASSWORD=%q, stack.json %+v", got, facts.Admin)
 	}
 }
 

@@ -203,24 +203,32 @@ func TestFlush(t *testing.T) {
 	s.wantRecords(2)
 }
 
-func TestFiltersAndPages(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
+// addRecords adds 31 records of three subjects: ten at start, ten after an hour, ten
+// after two hours, and a failure.
+func (s *service) addRecords(start time.Time) []event.Event {
+	s.t.Helper()
 	var events []event.Event
-	start := time.Now().UTC().Truncate(time.Second)
 	for i := range 30 {
 		e := newEvent(fmt.Sprint("subject-", i%3), event.Origin{
 			Actor: event.Actor{Type: "user", ID: fmt.Sprint("actor-", i%2)}, IP: fmt.Sprint("192.0.2.", i%5), RequestID: fmt.Sprint("request-", i),
 		}, event.UserLoggedIn{})
-		e.OccurredAt = start.Add(time.Duration(i/10) * time.Hour) // ten at the same time
+		e.OccurredAt = start.Add(time.Duration(i/10) * time.Hour)
 		events = append(events, e)
 	}
 	events = append(events, newEvent("subject-0", event.Origin{}, event.UserLoginFailed{}))
 	for _, e := range events {
-		if err := s.log.Add(t.Context(), e); err != nil {
-			t.Fatal(err)
+		if err := s.log.Add(s.t.Context(), e); err != nil {
+			s.t.Fatal(err)
 		}
 	}
+	return events
+}
+
+func TestFiltersAndPages(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	start := time.Now().UTC().Truncate(time.Second)
+	s.addRecords(start)
 	for _, tc := range []struct {
 		query url.Values
 		want  int
@@ -247,6 +255,11 @@ func TestFiltersAndPages(t *testing.T) {
 			t.Errorf("%v: %d records, want %d", tc.query, len(seen), tc.want)
 		}
 	}
+}
+
+func TestInvalidFilters(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
 	for query, field := range map[string]string{
 		"type=x": "type", "outcome=x": "outcome", "ip=x": "ip", "from=yesterday": "from", "subjct=x": "subjct",
 		"limit=0": "limit", "cursor=anVuaw": "cursor", "type=user.signed_up&type=user.logged_in": "type", "actorId=%00": "actorId",
@@ -255,7 +268,13 @@ func TestFiltersAndPages(t *testing.T) {
 			t.Errorf("%s = %d %v, want 400 for %s", query, a.status, a.Errors, field)
 		}
 	}
-	one := events[3]
+}
+
+// TestOneRecord: an id is accepted in its usual form only, in a path and in a cursor.
+func TestOneRecord(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	one := s.addRecords(time.Now())[3]
 	for _, key := range []string{strings.ToUpper(one.ID), "urn:uuid:" + one.ID, "{" + one.ID + "}"} {
 		if a := s.get("/events?cursor="+base64.RawURLEncoding.EncodeToString([]byte(key)), admin); a.status != http.StatusBadRequest {
 			t.Errorf("GET with the cursor of %s = %d", key, a.status)

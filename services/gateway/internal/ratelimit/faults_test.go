@@ -70,7 +70,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
 		begin, end func(r *ownRedis)
-		before     int // of what passed before count meanwhile
+		before     int // how much of what passed before the fault still counts
 	}{
 		"gone": {
 			func(r *ownRedis) {
@@ -107,17 +107,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 				"login":   func() bool { d, _ := l.Take(t.Context(), "ann", login...); return d.Allowed },
 				"general": func() bool { d, _ := l.TakeLease(t.Context(), general); return d.Allowed },
 			} {
-				passed, slow := 0, 0
-				for range 100 {
-					began := time.Now()
-					if take() {
-						passed++
-					}
-					// On a machine that is busy otherwise; the client's timeout is the bound.
-					if time.Since(began) > redisTimeout+time.Second {
-						slow++
-					}
-				}
+				passed, slow := takeOften(take)
 				if limit := map[string]int{"login": 5, "general": 50}[what] - fault.before; passed != limit || slow > 0 {
 					t.Errorf("during the fault, %d of %s passed, %d were slow; want %d and 0", passed, what, slow, limit)
 				}
@@ -125,8 +115,8 @@ func TestSEC33RedisFaults(t *testing.T) {
 			fault.end(r)
 			back := time.Now()
 			testkit.Eventually(t, 10*time.Second, func() error {
-				// Redis remembers what was used before. What it was asked while it was
-				// stopped it may count when it goes on.
+				// Redis remembers what was used before the fault. After it was stopped, it
+				// may also count the commands that it received meanwhile.
 				if state := l.Peek(t.Context(), "ann", login[0]); state.Backend != "redis" || state.Used < 1 {
 					return fmt.Errorf("redis is not asked yet: %+v", state)
 				}
@@ -135,6 +125,21 @@ func TestSEC33RedisFaults(t *testing.T) {
 			t.Logf("counted in Redis again after %s", time.Since(back).Round(time.Millisecond))
 		})
 	}
+}
+
+// takeOften calls take 100 times. It returns how many calls passed and how many were
+// slow: the client's timeout is the bound, with a second more on a busy machine.
+func takeOften(take func() bool) (passed, slow int) {
+	for range 100 {
+		began := time.Now()
+		if take() {
+			passed++
+		}
+		if time.Since(began) > redisTimeout+time.Second {
+			slow++
+		}
+	}
+	return passed, slow
 }
 
 // TestObservedLimits: they reject nothing, count no more than they would let pass, and do
