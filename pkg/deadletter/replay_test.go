@@ -165,7 +165,7 @@ func TestReplay(t *testing.T) {
 	ids := c.publish(1)
 	deadLetter := c.deadLetters(deadletter.Open, 1)[0]
 
-	// Not mended: it is open again, with one attempt more.
+	// The cause is not fixed: the dead letter is open again, with one more attempt.
 	if got := c.do(http.MethodPost, "/"+deadLetter.ID+"/replay", ""); got.status != http.StatusOK {
 		t.Fatalf("replay = %d %s", got.status, got.Code)
 	}
@@ -176,7 +176,8 @@ func TestReplay(t *testing.T) {
 		return nil
 	})
 
-	// Mended: it is handled once, with its own id, however often it is asked for.
+	// The cause is fixed: the event is handled once, with its own id, however often a
+	// replay is requested.
 	c.repair(nil)
 	var wg sync.WaitGroup
 	statuses := make([]int, 10)

@@ -65,7 +65,7 @@ func (a *account) drop(cmd *exec.Cmd) {
 	cmd.Env = append(os.Environ(), "HOME="+cmd.Dir)
 }
 
-// own makes the account the owner of the folder or file.
+// own makes the account the owner of a folder or a file.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil

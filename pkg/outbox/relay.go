@@ -123,10 +123,10 @@ func (r *Relay) sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// claim locks the numbered rows that no other relay has locked meanwhile. A row is
-// behind if another relay has locked an earlier one of its subject: published now,
-// it could overtake that. A count shows when these rows are all that there are up
-// to the last of them; then none is behind.
+// claim locks the numbered rows that no other relay has locked in the meantime. A row
+// is behind if another relay has locked an earlier row of the same subject: published
+// now, it could overtake that row. If the count shows that the claimed rows are all
+// unpublished rows up to the last of them, none is behind.
 const claim = `
 	WITH claimed AS (
 		SELECT id, event_id, topic, name, subject, seq, payload

@@ -51,7 +51,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, record)
 }
 
-// mine lists the records of the caller as actor or subject. For an action of somebody else
+// mine lists the records of the caller as actor or subject. For an action of another user
 // it shows the type of the actor, but neither the id nor the address.
 func (a *api) mine(w http.ResponseWriter, r *http.Request) error {
 	caller := web.Caller(r).UserID

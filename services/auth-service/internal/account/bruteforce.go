@@ -13,8 +13,8 @@ import (
 // parallel guesses count like consecutive ones, and for every address, whether or
 // not it has an account. They count for the address alone, so that guessing from
 // many networks gains nothing. Only from networks that the owner uses do they count
-// for the address and the network together, so that no stranger can lock the owner
-// out (ASVS 6.3.1, SEC-31).
+// for the address and the network together, so that an attacker cannot lock the
+// owner out (ASVS 6.3.1, SEC-31).
 
 // failedAttemptStore counts failed attempts.
 type failedAttemptStore interface {

@@ -74,9 +74,9 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 	})
 }
 
-// RevertEmail uses the link that was mailed to an old address, which the account
-// then has again. Whoever changed the address knew the password, so the password
-// stops working, all sessions end, and a reset link is mailed. Factors added since
+// RevertEmail uses the link that was mailed to an old address, and the account uses
+// that address again. The person who changed the address knew the password, so the
+// password stops working, all sessions end, and a reset link is mailed. Factors added since
 // shortly before the change, and links mailed to later addresses, are removed: they
 // may be a thief's. It fails with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {

@@ -34,8 +34,8 @@ const (
 	LinkRevertEmail   LinkPurpose = "revert_email"
 )
 
-// OneTimeToken is the secret in a link. It proves that whoever uses it reads the
-// mail of an address.
+// OneTimeToken is the secret in a link. Using it proves access to the mailbox of an
+// address.
 type OneTimeToken struct {
 	Hash      []byte
 	Purpose   LinkPurpose

@@ -9,15 +9,14 @@ import (
 )
 
 // AllowMail reports whether an address may get one more mail of a kind, and counts
-// it. The cap is 3 an hour and 10 a day, so that nobody can be flooded with mail
-// (SEC-34).
+// it. The cap is 3 an hour and 10 a day, so that no mailbox can be flooded (SEC-34).
 type AllowMail func(ctx context.Context, kind MailKind, to Email) (bool, error)
 
 // MailKind is what mails are counted as. Each kind has a cap of its own.
 type MailKind string
 
-// The kinds of mails. Requests from a network that the owner uses are counted apart,
-// so that strangers cannot use up the owner's mails.
+// The kinds of mails. Requests from a network that the owner uses are counted
+// separately, so that requests of other people do not use up the owner's mails.
 const (
 	mailRequested                 MailKind = ""
 	mailRequestedFromKnownNetwork MailKind = "asked at home\x00"
@@ -26,9 +25,8 @@ const (
 )
 
 // notice returns an event that mails the owner of an account. If the address is not
-// verified and its cap is reached, the event is only recorded: what people do to
-// accounts that they made with a stranger's address must not fill the stranger's
-// mailbox.
+// verified and its cap is reached, the event is only recorded: a person can sign up
+// with another person's address, and must not be able to fill that mailbox.
 func notice(ctx context.Context, now time.Time, owner Account, allowMail AllowMail, p event.Payload) (event.Event, error) {
 	e := event.New(ctx, now, owner.ID, p)
 	if owner.EmailVerified {

@@ -29,8 +29,8 @@ var (
 )
 
 // updateOwn changes the caller's account; decide gets the current session as well.
-// It keeps out anybody whose session has ended, although their access token has not
-// expired: a thief whom the owner has signed out. It fails with ErrSessionRevoked.
+// It fails with ErrSessionRevoked if the session has ended, even if the access token
+// has not expired: the owner may have signed out a thief.
 func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide func(c *Change, own *Session) error) error {
 	err := a.update(ctx, caller.UserID, func(c *Change) error {
 		own := c.session(caller.SessionID)
@@ -86,8 +86,8 @@ func (a *Accounts) recentlyAuthenticated(s *Session) bool {
 	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
 }
 
-// confirmPassword returns the caller's account if current is its password. It keeps
-// out somebody at an unlocked screen. Wrong passwords count as failed attempts, so
+// confirmPassword returns the caller's account if current is its password, which a
+// person at an unlocked screen does not know. Wrong passwords count as failed attempts, so
 // that a stolen token cannot be used to guess the password. It fails with a
 // validation problem named after field, ErrCurrentPassword or ErrTooManyAttempts,
 // which are recorded, or password.ErrBusy.

@@ -13,15 +13,15 @@ func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
 	return a.requestLink(ctx, LinkResetPassword, email)
 }
 
-// ResetPassword uses a reset link. All sessions end and none begins: whoever reads
-// the mail must still sign in. It fails with a validation problem, ErrWeakPassword,
+// ResetPassword uses a reset link. All sessions end and none begins: the user must
+// sign in with the new password. It fails with a validation problem, ErrWeakPassword,
 // ErrTokenInvalid, ErrTokenExpired or password.ErrBusy.
 func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error {
 	chosen, passwordErr := a.newPassword("newPassword", next)
 	if err := validate(passwordErr); err != nil {
 		return err
 	}
-	// Hash before the account is locked, and only for somebody who has a link.
+	// Hash before the account is locked, and only if the link is valid.
 	_, owner, err := a.store.TokenOwner(ctx, LinkResetPassword, hashSecret(secret))
 	if err != nil {
 		return err
@@ -43,8 +43,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		c.revokeTokens(LinkResetPassword, LinkVerifyEmail, LinkChangeEmail)
 		c.revokeSessions(ctx, now, reasonPasswordReset)
 		if firstProof {
-			// Somebody else may have created the account with this address and left
-			// themselves a passkey to sign in with. A TOTP app lets nobody in.
+			// Another person may have created the account with this address and added a
+			// passkey to sign in with. A TOTP app does not give access.
 			if err := c.removeFactors(ctx, now, func(f Factor) bool { return f.Kind == factor.KindPasskey }); err != nil {
 				return err
 			}

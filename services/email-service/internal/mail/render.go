@@ -21,10 +21,9 @@ var files embed.FS
 // product is the name at the top of every mail.
 const product = "Headgate"
 
-// content is what templates may show. It has nothing that a stranger wrote, such as the
-// name or the user agent: whoever signs up chooses the name, and whoever stole a token
-// chooses the user agent, so either could turn our mail into an advertisement or a
-// phishing attempt.
+// content is what templates may show. It has no text that an attacker can choose, such as
+// the name of a new account or the user agent of a request: such text could turn our mail
+// into an advertisement or a phishing attempt.
 type content struct {
 	Product string
 	Subject string

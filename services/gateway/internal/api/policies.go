@@ -23,9 +23,9 @@ type RateLimits struct {
 	GeneralIP ratelimit.Rate `policy:"general-ip" routes:"*" key:"network" envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests per client address, authenticated or not."`
 }
 
-// subject is whom a request is counted for: the known ones of the parts below. Account
-// and session come from the body and are not verified yet, so their policies count per
-// network as well: nobody can use up the limit of somebody else.
+// subject is the client that a request is counted for, as far as the parts below are
+// known. Account and session come from the body and are not verified yet, so their
+// policies count per network as well: no client can use up the limit of another.
 type subject map[string]string
 
 // The parts of a subject.

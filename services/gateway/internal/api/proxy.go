@@ -169,7 +169,7 @@ func requestEdit(r *http.Request) upstream.Edit {
 	return edit
 }
 
-// spoofable reports whether a client could impersonate somebody by a header, in any
+// spoofable reports whether a client could impersonate another user by a header, in any
 // spelling that some server treats as the same.
 func spoofable(name string) bool {
 	switch name[0] {
