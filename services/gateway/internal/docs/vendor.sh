@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes Swagger UI from npm: the version in swagger-ui/vendor.json, or the one given.
-# What is large is kept compressed, as it is served.
+# Downloads Swagger UI from npm: the given version, or the one in
+# swagger-ui/vendor.json. Large files are stored compressed, as they are served.
 set -euo pipefail
 cd "$(dirname "$0")/swagger-ui"
 package=swagger-ui-dist
