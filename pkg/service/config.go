@@ -144,9 +144,8 @@ func (e environment) readSecrets(v reflect.Value) []error {
 	return faults
 }
 
-// process has envconfig fill what is no Secret. It reads nothing but the
-// environment of the process, so the variables of the file that cfg names are there
-// for that long.
+// process fills all fields but Secrets with envconfig. Since envconfig reads nothing but
+// the environment of the process, variables from the file are set there meanwhile.
 func (e environment) process(cfg any) error {
 	for _, name := range plainVariables(reflect.TypeOf(cfg).Elem()) {
 		value, inFile := e.file[name]
@@ -160,7 +159,7 @@ func (e environment) process(cfg any) error {
 	}
 	err := envconfig.Process("", cfg)
 	if parse, ok := errors.AsType[*envconfig.ParseError](err); ok {
-		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // It is no Secret, so the value may be shown.
+		return fmt.Errorf("%s: %w", parse.KeyName, parse.Err) // The value is not a Secret, so the error may quote it.
 	}
 	if err != nil {
 		return fmt.Errorf("environment: %w", err)
@@ -168,8 +167,8 @@ func (e environment) process(cfg any) error {
 	return nil
 }
 
-// plainVariables returns the names of the variables of a struct type, and of the
-// structs that it embeds, that are no Secrets.
+// plainVariables returns the names of the variables of a struct type and of the structs
+// that it embeds, without those of Secrets.
 func plainVariables(t reflect.Type) []string {
 	var names []string
 	for field := range t.Fields() {
