@@ -99,7 +99,7 @@ func TestREL13DeferredMail(t *testing.T) {
 		return nil
 	})
 	if deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(deadLetters) != 0 {
-		t.Errorf("%d dead deadLetters, %v", len(deadLetters), err)
+		t.Errorf("%d dead letters, %v", len(deadLetters), err)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestMailServerUnavailable(t *testing.T) {
 	outage := time.NewTimer(5 * time.Second)
 	<-outage.C
 	if deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10); err != nil || len(deadLetters) != 0 {
-		t.Errorf("%d dead deadLetters, %v", len(deadLetters), err)
+		t.Errorf("%d dead letters, %v", len(deadLetters), err)
 	}
 	refuse.Store(false)
 	s.wantMails(to, len(events))
@@ -235,7 +235,7 @@ func TestExpiredLink(t *testing.T) {
 	s.wantAcknowledged()
 	deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
 	if err != nil || len(deadLetters) != 1 {
-		t.Errorf("%d dead deadLetters, %v, want only that of the expired one", len(deadLetters), err)
+		t.Errorf("%d dead letters, %v, want only that of the expired one", len(deadLetters), err)
 	}
 	s.wantMails(to, 1)
 }
@@ -331,7 +331,7 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 	testkit.Eventually(t, 10*time.Second, func() error {
 		deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
 		if err == nil && len(deadLetters) != 1 {
-			err = fmt.Errorf("%d dead deadLetters", len(deadLetters))
+			err = fmt.Errorf("%d dead letters", len(deadLetters))
 		}
 		return err
 	})

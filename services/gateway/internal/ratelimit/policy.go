@@ -1,5 +1,3 @@
-// Package ratelimit counts requests against rate limits: in Redis, where all gateways
-// share one count, and in memory while Redis is unavailable. It knows no HTTP.
 package ratelimit
 
 import (
