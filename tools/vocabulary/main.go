@@ -9,7 +9,8 @@
 //     the declaration already is;
 //   - metric names (string literals that begin with headgate_, and the Name of
 //     prometheus options) and the help text of metrics;
-//   - log messages: the message of a call such as log.Info or slog.WarnContext.
+//   - log messages: the message of a call such as log.Info or slog.WarnContext;
+//   - errors: the text of errors.New, fmt.Errorf and problem.New.
 //
 // In comments, and in Markdown, HTML and OpenAPI files, it checks only the words that
 // have no other meaning here. SQL is not checked: old migrations stay as they are.
@@ -19,10 +20,10 @@
 //   - Words are compared whole, after an identifier was split: "gateway", "headgate"
 //     and "threshold" are one word each and match nothing.
 //   - A word that is ordinary English elsewhere ("who", "about", "look", "alone")
-//     counts only if it is the whole identifier, so that LookPath or lookAhead pass, and
-//     "settled" only if it is exported as well. A word that is also a good name for
-//     something else ("head" of a list, "rejected", "once", "book") counts only as the
-//     name of a type. None of these counts in log messages, metrics or prose.
+//     counts only if it is the whole identifier, so that LookPath or lookAhead pass. A
+//     word that is also a good name for something else ("head" of a list, "rejected",
+//     "once", "book") counts only as the name of a type. None of these counts in
+//     metrics, log messages, errors or prose.
 //   - "letter" is fine after "dead", as in DeadLetter and dead_letters.
 package main
 

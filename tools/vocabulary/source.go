@@ -89,7 +89,7 @@ func (s *source) identifier(name *ast.Ident, found []match) {
 	}
 }
 
-// texts checks the metric or the log message that node is.
+// texts checks the metric, the log message or the error that node is.
 func (s *source) texts(node ast.Node) {
 	switch n := node.(type) {
 	case *ast.BasicLit:
@@ -108,6 +108,9 @@ func (s *source) texts(node ast.Node) {
 		if function.Sel.Name == "NewDesc" && len(n.Args) > 1 {
 			s.text(n.Args[1], "the help of a metric")
 		}
+		if at, ok := errorArgument[lastName(function.X)+"."+function.Sel.Name]; ok && len(n.Args) > at {
+			s.text(n.Args[at], "an error")
+		}
 		if at, ok := messageArgument[function.Sel.Name]; ok && len(n.Args) > at && !notLoggers[lastName(function.X)] {
 			s.text(n.Args[at], "a log message")
 		}
@@ -115,6 +118,9 @@ func (s *source) texts(node ast.Node) {
 }
 
 const metricPrefix = "headgate_"
+
+// errorArgument is which argument the text of an error is.
+var errorArgument = map[string]int{"errors.New": 0, "fmt.Errorf": 0, "problem.New": 2}
 
 // messageArgument is which argument of a log call the message is.
 var messageArgument = map[string]int{

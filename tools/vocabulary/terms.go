@@ -4,9 +4,8 @@ package main
 type scope int
 
 const (
-	anyWord    scope = iota // as a word of an identifier, a metric or a log message
+	anyWord    scope = iota // as a word of an identifier, a metric, a log message or an error
 	identifier              // as a whole identifier
-	exported                // as a whole identifier that is exported
 	typeName                // as the name of a type
 )
 
@@ -36,7 +35,7 @@ var terms = []term{
 
 	{forms: []string{"receipt", "receipts"}, use: recordTerm},
 	{forms: []string{"book"}, use: recordTerm, scope: typeName},
-	{forms: []string{"settled"}, use: recordTerm, scope: exported},
+	{forms: []string{"settled"}, use: recordTerm},
 
 	{forms: []string{"ledger", "ledgers"}, use: "published watermark and " + checksumTerm, prose: true},
 	{forms: []string{"head"}, use: "published watermark", scope: typeName},
@@ -46,8 +45,8 @@ var terms = []term{
 	{forms: []string{"put off", "puts off", "putting off"}, use: deferredTerm, prose: true},
 	{forms: []string{"rejected"}, use: "PermanentlyRejected", scope: typeName},
 
-	{forms: []string{"door", "doors"}, use: "listener"},
-	{forms: []string{"patience"}, use: timeoutTerm},
+	{forms: []string{"door", "doors"}, use: "listener", prose: true},
+	{forms: []string{"patience"}, use: timeoutTerm, prose: true},
 	{forms: []string{"farewell", "farewells"}, use: timeoutTerm, prose: true},
 	{forms: []string{"mercy"}, use: timeoutTerm, prose: true},
 

@@ -90,9 +90,7 @@ func hasAt(words []word, at int, parts []string) bool {
 // inIdentifier returns the retired words of a declared identifier that is not a type.
 func inIdentifier(name string) []match {
 	found := matches(split(name), func(t term) bool { return t.scope == anyWord })
-	return append(found, matches(whole(name), func(t term) bool {
-		return t.scope == identifier || t.scope == exported && unicode.IsUpper([]rune(name)[0])
-	})...)
+	return append(found, matches(whole(name), func(t term) bool { return t.scope == identifier })...)
 }
 
 // inTypeName returns the retired words of the name of a type.
@@ -102,7 +100,7 @@ func inTypeName(name string) []match {
 
 func whole(name string) []word { return []word{{text: strings.ToLower(name)}} }
 
-// inText returns the retired words of a metric or of a log message.
+// inText returns the retired words of a metric, a log message or an error.
 func inText(text string) []match {
 	return matches(split(text), func(t term) bool { return t.scope == anyWord })
 }

@@ -31,7 +31,7 @@ func ParsePeppers(text string) (Peppers, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		id, secret, ok := strings.Cut(strings.TrimSpace(part), ":")
 		if _, again := peppers.find(id); !ok || again || !pepperID.MatchString(id) {
-			return nil, errors.New("use a comma-separated list of id:secret; each id is unique and has only letters, digits, _ and -")
+			return nil, errors.New("use a comma-separated list of id:secret; each id is unique and matches [A-Za-z0-9_-]+")
 		}
 		if len(secret) < pepperBytes {
 			return nil, errors.New("each secret must have at least 32 characters")
