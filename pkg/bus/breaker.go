@@ -99,13 +99,13 @@ type breaker struct {
 	openedAt  time.Time
 	delay     time.Duration // between two probes
 	nextProbe time.Time
+	probe     *call // whose result decides; nil unless half-open
 	successes int64 // of all calls
 }
 
 // call is one message's way through the breaker, over all its tries. The zero
 // value is a call that has not been tried yet.
 type call struct {
-	probe     bool
 	failed    bool
 	successes int64 // of all calls, when this one failed last or else began
 }
@@ -129,9 +129,8 @@ func (b *breaker) acquire(stop context.Context, c *call) bool {
 		probe := b.state == open && !time.Now().Before(b.nextProbe)
 		if b.state == closed || probe {
 			if probe {
-				b.state = halfOpen
+				b.state, b.probe = halfOpen, c
 			}
-			c.probe = probe
 			if !c.failed {
 				c.successes = b.successes
 			}
@@ -160,7 +159,7 @@ func (b *breaker) succeed() (paused time.Duration) {
 	if b.state == closed {
 		return 0
 	}
-	b.state = closed
+	b.state, b.probe = closed, nil
 	close(b.closing)
 	b.closing = nil
 	return time.Since(b.openedAt)
@@ -171,8 +170,9 @@ func (b *breaker) succeed() (paused time.Duration) {
 func (b *breaker) fail(c *call) failResult {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.probe && b.state == halfOpen {
-		b.state = open
+	probe := b.probe == c
+	if probe {
+		b.state, b.probe = open, nil
 	}
 	others := b.successes > c.successes
 	c.failed, c.successes = true, b.successes
@@ -185,7 +185,7 @@ func (b *breaker) fail(c *call) failResult {
 		result = breakerOpened
 		b.state, b.closing = open, make(chan struct{})
 		b.delay, b.openedAt = firstProbe, time.Now()
-	case c.probe:
+	case probe:
 		result = probeFailed
 		b.delay = min(2*b.delay, longestProbe)
 	}
