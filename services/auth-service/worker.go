@@ -11,18 +11,16 @@ import (
 // workCommand is the command by which this program becomes a hash worker.
 const workCommand = "hash-worker"
 
-// hashWorker returns workCommand of the running program. On Linux this works even if
-// its file was replaced by a deployment. The worker gets no environment, because that
-// contains secrets that it does not need.
+// hashWorker returns workCommand of the running program. On Linux that is the program
+// in memory: a deployment may have replaced its file with another release, which need
+// not understand this one. The worker gets no environment, because that contains
+// secrets that it does not need.
 func hashWorker() *exec.Cmd {
-	path, err := os.Executable()
-	if err == nil {
-		_, err = os.Stat(path)
+	path := "/proc/self/exe"
+	if _, err := os.Stat(path); err != nil {
+		path, _ = os.Executable() // Without a path, starting the worker reports it.
 	}
-	if err != nil {
-		path = "/proc/self/exe"
-	}
-	cmd := exec.Command(path, workCommand) //nolint:gosec,noctx // It is this program, and it exits when its input ends.
+	cmd := exec.Command(path, workCommand) //nolint:noctx // It is this program, and it exits when its input ends.
 	cmd.Env = []string{}
 	return cmd
 }
