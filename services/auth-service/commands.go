@@ -124,6 +124,9 @@ func retireKey(ctx context.Context, cfg Config, args []string) error {
 		} else {
 			err = d.keyring.Retire(ctx, operands[0], cfg.AccessTokenTTL)
 		}
+		if errors.Is(err, signing.ErrKeyInUse) {
+			return fmt.Errorf("%w, or at once with -force", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 // The failures of retiring a key.
 var (
 	ErrUnknownKey = errors.New("unknown key")
-	ErrKeyInUse   = errors.New("unexpired tokens may be signed with this key; use -force to retire it anyway")
+	ErrKeyInUse   = errors.New("unexpired tokens may be signed with this key")
 	ErrKeyActive  = errors.New("the active key cannot be retired; rotate first")
 )
 
@@ -47,7 +47,7 @@ func (r *Keyring) Retire(ctx context.Context, id string, tokenLifetime time.Dura
 		}
 		// The replaced key may have signed until every process had loaded its successor.
 		if safe := keys[i-1].ActivatesAt.Add(tokenLifetime + reloadInterval); now.Before(safe) {
-			return fmt.Errorf("%w (from %s on, -force is not needed)", ErrKeyInUse, safe.Format(time.RFC3339))
+			return fmt.Errorf("%w; it can be retired from %s on", ErrKeyInUse, safe.Format(time.RFC3339))
 		}
 		return nil
 	})
