@@ -6,7 +6,7 @@ LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE;
 
 -- Two dead letters of one message cannot both be replaying; one takes the other's place.
 UPDATE dead_letters d
-SET status = 'discarded', replay_due = NULL, note = 'superseded by another dead letter of the same message'
+SET status = 'discarded', replay_due = NULL, closed_by = '', note = 'superseded by another dead letter of the same message'
 WHERE status = 'replayed' AND replay_due IS NOT NULL AND EXISTS (
     SELECT FROM dead_letters other
     WHERE other.stream = d.stream AND other.message_id = d.message_id
