@@ -129,9 +129,9 @@ func (f *fixture) wantPublished() {
 	})
 }
 
-// TestFlush: events that Redis lost after the outbox had marked them published are
+// TestREL04Flush is REL-04: events that Redis lost after the outbox had marked them published are
 // published again, without an operator, and then nothing is missing.
-func TestFlush(t *testing.T) {
+func TestREL04Flush(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.produce()
