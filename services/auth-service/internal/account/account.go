@@ -26,7 +26,7 @@ type Account struct {
 	Role          string // one of token's roles
 	Status        string
 	PasswordHash  string
-	MFAEnabled    bool // Does a login need a code after the password?
+	MFAEnabled    bool // whether a login needs a code after the password
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }

@@ -105,7 +105,7 @@ type Config struct {
 	Lifetimes         Lifetimes
 	PasswordMinLength int // in code points
 	Mode              SignUpMode
-	RequireVerified   bool // Must an address be verified before its account can sign in?
+	RequireVerified   bool // whether an address must be verified before its account can sign in
 	Now               func() time.Time
 	Log               *slog.Logger
 }

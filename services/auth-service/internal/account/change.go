@@ -16,11 +16,11 @@ type Change struct {
 	Factors       []Factor  // oldest first
 	RecoveryCodes []string  // hashes of the codes that were not used yet
 
-	Deleted          bool // Is the account deleted, with everything that belongs to it?
+	Deleted          bool // whether the account is deleted, with everything that belongs to it
 	NewSession       *Session
 	NewTokens        []OneTimeToken
 	RevokeTokens     []TokenRevocation
-	RevokeChallenges bool               // Do sign-ins end that wait for a second factor?
+	RevokeChallenges bool               // whether logins that wait for a second factor end
 	ClearAttempts    []byte             // the key of a CountedAttempt whose failures are cleared
 	Idempotency      *IdempotencyRecord // whose answer is stored
 	Events           []event.Event

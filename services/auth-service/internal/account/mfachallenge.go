@@ -33,7 +33,7 @@ type Challenge struct {
 	DeviceName string
 	Attempts   int
 	ExpiresAt  time.Time
-	Done       bool // Is it deleted after the change?
+	Done       bool // whether it is deleted after the change
 }
 
 const (

@@ -19,7 +19,8 @@ import (
 //	updateOwnSensitive    updateOwnIfPassword, and updateOwnAfterReauth with a second factor
 //
 // All of them check it under the account's lock, so nothing changes between the check and
-// the change.
+// the change. Renaming a passkey and signing out everywhere need no more than the token:
+// neither gives a thief access.
 
 // The failures of these checks.
 var (

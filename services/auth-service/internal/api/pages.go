@@ -33,7 +33,7 @@ type page struct {
 	FormError string // what was wrong with the submitted form
 	Action    string // the URL that the form posts to; no form if empty
 	Token     string
-	Password  bool   // Does the form ask for a new password?
+	Password  bool   // whether the form asks for a new password
 	MinLength int    // of the password
 	Username  string // the account, for password managers
 	Button    string
