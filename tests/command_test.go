@@ -87,7 +87,8 @@ func TestDeadLetterCommands(t *testing.T) {
 	}{
 		{[]string{"replay", id}, 1, "dead_letter_not_replayable"},
 		{[]string{"replay"}, 1, "usage"},
-		{[]string{"replay", "-max", "10", "-dry-run", "-type", "no.such.v1"}, 0, "0 match, 0 replays requested, 0 cannot be replayed"},
+		{[]string{"replay", "-max", "10", "-dry-run", "-type", "no.such.v1"}, 0, "dry run: 0 match, 0 would be replayed, 0 cannot be replayed"},
+		{[]string{"replay", id, "-dry-run"}, 1, "usage"},
 		{[]string{"discard", id}, 1, "reason"},
 		{[]string{"discard", id, "-reason", "made by a test"}, 0, "discarded " + id},
 		{[]string{"discard", id, "-reason", "again"}, 1, "dead_letter_closed"},

@@ -101,7 +101,7 @@ func (s *Store) PreviewReplay(ctx context.Context, filter Filter, limit int) (Ou
 		FROM dead_letters
 		WHERE ` + openMatching
 	if limit < 1 || limit > replayLimit {
-		return Outcome{}, problem.Validation(problem.Field{Field: "max", Code: "out_of_range", Message: "max is required: a number from 1 to 1000."})
+		return Outcome{}, problem.Validation(problem.Field{Field: "max", Code: "out_of_range", Message: "max must be a number from 1 to 1000."})
 	}
 	var outcome Outcome
 	args := pgx.StrictNamedArgs{"type": filter.Type, "reason": filter.Reason}

@@ -132,7 +132,8 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 	limit := flags.Int("max", 0, "")
 	dryRun := flags.Bool("dry-run", false, "")
 	id, err := parse(flags, args)
-	if err != nil || id == "" && *limit == 0 {
+	// An id with flags may be a typing error, and the most careful flag is -dry-run.
+	if err != nil || (id == "") == (flags.NFlag() == 0) || id == "" && *limit == 0 {
 		return errors.Join(err, errors.New("usage: dead-letters replay ID, or replay [-type T] [-reason R] -max N [-dry-run]"))
 	}
 	if id != "" {
@@ -142,11 +143,16 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 		_, err := fmt.Fprintln(os.Stdout, "replay requested", id)
 		return err
 	}
-	replay := s.ReplayMatching
 	if *dryRun {
-		replay = s.PreviewReplay
+		outcome, err := s.PreviewReplay(ctx, filter, *limit)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(os.Stdout, "dry run: %d match, %d would be replayed, %d cannot be replayed\n",
+			outcome.Matched, min(outcome.Matched, *limit), outcome.NotReplayable)
+		return err
 	}
-	outcome, err := replay(ctx, filter, *limit)
+	outcome, err := s.ReplayMatching(ctx, filter, *limit)
 	if err != nil {
 		return err
 	}
