@@ -27,8 +27,12 @@ func gaps(ctx context.Context, cfg Config, args []string) error {
 	flags := flag.NewFlagSet("gaps", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	since := flags.Duration("since", 0, "")
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		return fmt.Errorf("usage: audit-service gaps [-since 168h]: %w", err)
+	const usage = "usage: audit-service gaps [-since 168h]"
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("%w; %s", err, usage)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; %s", flags.Arg(0), usage)
 	}
 	db, err := postgres.Open(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common), schemas...)
 	if err != nil {
