@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 )
 
@@ -48,8 +49,25 @@ func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C
 		fmt.Fprintln(stderr, usage)
 		os.Exit(2)
 	}
-	slog.ErrorContext(ctx, "stopped", "error", err.Error())
+	if failed, ok := errors.AsType[commandError](err); ok {
+		fmt.Fprintf(stderr, "%s: %v\n", name, failed.error)
+		os.Exit(1)
+	}
+	slog.ErrorContext(ctx, "service stopped", "error", err.Error())
 	os.Exit(1)
+}
+
+// commandError is the failure of a command, which a person reads at once, and no log.
+type commandError struct{ error }
+
+func (e commandError) Unwrap() error { return e.error }
+
+// failed returns err as that of a command, nil if it is nil.
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return commandError{err}
 }
 
 type usageError string
@@ -74,7 +92,7 @@ func execute[C Config](ctx context.Context, name string, run func(context.Contex
 		return err
 	}
 	if command.Bare != nil {
-		return command.Bare(ctx, rest)
+		return failed(command.Bare(ctx, rest))
 	}
 	if err := Load(&cfg); err != nil {
 		return fmt.Errorf("check config: %w", err)
@@ -82,7 +100,7 @@ func execute[C Config](ctx context.Context, name string, run func(context.Contex
 	common := cfg.CommonConfig()
 	if command.Run != nil {
 		slog.SetDefault(NewLogger(stderr, name, common))
-		return command.Run(ctx, cfg, rest)
+		return failed(command.Run(ctx, cfg, rest))
 	}
 
 	log, flush := newBufferedLogger(stderr, name, common)
@@ -112,13 +130,23 @@ func findCommand[C Config](name string, commands []Command[C], args []string) (C
 			return c, args[len(strings.Fields(c.Name)):], nil
 		}
 	}
-	var usage strings.Builder
-	fmt.Fprintf(&usage, "usage: %s [command]\n\nWithout a command, the service runs. Commands:\n", name)
-	for _, c := range commands {
-		fmt.Fprintf(&usage, "  %-16s %s\n", c.Name, c.Usage)
+	return Command[C]{}, nil, usage(name, args[0], commands)
+}
+
+// usage lists the commands, for a program that was called with another one.
+func usage[C Config](name, unknown string, commands []Command[C]) usageError {
+	var b strings.Builder
+	if !strings.HasPrefix(unknown, "-") && unknown != "help" {
+		fmt.Fprintf(&b, "unknown command %q\n", unknown)
 	}
-	usage.WriteString("  config           print the environment variables\n  healthcheck      check whether the running service is ready\n  version          print the version")
-	return Command[C]{}, nil, usageError(usage.String())
+	fmt.Fprintf(&b, "usage: %s [command]\n\nWithout a command, the service runs. Commands:\n", name)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %s\t%s\n", c.Name, c.Usage)
+	}
+	fmt.Fprint(w, "  config\tprint the environment variables\n  healthcheck\tcheck whether the running service is ready\n  version\tprint the version")
+	_ = w.Flush() // A strings.Builder takes everything.
+	return usageError(b.String())
 }
 
 // Version returns the version of the program, or (devel).

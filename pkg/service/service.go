@@ -142,12 +142,18 @@ func (s *Service) Ready(ctx context.Context) error {
 	if state != "" {
 		return errors.New(state)
 	}
-	var faults []error
-	for _, name := range slices.Sorted(maps.Keys(checks)) {
-		if err := checks[name](ctx); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", name, err))
-		}
+	// At the same time: a check that waits until ctx ends must not make the next one fail.
+	names := slices.Sorted(maps.Keys(checks))
+	faults := make([]error, len(names))
+	var running sync.WaitGroup
+	for i, name := range names {
+		running.Go(func() {
+			if err := checks[name](ctx); err != nil {
+				faults[i] = fmt.Errorf("%s: %w", name, err)
+			}
+		})
 	}
+	running.Wait()
 	return errors.Join(faults...)
 }
 

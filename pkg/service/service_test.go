@@ -122,6 +122,32 @@ func TestRunEndsWhenAPartDoes(t *testing.T) {
 	}
 }
 
+// TestReadyChecksRunTogether: a check that hangs does not make the others fail.
+func TestReadyChecksRunTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(time.Second)
+		s.Check("postgres", func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		s.Check("redis", func(ctx context.Context) error { return ctx.Err() })
+		running, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(running, until(func() {})) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Ready(ctx); err == nil || err.Error() != "postgres: context deadline exceeded" {
+			t.Errorf("Ready = %v, want that of postgres alone", err)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestReadyNamesTheCheck(t *testing.T) {
 	t.Parallel()
 	s := newService(time.Second)
