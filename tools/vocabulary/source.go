@@ -94,13 +94,18 @@ func (s *source) texts(node ast.Node) {
 	switch n := node.(type) {
 	case *ast.BasicLit:
 		if text, ok := literal(n); ok && strings.HasPrefix(text, metricPrefix) && !strings.ContainsAny(text, " \n") {
-			s.text(n, "a metric name")
+			s.text(n, "a name that begins with headgate_")
 		}
 	case *ast.CompositeLit:
 		if strings.HasSuffix(lastName(n.Type), "Opts") {
 			s.options(n)
 		}
 	case *ast.CallExpr:
+		if len(n.Args) > 1 && isMetricName(n.Args[0]) {
+			for _, argument := range n.Args[1:] {
+				s.text(argument, "the help of a metric")
+			}
+		}
 		function, ok := n.Fun.(*ast.SelectorExpr)
 		if !ok {
 			return
@@ -115,6 +120,17 @@ func (s *source) texts(node ast.Node) {
 			s.text(n.Args[at], "a log message")
 		}
 	}
+}
+
+// isMetricName reports whether e is the name of a metric, as the first argument of a
+// function that declares one is.
+func isMetricName(e ast.Expr) bool {
+	l, ok := e.(*ast.BasicLit)
+	if !ok {
+		return false
+	}
+	text, ok := literal(l)
+	return ok && strings.HasPrefix(text, metricPrefix)
 }
 
 const metricPrefix = "headgate_"

@@ -42,6 +42,7 @@ func TestSource(t *testing.T) {
 		"security checks":  {"package p\nfunc changeMine() {}\nfunc changeMatching() {}\nfunc changeRecent() {}\nfunc changeOwn() {}", []string{"changemine", "changematching", "changerecent", "changeown"}},
 		"metric name":      {"package p\nvar f = g(\"headgate_consumer_held\")", []string{"held"}},
 		"metric options":   {"package p\nvar o = prometheus.GaugeOpts{Name: \"letters\", Help: \"Whether the \" + \"door is open.\"}", []string{"door", "letters"}},
+		"metric by helper": {"package p\nvar c = counter(\"headgate_x_total\", \"Ledger entries.\")", []string{"ledger"}},
 		"metric desc":      {"package p\nvar d = prometheus.NewDesc(name, \"Age of the ledger.\", nil, nil)", []string{"ledger"}},
 		"log":              {"package p\nfunc f() { log.Info(\"a mail was put off\") }", []string{"put off"}},
 		"log with context": {"package p\nfunc f() { slog.WarnContext(ctx, \"consumer held\", \"key\", \"held\") }", []string{"held"}},
@@ -133,7 +134,7 @@ func TestRun(t *testing.T) {
 	found, err := run(folder, &out)
 	const want = `identifier.go:3: "patience" in patience → use timeout, close timeout or kill timeout
 log.go:3: "receipt" in a log message → use consumed-event record
-metric.go:3: "held" in a metric name → use circuit breaker, paused
+metric.go:3: "held" in a name that begins with headgate_ → use circuit breaker, paused
 prose.md:3: "put off" in text → use deferred
 `
 	if err != nil || found != 4 || out.String() != want {
