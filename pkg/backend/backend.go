@@ -2,8 +2,8 @@
 // a service's database, Redis and outbox, and runs what every producer and every
 // consumer of events needs. A service's main keeps what is special about it.
 //
-// It is functions and one struct. It calls nothing that a service has not passed
-// to it, and knows no business.
+// It has functions and one struct, without hooks and without a registry. It contains no
+// business rules.
 package backend
 
 import (

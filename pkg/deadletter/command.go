@@ -132,7 +132,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 	limit := flags.Int("max", 0, "")
 	dryRun := flags.Bool("dry-run", false, "")
 	id, err := parse(flags, args)
-	// An id with flags may be a typing error, and the most careful flag is -dry-run.
+	// An id with flags is rejected: -dry-run would have no effect.
 	if err != nil || (id == "") == (flags.NFlag() == 0) || id == "" && *limit == 0 {
 		return errors.Join(err, errors.New("usage: dead-letters replay ID, or replay [-type T] [-reason R] -max N [-dry-run]"))
 	}

@@ -139,7 +139,7 @@ func TestREL04Flush(t *testing.T) {
 	f.add(10)
 	f.wantRecords(10)
 	stop()
-	f.add(50) // nobody reads
+	f.add(50) // without a consumer
 	f.wantPublished()
 	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
 		t.Fatal(err)

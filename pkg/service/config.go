@@ -145,7 +145,7 @@ func (e environment) readSecrets(v reflect.Value) []error {
 }
 
 // process fills all fields but Secrets with envconfig. Since envconfig reads nothing but
-// the environment of the process, variables from the file are set there meanwhile.
+// the environment of the process, variables from the file are set there while it runs.
 func (e environment) process(cfg any) error {
 	for _, name := range plainVariables(reflect.TypeOf(cfg).Elem()) {
 		value, inFile := e.file[name]
@@ -202,8 +202,8 @@ func validate(v reflect.Value) error {
 	return errors.Join(faults...)
 }
 
-// groups reports whether t embeds other parts. The Validate of such a struct would be
-// that of one of them.
+// groups reports whether t embeds other parts. Go would promote the Validate of one of
+// them to t.
 func groups(t reflect.Type) bool {
 	if t.Kind() != reflect.Struct {
 		return false

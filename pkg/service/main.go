@@ -57,7 +57,7 @@ func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C
 	os.Exit(1)
 }
 
-// commandError is the failure of a command, which a person reads at once, and no log.
+// commandError is the error of a command. It is printed for a person, not logged.
 type commandError struct{ error }
 
 func (e commandError) Unwrap() error { return e.error }

@@ -142,7 +142,7 @@ func (s *Service) Ready(ctx context.Context) error {
 	if state != "" {
 		return errors.New(state)
 	}
-	// At the same time: a check that waits until ctx ends must not make the next one fail.
+	// The checks run concurrently, so one that hangs does not make the others fail.
 	names := slices.Sorted(maps.Keys(checks))
 	faults := make([]error, len(names))
 	var running sync.WaitGroup

@@ -68,7 +68,7 @@ func StartProgram(t testing.TB, environment map[string]string) *Program {
 		environment[variable] = fmt.Sprintf("127.0.0.1:%d", port)
 		*url = "http://" + environment[variable]
 	}
-	// What a test asks of a service that stops must not wait for a load balancer.
+	// No load balancer sends requests here, so Stop need not wait for one.
 	environment["DRAIN_DELAY"] = "0s"
 	p.cmd = program(environment)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log

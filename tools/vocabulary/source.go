@@ -145,7 +145,7 @@ var messageArgument = map[string]int{
 	"Log": 2, "LogAttrs": 2,
 }
 
-// notLoggers are the names of what has an Error method that writes no log line.
+// notLoggers are the names of variables whose Error method does not log.
 var notLoggers = map[string]bool{"t": true, "b": true, "f": true, "tb": true}
 
 func (s *source) options(opts *ast.CompositeLit) {

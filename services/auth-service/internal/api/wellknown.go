@@ -12,7 +12,7 @@ import (
 )
 
 // revocations lists revoked sessions for the verifiers of other processes. It needs no
-// authentication: a session id is no secret.
+// authentication: a session id is not a secret.
 func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 	var since time.Time
 	if text := r.URL.Query().Get("since"); text != "" {

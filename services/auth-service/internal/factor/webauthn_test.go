@@ -37,7 +37,7 @@ type authenticator struct {
 	id    []byte
 	owner uuid.UUID
 
-	// What a test may change.
+	// Fields that tests change.
 	host, origin string
 	flags        byte
 	counter      uint32

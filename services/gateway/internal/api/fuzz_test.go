@@ -46,7 +46,7 @@ func FuzzLimitKeys(f *testing.F) {
 		}
 		refreshToken, _ := web.CheckBody([]byte(body), "refreshToken")
 		_ = sessionOf(refreshToken) // It must end, whatever comes.
-		// Whatever the body, it is passed on unchanged.
+		// The gateway forwards every body unchanged.
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		if _, err := readBody(r, "email"); err != nil {
 			return
