@@ -32,9 +32,6 @@ func (r *Relay) listenOnce(ctx context.Context, wake chan<- struct{}) error {
 		if _, err := conn.WaitForNotification(ctx); err != nil {
 			return fmt.Errorf("wait for a notification: %w", err)
 		}
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+		signal(wake)
 	}
 }

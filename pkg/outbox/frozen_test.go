@@ -1,0 +1,188 @@
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// freezer is a proxy to Postgres. Once it is frozen, nothing that its clients send
+// arrives any more, and their connections stay open: to Postgres they look like a
+// process that was stopped.
+type freezer struct {
+	url    string
+	left   atomic.Int64 // how often clients may still send
+	broker atomic.Bool  // whether clients freeze when they send to the broker
+	frozen chan struct{}
+	freeze func()
+	end    chan struct{}
+	close  func() // closes all connections
+}
+
+func newFreezer(t *testing.T, database string) *freezer {
+	t.Helper()
+	target, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &freezer{frozen: make(chan struct{}), end: make(chan struct{})}
+	f.freeze = sync.OnceFunc(func() { close(f.frozen) })
+	f.left.Store(math.MaxInt64)
+	var running sync.WaitGroup
+	host := target.Host
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { f.serve(conn, host) })
+		}
+	})
+	f.close = sync.OnceFunc(func() {
+		close(f.end)
+		listener.Close()
+		running.Wait()
+	})
+	t.Cleanup(f.close)
+	target.Host = listener.Addr().String()
+	f.url = target.String()
+	return f
+}
+
+// freezeAfter lets clients send n more times before they freeze.
+func (f *freezer) freezeAfter(n int) { f.left.Store(int64(n)) }
+
+func (f *freezer) serve(client net.Conn, target string) {
+	defer client.Close()
+	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	ended := make(chan struct{})
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer close(ended)
+	others.Go(func() {
+		_, _ = io.Copy(client, server) // It ends with the connections.
+		client.Close()
+	})
+	others.Go(func() {
+		select {
+		case <-f.end:
+		case <-ended:
+		}
+		client.Close()
+		server.Close()
+	})
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buffer)
+		f.send()
+		if err == nil {
+			_, err = server.Write(buffer[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// send returns unless the clients are frozen.
+func (f *freezer) send() {
+	if f.left.Add(-1) < 0 {
+		f.freeze()
+		<-f.end
+	}
+}
+
+// freezing is the broker of a process that can freeze.
+type freezing struct {
+	message.Publisher
+	process *freezer
+}
+
+func (f freezing) Publish(topic string, messages ...*message.Message) error {
+	if f.process.broker.Load() {
+		f.process.freezeAfter(0)
+	}
+	f.process.send()
+	return f.Publisher.Publish(topic, messages...)
+}
+
+// TestFrozenRelay is REL-46: a relay freezes after any of the round trips in which it
+// publishes an event. Another relay publishes new events at once, and the event of the
+// frozen one after the bound on idle transactions.
+func TestFrozenRelay(t *testing.T) {
+	t.Parallel()
+	moments := map[string]func(*freezer){"before it publishes": func(f *freezer) { f.broker.Store(true) }}
+	for sent := range 10 {
+		moments[fmt.Sprint("after round trip ", sent)] = func(f *freezer) { f.freezeAfter(sent) }
+	}
+	for name, freeze := range moments {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := testkit.DatabaseURL(t, outbox.Schema())
+			proxy := newFreezer(t, address)
+			defer proxy.close() // before the pool, which would wait for Postgres
+			db, frozen, client := openDatabase(t, address), openDatabase(t, proxy.url), testkit.Redis(t)
+			relay(t, frozen, freezing{bus.NewPublisher(client), proxy})
+			addEvents(t, db, 1, "before", event.Audit) // so that all statements are prepared
+			wantEntries(t, 10*time.Second, client, event.Audit, 1)
+
+			freeze(proxy)
+			addEvents(t, db, 1, "frozen", event.Audit)
+			select {
+			case <-proxy.frozen:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the relay sends nothing to Postgres")
+			}
+			onStream := entries(t, client, event.Audit)
+			addEvents(t, db, 1, "after", event.Audit)
+			relay(t, db, bus.NewPublisher(client))
+			testkit.Eventually(t, 4*time.Second, func() error {
+				if n := entries(t, client, event.Audit); n <= onStream {
+					return fmt.Errorf("%d entries on the stream, want another one", n)
+				}
+				return nil
+			})
+			testkit.Eventually(t, 15*time.Second, func() error {
+				if ids := published(t, client, event.Audit); len(ids) != 3 {
+					return fmt.Errorf("%d events on the stream, want 3", len(ids))
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func openDatabase(t *testing.T, address string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), address)
+	if err != nil {
+		t.Fatalf("open database: %v", err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}

@@ -1,0 +1,143 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// addEvents adds n events of a subject, which go to the topics.
+func addEvents(t *testing.T, db *pgxpool.Pool, n int, subject string, topics ...event.Topic) {
+	t.Helper()
+	box := outbox.New("test")
+	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+		events := make([]event.Event, n)
+		for i := range events {
+			events[i] = event.New(t.Context(), time.Now(), subject, event.UserLoggedIn{})
+			events[i].Topics = topics
+		}
+		return box.Add(t.Context(), tx, events...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// entries returns how many entries a stream has.
+func entries(t *testing.T, client *redis.Client, topic event.Topic) int64 {
+	t.Helper()
+	n, err := client.XLen(t.Context(), string(topic)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func wantEntries(t *testing.T, within time.Duration, client *redis.Client, topic event.Topic, want int64) {
+	t.Helper()
+	testkit.Eventually(t, within, func() error {
+		if n := entries(t, client, topic); n != want {
+			return fmt.Errorf("%d entries on %s, want %d", n, topic, want)
+		}
+		return nil
+	})
+}
+
+// hanging is a broker that does not answer for one topic, as a Cluster whose shard is
+// down, until it is repaired.
+type hanging struct {
+	message.Publisher
+	topic    event.Topic
+	repaired chan struct{}
+}
+
+func (h *hanging) Publish(topic string, messages ...*message.Message) error {
+	if topic == string(h.topic) {
+		select {
+		case <-h.repaired:
+		case <-messages[0].Context().Done():
+			return errors.New("no answer")
+		}
+	}
+	return h.Publisher.Publish(topic, messages...)
+}
+
+// TestBrokenStream is REL-45: while one stream cannot be written, whatever the reason,
+// and has more rows than a batch, the events of the other streams are published. Once it
+// can be written again, it gets all of its events.
+func TestBrokenStream(t *testing.T) {
+	t.Parallel()
+	const waiting = 600
+	for name, fault := range map[string]func(*testing.T, *redis.Client) (broker message.Publisher, repair func()){
+		"WRONGTYPE": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+			t.Helper()
+			if err := client.Set(t.Context(), string(event.Email), "not a stream", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			return bus.NewPublisher(client), func() { client.Del(t.Context(), string(event.Email)) }
+		},
+		"NOPERM": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+			t.Helper()
+			name := "test-" + uuid.NewString()
+			admin := client.Conn()
+			setUser := func(rules ...any) {
+				t.Helper()
+				if err := admin.Do(context.Background(), append([]any{"ACL", "SETUSER", name}, rules...)...).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			setUser("on", "nopass", "+@all", "~"+string(event.Audit), "~"+string(event.User))
+			options := *client.Options()
+			options.Username, options.Password = name, "any"
+			limited := redis.NewClient(&options)
+			t.Cleanup(func() {
+				admin.Do(context.Background(), "ACL", "DELUSER", name)
+				admin.Close()
+				limited.Close()
+			})
+			return bus.NewPublisher(limited), func() { setUser("allkeys") }
+		},
+		"no answer": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+			t.Helper()
+			broker := &hanging{bus.NewPublisher(client), event.Email, make(chan struct{})}
+			return broker, func() { close(broker.repaired) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+			broker, repair := fault(t, client)
+			addEvents(t, db, waiting, "one", event.Email)
+			addEvents(t, db, 1, "two", event.Email, event.Audit)
+			relay(t, db, broker)
+			wantEntries(t, 4*time.Second, client, event.Audit, 1)
+			addEvents(t, db, 1, "one", event.Email, event.User)
+			wantEntries(t, 4*time.Second, client, event.User, 1)
+			repair()
+			wantEntries(t, 20*time.Second, client, event.Email, waiting+2)
+		})
+	}
+}
+
+// TestUnknownTopic: the rows of a topic that this release does not know are published.
+func TestUnknownTopic(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	relay(t, db, bus.NewPublisher(client))
+	addEvents(t, db, 3, "subject", "billing-events", event.Audit)
+	wantEntries(t, 5*time.Second, client, "billing-events", 3)
+	wantEntries(t, 5*time.Second, client, event.Audit, 3)
+}
