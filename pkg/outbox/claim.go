@@ -12,8 +12,8 @@ import (
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
-// The limits of a batch, which Redis receives as one transaction. A batch has at least
-// one row.
+// The limits of a batch, which Redis receives as one transaction. It ends with the row
+// that reaches batchBytes.
 const (
 	batchSize  = 500
 	batchBytes = 1 << 20

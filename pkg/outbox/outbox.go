@@ -13,6 +13,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -34,6 +35,15 @@ func Schema() postgres.Schema { return postgres.NewSchema("outbox", migrations, 
 
 // channel is the NOTIFY channel that wakes the relays of this database.
 const channel = "outbox"
+
+// MaxEventBytes is the size of the largest event that a Box accepts, encoded. Redis
+// refuses entries of 512 MiB, or of 1 MiB if proto-max-bulk-len is set to its minimum.
+// Requests are limited to 64 KiB, so an event that is larger is a fault of the program.
+const MaxEventBytes = 256 << 10
+
+// ErrTooLarge says that an event has more than MaxEventBytes, so that it might never be
+// published.
+var ErrTooLarge = errors.New("event is too large")
 
 const insert = `
 	INSERT INTO outbox (event_id, topic, name, subject, payload)
@@ -66,7 +76,8 @@ func (b *Box) notify() bool {
 }
 
 // Add writes events to every topic they go to, within tx. It gives each event
-// that has none its id, in place. Nothing is published before tx commits.
+// that has none its id, in place. Nothing is published before tx commits. The error
+// wraps ErrTooLarge if an event is too large; tx must then be rolled back.
 func (b *Box) Add(ctx context.Context, tx pgx.Tx, events ...event.Event) error {
 	batch := &pgx.Batch{}
 	if err := b.Queue(batch, events...); err != nil || batch.Len() == 0 {
@@ -94,6 +105,9 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 		payload, err := json.Marshal(e)
 		if err != nil {
 			return fmt.Errorf("encode event %s: %w", e.Name, err)
+		}
+		if len(payload) > MaxEventBytes {
+			return fmt.Errorf("encode event %s: %w: %d bytes, the limit is %d", e.Name, ErrTooLarge, len(payload), MaxEventBytes)
 		}
 		for _, topic := range e.Topics {
 			batch.Queue(insert, e.ID, string(topic), e.Name, e.Subject, payload)
