@@ -50,12 +50,4 @@ func (r *Relay) purge(ctx context.Context) {
 	if _, err := r.db.Exec(ctx, checksums, reconcile.OutboxRetention); err != nil {
 		r.log.WarnContext(ctx, "hourly checksum purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
 	}
-	r.count(ctx)
-}
-
-func (r *Relay) count(ctx context.Context) {
-	var n int64
-	if err := r.db.QueryRow(ctx, `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&n); err == nil {
-		r.unpublished.Set(float64(n))
-	}
 }

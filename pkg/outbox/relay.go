@@ -21,8 +21,8 @@ type Relay struct {
 	publisher message.Publisher
 	log       *slog.Logger
 	published prometheus.Counter
+	backlog   *backlog
 
-	unpublished prometheus.Gauge
 	started     time.Time
 	last        atomic.Int64  // when rows were last published, since started
 	connections chan struct{} // limits how many topics use a connection at once
@@ -51,15 +51,13 @@ func NewRelay(db *pgxpool.Pool, publisher message.Publisher, log *slog.Logger, r
 		published: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headgate_outbox_published_total", Help: "Outbox rows published to a stream.",
 		}),
-		unpublished: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "headgate_outbox_unpublished", Help: "Outbox rows not yet published, sampled every 10 minutes and after each failure.",
-		}),
+		backlog: newBacklog(db, log, reg),
 		started: time.Now(),
 		// While Redis hangs, each topic keeps a connection busy. Requests need the others.
 		connections: make(chan struct{}, max(1, db.Config().MaxConns/2)),
 	}
 	r.last.Store(-int64(linger))
-	reg.MustRegister(r.published, r.unpublished)
+	reg.MustRegister(r.published)
 	return r
 }
 
@@ -70,6 +68,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wake := make(chan struct{}, 1)
 	running.Go(func() { r.listen(ctx, wake) })
 	running.Go(func() { r.purgeRegularly(ctx) })
+	running.Go(func() { r.backlog.run(ctx) })
 
 	topics := make(map[string]chan struct{})
 	poll := time.NewTimer(0)
@@ -116,24 +115,24 @@ func (r *Relay) pollAfter() time.Duration {
 	return pollInterval
 }
 
-// waitingTopics returns the topics that have unpublished rows, at the cost of one look
-// into the index for each. It asks the table, so that rows of a topic that only another
-// release knows are published, too.
+// withWaiting names the topics that have unpublished rows, and a last NULL, at
+// the cost of one look into the index for each. It asks the table, so that rows of a topic
+// that only another release knows are published, too.
+const withWaiting = `
+	WITH RECURSIVE waiting AS (
+		(SELECT topic FROM outbox WHERE published_at IS NULL ORDER BY topic, id + 0 LIMIT 1)
+		UNION ALL
+		SELECT (SELECT next.topic FROM outbox next
+			WHERE next.published_at IS NULL AND next.topic > waiting.topic ORDER BY next.topic, next.id + 0 LIMIT 1)
+		FROM waiting
+		WHERE waiting.topic IS NOT NULL)`
+
 func (r *Relay) waitingTopics(ctx context.Context) (topics []string, err error) {
-	const query = `
-		WITH RECURSIVE waiting AS (
-			(SELECT topic FROM outbox WHERE published_at IS NULL ORDER BY topic, id + 0 LIMIT 1)
-			UNION ALL
-			SELECT (SELECT next.topic FROM outbox next
-				WHERE next.published_at IS NULL AND next.topic > waiting.topic ORDER BY next.topic, next.id + 0 LIMIT 1)
-			FROM waiting
-			WHERE waiting.topic IS NOT NULL)
-		SELECT topic FROM waiting WHERE topic IS NOT NULL`
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	batch := &pgx.Batch{}
 	batch.Queue(useIndexes)
-	batch.Queue(query).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(withWaiting + `SELECT topic FROM waiting WHERE topic IS NOT NULL`).Query(func(rows pgx.Rows) (err error) {
 		topics, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		return err
 	})
@@ -174,7 +173,6 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 		case err != nil:
 			pause = min(max(2*pause, firstPause), longestPause)
 			r.log.WarnContext(ctx, "publish failed; retrying", "topic", topic, "error", err.Error(), "next_in_ms", pause.Milliseconds())
-			r.count(ctx)
 		case done.published > 0 && done.more:
 			pause = 0
 		case done.behind > 0:
