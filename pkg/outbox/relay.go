@@ -22,6 +22,7 @@ type Relay struct {
 	log       *slog.Logger
 	published prometheus.Counter
 	backlog   *backlog
+	outage    outage
 
 	started     time.Time
 	last        atomic.Int64  // when rows were last published, since started
@@ -52,6 +53,7 @@ func NewRelay(db *pgxpool.Pool, publisher message.Publisher, log *slog.Logger, r
 			Name: "headgate_outbox_published_total", Help: "Outbox rows published to a stream.",
 		}),
 		backlog: newBacklog(db, log, reg),
+		outage:  outage{log: log},
 		started: time.Now(),
 		// While Redis hangs, each topic keeps a connection busy. Requests need the others.
 		connections: make(chan struct{}, max(1, db.Config().MaxConns/2)),
@@ -84,9 +86,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			r.log.WarnContext(ctx, "outbox read failed; retrying", "error", err.Error(), "next_in_ms", pollInterval.Milliseconds())
-		}
+		r.record(ctx, "", err)
 		for _, topic := range waiting {
 			queue := topics[topic]
 			if queue == nil {
@@ -167,12 +167,13 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 		if done.published > 0 {
 			r.last.Store(int64(time.Since(r.started)))
 		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
+		}
+		r.record(ctx, topic, err)
+		switch {
 		case err != nil:
 			pause = min(max(2*pause, firstPause), longestPause)
-			r.log.WarnContext(ctx, "publish failed; retrying", "topic", topic, "error", err.Error(), "next_in_ms", pause.Milliseconds())
 		case done.published > 0 && done.more:
 			pause = 0
 		case done.behind > 0:
@@ -182,6 +183,16 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 		}
 		r.sleep(ctx, pause)
 	}
+}
+
+// record logs how long publishing fails, and each single failure at debug.
+func (r *Relay) record(ctx context.Context, topic string, err error) {
+	if err == nil {
+		r.outage.succeeded(ctx, topic)
+		return
+	}
+	r.log.DebugContext(ctx, "publish attempt failed", "topic", topic, "error", err.Error())
+	r.outage.failed(ctx, topic, err)
 }
 
 func (r *Relay) stepWithConnection(ctx context.Context, topic string) (progress, error) {

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +34,7 @@ func TestTooLarge(t *testing.T) {
 		if !errors.Is(err, tc.want) {
 			t.Errorf("Add(%d bytes) = %v, want %v", tc.bytes, err, tc.want)
 		}
-		if err != nil && (!strings.Contains(err.Error(), e.Name) || !strings.Contains(err.Error(), fmt.Sprint(outbox.MaxEventBytes))) {
+		if err != nil && (!strings.Contains(err.Error(), e.Name) || !strings.Contains(err.Error(), strconv.Itoa(outbox.MaxEventBytes))) {
 			t.Errorf("Add(%d bytes) = %v, want the event's name and the limit", tc.bytes, err)
 		}
 	}

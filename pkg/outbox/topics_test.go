@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -140,4 +145,65 @@ func TestUnknownTopic(t *testing.T) {
 	addEvents(t, db, 3, "subject", "billing-events", event.Audit)
 	wantEntries(t, 5*time.Second, client, "billing-events", 3)
 	wantEntries(t, 5*time.Second, client, event.Audit, 3)
+}
+
+// lines keeps a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
+}
+
+// refusing is a broker that is away until it is back.
+type refusing struct {
+	message.Publisher
+	back  atomic.Bool
+	calls atomic.Int64
+}
+
+func (r *refusing) Publish(topic string, messages ...*message.Message) error {
+	if r.calls.Add(1); !r.back.Load() {
+		return errors.New("connection refused")
+	}
+	return r.Publisher.Publish(topic, messages...)
+}
+
+// TestOutageLog is REL-49: a relay logs a line when the broker goes away and a line when
+// it is back, however many topics and attempts fail.
+func TestOutageLog(t *testing.T) {
+	t.Parallel()
+	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
+	broker := &refusing{Publisher: bus.NewPublisher(client)}
+	testkit.Run(t, outbox.NewRelay(db, broker, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
+	addEvents(t, db, 5, "subject", event.Audit, event.User, event.Email)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if n := broker.calls.Load(); n < 9 {
+			return fmt.Errorf("%d attempts", n)
+		}
+		return nil
+	})
+	if n := log.count("level="); n != 1 {
+		t.Errorf("%d lines while the broker is away, want 1", n)
+	}
+	broker.back.Store(true)
+	for _, topic := range []event.Topic{event.Audit, event.User, event.Email} {
+		wantEntries(t, 10*time.Second, client, topic, 5)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n := log.count("publishing resumed"); n != 1 || log.count("level=") != 2 {
+			return fmt.Errorf("%d lines say that publishing has resumed, of %d", n, log.count("level="))
+		}
+		return nil
+	})
 }
