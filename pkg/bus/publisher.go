@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
@@ -41,14 +40,13 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values})
 	}
 	commands, err := pipe.Exec(ctx)
-	var faults []error
 	for _, c := range commands {
 		if c.Err() != nil {
-			faults = append(faults, c.Err())
+			err = c.Err() // That of the first command has the reason why EXEC was refused.
 			break
 		}
 	}
-	if err := errors.Join(append(faults, err)...); err != nil {
+	if err != nil {
 		return fmt.Errorf("add %d entries to %s: %w", len(messages), topic, err)
 	}
 	return nil

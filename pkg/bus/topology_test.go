@@ -15,11 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -79,27 +82,34 @@ func do(t *testing.T, port int, args ...any) error {
 	return admin.Do(t.Context(), args...).Err()
 }
 
-// TestCluster publishes and consumes on three masters.
-func TestCluster(t *testing.T) {
-	t.Parallel()
-	ports, busPorts := make([]int, 3), make([]int, 3)
-	for i := range ports {
+// cluster is a Redis Cluster of three masters.
+type cluster struct {
+	client redis.UniversalClient
+	ports  []int
+	stop   []func()
+}
+
+func startCluster(t *testing.T, timeout time.Duration, args ...string) *cluster {
+	t.Helper()
+	c := &cluster{ports: make([]int, 3), stop: make([]func(), 3)}
+	busPorts := make([]int, 3)
+	for i := range c.ports {
 		// The default is port+10000, which an outgoing connection may be using.
 		busPorts[i] = freePort(t)
-		ports[i], _ = startRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]), "--cluster-node-timeout", "2000")
+		c.ports[i], c.stop[i] = startRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]), "--cluster-node-timeout", "2000"}, args...)...)
 	}
 	bounds := []int{0, 5461, 10923, 16384}
-	for i, port := range ports {
+	for i, port := range c.ports {
 		if err := do(t, port, "CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i+1]-1); err != nil {
 			t.Fatal(err)
 		}
-		if err := do(t, ports[0], "CLUSTER", "MEET", "127.0.0.1", port, busPorts[i]); err != nil {
+		if err := do(t, c.ports[0], "CLUSTER", "MEET", "127.0.0.1", port, busPorts[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	client := testkit.OpenRedis(t, "redis://"+address(ports[0])+"?addr="+address(ports[1]), time.Second)
+	c.client = testkit.OpenRedis(t, "redis://"+address(c.ports[0])+"?addr="+address(c.ports[1]), timeout)
 	testkit.Eventually(t, 20*time.Second, func() error {
-		for _, port := range ports {
+		for _, port := range c.ports {
 			admin := redis.NewClient(&redis.Options{Addr: address(port)})
 			info, err := admin.ClusterInfo(t.Context()).Result()
 			admin.Close()
@@ -109,6 +119,73 @@ func TestCluster(t *testing.T) {
 		}
 		return nil
 	})
+	return c
+}
+
+// TestClusterShardDown is REL-45: while the shard of one stream is dead or does not
+// answer, the relay publishes the events of the streams on the other shards.
+func TestClusterShardDown(t *testing.T) {
+	t.Parallel()
+	const waiting, shard = 600, 1 // email-events has slot 7608, audit-events 1729
+	for name, fault := range map[string]func(*testing.T, *cluster){
+		"dead": func(_ *testing.T, c *cluster) { c.stop[shard]() },
+		"no answer": func(t *testing.T, c *cluster) {
+			t.Helper()
+			if err := do(t, c.ports[shard], "CLIENT", "PAUSE", "12000", "ALL"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := startCluster(t, bus.EventTimeout, "--cluster-require-full-coverage", "no")
+			db := testkit.Database(t, outbox.Schema())
+			testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(c.client), testkit.Log(t), prometheus.NewRegistry()))
+			add := func(n int, topic event.Topic) {
+				t.Helper()
+				e := testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{})
+				e.Topics = []event.Topic{topic}
+				err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+					for range n {
+						e.ID = ""
+						if err := outbox.New("test").Add(t.Context(), tx, e); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := func(within time.Duration, topic event.Topic, n int64) {
+				t.Helper()
+				testkit.Eventually(t, within, func() error {
+					if got, err := c.client.XLen(t.Context(), string(topic)).Result(); err != nil || got != n {
+						return fmt.Errorf("%s has %d entries, want %d: %w", topic, got, n, err)
+					}
+					return nil
+				})
+			}
+			add(1, event.Email)
+			want(10*time.Second, event.Email, 1)
+			fault(t, c)
+			add(waiting, event.Email)
+			for n := range int64(5) {
+				add(1, event.Audit)
+				want(4*time.Second, event.Audit, n+1)
+			}
+			if name == "no answer" {
+				want(30*time.Second, event.Email, waiting+1)
+			}
+		})
+	}
+}
+
+// TestCluster publishes and consumes on three masters.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	client := startCluster(t, time.Second).client
 	f := newFixture(t, client)
 	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
 	for range 20 {
