@@ -1,19 +1,26 @@
 package outbox_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/url"
+	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -185,4 +192,90 @@ func openDatabase(t *testing.T, address string) *pgxpool.Pool {
 	}
 	t.Cleanup(pool.Close)
 	return pool
+}
+
+// stoppedDatabase is the variable that makes the test binary a relay on that database.
+const stoppedDatabase = "OUTBOX_STOPPED_DATABASE"
+
+// relayUntilStopped runs a relay that says on standard output when it has claimed rows,
+// and then waits.
+func relayUntilStopped(database string) {
+	db, err := pgxpool.New(context.Background(), database)
+	if err != nil {
+		panic(err)
+	}
+	claimed := publisherFunc(func(string, ...*message.Message) error {
+		fmt.Println("claimed")
+		select {}
+	})
+	panic(outbox.NewRelay(db, claimed, slog.New(slog.DiscardHandler), prometheus.NewRegistry()).Run(context.Background()))
+}
+
+type publisherFunc func(topic string, messages ...*message.Message) error
+
+func (f publisherFunc) Publish(topic string, messages ...*message.Message) error {
+	return f(topic, messages...)
+}
+
+func (f publisherFunc) Close() error { return nil }
+
+// TestStoppedProcess is REL-46 with a process that gets SIGSTOP after it has claimed rows.
+func TestStoppedProcess(t *testing.T) {
+	t.Parallel()
+	address := testkit.DatabaseURL(t, outbox.Schema())
+	db, client := openDatabase(t, address), testkit.Redis(t)
+	addEvents(t, db, 1, "stopped", event.Audit)
+	process := exec.CommandContext(t.Context(), os.Args[0])
+	process.Env = append(os.Environ(), stoppedDatabase+"="+address)
+	output, err := process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = process.Process.Kill() // SIGKILL ends a stopped process, too.
+		_ = process.Wait()         // It was killed.
+	}()
+	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil || line != "claimed\n" {
+		t.Fatalf("the process says %q, %v", line, err)
+	}
+	if err := process.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	relay(t, db, bus.NewPublisher(client))
+	addEvents(t, db, 1, "other", event.Audit)
+	wantEntries(t, 4*time.Second, client, event.Audit, 1)
+	wantEntries(t, 15*time.Second, client, event.Audit, 2)
+}
+
+// TestLockedNumbers is REL-46: while a transaction that never ends holds the lock of one
+// topic's numbers, the other topics are published, and the wait for it is bounded.
+func TestLockedNumbers(t *testing.T) {
+	t.Parallel()
+	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
+	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
+	addEvents(t, db, 1, "subject", event.Audit)
+	wantEntries(t, 5*time.Second, client, event.Audit, 1)
+	frozen, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = frozen.Rollback(context.Background()) }() // It has ended unless the test failed.
+	if _, err := frozen.Exec(t.Context(), `UPDATE outbox_sequences SET last_seq = last_seq WHERE topic = $1`, event.Audit); err != nil {
+		t.Fatal(err)
+	}
+	addEvents(t, db, 1, "subject", event.Audit, event.Email)
+	wantEntries(t, 4*time.Second, client, event.Email, 1)
+	testkit.Eventually(t, 6*time.Second, func() error {
+		if log.count("lock timeout") == 0 {
+			return errors.New("the relay still waits for the lock")
+		}
+		return nil
+	})
+	if err := frozen.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, 5*time.Second, client, event.Audit, 2)
 }

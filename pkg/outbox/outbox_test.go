@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,7 +22,13 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	if database := os.Getenv(stoppedDatabase); database != "" {
+		relayUntilStopped(database)
+		return
+	}
+	testkit.Main(m)
+}
 
 func signedUp(ctx context.Context) event.Event {
 	return event.New(ctx, time.Now(), "subject", event.UserSignedUp{Email: "a@example.com"})
