@@ -1,38 +1,24 @@
 package tests
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/headgate/headgate/pkg/bus"
-	"github.com/headgate/headgate/pkg/localserver"
-	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // TestSEC73RedisUsers is SEC-73: the Redis user of a service can reach its own streams and
 // keys and no others. It uses the start script of the deployment.
 func TestSEC73RedisUsers(t *testing.T) {
 	t.Parallel()
-	connect := startRedisWithUsers(t)
-	operator := connect("operator", "password-of-OPERATOR")
-	testkit.Eventually(t, 10*time.Second, func() error { return operator.Ping(t.Context()).Err() })
-	for _, c := range []redis.UniversalClient{connect("", ""), connect("auth-service", "guess"), connect("auth-service", "password-of-USER")} {
+	server := startDeployedRedis(t)
+	for _, c := range []redis.UniversalClient{server.connect("", ""), server.connect("auth-service", "guess"), server.connect("auth-service", "password-of-USER")} {
 		if err := c.Ping(t.Context()).Err(); err == nil {
 			t.Error("a client without the password was accepted")
 		}
 	}
+	wantStrangersRefused(t, server)
 
 	forbidden := [][]any{
 		{"FLUSHALL"},
@@ -73,7 +59,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
-		client := connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))
+		client := server.as(user)
 		for _, command := range tc.may {
 			if err := client.Do(context.Background(), command...).Err(); refused(err) {
 				t.Errorf("%s: %v = %v", user, command, err)
@@ -83,6 +69,44 @@ func TestSEC73RedisUsers(t *testing.T) {
 			if err := client.Do(context.Background(), command...).Err(); !refused(err) {
 				t.Errorf("%s may do %v (%v)", user, command, err)
 			}
+		}
+	}
+}
+
+// wantStrangersRefused checks that a connection without a service's password can run no
+// command, whatever it does to be authenticated. The user default, whose rights a new
+// connection has in name, must stay off.
+func wantStrangersRefused(t *testing.T, server *deployedRedis) {
+	t.Helper()
+	for _, tc := range []struct {
+		commands []string // the reply to the last one counts
+		want     string
+	}{
+		{[]string{"PING"}, "-NOAUTH"},
+		{[]string{"GET user:profile:v1:x"}, "-NOAUTH"},
+		{[]string{"FLUSHALL"}, "-NOAUTH"},
+		{[]string{"MULTI"}, "-NOAUTH"},
+		{[]string{"SUBSCRIBE x"}, "-NOAUTH"},
+		{[]string{"REPLICAOF NO ONE"}, "-NOAUTH"},
+		{[]string{"HELLO 3"}, "-NOAUTH"},
+		{[]string{"HELLO 3 AUTH default x"}, "-WRONGPASS"},
+		{[]string{`HELLO 3 AUTH default ""`}, "-WRONGPASS"},
+		{[]string{"AUTH x"}, "-WRONGPASS"},
+		{[]string{`AUTH ""`}, "-WRONGPASS"},
+		{[]string{"AUTH default x"}, "-WRONGPASS"},
+		{[]string{`AUTH default ""`}, "-WRONGPASS"},
+		{[]string{"AUTH default x", "KEYS *"}, "-NOAUTH"},
+		{[]string{"HELLO 3 AUTH default x", "KEYS *"}, "-NOAUTH"},
+		{[]string{"RESET", "KEYS *"}, "-NOAUTH"},
+		{[]string{"AUTH health any", "PING"}, "+PONG"},
+		{[]string{"AUTH health any", "GET x"}, "-NOPERM"},
+		{[]string{"AUTH health any", "ACL WHOAMI"}, "-NOPERM"},
+		{[]string{"AUTH health any", "AUTH default x"}, "-WRONGPASS"},
+		{[]string{"AUTH health any", "AUTH default x", "GET x"}, "-NOPERM"},
+		{[]string{"AUTH health any", "RESET", "KEYS *"}, "-NOAUTH"},
+	} {
+		if got := server.raw(t, tc.commands...); !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%q = %s, want %s", tc.commands, got, tc.want)
 		}
 	}
 }
@@ -115,45 +139,6 @@ func postWatermark(topic string) []any {
 
 func readRequests(topic string) []any {
 	return []any{"HGETALL", "republish:requested:" + topic + ":producer"}
-}
-
-// startRedisWithUsers runs the start script of the deployment. It returns a function that
-// connects as a user.
-func startRedisWithUsers(t *testing.T) (connect func(user, password string) redis.UniversalClient) {
-	t.Helper()
-	port, err := localserver.FreePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)
-	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(dir, "users.acl"))
-	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
-		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
-	}
-	var output bytes.Buffer
-	server.Stdout, server.Stderr = &output, &output
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-		_ = server.Wait() // It was killed.
-		if t.Failed() {
-			t.Logf("output of redis-server:\n%s", &output)
-		}
-	})
-	return func(user, password string) redis.UniversalClient {
-		address := url.URL{Scheme: "redis", Host: fmt.Sprintf("127.0.0.1:%d", port), User: url.UserPassword(user, password)}
-		client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		return client
-	}
 }
 
 func refused(err error) bool {

@@ -1,0 +1,183 @@
+package tests
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// deployedRedis is a Redis that the start script of the deployment runs, with the
+// deployment's users. The password of AUTH is password-of-AUTH, and so on.
+type deployedRedis struct {
+	port    int
+	dir     string
+	process *child.Process
+}
+
+func startDeployedRedis(t *testing.T) *deployedRedis {
+	t.Helper()
+	port, err := localserver.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &deployedRedis{port: port, dir: t.TempDir()}
+	r.start(t)
+	t.Cleanup(func() { r.process.Kill() })
+	return r
+}
+
+// start starts the server on its data and waits until it has loaded them.
+func (r *deployedRedis) start(t *testing.T) {
+	t.Helper()
+	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir)
+	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(r.dir, "users.acl"))
+	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
+		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
+	}
+	log := testWriter{t}
+	server.Stdout, server.Stderr = log, log
+	var err error
+	if r.process, err = child.Start(server, child.Signals{}); err != nil {
+		t.Fatal(err)
+	}
+	operator := r.as("operator")
+	defer operator.Close()
+	testkit.Eventually(t, 20*time.Second, func() error { return operator.Ping(t.Context()).Err() })
+}
+
+// restart ends the server with the signal and starts it again.
+func (r *deployedRedis) restart(t *testing.T, signal syscall.Signal) {
+	t.Helper()
+	if err := r.process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-r.process.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatalf("Redis did not end after the signal %v", signal)
+	}
+	r.start(t)
+}
+
+// as returns a client of a user of the deployment. The caller may close it.
+func (r *deployedRedis) as(user string) redis.UniversalClient {
+	return r.connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))
+}
+
+func (r *deployedRedis) connect(user, password string) redis.UniversalClient {
+	address := url.URL{Scheme: "redis", Host: r.address(), User: url.UserPassword(user, password)}
+	client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
+	if err != nil {
+		panic(fmt.Sprintf("open %s: %v", address.Redacted(), err)) // The address above is valid.
+	}
+	return client
+}
+
+func (r *deployedRedis) address() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
+
+// raw sends commands on one new connection and returns the first line of the reply to
+// the last one.
+func (r *deployedRedis) raw(t *testing.T, commands ...string) (reply string) {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", r.address(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	replies := bufio.NewReader(conn)
+	for _, command := range commands {
+		if _, err := fmt.Fprintf(conn, "%s\r\n", command); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		if reply, err = replies.ReadString('\n'); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+	}
+	return strings.TrimSpace(reply)
+}
+
+// contents describes every key: a stream by its length and groups, a group by its
+// position and pending entries, other keys by their size. A key that expires says so.
+func (r *deployedRedis) contents(ctx context.Context, t *testing.T) map[string]string {
+	t.Helper()
+	operator := r.as("operator")
+	defer operator.Close()
+	keys, err := operator.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, key := range keys {
+		text, err := describeKey(ctx, operator, key)
+		if err != nil {
+			t.Fatalf("inspect %s: %v", key, err)
+		}
+		ttl, err := operator.PTTL(ctx, key).Result()
+		if err != nil {
+			t.Fatalf("inspect %s: %v", key, err)
+		}
+		if ttl > 0 {
+			text += ", expires"
+		}
+		found[key] = text
+	}
+	return found
+}
+
+func describeKey(ctx context.Context, client redis.UniversalClient, key string) (string, error) {
+	kind, err := client.Type(ctx, key).Result()
+	if err != nil {
+		return "", err
+	}
+	switch kind {
+	case "stream":
+		return describeStream(ctx, client, key)
+	case "zset":
+		n, err := client.ZCard(ctx, key).Result()
+		return fmt.Sprintf("%d members", n), err
+	case "hash":
+		fields, err := client.HGetAll(ctx, key).Result()
+		return fmt.Sprint(fields), err
+	case "string":
+		return client.Get(ctx, key).Result()
+	}
+	return kind, nil
+}
+
+func describeStream(ctx context.Context, client redis.UniversalClient, key string) (string, error) {
+	info, err := client.XInfoStream(ctx, key).Result()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%d entries up to %s", info.Length, info.LastGeneratedID)
+	groups, err := client.XInfoGroups(ctx, key).Result()
+	if err != nil {
+		return "", err
+	}
+	for _, g := range groups {
+		fmt.Fprintf(&text, "; %s at %s, %d pending of %d consumers", g.Name, g.LastDeliveredID, g.Pending, g.Consumers)
+	}
+	return text.String(), nil
+}
