@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/url"
 	"time"
@@ -14,9 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	"github.com/headgate/headgate/pkg/service"
 )
@@ -42,24 +38,6 @@ func (d Database) Validate() error {
 	return nil
 }
 
-// Schema is a set of migrations with a version table of its own, so that a
-// package can bring its tables into the database of any service. Migrations
-// only go forward, and the previous release must work with the new tables.
-type Schema struct {
-	Name  string // names the version table
-	Files fs.FS  // *.sql as goose reads them, at the root
-}
-
-// NewSchema returns the schema whose migrations are in a folder of files. It
-// panics if there is no such folder: it is part of the program.
-func NewSchema(name string, files fs.FS, folder string) Schema {
-	migrations, err := fs.Sub(files, folder)
-	if err != nil {
-		panic(err)
-	}
-	return Schema{Name: name, Files: migrations}
-}
-
 const (
 	statementTimeout = "15s"
 	idleTimeout      = "60s" // longer than a mail server may take, see email-service
@@ -67,9 +45,9 @@ const (
 	longestPause     = 5 * time.Second
 )
 
-// Open returns the pool of a database that answers and has the schemas. It
-// waits for the database until ctx ends. Replicas may start at once: one of them
-// migrates under an advisory lock while the others wait.
+// Open returns the pool of a database that answers and has the schemas. It waits for
+// the database, and for the locks that migrations need, until ctx ends. Replicas may
+// start at once: one of them migrates while the others wait.
 func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(cfg.DatabaseURL.Reveal())
 	if err != nil {
@@ -90,11 +68,9 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 		pool.Close()
 		return nil, err
 	}
-	for _, schema := range schemas {
-		if err := Migrate(ctx, pool, schema); err != nil {
-			pool.Close()
-			return nil, err
-		}
+	if err := migrate(ctx, pool, log, schemas...); err != nil {
+		pool.Close()
+		return nil, err
 	}
 	return pool, nil
 }
@@ -112,26 +88,6 @@ func await(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// Migrate applies the migrations of schema that the database lacks.
-func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 120))
-	if err != nil {
-		return fmt.Errorf("migrate %s: %w", schema.Name, err)
-	}
-	db := stdlib.OpenDBFromPool(pool)
-	defer db.Close() // Closes the view, not the pool.
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, schema.Files,
-		goose.WithSessionLocker(locker), goose.WithTableName("schema_"+schema.Name),
-		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
-	if err != nil {
-		return fmt.Errorf("migrate %s: %w", schema.Name, err)
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate %s: %w", schema.Name, err)
-	}
-	return nil
 }
 
 // Querier is a pool, a transaction, or the connection of one.

@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"regexp"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// Schema is a set of migrations with a version table of its own, so that a
+// package can bring its tables into the database of any service. Migrations
+// only go forward, and the previous release must work with the new tables.
+type Schema struct {
+	Name  string // names the version table
+	Files fs.FS  // *.sql as goose reads them, at the root
+}
+
+// NewSchema returns the schema whose migrations are in a folder of files. It
+// panics if there is no such folder: it is part of the program.
+func NewSchema(name string, files fs.FS, folder string) Schema {
+	migrations, err := fs.Sub(files, folder)
+	if err != nil {
+		panic(err)
+	}
+	return Schema{Name: name, Files: migrations}
+}
+
+const (
+	// migrationLockTimeout bounds how long a statement of a migration waits for a lock.
+	// While an ALTER TABLE waits, for example for a backup to end, everybody who comes
+	// later to that table waits behind it.
+	migrationLockTimeout = "2s"
+	firstLockPause       = time.Second
+	longestLockPause     = 15 * time.Second
+)
+
+// Migrate applies the migrations of schema that the database lacks. It waits until ctx
+// ends for another process that migrates. A migration may take as long as it needs: it
+// has no statement_timeout. If it does not get a lock in time, it is rolled back and
+// retried until ctx ends, so writers wait only briefly.
+//
+// A migration without a transaction, such as CREATE INDEX CONCURRENTLY, blocks nobody
+// and waits for its locks without a limit. If one was interrupted in an earlier start,
+// Migrate builds its invalid index again.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
+	return migrate(ctx, pool, slog.New(slog.DiscardHandler), schema)
+}
+
+func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, schemas ...Schema) error {
+	cfg := pool.Config().ConnConfig
+	params := cfg.RuntimeParams
+	params["statement_timeout"] = "0"
+	m := migrator{lockTimeout: cmp.Or(params["lock_timeout"], migrationLockTimeout), log: log}
+	params["lock_timeout"] = m.lockTimeout
+	// With a single connection, the advisory lock, lock_timeout and the migrations share
+	// a session. The lock is released when the connection closes.
+	m.db = stdlib.OpenDB(*cfg)
+	m.db.SetMaxOpenConns(1)
+	defer m.db.Close()
+
+	if err := m.lock(ctx); err != nil {
+		return fmt.Errorf("wait for other migrations: %w", err)
+	}
+	for _, schema := range schemas {
+		if err := m.apply(ctx, schema); err != nil {
+			return fmt.Errorf("migrate %s: %w", schema.Name, err)
+		}
+	}
+	if err := m.rebuildInvalidIndexes(ctx); err != nil {
+		return fmt.Errorf("rebuild invalid indexes: %w", err)
+	}
+	return nil
+}
+
+type migrator struct {
+	db          *sql.DB
+	locker      lock.SessionLocker
+	lockTimeout string
+	log         *slog.Logger
+}
+
+func (m *migrator) lock(ctx context.Context) (err error) {
+	if m.locker, err = lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, math.MaxInt32)); err != nil {
+		return err
+	}
+	conn, err := m.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() // The session, and with it the lock, stays in m.db.
+	return m.locker.SessionLock(ctx, conn)
+}
+
+// withoutTransaction is goose's annotation of a file.
+var withoutTransaction = regexp.MustCompile(`(?m)^--\s*\+goose\s+NO\s+TRANSACTION\s*$`)
+
+func (m *migrator) apply(ctx context.Context, schema Schema) error {
+	provider, err := goose.NewProvider(goose.DialectPostgres, m.db, schema.Files,
+		goose.WithSessionLocker(m.locker), goose.WithTableName("schema_"+schema.Name),
+		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return err
+	}
+	migrations, err := provider.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, migration := range migrations {
+		if migration.State != goose.StatePending {
+			continue
+		}
+		text, err := fs.ReadFile(schema.Files, migration.Source.Path)
+		if err != nil {
+			return err
+		}
+		timeout := m.lockTimeout
+		if withoutTransaction.Match(text) {
+			timeout = "0"
+		}
+		err = m.retry(ctx, timeout, migration.Source.Path, func() error {
+			_, err := provider.UpByOne(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// retry runs f with a lock_timeout, and again while f gets no lock in that time.
+func (m *migrator) retry(ctx context.Context, timeout, migration string, f func() error) error {
+	pause := firstLockPause
+	for attempt := 1; ; attempt++ {
+		if _, err := m.db.ExecContext(ctx, `SELECT set_config('lock_timeout', $1, false)`, timeout); err != nil {
+			return fmt.Errorf("set lock_timeout: %w", err)
+		}
+		err := f()
+		if err == nil || !lockMissed(err) {
+			return err
+		}
+		m.log.WarnContext(ctx, "migration did not get a lock; retrying", "migration", migration, "attempt", attempt, "next_in", pause.String(), "error", err.Error())
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestLockPause)
+	}
+}
+
+func lockMissed(err error) bool {
+	fault, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (fault.Code == "55P03" || fault.Code == "40P01") // lock timeout, deadlock
+}
+
+// rebuildInvalidIndexes mends what an interrupted CREATE INDEX CONCURRENTLY left: its
+// IF NOT EXISTS accepts the invalid index of the first try, which no query uses and
+// which enforces nothing.
+func (m *migrator) rebuildInvalidIndexes(ctx context.Context) error {
+	indexes, err := m.invalidIndexes(ctx)
+	if err != nil || len(indexes) == 0 {
+		return err
+	}
+	if _, err := m.db.ExecContext(ctx, `SELECT set_config('lock_timeout', '0', false)`); err != nil {
+		return fmt.Errorf("set lock_timeout: %w", err)
+	}
+	for _, index := range indexes {
+		m.log.WarnContext(ctx, "invalid index found; rebuilding", "index", index.name)
+		if _, err := m.db.ExecContext(ctx, index.mend); err != nil {
+			return fmt.Errorf("%s: %w", index.name, err)
+		}
+	}
+	return nil
+}
+
+// invalidIndex is an index with the statement that rebuilds it, or drops it if an
+// interrupted REINDEX left it beside the original.
+type invalidIndex struct{ name, mend string }
+
+func (m *migrator) invalidIndexes(ctx context.Context) ([]invalidIndex, error) {
+	const query = `
+		SELECT c.relname, format(
+			CASE WHEN c.relname ~ '_cc(new|old)[0-9]*$'
+				THEN 'DROP INDEX CONCURRENTLY IF EXISTS %I.%I'
+				ELSE 'REINDEX INDEX CONCURRENTLY %I.%I'
+			END, n.nspname, c.relname) AS mend
+		FROM pg_index i
+		JOIN pg_class c ON c.oid = i.indexrelid
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()
+			AND pg_has_role(c.relowner, 'USAGE')
+		ORDER BY mend`
+	rows, err := m.db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []invalidIndex
+	for rows.Next() {
+		var index invalidIndex
+		if err := rows.Scan(&index.name, &index.mend); err != nil {
+			return nil, err
+		}
+		found = append(found, index)
+	}
+	return found, rows.Err()
+}
