@@ -2,6 +2,7 @@ package bus
 
 import (
 	"cmp"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,17 @@ func parseEntryID(text string) entryID {
 
 func (id entryID) compare(other entryID) int {
 	return cmp.Or(cmp.Compare(id.ms, other.ms), cmp.Compare(id.n, other.n))
+}
+
+// previous returns the largest id before id, or the zero id.
+func (id entryID) previous() entryID {
+	switch {
+	case id.n > 0:
+		return entryID{ms: id.ms, n: id.n - 1}
+	case id.ms > 0:
+		return entryID{ms: id.ms - 1, n: math.MaxInt64}
+	}
+	return id
 }
 
 func (id entryID) String() string {

@@ -14,8 +14,9 @@ import (
 
 // Follower passes the new events of a stream to an observer in every instance. It
 // belongs to no consumer group: it acknowledges and retries nothing, and it misses
-// entries that are trimmed before it reads them. Use it only for facts that the
-// service also learns in another, slower way.
+// entries that are trimmed before it reads them. If Redis lost the stream or came back
+// with an older copy, it notices within a second and reads the recent entries again.
+// Use it only for facts that the service also learns in another, slower way.
 type Follower struct {
 	client  redis.UniversalClient
 	topic   event.Topic
@@ -27,9 +28,11 @@ const (
 	// The first read starts in the past, so that no event is missed between the
 	// observer's own first read elsewhere and this one.
 	followerLookback = time.Minute
-	followerBlock    = 2 * time.Second
-	followerCount    = 500
-	followerPause    = 250 * time.Millisecond
+	// While a read waits, Redis does not say that the stream was replaced. So the wait
+	// bounds how long the events of another stream can go unnoticed.
+	followerBlock = 500 * time.Millisecond
+	followerCount = 500
+	followerPause = 250 * time.Millisecond
 )
 
 // NewFollower returns a follower of topic. It calls observe for one event at a
@@ -43,8 +46,13 @@ func NewFollower(client redis.UniversalClient, topic event.Topic, observe func(e
 func (f *Follower) Run(ctx context.Context) error {
 	position, failing := "", false
 	for ctx.Err() == nil {
-		next, err := f.read(ctx, position)
-		position = next
+		var err error
+		if failing { // Redis may have lost the stream meanwhile.
+			position, err = f.confirm(ctx, position)
+		}
+		if err == nil {
+			position, err = f.read(ctx, position)
+		}
 		if failed := err != nil; failed != failing && ctx.Err() == nil {
 			failing = failed
 			if failed {
@@ -63,26 +71,24 @@ func (f *Follower) Run(ctx context.Context) error {
 	return nil
 }
 
-// read returns the position of the next read. An empty position starts
-// followerLookback ago.
+// read returns the position of the next read: the last entry that was read, or the
+// point from which nothing was found.
 func (f *Follower) read(ctx context.Context, position string) (string, error) {
 	if position == "" {
-		now, err := f.client.Time(ctx).Result()
+		recent, err := f.recent(ctx)
 		if err != nil {
-			return "", fmt.Errorf("read Redis time: %w", err)
+			return "", err
 		}
-		position = entryAt(now.Add(-followerLookback)).String()
+		position = recent.String()
 	}
-	streams, err := f.client.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{string(f.topic), position}, Count: followerCount, Block: followerBlock,
-	}).Result()
-	if errors.Is(err, redis.Nil) {
-		return position, nil
-	}
+	entries, err := f.fetch(ctx, &redis.XReadArgs{Streams: []string{string(f.topic), position}, Count: followerCount, Block: followerBlock})
 	if err != nil {
-		return position, fmt.Errorf("read %s: %w", f.topic, err)
+		return position, err
 	}
-	for _, entry := range streams[0].Messages {
+	if len(entries) == 0 {
+		return f.confirm(ctx, position)
+	}
+	for _, entry := range entries {
 		position = entry.ID
 		m, err := unmarshal(entry.Values)
 		if err != nil {
@@ -93,4 +99,42 @@ func (f *Follower) read(ctx context.Context, position string) (string, error) {
 		}
 	}
 	return position, nil
+}
+
+// confirm returns position if the stream still has its entry. Otherwise the stream may
+// be another one, with smaller ids, for example because the clock of the new Redis is
+// behind. Then confirm returns a position that is also older than all recent entries.
+func (f *Follower) confirm(ctx context.Context, position string) (string, error) {
+	id := parseEntryID(position)
+	entries, err := f.fetch(ctx, &redis.XReadArgs{Streams: []string{string(f.topic), id.previous().String()}, Count: 1, Block: -1})
+	if err != nil || len(entries) > 0 && entries[0].ID == position {
+		return position, err
+	}
+	recent, err := f.recent(ctx)
+	if err != nil || id.compare(recent) <= 0 {
+		return position, err
+	}
+	f.log.WarnContext(ctx, "stream was replaced; reading recent entries again", "topic", f.topic, "position", position, "from", recent.String())
+	return recent.String(), nil
+}
+
+// recent returns a position before the entries of the last followerLookback, by the
+// clock that makes their ids.
+func (f *Follower) recent(ctx context.Context) (entryID, error) {
+	now, err := f.client.Time(ctx).Result()
+	if err != nil {
+		return entryID{}, fmt.Errorf("read Redis time: %w", err)
+	}
+	return entryAt(now.Add(-followerLookback)), nil
+}
+
+func (f *Follower) fetch(ctx context.Context, args *redis.XReadArgs) ([]redis.XMessage, error) {
+	streams, err := f.client.XRead(ctx, args).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.topic, err)
+	}
+	return streams[0].Messages, nil
 }

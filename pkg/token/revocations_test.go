@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -106,5 +108,47 @@ func TestVerifierWaitsForTheFirstSnapshot(t *testing.T) {
 			return fmt.Errorf("after the first snapshot = %v, want ErrRevoked", err) //nolint:errorlint // It may be nil.
 		}
 		return nil
+	})
+}
+
+// REL-42: while the clock of auth-service was ahead, a snapshot was taken. After it is set
+// right, a session that ended during an outage is still in the next snapshot.
+func TestSnapshotsAfterTheClockWasAhead(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	signedAt := time.Now()
+	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), func() time.Time { return signedAt })
+	raw := issuer.Token(token.Identity{SessionID: "ended"})
+	verifier := func(set *token.Revocations) *token.Verifier {
+		return token.NewVerifier(keys, set, testkit.Expected, func() time.Time { return signedAt })
+	}
+	if _, err := verifier(none(t)).Verify(t.Context(), raw); err != nil { // fetches the keys
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const ahead = 2 * time.Hour
+		started := time.Now()
+		set := token.NewRevocations(func(_ context.Context, since time.Time) (token.Snapshot, error) {
+			revocation := token.Revocation{SessionID: "ended", At: started.Add(10 * time.Second)}
+			switch passed := time.Since(started); {
+			case passed < 4*time.Second:
+				return token.Snapshot{AsOf: time.Now().Add(ahead)}, nil
+			case passed < 5*time.Minute:
+				return token.Snapshot{}, errors.New("auth-service is unavailable")
+			case revocation.At.Before(since):
+				return token.Snapshot{AsOf: time.Now()}, nil
+			}
+			return token.Snapshot{AsOf: time.Now(), Revocations: []token.Revocation{revocation}}, nil
+		}, slog.New(slog.DiscardHandler), time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = set.Run(ctx) })
+		time.Sleep(5*time.Minute + 10*time.Second)
+		synctest.Wait()
+		if _, err := verifier(set).Verify(t.Context(), raw); !errors.Is(err, token.ErrRevoked) {
+			t.Errorf("Verify = %v, want ErrRevoked", err)
+		}
+		cancel()
+		running.Wait()
 	})
 }
