@@ -43,7 +43,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 		},
 		"user-service": {
 			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"),
-				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}),
+				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"}),
 			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events")),
 		},
 		"email-service": {

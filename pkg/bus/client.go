@@ -71,6 +71,12 @@ func (r Redis) options() (*redis.UniversalOptions, error) {
 // read. Publishers and subscribers need EventTimeout; a cache or a rate limiter
 // needs milliseconds.
 func (r Redis) Open(timeout time.Duration) (redis.UniversalClient, error) {
+	return r.OpenWith(timeout, nil)
+}
+
+// OpenWith is Open with a function that is called with each new connection before the
+// connection is used. If it fails, so does the command.
+func (r Redis) OpenWith(timeout time.Duration, connected func(context.Context, *redis.Conn) error) (redis.UniversalClient, error) {
 	quiet()
 	options, err := r.options()
 	if err != nil {
@@ -83,6 +89,7 @@ func (r Redis) Open(timeout time.Duration) (redis.UniversalClient, error) {
 	options.WriteTimeout = timeout
 	options.PoolTimeout = timeout
 	options.DialerRetries = 1
+	options.OnConnect = connected
 	options.DisableIdentity = true // CLIENT SETINFO would need another permission in Redis.
 	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		// Keepalive detects within 15 s that a peer has disappeared silently.

@@ -30,13 +30,14 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer b.Close()
-	cache, err := cfg.Redis.Open(cacheTimeout)
+	generation := store.NewGeneration(b.DB, s.Log)
+	cache, err := cfg.Redis.OpenWith(cacheTimeout, generation.Connected)
 	if err != nil {
 		return err
 	}
 	defer cache.Close()
 
-	profiles := profile.New(store.New(b.DB, b.Outbox), store.NewCache(cache, s.Metrics, time.Now), time.Now)
+	profiles := profile.New(store.New(b.DB, b.Outbox), store.NewCache(cache, generation.Current, s.Metrics, time.Now), time.Now)
 	deadLetters := deadletter.New(b.DB, b.Outbox, time.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
@@ -47,5 +48,5 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Unavailable: api.Unavailable,
 	})
 	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)
+	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache))...)
 }

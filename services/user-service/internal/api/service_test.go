@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/problem"
+	pkgservice "github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -47,13 +48,22 @@ type service struct {
 func newService(t *testing.T, redisURL string) *service {
 	t.Helper()
 	client := testkit.OpenRedis(t, redisURL, time.Second)
-	cache := testkit.OpenRedis(t, redisURL, 200*time.Millisecond)
 	s := &service{
 		t: t, issuer: testkit.NewIssuer(t), redis: client,
 		db: testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
 	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
-	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, metrics, time.Now), time.Now)
+	generation := store.NewGeneration(s.db, log)
+	cache, err := bus.Redis{RedisURL: pkgservice.Secret(redisURL)}.OpenWith(200*time.Millisecond, generation.Connected)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cache.Close() })
+	if err := generation.Refresh(t.Context(), cache); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, generation.Watch(cache))
+	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, generation.Current, metrics, time.Now), time.Now)
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.Server = httptest.NewServer(web.NewRouter(append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,

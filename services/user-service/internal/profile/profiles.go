@@ -48,8 +48,15 @@ var ErrCacheUnavailable = errors.New("cache unavailable")
 // that still holds for this instance. Version 0 removes any entry.
 type Cache interface {
 	Get(ctx context.Context, userID string) (Profile, bool)
-	Put(ctx context.Context, p Profile)
+	// Generation changes when the cache or the store may have gone back to older data.
+	Generation() string
+	// Put stores a profile that was read from the store after generation was determined.
+	// It stores nothing if the generation has changed since.
+	Put(ctx context.Context, p Profile, generation string)
 	Invalidate(ctx context.Context, userID string, version int64) error
+	// Changed is Invalidate for the change that was just stored. It also removes an entry
+	// whose version is not older.
+	Changed(ctx context.Context, p Profile) error
 }
 
 // Profiles reads and changes profiles. It is safe for concurrent use.
@@ -72,6 +79,7 @@ func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, c
 	if me, ok := p.cache.Get(ctx, caller.UserID); ok {
 		return me, true, nil
 	}
+	generation := p.cache.Generation()
 	me, err = p.store.Get(ctx, caller.UserID)
 	if errors.Is(err, ErrNotFound) {
 		me, err = p.store.Seed(ctx, p.seed(caller))
@@ -79,7 +87,7 @@ func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, c
 	if err != nil {
 		return Profile{}, false, err
 	}
-	p.cache.Put(ctx, me)
+	p.cache.Put(ctx, me, generation)
 	return me, false, nil
 }
 
@@ -127,7 +135,7 @@ func (p *Profiles) Change(ctx context.Context, caller token.Identity, change Cha
 		return Profile{}, err
 	}
 	// If the cache is unavailable, the event that was stored invalidates it later.
-	_ = p.cache.Invalidate(ctx, changed.UserID, changed.Version)
+	_ = p.cache.Changed(ctx, changed)
 	return changed, nil
 }
 

@@ -20,8 +20,10 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
+const generation = "generation of the test"
+
 func newCache(client *redis.Client) *store.Cache {
-	return store.NewCache(client, prometheus.NewRegistry(), time.Now)
+	return store.NewCache(client, func() string { return generation }, prometheus.NewRegistry(), time.Now)
 }
 
 func version(userID string, n int64) profile.Profile {
@@ -78,11 +80,11 @@ func TestOlderInvalidationKeepsTheNewerVersion(t *testing.T) {
 	if err := cache.Invalidate(t.Context(), userID, 0); err != nil { // a logout
 		t.Fatal(err)
 	}
-	newCache(another(t, shared)).Put(t.Context(), version(userID, 2)) // another instance, a slow reader
+	newCache(another(t, shared)).Put(t.Context(), version(userID, 2), generation) // another instance, a slow reader
 	if p, ok := cache.Get(t.Context(), userID); ok {
 		t.Errorf("Get = version %d after the change to 3", p.Version)
 	}
-	cache.Put(t.Context(), version(userID, 3))
+	cache.Put(t.Context(), version(userID, 3), generation)
 	if p, ok := cache.Get(t.Context(), userID); !ok || p.Version != 3 {
 		t.Errorf("Get = version %d, %v, want 3", p.Version, ok)
 	}
@@ -101,15 +103,15 @@ func TestSlowReaderRestoresNothing(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
 	here, there, userID := newCache(client), newCache(client), uuid.NewString()
-	here.Put(t.Context(), version(userID, 1))
+	here.Put(t.Context(), version(userID, 1), generation)
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil {
 		t.Fatal(err)
 	}
-	there.Put(t.Context(), version(userID, 1))
+	there.Put(t.Context(), version(userID, 1), generation)
 	if _, ok := there.Get(t.Context(), userID); ok {
 		t.Error("version 1 was restored after the change to 2")
 	}
-	there.Put(t.Context(), version(userID, 2))
+	there.Put(t.Context(), version(userID, 2), generation)
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil { // the event of the change
 		t.Fatal(err)
 	}
@@ -144,7 +146,7 @@ func TestREL05FullRedisDropsTheOldEntry(t *testing.T) {
 	client := redis.NewClient(options)
 	t.Cleanup(func() { client.Close() })
 	here, there, userID := newCache(client), newCache(client), uuid.NewString()
-	here.Put(t.Context(), version(userID, 1))
+	here.Put(t.Context(), version(userID, 1), generation)
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,88 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestGenerationOfCluster is REL-43: in a Cluster, instances agree on a generation of all
+// masters, which stays the same while none is replaced, and share the cache.
+func TestGenerationOfCluster(t *testing.T) {
+	t.Parallel()
+	db, nodes := testkit.Database(t), startCluster(t)
+	clusterURL := fmt.Sprintf("redis://%s/?addr=%s", nodes[0], nodes[1])
+	here, there := newInstance(t, db, clusterURL), newInstance(t, db, clusterURL)
+	first := here.Generation()
+	if first == "" || there.Generation() != first {
+		t.Fatalf("two instances have the generations %q and %q", first, there.Generation())
+	}
+	for range 20 { // on both masters
+		userID := uuid.NewString()
+		here.Put(t.Context(), version(userID, 1), here.Generation())
+		if p, ok := there.Get(t.Context(), userID); !ok || p.Version != 1 {
+			t.Errorf("Get = version %d, %v, want 1", p.Version, ok)
+		}
+	}
+	if last := here.Generation(); last != first {
+		t.Errorf("the generation was %q and is %q", first, last)
+	}
+}
+
+// startCluster starts two masters and returns their addresses.
+func startCluster(t *testing.T) (nodes [2]string) {
+	t.Helper()
+	binary, err := localserver.FindRedis("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ports, busPorts [2]int
+	var admins [2]*redis.Client
+	for i := range nodes {
+		for _, port := range []*int{&ports[i], &busPorts[i]} {
+			if *port, err = localserver.FreePort(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		process, err := child.Start(exec.Command(binary, "--port", strconv.Itoa(ports[i]), "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "",
+			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i])), child.Signals{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(process.Kill)
+		nodes[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i]))
+		admins[i] = redis.NewClient(&redis.Options{Addr: nodes[i]})
+		t.Cleanup(func() { admins[i].Close() })
+		testkit.Eventually(t, 10*time.Second, func() error { return admins[i].Ping(t.Context()).Err() })
+	}
+	for i, slots := range [][2]int{{0, 8191}, {8192, 16383}} {
+		if err := admins[i].ClusterAddSlotsRange(t.Context(), slots[0], slots[1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := admins[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", ports[1], busPorts[1]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, admin := range admins {
+		testkit.Eventually(t, 20*time.Second, func() error {
+			info, err := admin.ClusterInfo(t.Context()).Result()
+			if err == nil && !strings.Contains(info, "cluster_state:ok") {
+				err = errors.New("the cluster is not ready")
+			}
+			return err
+		})
+	}
+	return nodes
+}
