@@ -94,9 +94,14 @@ func TestMainPath(t *testing.T) {
 // wantAudit waits until the audit log has exactly these events of a subject.
 func wantAudit(t *testing.T, subject string, want map[string]int) {
 	t.Helper()
-	admin := newAdmin(t)
-	eventually(t, func() error {
-		events, err := admin.audit(subject)
+	newAdmin(t).wantAudit(subject, want)
+}
+
+// wantAudit does the same for an administrator of any system.
+func (c *client) wantAudit(subject string, want map[string]int) {
+	c.t.Helper()
+	eventually(c.t, func() error {
+		events, err := c.audit(subject)
 		if err != nil {
 			return err
 		}
@@ -104,7 +109,7 @@ func wantAudit(t *testing.T, subject string, want map[string]int) {
 		for _, e := range events {
 			got[e.Type]++
 			if e.SubjectID != subject || e.IP == "" && e.Actor.Type == "user" {
-				t.Errorf("event = %+v", e)
+				c.t.Errorf("event = %+v", e)
 			}
 		}
 		if !maps.Equal(got, want) {

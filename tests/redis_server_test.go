@@ -25,20 +25,23 @@ import (
 )
 
 // deployedRedis is a Redis that the start script of the deployment runs, with the
-// deployment's users. The password of AUTH is password-of-AUTH, and so on.
+// deployment's users.
 type deployedRedis struct {
-	port    int
-	dir     string
-	process *child.Process
+	port      int
+	dir       string
+	passwords func(user string) string // of AUTH, USER, ..., OPERATOR
+	process   *child.Process
 }
 
-func startDeployedRedis(t *testing.T) *deployedRedis {
+func testPassword(user string) string { return "password-of-" + user }
+
+func startDeployedRedis(t *testing.T, passwords func(user string) string) *deployedRedis {
 	t.Helper()
 	port, err := localserver.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &deployedRedis{port: port, dir: t.TempDir()}
+	r := &deployedRedis{port: port, dir: t.TempDir(), passwords: passwords}
 	r.start(t)
 	t.Cleanup(func() { r.process.Kill() })
 	return r
@@ -50,7 +53,7 @@ func (r *deployedRedis) start(t *testing.T) {
 	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir)
 	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(r.dir, "users.acl"))
 	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
-		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD=password-of-"+name)
+		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD="+r.passwords(name))
 	}
 	log := testWriter{t}
 	server.Stdout, server.Stderr = log, log
@@ -79,7 +82,7 @@ func (r *deployedRedis) restart(t *testing.T, signal syscall.Signal) {
 
 // as returns a client of a user of the deployment. The caller may close it.
 func (r *deployedRedis) as(user string) redis.UniversalClient {
-	return r.connect(user, "password-of-"+strings.ToUpper(strings.TrimSuffix(user, "-service")))
+	return r.connect(user, r.passwords(strings.ToUpper(strings.TrimSuffix(user, "-service"))))
 }
 
 func (r *deployedRedis) connect(user, password string) redis.UniversalClient {

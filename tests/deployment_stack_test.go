@@ -1,0 +1,241 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/localserver/child"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// deployment is the system of docker-compose.yml, without containers: the programs that
+// deploy/Dockerfile builds, Postgres with deploy/postgres/init.sh, and Redis with
+// deploy/redis/start.sh. Each program has the environment of its container; only host
+// names and ports are those of this machine. The mailbox is that of the shared stack.
+type deployment struct {
+	t        *testing.T
+	settings map[string]string // .env
+	project  *types.Project
+	redis    *deployedRedis
+	hosts    *strings.Replacer // from the network of the containers to this machine
+	public   map[string]string // HTTP_ADDR of each service
+	internal map[string]string // OPS_ADDR of each service
+	running  map[string]*child.Process
+}
+
+// ownServices are the services that are built from this repository, in the order in which
+// they can start.
+var ownServices = []string{"auth-service", "user-service", "email-service", "audit-service", "gateway"}
+
+func startDeployment(t *testing.T) *deployment {
+	t.Helper()
+	d := &deployment{t: t, public: map[string]string{}, internal: map[string]string{}, running: map[string]*child.Process{}}
+	for _, name := range ownServices {
+		d.public[name], d.internal[name] = freeAddress(t), freeAddress(t)
+	}
+	d.configure()
+	d.redis = startDeployedRedis(t, func(user string) string { return d.environment("redis")["REDIS_"+user+"_PASSWORD"] })
+	names := []string{"@postgres:5432", "@" + d.startPostgres(), "@redis:6379", "@" + d.redis.address()}
+	for _, name := range ownServices {
+		names = append(names, name+":8080", d.public[name])
+	}
+	d.hosts = strings.NewReplacer(names...)
+	for _, name := range ownServices {
+		d.start(name, buildImage(t, name))
+	}
+	return d
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	port, err := localserver.FreePort(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
+}
+
+// configure writes .env as an operator does, and reads docker-compose.yml with it.
+func (d *deployment) configure() {
+	d.t.Helper()
+	dir := d.t.TempDir()
+	for _, name := range []string{"tools/env.sh", ".env.example", "docker-compose.yml"} {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			d.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	script, file := filepath.Join(dir, "tools/env.sh"), filepath.Join(dir, ".env")
+	if out, err := exec.CommandContext(d.t.Context(), "bash", script).CombinedOutput(); err != nil {
+		d.t.Fatalf("tools/env.sh: %v\n%s", err, out)
+	}
+	written := d.readSettings(file)
+	if out, err := exec.CommandContext(d.t.Context(), "bash", script).CombinedOutput(); err == nil || written != d.readSettings(file) {
+		d.t.Errorf("tools/env.sh replaced an existing .env (%v)\n%s", err, out)
+	}
+	edited := regexp.MustCompile(`(?m)^PUBLIC_BASE_URL=.*$`).ReplaceAllString(written, "PUBLIC_BASE_URL=http://"+d.public["gateway"])
+	if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+	options, err := cli.NewProjectOptions([]string{filepath.Join(dir, "docker-compose.yml")}, cli.WithWorkingDirectory(dir), cli.WithEnvFiles(), cli.WithDotEnv)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if d.project, err = options.LoadProject(d.t.Context()); err != nil {
+		d.t.Fatal(err)
+	}
+	for name, service := range d.project.Services {
+		if built := service.Build != nil; built != slices.Contains(ownServices, name) {
+			d.t.Errorf("docker-compose.yml builds %s: %v, but ownServices is %v", name, built, ownServices)
+		}
+	}
+}
+
+// readSettings reads .env and checks that every secret is long and its own.
+func (d *deployment) readSettings(file string) string {
+	d.t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.settings = map[string]string{}
+	secrets := map[string]string{}
+	for _, setting := range regexp.MustCompile(`(?m)^([A-Z_]+)=(.*)$`).FindAllStringSubmatch(string(text), -1) {
+		name, value := setting[1], setting[2]
+		d.settings[name] = value
+		if !strings.HasSuffix(name, "_PASSWORD") && !strings.HasSuffix(name, "_SECRET") && !strings.HasSuffix(name, "_KEY") {
+			continue
+		}
+		if other, ok := secrets[value]; ok || len(value) < 32 {
+			d.t.Errorf("the secret %s has %d characters and is that of %q", name, len(value), other)
+		}
+		secrets[value] = name
+	}
+	return string(text)
+}
+
+// environment returns the environment of a container.
+func (d *deployment) environment(service string) map[string]string {
+	values := map[string]string{}
+	for name, value := range d.project.Services[service].Environment {
+		if value != nil {
+			values[name] = *value
+		}
+	}
+	return values
+}
+
+// startPostgres starts a new server, runs the script of the deployment as the image does,
+// and returns its host and port.
+func (d *deployment) startPostgres() string {
+	d.t.Helper()
+	dir, err := os.MkdirTemp("", "deployment-") // The account of Postgres cannot reach t.TempDir.
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := localserver.Clean(context.Background(), dir); err != nil {
+			d.t.Error(err)
+		}
+	})
+	server, err := localserver.StartPostgres(d.t.Context(), localserver.Options{Dir: filepath.Join(dir, "postgres"), Durable: true})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := server.Stop(context.Background()); err != nil {
+			d.t.Error(err)
+		}
+	})
+	address, err := url.Parse(server.URL)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	password, _ := address.User.Password()
+	script := exec.CommandContext(d.t.Context(), "sh", filepath.Join(root, "deploy/postgres/init.sh"))
+	script.Env = append(os.Environ(), "PGHOST="+address.Hostname(), "PGPORT="+address.Port(), "PGPASSWORD="+password, "PGSSLMODE=disable",
+		"POSTGRES_USER="+address.User.Username())
+	for name, value := range d.environment("postgres") {
+		if name != "POSTGRES_PASSWORD" {
+			script.Env = append(script.Env, name+"="+value)
+		}
+	}
+	if out, err := script.CombinedOutput(); err != nil {
+		d.t.Fatalf("deploy/postgres/init.sh (it needs psql): %v\n%s", err, out)
+	}
+	return address.Host
+}
+
+// start starts a service and waits until the health check of its container passes.
+func (d *deployment) start(service, program string) {
+	d.t.Helper()
+	environment := []string{"PATH=" + os.Getenv("PATH")}
+	for name, value := range d.environment(service) {
+		environment = append(environment, name+"="+d.hosts.Replace(value))
+	}
+	environment = append(environment, "HTTP_ADDR="+d.public[service], "OPS_ADDR="+d.internal[service])
+	if service == "email-service" {
+		environment = append(environment, "SMTP_URL="+facts(d.t).SMTPURL)
+	}
+	cmd := exec.Command(program)
+	cmd.Env, cmd.Dir = environment, d.t.TempDir()
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	process, err := child.Start(cmd, child.Signals{})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.running[service] = process
+	d.t.Cleanup(func() {
+		process.Kill()
+		if d.t.Failed() {
+			d.t.Logf("log of %s:\n%s", service, &log)
+		}
+	})
+	health := d.project.Services[service].HealthCheck.Test // CMD /service healthcheck
+	testkit.Eventually(d.t, 60*time.Second, func() error {
+		check := exec.CommandContext(d.t.Context(), program, health[2:]...)
+		check.Env = environment
+		out, err := check.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(health, " "), err, out)
+		}
+		return nil
+	})
+}
+
+// stop stops all services, the gateway first.
+func (d *deployment) stop() {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), 60*time.Second)
+	defer cancel()
+	for _, name := range slices.Backward(ownServices) {
+		process := d.running[name]
+		if err := process.Stop(ctx); err != nil {
+			d.t.Errorf("%s: %v", name, err)
+		}
+		if err := process.Err(); err != nil {
+			d.t.Errorf("%s ended with %v", name, err)
+		}
+	}
+}
