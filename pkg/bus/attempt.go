@@ -45,10 +45,11 @@ func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
 		attempts := c.recordAttempt(m, class, err)
 		result := "failed"
 		if permanent || len(attempts) > maxRetries {
-			result = "dead"
+			result = "dead" // It is counted when the dead letter is stored.
+		} else {
+			c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
 		}
-		c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
-		c.cfg.Log.WarnContext(m.Context(), "event handler failed", "event", decodedOf(m).event.Name, "event_id", m.UUID,
+		c.cfg.Log.WarnContext(m.Context(), "event handler failed", "event", decodedOf(m).event.Name, "event_id", shortID(m.UUID),
 			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
 		return out, err
 	}

@@ -90,7 +90,7 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 		cfg:   cfg,
 		types: map[string]bool{},
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable) or dead (became a dead letter).",
+			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable) or dead (its dead letter was stored).",
 		}, []string{"topic", "name", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_event_duration_seconds", Help: "Duration of successful attempts to handle an event.",
@@ -119,7 +119,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return fmt.Errorf("create router: %w", err)
 	}
 	// A message that a stop interrupts has not failed: it is released to the stream.
-	poison, err := middleware.PoisonQueueWithFilter(c.cfg.DeadLetters, deadLettersTopic, func(err error) bool {
+	poison, err := middleware.PoisonQueueWithFilter(countedDeadLetters{c.cfg.DeadLetters, c}, deadLettersTopic, func(err error) bool {
 		return !errors.Is(err, errStopped)
 	})
 	if err != nil {
@@ -195,7 +195,7 @@ func parse(m *message.Message) (event.Event, error) {
 		return event.Event{}, err
 	}
 	if e.ID != m.UUID {
-		return event.Event{}, fmt.Errorf("%w: message %s carries event %s", event.ErrMalformed, m.UUID, e.ID)
+		return event.Event{}, fmt.Errorf("%w: message %.64s carries event %s", event.ErrMalformed, m.UUID, e.ID)
 	}
 	return e, nil
 }

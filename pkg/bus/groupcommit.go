@@ -23,9 +23,14 @@ type GroupCommitConfig[T any] struct {
 	Write func(ctx context.Context, items []T) error
 	// Unavailable reports whether an error would also occur with fewer items.
 	Unavailable func(error) bool
-	Limit       int           // items in one write
-	Writers     int           // concurrent writes
-	Timeout     time.Duration // for one write
+	Limit       int // items in one write
+	// Size returns the size of an item. A write is at most SizeLimit large, unless it has
+	// a single item: a write that takes too long looks like a database that is unavailable.
+	// Sizes have no effect if it is nil.
+	Size      func(T) int
+	SizeLimit int
+	Writers   int           // concurrent writes
+	Timeout   time.Duration // for one write
 }
 
 type shared[T any] struct {
@@ -63,7 +68,7 @@ func (g *GroupCommit[T]) Do(ctx context.Context, item T) error {
 func (g *GroupCommit[T]) run(ctx context.Context) {
 	for {
 		g.mu.Lock()
-		n := min(len(g.queue), g.cfg.Limit)
+		n := g.next()
 		if n == 0 {
 			g.writers--
 			g.mu.Unlock()
@@ -74,6 +79,21 @@ func (g *GroupCommit[T]) run(ctx context.Context) {
 		g.mu.Unlock()
 		g.write(ctx, batch)
 	}
+}
+
+// next returns the number of items in the next write.
+func (g *GroupCommit[T]) next() int {
+	n := min(len(g.queue), g.cfg.Limit)
+	if g.cfg.Size == nil {
+		return n
+	}
+	size := 0
+	for i, queued := range g.queue[:n] {
+		if size += g.cfg.Size(queued.item); size > g.cfg.SizeLimit {
+			return max(1, i)
+		}
+	}
+	return n
 }
 
 // write splits a failed batch in halves until it has found the item that fails.

@@ -121,3 +121,26 @@ func TestGroupCommitContextEnds(t *testing.T) {
 	}
 	close(s.block)
 }
+
+// TestGroupCommitBoundsTheSize: items that are large together are written apart.
+func TestGroupCommitBoundsTheSize(t *testing.T) {
+	t.Parallel()
+	s := &sink{block: make(chan struct{})}
+	g := bus.NewGroupCommit(bus.GroupCommitConfig[int]{
+		Write: s.write, Unavailable: func(error) bool { return false }, Limit: 100, Writers: 1, Timeout: time.Second,
+		Size: func(int) int { return 40 }, SizeLimit: 100,
+	})
+	var wg sync.WaitGroup
+	for range 9 {
+		wg.Go(func() {
+			if err := g.Do(t.Context(), 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(s.block)
+	wg.Wait()
+	if s.writes < 5 || len(s.rows) != 9 {
+		t.Errorf("%d rows in %d writes, want 9 in at least 5", len(s.rows), s.writes)
+	}
+}

@@ -1,10 +1,8 @@
 package deadletter
 
 import (
-	"bytes"
 	"context"
 	"embed"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
@@ -44,31 +42,41 @@ func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 	return &Store{db: db, box: box, now: now}
 }
 
-const writeTimeout = 5 * time.Second
+const (
+	writeTimeout = 5 * time.Second
+	storeTimeout = 10 * time.Second // long enough for a payload of payloadLimit
+)
 
+// insert keeps the last 100 attempts of a message that fails again and again.
 const insert = `
 	INSERT INTO dead_letters (id, message_id, event_id, type, producer, producer_seq, stream, entry_id, reason, class,
 		attempts, payload, metadata, first_failed_at, last_failed_at)
 	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @stream, @entry_id, @reason, @class,
 		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
 	ON CONFLICT (stream, message_id) WHERE status IN ('open', 'replaying') DO UPDATE
-	SET reason = excluded.reason, class = excluded.class, attempts = dead_letters.attempts || excluded.attempts,
-		last_failed_at = excluded.last_failed_at`
+	SET reason = excluded.reason, class = excluded.class, last_failed_at = excluded.last_failed_at,
+		attempts = jsonb_path_query_array(dead_letters.attempts || excluded.attempts, '$[last - 99 to last]')`
 
 // recordFailure records the failed attempts of a replay. The dead letter is open
 // again, unless the lease expired and another instance replays it or has done so.
+// The condition on message_id matters if a publisher has forged the metadata.
 const recordFailure = `
 	UPDATE dead_letters
-	SET reason = @reason, class = @class, attempts = attempts || @attempts, last_failed_at = @last_failed_at,
+	SET reason = @reason, class = @class, last_failed_at = @last_failed_at,
+		attempts = jsonb_path_query_array(attempts || @attempts::jsonb, '$[last - 99 to last]'),
 		status = CASE WHEN replay_due = @lease THEN 'open' ELSE status END,
 		closed_by = CASE WHEN replay_due = @lease THEN '' ELSE closed_by END,
 		replay_due = NULLIF(replay_due, @lease)
-	WHERE id = @id`
+	WHERE id = @id AND message_id = @message_id`
 
 // Publish implements message.Publisher. It stores each message as a dead letter,
 // or records the failure on the dead letter that the message replays. It ignores
 // the topic, which is that of the poison queue: the message's stream is in its
 // metadata.
+//
+// Any message can be stored, whatever it consists of: texts are cut and cleaned, and
+// what Postgres rejects even so is left out. Publish fails only if the database is
+// unavailable.
 func (s *Store) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
 		if err := s.store(m); err != nil {
@@ -82,27 +90,18 @@ func (s *Store) Publish(_ string, messages ...*message.Message) error {
 func (s *Store) Close() error { return nil }
 
 func (s *Store) store(m *message.Message) error {
-	// The failed attempt may have ended the message's context.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), writeTimeout)
-	defer cancel()
-	id, err := uuid.NewV7()
+	args, err := s.row(m)
 	if err != nil {
-		return fmt.Errorf("generate dead letter id: %w", err)
+		return err
 	}
-	attempts := bus.Attempts(m)
-	if len(attempts) == 0 {
-		attempts = []bus.Attempt{{At: s.now().UTC(), Error: m.Metadata.Get(middleware.ReasonForPoisonedKey)}}
-	}
-	args := pgx.StrictNamedArgs{
-		"reason":         text(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey))),
-		"class":          m.Metadata.Get(bus.ClassKey),
-		"attempts":       encode(attempts),
-		"last_failed_at": attempts[len(attempts)-1].At,
-	}
+	// The failed attempt may have ended the message's context.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), storeTimeout)
+	defer cancel()
 	if id, lease, ok := replayOf(m); ok {
-		again := maps.Clone(args)
-		again["id"], again["lease"] = id, lease
-		tag, err := s.db.Exec(ctx, recordFailure, again)
+		tag, err := s.db.Exec(ctx, recordFailure, pgx.StrictNamedArgs{
+			"id": id, "lease": lease, "message_id": args["message_id"], "reason": args["reason"], "class": args["class"],
+			"attempts": args["attempts"], "last_failed_at": args["last_failed_at"],
+		})
 		if err != nil {
 			return fmt.Errorf("record failed replay of dead letter %s: %w", id, err)
 		}
@@ -110,28 +109,65 @@ func (s *Store) store(m *message.Message) error {
 			return nil
 		}
 	}
+	for _, without := range []pgx.StrictNamedArgs{{}, withoutDetails, withoutContent} {
+		maps.Copy(args, without)
+		_, err = s.db.Exec(ctx, insert, args)
+		if err == nil || postgres.Unavailable(err) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("insert dead letter: %w", err)
+	}
+	return nil
+}
+
+// What a dead letter is stored without if Postgres rejects it for a reason that the
+// bounds of its columns do not cover. Without details, it can still be replayed.
+var (
+	withoutDetails = pgx.StrictNamedArgs{"metadata": []byte(`{}`), "attempts": []byte(`[]`), "reason": "the details could not be stored"}
+	withoutContent = pgx.StrictNamedArgs{
+		"event_id": nil, "type": nil, "producer": nil, "producer_seq": nil, "payload": []byte{},
+		"reason": "the content could not be stored",
+	}
+)
+
+// row returns the columns of the dead letter of m, each within its bounds.
+func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("generate dead letter id: %w", err)
+	}
+	attempts := bus.Attempts(m)
+	if len(attempts) == 0 {
+		attempts = []bus.Attempt{{At: s.now().UTC(), Error: m.Metadata.Get(middleware.ReasonForPoisonedKey)}}
+	}
+	attempts = boundAttempts(attempts)
 	var eventID, name, producer *string
 	var seq *int64
 	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" && e.ID == m.UUID {
-		eventID, name, producer, seq = &e.ID, &e.Name, &e.Producer, &e.ProducerSeq
+		name, producer, seq = new(cut(e.Name, keyLimit)), new(cut(e.Producer, keyLimit)), &e.ProducerSeq
+		if len(m.Payload) <= payloadLimit { // An event that was cut cannot be replayed.
+			eventID = &e.ID
+		}
 	}
-	maps.Copy(args, pgx.StrictNamedArgs{
+	return pgx.StrictNamedArgs{
 		"id":              id,
-		"message_id":      text(m.UUID),
+		"message_id":      key(m.UUID),
 		"event_id":        eventID,
 		"type":            name,
 		"producer":        producer,
 		"producer_seq":    seq,
-		"stream":          m.Metadata.Get(bus.TopicKey),
-		"entry_id":        m.Metadata.Get(bus.EntryKey),
-		"payload":         []byte(m.Payload),
-		"metadata":        encode(foreign(m.Metadata)),
+		"stream":          key(m.Metadata.Get(bus.TopicKey)),
+		"entry_id":        key(m.Metadata.Get(bus.EntryKey)),
+		"reason":          cut(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey)), reasonLimit),
+		"class":           cut(m.Metadata.Get(bus.ClassKey), keyLimit),
+		"attempts":        encode(attempts),
+		"payload":         boundPayload(m.Payload),
+		"metadata":        encode(boundMetadata(foreign(m.Metadata))),
 		"first_failed_at": attempts[0].At,
-	})
-	if _, err := s.db.Exec(ctx, insert, args); err != nil {
-		return fmt.Errorf("insert dead letter: %w", err)
-	}
-	return nil
+		"last_failed_at":  attempts[len(attempts)-1].At,
+	}, nil
 }
 
 // foreign returns the metadata that the message was published with.
@@ -144,17 +180,6 @@ func foreign(m message.Metadata) map[string]string {
 		delete(own, key)
 	}
 	return own
-}
-
-// encode returns JSON without NUL characters, which Postgres's jsonb rejects.
-func encode(v any) []byte {
-	data, _ := json.Marshal(v) // Maps and lists of strings and times always encode.
-	return bytes.ReplaceAll(data, []byte(`\u0000`), []byte(`\ufffd`))
-}
-
-// text replaces what a text column rejects: NUL and invalid UTF-8.
-func text(s string) string {
-	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
 }
 
 // firstLine removes the stack trace of a recovered panic; the attempts keep it.

@@ -133,10 +133,13 @@ var (
 	idForm   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 )
 
-// Parse decodes an event and checks the fields that every consumer relies on. It
-// ignores unknown fields, so that a producer may be newer. Every error wraps
+// Parse decodes an event and checks the fields that every consumer relies on, and
+// that no text of the envelope is too long to be stored and indexed. It ignores unknown fields, so that a producer may be newer. Every error wraps
 // ErrMalformed.
 func Parse(data []byte) (Event, error) {
+	if len(data) > maxSize {
+		return Event{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrMalformed, len(data), maxSize)
+	}
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
 		return Event{}, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -148,10 +151,15 @@ func Parse(data []byte) (Event, error) {
 		return Event{}, fmt.Errorf("%w: name is not like subject.happened.v1", ErrMalformed)
 	case e.OccurredAt.IsZero():
 		return Event{}, fmt.Errorf("%w: occurredAt is missing", ErrMalformed)
+	case e.OccurredAt.UTC().Year() < 1 || e.OccurredAt.UTC().Year() > 9998: // JSON has years to 9999, in any time zone.
+		return Event{}, fmt.Errorf("%w: occurredAt is out of range", ErrMalformed)
 	case e.Producer == "" || e.ProducerSeq < 0:
 		return Event{}, fmt.Errorf("%w: producer is missing, or producerSeq is negative", ErrMalformed)
 	case len(e.Data) == 0 || e.Data[0] != '{':
 		return Event{}, fmt.Errorf("%w: data is not an object", ErrMalformed)
+	}
+	if err := e.checkBounds(); err != nil {
+		return Event{}, err
 	}
 	return e, nil
 }

@@ -28,12 +28,25 @@ func TestParseRefusesWhatIsNoEvent(t *testing.T) {
 		"no producer":      {`"producer":"auth-service",`, ""},
 		"no data":          {`,"data":{}`, ""},
 		"data is a text":   {`"data":{}`, `"data":"x"`},
+
+		"long name":                {"user.signed_up.v1", "user." + strings.Repeat("x", 200) + ".v1"},
+		"long producer":            {"auth-service", strings.Repeat("x", 65)},
+		"producer with NUL":        {"auth-service", `a\u0000b`},
+		"producer with a space":    {"auth-service", "auth service"},
+		"long subject":             {`"data":{}`, `"data":{},"subject":"` + strings.Repeat("x", 1025) + `"`},
+		"subject with NUL":         {`"data":{}`, `"data":{},"subject":"a\u0000"`},
+		"long request id":          {`"data":{}`, `"data":{},"requestId":"` + strings.Repeat("x", 1025) + `"`},
+		"actor with NUL":           {`"data":{}`, `"data":{},"actor":{"type":"user","id":"\u0000"}`},
+		"sequence number too high": {`"data":{}`, `"data":{},"producerSeq":9223372036854775808`},
+		"the year 10000 in UTC":    {"2026-11-01T12:00:00Z", "9999-12-31T23:59:59-23:59"},
+		"the year 0":               {"2026-11-01T12:00:00Z", "0000-01-01T00:00:00Z"},
+		"data of 9 MiB":            {`"data":{}`, `"data":{"a":"` + strings.Repeat("x", 9<<20) + `"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			bad := strings.Replace(good, change[0], change[1], 1)
 			if _, err := event.Parse([]byte(bad)); !errors.Is(err, event.ErrMalformed) {
-				t.Errorf("Parse(%s) = %v, want ErrMalformed", bad, err)
+				t.Errorf("Parse(%.300s) = %v, want ErrMalformed", bad, err)
 			}
 		})
 	}

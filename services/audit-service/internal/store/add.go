@@ -16,6 +16,7 @@ import (
 
 const (
 	insertLimit   = 500
+	insertSize    = 16 << 20 // bytes of data, in at most insertTimeout
 	insertWriters = 2
 	insertTimeout = 10 * time.Second
 )

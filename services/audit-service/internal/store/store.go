@@ -64,6 +64,7 @@ func New(db *pgxpool.Pool) *Store {
 	s := &Store{db: db}
 	s.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
 		Write: s.insert, Unavailable: postgres.Unavailable, Limit: insertLimit, Writers: insertWriters, Timeout: insertTimeout,
+		Size: func(e event.Event) int { return len(e.Data) }, SizeLimit: insertSize,
 	})
 	return s
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -61,7 +62,7 @@ func newServiceWithoutConsumer(t *testing.T) *service {
 	t.Helper()
 	s := &service{
 		t: t, smtp: smtptest.New(t), issuer: testkit.NewIssuer(t), redis: testkit.Redis(t),
-		db:  testkit.Database(t, outbox.Schema(), deadletter.Schema(), store.Schema()),
+		db:  testkit.Database(t, outbox.Schema(), deadletter.Schema(), reconcile.RecordsSchema(), store.Schema()),
 		log: testkit.Log(t),
 	}
 	var err error
@@ -104,7 +105,8 @@ func (s *service) consume(name string) testkit.Running {
 			deadletter.NewReplays(s.deadLetters, s.log),
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
-		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Log: s.log, Metrics: prometheus.NewRegistry(),
+		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable,
+		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: prometheus.NewRegistry(),
 	})
 	s.t.Cleanup(func() { sender.Close() })
 	return testkit.Run(s.t, consumer)
