@@ -26,10 +26,13 @@ type ConsumerConfig struct {
 	Unavailable func(error) bool
 	Window      int
 	Timeout     time.Duration
+
+	DeadLetterRetention time.Duration // of closed ones
 }
 
 // Consumer returns the runners of a consumer: one handles the events of the stream
-// and replays dead letters, the other is the consumer's side of reconciliation.
+// and replays dead letters, one is the consumer's side of reconciliation, and one
+// purges closed dead letters.
 // Readiness depends on Redis and on the stream from then on.
 func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	stream := bus.NewSubscriber(bus.SubscriberConfig{
@@ -38,6 +41,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	})
 	b.Check("stream", stream.Healthy)
 	b.Check("redis", bus.Ping(b.Redis))
+	b.Metrics.MustRegister(cfg.DeadLetters.Gauge())
 
 	var consumed func(context.Context, event.Event) error
 	var retention time.Duration
@@ -61,6 +65,9 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
 			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
 			Retention: retention, Log: b.Log, Metrics: b.Metrics,
+		}),
+		deadletter.NewPurge(deadletter.PurgeConfig{
+			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,
 		}),
 	}
 }

@@ -164,7 +164,7 @@ func (s *Store) change(ctx context.Context, update string, args any, payload fun
 // refusal returns why an action did not change a dead letter.
 func (s *Store) refusal(ctx context.Context, id string) error {
 	var status string
-	err := s.db.QueryRow(ctx, `SELECT status FROM dead_letters WHERE id = $1`, id).Scan(&status)
+	err := s.db.QueryRow(ctx, `SELECT status FROM dead_letters WHERE id = $1 AND purged_at IS NULL`, id).Scan(&status)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrNotFound

@@ -16,7 +16,8 @@ const list = `
 	SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),
 		first_failed_at, last_failed_at, status
 	FROM dead_letters
-	WHERE (@after = '' OR id < NULLIF(@after, '')::uuid)
+	WHERE purged_at IS NULL
+		AND (@after = '' OR id < NULLIF(@after, '')::uuid)
 		AND (@type = '' OR type = @type)
 		AND (@reason = '' OR strpos(reason, @reason) > 0)
 		AND (@status = '' OR status = @status)
@@ -50,7 +51,7 @@ func (s *Store) Get(ctx context.Context, id string) (Detail, error) {
 		SELECT id::text, event_id::text, type, stream, reason, class, jsonb_array_length(attempts),
 			first_failed_at, last_failed_at, status, entry_id, closed_at, closed_by, note, attempts, payload
 		FROM dead_letters
-		WHERE id = $1`
+		WHERE id = $1 AND purged_at IS NULL`
 	var d Detail
 	var payload []byte
 	err := s.db.QueryRow(ctx, query, id).Scan(&d.ID, &d.EventID, &d.Type, &d.Stream, &d.Reason, &d.Class, &d.Attempts,

@@ -37,11 +37,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	log, deadLetters := store.New(b.DB), deadletter.New(b.DB, b.Outbox, time.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
-		Topic:       event.Audit,
-		Rest:        log.Add, // The log also records events that this release does not know.
-		DeadLetters: deadLetters,
-		Unavailable: postgres.Unavailable,
-		Window:      window,
+		Topic:               event.Audit,
+		Rest:                log.Add, // The log also records events that this release does not know.
+		DeadLetters:         deadLetters,
+		DeadLetterRetention: cfg.DeadLetterRetention,
+		Unavailable:         postgres.Unavailable,
+		Window:              window,
 	})
 	router := b.Router(verifier, api.Routes(log), deadLetters.Routes(api.Prefix))
 	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)

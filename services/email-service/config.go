@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
+	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/email-service/internal/smtp"
@@ -17,6 +18,7 @@ import (
 // Config is the configuration, read from the environment.
 type Config struct {
 	backend.Config
+	deadletter.Retention
 	token.Remote
 
 	SMTPURL         service.Secret `envconfig:"SMTP_URL" ignored:"true" required:"true" desc:"The mail server: smtp://user:password@host:587, or smtps://… for implicit TLS. ?starttls= may be required (the default unless the host is this machine), opportunistic or off."`

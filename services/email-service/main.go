@@ -55,9 +55,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
-		Topic:       event.Email,
-		Handlers:    api.Handlers(mailer),
-		DeadLetters: deadLetters,
+		Topic:               event.Email,
+		Handlers:            api.Handlers(mailer),
+		DeadLetters:         deadLetters,
+		DeadLetterRetention: cfg.DeadLetterRetention,
 		Due: []message.Subscriber{bus.NewPoller(bus.PollerConfig{
 			Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
 		})},

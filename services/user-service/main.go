@@ -41,11 +41,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	deadLetters := deadletter.New(b.DB, b.Outbox, time.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
-		Topic:       event.User,
-		Handlers:    api.Handlers(profiles),
-		DeadLetters: deadLetters,
-		Records:     reconcile.NewRecords(b.DB, event.User),
-		Unavailable: api.Unavailable,
+		Topic:               event.User,
+		Handlers:            api.Handlers(profiles),
+		DeadLetters:         deadLetters,
+		DeadLetterRetention: cfg.DeadLetterRetention,
+		Records:             reconcile.NewRecords(b.DB, event.User),
+		Unavailable:         api.Unavailable,
 	})
 	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles))
 	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache))...)
