@@ -24,27 +24,27 @@ func (s *Service) opsHandler() http.Handler {
 // livez checks no dependency: if one is down, an orchestrator must not kill healthy
 // processes.
 func livez(w http.ResponseWriter, _ *http.Request) {
-	health(w, http.StatusOK, "alive", "")
+	health(w, http.StatusOK, map[string]any{"status": "alive"})
 }
 
-// readyz answers 503 with the reason while the service is not ready.
+// readyz answers 503 with the reason while the service is not ready. Notices are part of
+// either answer.
 func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
+	status, body := http.StatusOK, map[string]any{"status": "ready"}
 	if err := s.Ready(ctx); err != nil {
-		health(w, http.StatusServiceUnavailable, "not ready", err.Error())
-		return
+		status, body = http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reason": err.Error()}
 	}
-	health(w, http.StatusOK, "ready", "")
+	if notices := s.currentNotices(ctx); notices != nil {
+		body["notices"] = notices
+	}
+	health(w, status, body)
 }
 
-func health(w http.ResponseWriter, status int, word, reason string) {
+func health(w http.ResponseWriter, status int, body map[string]any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	body := map[string]string{"status": word}
-	if reason != "" {
-		body["reason"] = reason
-	}
 	_ = json.NewEncoder(w).Encode(body) // It fails only if the client has disconnected.
 }

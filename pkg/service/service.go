@@ -24,10 +24,11 @@ type Service struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 
-	cfg    Common
-	mu     sync.Mutex
-	checks map[string]func(context.Context) error
-	state  string // why it is not ready; empty while it runs
+	cfg     Common
+	mu      sync.Mutex
+	checks  map[string]func(context.Context) error
+	notices map[string]func(context.Context) string
+	state   string // why it is not ready; empty while it runs
 }
 
 // New returns a service that is not ready yet. Programs use Main.
@@ -43,6 +44,7 @@ func New(name string, cfg Common, log *slog.Logger) *Service {
 		Metrics: metrics,
 		cfg:     cfg,
 		checks:  map[string]func(context.Context) error{},
+		notices: map[string]func(context.Context) string{},
 		state:   "starting",
 	}
 }
