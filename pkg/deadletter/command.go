@@ -39,7 +39,7 @@ func Commands[C Config](producer string, schemas []postgres.Schema) []service.Co
 				return err
 			}
 			defer db.Close()
-			return action(asOperator(ctx), operator(db, producer), args)
+			return action(AsOperator(ctx), operator(db, producer), args)
 		}
 	}
 	return []service.Command[C]{
@@ -54,8 +54,8 @@ func operator(db *pgxpool.Pool, producer string) *Store {
 	return New(db, outbox.New(producer), time.Now)
 }
 
-// asOperator makes the operating system's user the actor of the audit records.
-func asOperator(ctx context.Context) context.Context {
+// AsOperator makes the operating system's user the actor of the audit records.
+func AsOperator(ctx context.Context) context.Context {
 	name := "unknown"
 	if u, err := user.Current(); err == nil {
 		name = u.Username

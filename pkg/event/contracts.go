@@ -15,6 +15,7 @@ func Contracts() []Payload {
 		DeadLetterReplayed{},
 		EmailDeferred{},
 		EmailFailed{},
+		EmailResumed{},
 		EmailSent{},
 		MFAChallengeFailed{},
 		MFAChallenged{},

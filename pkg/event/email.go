@@ -50,3 +50,17 @@ func (EmailDeferred) EventTopics() []Topic { return []Topic{Audit} }
 
 // EventOutcome implements outcomer.
 func (EmailDeferred) EventOutcome() Outcome { return Failure }
+
+// EmailResumed says that an operator decided what happens to the mails that were withheld
+// since the database was restored: mails of events that occurred before SkipBefore are
+// suppressed, the others are sent.
+type EmailResumed struct {
+	HandledUntil time.Time  `json:"handledUntil"` // mails of events that occurred until then were withheld
+	SkipBefore   *time.Time `json:"skipBefore,omitempty"`
+}
+
+// EventName implements Payload.
+func (EmailResumed) EventName() string { return "email.resumed.v1" }
+
+// EventTopics implements Payload.
+func (EmailResumed) EventTopics() []Topic { return []Topic{Audit} }

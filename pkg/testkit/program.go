@@ -130,6 +130,13 @@ func (p *Program) Metrics() string {
 	return body
 }
 
+// Ready returns the answer of /readyz.
+func (p *Program) Ready() string {
+	p.t.Helper()
+	_, body := p.get(p.OpsURL + "/readyz")
+	return body
+}
+
 func (p *Program) get(url string) (status int, body string) {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
 	if err != nil {

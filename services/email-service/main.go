@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +25,9 @@ const name = "email-service"
 
 var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store.Schema())
 
-func main() { service.Main(name, run, deadletter.Commands[Config](name, schemas)...) }
+func main() {
+	service.Main(name, run, append(deadletter.Commands[Config](name, schemas), resumeCommand)...)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	b, err := backend.Open(ctx, s, cfg.Config, schemas)
@@ -46,9 +49,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
 	messages, deadLetters := store.New(b.DB, b.Outbox, time.Now), deadletter.New(b.DB, b.Outbox, time.Now)
+	s.Notice("mail", messages.WithheldNotice)
+	s.Metrics.MustRegister(messages.Gauges()...)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
 		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: time.Now,
+		Log: s.Log, Metrics: s.Metrics,
 	})
 	if err != nil {
 		return err
@@ -68,5 +74,6 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Timeout:     cfg.attemptTimeout(),
 	})
 	router := b.Router(verifier, api.Routes(messages), deadLetters.Routes(api.Prefix))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)
+	err = b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)
+	return errors.Join(err, messages.Close(ctx))
 }

@@ -8,11 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/email-service/internal/smtptest"
+	"github.com/headgate/headgate/services/email-service/internal/store"
 )
 
 func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
@@ -53,6 +57,64 @@ func TestProgram(t *testing.T) {
 	})
 	if n := len(server.To("ann@example.com")); n != 1 {
 		t.Errorf("the mail server accepted %d mails, want 1", n)
+	}
+	p.Stop()
+}
+
+// TestResume: the notice of /readyz says that mails are withheld, and the command resumes
+// them.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	issuer, redisURL, databaseURL := testkit.NewIssuer(t), testkit.RedisURL(t), testkit.DatabaseURL(t)
+	server := smtptest.New(t)
+	environment := map[string]string{
+		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"SMTP_URL": server.URL, "MAIL_FROM": "Headgate <no-reply@example.com>",
+		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
+	}
+	p := testkit.StartProgram(t, environment)
+	db, err := pgxpool.New(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := store.New(db, outbox.New(name), time.Now).Withhold(t.Context(), time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
+	testkit.Publish(t, testkit.OpenRedis(t, redisURL, 5*time.Second), event.Email, e)
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "1 so far; decide with email-service resume") {
+			return fmt.Errorf("readyz = %s", ready)
+		}
+		if !strings.Contains(p.Metrics(), `headgate_mails{status="withheld"} 1`) {
+			return errors.New("no metric says that a mail is withheld")
+		}
+		return nil
+	})
+	for _, args := range [][]string{{}, {"--send-all", "--skip-before", "2026-01-31T12:00:00Z"}, {"--skip-before", "yesterday"}, {"--send-all", "x"}} {
+		if _, stderr, code := testkit.RunProgram(t, environment, append([]string{"resume"}, args...)...); code != 1 || !strings.Contains(stderr, "usage: email-service resume") {
+			t.Errorf("resume %v = %d %s", args, code, stderr)
+		}
+	}
+	if n := len(server.To("ann@example.com")); n != 0 {
+		t.Fatalf("the mail server accepted %d mails, want none", n)
+	}
+	stdout, stderr, code := testkit.RunProgram(t, environment, "resume", "--skip-before", "2026-01-31T12:00:00Z")
+	if code != 0 || stdout != "mails to send: 1, suppressed: 0\n" {
+		t.Errorf("resume = %d %s %s", code, stdout, stderr)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n := len(server.To("ann@example.com")); n != 1 {
+			return fmt.Errorf("the mail server accepted %d mails, want 1", n)
+		}
+		return nil
+	})
+	if stdout, stderr, code := testkit.RunProgram(t, environment, "resume", "--send-all"); code != 0 || stdout != "no mails are withheld\n" {
+		t.Errorf("a second resume = %d %s %s", code, stdout, stderr)
+	}
+	if ready := p.Ready(); strings.Contains(ready, "notices") {
+		t.Errorf("readyz = %s", ready)
 	}
 	p.Stop()
 }

@@ -96,7 +96,7 @@ func messageOf(d mail.Delivery) message {
 
 var statuses = map[string]bool{
 	"": true, mail.StatusQueued: true, mail.StatusSending: true, mail.StatusSent: true,
-	mail.StatusDeferred: true, mail.StatusFailed: true, mail.StatusSuppressed: true,
+	mail.StatusDeferred: true, mail.StatusFailed: true, mail.StatusSuppressed: true, mail.StatusWithheld: true,
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
@@ -105,14 +105,14 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	query := r.URL.Query()
-	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status")}
-	for field, value := range map[string]string{"to": filter.To, "template": filter.Template} {
+	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status"), RequestID: query.Get("requestId")}
+	for field, value := range map[string]string{"to": filter.To, "template": filter.Template, "requestId": filter.RequestID} {
 		if len(value) > 254 || strings.ContainsFunc(value, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
 			return problem.Validation(problem.Field{Field: field, Code: "invalid_format", Message: "Invalid value: use at most 254 printable characters."})
 		}
 	}
 	if !statuses[filter.Status] {
-		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "Invalid status: use queued, sending, sent, deferred, failed or suppressed."})
+		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "Invalid status: use queued, sending, sent, deferred, failed, suppressed or withheld."})
 	}
 	found, err := a.messages.List(r.Context(), filter, page.After, page.Limit+1)
 	if err != nil {

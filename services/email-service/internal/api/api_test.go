@@ -43,6 +43,16 @@ func TestRoutes(t *testing.T) {
 	if status := get("/messages?to="+to+"&status=sent&template=verification", "admin"); status != 200 || len(list.Data) != 1 || list.Data[0].EventID != e.ID {
 		t.Fatalf("filtered = %d %+v", status, list)
 	}
+	// The request of the user that led to the mail finds it.
+	if status := get("/messages?requestId=request-1&to="+to, "admin"); status != 200 || len(list.Data) != 1 || list.Data[0].EventID != e.ID {
+		t.Errorf("by request id = %d %+v", status, list)
+	}
+	if status := get("/messages?requestId=request-2", "admin"); status != 200 || len(list.Data) != 0 {
+		t.Errorf("by another request id = %d %+v", status, list)
+	}
+	if get("/messages?to="+to, "admin"); len(list.Data) != 1 {
+		t.Fatalf("by recipient = %+v", list)
+	}
 	status := s.get(api.Prefix+"/messages/"+list.Data[0].ID, "admin", &single)
 	if status != 200 || single.Data.EventID != e.ID || single.Data.MessageID != e.ID+"@example.com" || single.Data.SentAt == "" {
 		t.Errorf("one = %d %+v", status, single)
@@ -53,7 +63,7 @@ func TestRoutes(t *testing.T) {
 		"/messages/" + strings.ToUpper(id): 404, "/messages/urn:uuid:" + id: 404, "/messages/{" + id + "}": 404, "/messages/" + strings.ReplaceAll(id, "-", ""): 404,
 		"/messages?cursor=" + cursor(strings.ToUpper(id)): 400, "/messages?cursor=" + cursor("urn:uuid:"+id): 400,
 		"/messages/" + uuid.NewString(): 404, "/messages/junk": 404, "/messages?status=lost": 400, "/messages?to=%00": 400,
-		"/messages?cursor=anVuaw": 400, "/messages?status=queued": 200, "/nothing": 404,
+		"/messages?cursor=anVuaw": 400, "/messages?status=queued": 200, "/messages?status=withheld": 200, "/messages?requestId=%00": 400, "/nothing": 404,
 	} {
 		if status := get(path, "admin"); status != want {
 			t.Errorf("GET %s = %d, want %d", path, status, want)

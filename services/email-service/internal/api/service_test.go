@@ -45,6 +45,7 @@ type service struct {
 	sealer      *event.Sealer
 	deadLetters *deadletter.Store
 	log         *slog.Logger
+	metrics     *prometheus.Registry // of the consumer that was started last
 }
 
 const baseURL = "https://id.example.com"
@@ -90,10 +91,12 @@ func (s *service) consume(name string) testkit.Running {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.metrics = prometheus.NewRegistry()
 	messages := store.New(s.db, outbox.New("email-service"), time.Now)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: s.sealer,
 		BaseURL: baseURL, From: from, Concurrency: 4, RetryFirst: 200 * time.Millisecond, Now: time.Now,
+		Log: s.log, Metrics: s.metrics,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -106,7 +109,7 @@ func (s *service) consume(name string) testkit.Running {
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
 		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable,
-		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: prometheus.NewRegistry(),
+		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: s.metrics,
 	})
 	s.t.Cleanup(func() { sender.Close() })
 	return testkit.Run(s.t, consumer)

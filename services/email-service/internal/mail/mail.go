@@ -20,6 +20,7 @@ const (
 	StatusDeferred   = "deferred" // the mail server answered 4xx; the next attempt is scheduled
 	StatusFailed     = "failed"
 	StatusSuppressed = "suppressed"
+	StatusWithheld   = "withheld" // an operator decides: it may have been sent before the database was restored
 )
 
 // Delivery is the stored record of one mail: its recipient, its state and its
@@ -54,19 +55,26 @@ type Message struct {
 
 // Store keeps deliveries.
 type Store interface {
-	// Queue stores d unless its event already has a delivery, and returns the stored
-	// one. It fails with ErrAccountDeleted if the user was erased.
-	Queue(ctx context.Context, d Delivery) (Delivery, error)
-	// Send locks the delivery and, unless the mail was sent, calls send and stores that
-	// it was sent, with the event. Concurrent calls wait for the lock, which ends with
-	// the process, so that no other instance has to wait for a lease to expire. A failed
-	// delivery may still be sent: an operator can replay its event.
+	// Queue stores d unless its event e already has a delivery, and returns the stored
+	// one. It is withheld if an operator has to decide about mails of that time; e is stored
+	// with it. It fails with ErrAccountDeleted if the user was erased.
+	Queue(ctx context.Context, d Delivery, e event.Event) (Delivery, error)
+	// Send locks the delivery, stores that it was sent, with the event, then calls send,
+	// and commits. So whatever can fail fails before the mail is sent, except the commit. If
+	// that fails, the error is ErrNotRecorded: this process remembers that the mail was
+	// sent, and records it before it sends another one.
+	//
+	// Send does not call send if the mail was sent or suppressed meanwhile, nor if it is
+	// withheld, which is ErrWithheld.
+	// Concurrent calls wait for the lock, which ends with the process, so that no other
+	// instance has to wait for a lease to expire. A failed delivery may still be sent: an
+	// operator can replay its event.
 	Send(ctx context.Context, id string, send func(context.Context) error, sent func(d Delivery) event.Event) error
 	// Fail stores that the mail will not be sent, with the event. It does nothing if
 	// the mail was sent or has already failed.
 	Fail(ctx context.Context, id, reason string, e event.Event) error
 	// Defer schedules the next attempt, with the event. It does nothing if the mail was
-	// sent.
+	// sent or suppressed.
 	Defer(ctx context.Context, id string, d Deferral, e event.Event) error
 	// Release stores that the attempt did not reach the mail server and does not
 	// count.
@@ -96,6 +104,13 @@ var ErrServerUnavailable = errors.New("mail server unavailable")
 
 // ErrExpired says that the link expired before its mail could be sent.
 var ErrExpired = errors.New("the link has expired")
+
+// ErrNotRecorded says that the mail server accepted a mail, and that this could not be
+// stored. No other mail is sent until it is.
+var ErrNotRecorded = errors.New("a mail was sent, but not recorded")
+
+// ErrWithheld says that the mail is withheld since its delivery was read.
+var ErrWithheld = errors.New("the mail is withheld")
 
 // ErrAccountDeleted says that the account of the recipient was deleted.
 var ErrAccountDeleted = errors.New("the account was deleted")

@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
@@ -21,7 +24,9 @@ var update = flag.Bool("update", false, "write the golden files")
 // have their own tests.
 type memory struct{ last mail.Message }
 
-func (m *memory) Queue(_ context.Context, d mail.Delivery) (mail.Delivery, error) { return d, nil }
+func (m *memory) Queue(_ context.Context, d mail.Delivery, _ event.Event) (mail.Delivery, error) {
+	return d, nil
+}
 
 func (m *memory) Send(ctx context.Context, _ string, send func(context.Context) error, _ func(mail.Delivery) event.Event) error {
 	return send(ctx)
@@ -55,7 +60,7 @@ func newMailer(t *testing.T) (*mail.Mailer, *memory, *event.Sealer) {
 	m := &memory{}
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: m, Sender: memorySender{m}, Sealer: sealer, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
-		Concurrency: 1, Now: func() time.Time { return noon },
+		Concurrency: 1, Now: func() time.Time { return noon }, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)

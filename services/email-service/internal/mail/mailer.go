@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/mail"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/event"
 )
@@ -27,6 +29,7 @@ type Mailer struct {
 	slots      chan struct{}
 	retryFirst time.Duration
 	now        func() time.Time
+	report     *report
 }
 
 // Config is what a Mailer is made of.
@@ -39,6 +42,8 @@ type Config struct {
 	Concurrency int           // mails being sent at a time
 	RetryFirst  time.Duration // delay before the second attempt of a deferred mail; later delays grow from it
 	Now         func() time.Time
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
 }
 
 // NewMailer returns a mailer. It fails if the sender's address is invalid.
@@ -54,6 +59,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 		slots:      make(chan struct{}, cfg.Concurrency),
 		retryFirst: cfg.RetryFirst,
 		now:        cfg.Now,
+		report:     newReport(cfg.Log, cfg.Metrics, cfg.Now),
 	}, nil
 }
 
@@ -136,8 +142,8 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 	if errors.Is(err, ErrAccountDeleted) {
 		return nil
 	}
-	if err != nil || delivery.Status == StatusSent || delivery.Status == StatusDeferred || delivery.Status == StatusSuppressed {
-		return err // A deferred mail is sent when its next attempt is due.
+	if err != nil || waits[delivery.Status] {
+		return err
 	}
 	select {
 	case m.slots <- struct{}{}:
@@ -155,15 +161,29 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 	}
 	message.Date = now
 	err = m.store.Send(ctx, delivery.ID,
-		func(ctx context.Context) error { return m.sender.Send(ctx, message) },
+		func(ctx context.Context) error {
+			err := m.sender.Send(ctx, message)
+			if err == nil {
+				m.report.sent(ctx, delivery)
+			}
+			return err
+		},
 		func(sent Delivery) event.Event {
 			return event.New(ctx, m.now(), e.Subject, event.EmailSent{MessageID: sent.MessageID, Template: t.name, To: Mask(delivery.To)})
 		})
-	if err != nil {
-		return m.recordFailure(ctx, e, delivery, err)
+	switch {
+	case err == nil, errors.Is(err, ErrNotRecorded):
+		return err
+	case errors.Is(err, ErrWithheld):
+		_, err := m.queue(ctx, e, to, t) // The event is kept until the mail is resumed.
+		return err
 	}
-	return nil
+	return m.recordFailure(ctx, e, delivery, err)
 }
+
+// waits are the states of deliveries that need nothing now. A deferred mail is sent when
+// its next attempt is due, a withheld one after an operator has resumed it.
+var waits = map[string]bool{StatusSent: true, StatusDeferred: true, StatusSuppressed: true, StatusWithheld: true}
 
 // queue returns the delivery of e, which it stores if there is none yet.
 func (m *Mailer) queue(ctx context.Context, e event.Event, to recipient, t *templates) (Delivery, error) {
@@ -179,7 +199,7 @@ func (m *Mailer) queue(ctx context.Context, e event.Event, to recipient, t *temp
 		ID: id.String(), EventID: e.ID, Template: t.name, UserID: e.Subject, To: string(to),
 		MessageID: e.ID + "@" + m.domain, RequestID: e.RequestID,
 		Status: StatusQueued, CreatedAt: now, UpdatedAt: now,
-	})
+	}, e)
 }
 
 // valid says whether r is exactly one address, so that it cannot add a line to the
@@ -210,12 +230,16 @@ func (m *Mailer) recordFailure(ctx context.Context, e event.Event, d Delivery, r
 			MessageID: d.MessageID, Template: d.Template, To: Mask(d.To), Reason: reason.Error(), NextAttemptAt: next,
 		}))
 		if err == nil {
+			m.report.deferred(ctx, d, next, reason)
 			return nil
 		}
 	case rejected, errors.Is(reason, ErrExpired):
 		err = m.store.Fail(ctx, d.ID, reason.Error(), event.New(ctx, m.now(), d.UserID, event.EmailFailed{
 			MessageID: d.MessageID, Template: d.Template, To: Mask(d.To), Reason: reason.Error(),
 		}))
+		if err == nil {
+			m.report.failed(ctx, d, reason)
+		}
 	default:
 		err = m.store.Release(ctx, d.ID, reason.Error())
 	}

@@ -29,7 +29,7 @@ func (s *Store) Fail(ctx context.Context, id, reason string, e event.Event) erro
 func (s *Store) Defer(ctx context.Context, id string, d mail.Deferral, e event.Event) error {
 	const query = `
 		UPDATE messages SET status = 'deferred', last_error = $2, updated_at = $3, event = $4, next_attempt_at = $5
-		WHERE id = $1 AND status <> 'sent'`
+		WHERE id = $1 AND status NOT IN ('sent', 'suppressed')`
 	source, err := json.Marshal(d.Source)
 	if err != nil {
 		return fmt.Errorf("defer mail: %w", err)
@@ -71,15 +71,32 @@ const (
 // TakeDue leases the deliveries whose next attempt is due and returns their events. It
 // is a bus.PollerConfig.Take.
 func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, error) {
-	const query = `
+	return s.takeDue(ctx, "true")
+}
+
+// TakeDueIf returns a TakeDue that takes nothing while an SQL condition is false: while
+// nobody knows yet whether the database was restored, what is due in it may have been
+// sent before.
+func (s *Store) TakeDueIf(condition string) func(context.Context, string) ([]*message.Message, error) {
+	return func(ctx context.Context, _ string) ([]*message.Message, error) { return s.takeDue(ctx, condition) }
+}
+
+func (s *Store) takeDue(ctx context.Context, condition string) ([]*message.Message, error) {
+	query := `
 		UPDATE messages SET status = 'queued', next_attempt_at = @until
 		WHERE id IN (
 			SELECT id FROM messages
-			WHERE next_attempt_at <= @now
+			WHERE next_attempt_at <= @now AND (` + condition + `)
 			ORDER BY next_attempt_at
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
 		RETURNING event_id::text, event`
+	if err := s.recordSent(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.resumeBatch(ctx, condition); err != nil {
+		return nil, err
+	}
 	now := s.now()
 	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "limit": dueBatch})
 	if err != nil {

@@ -26,7 +26,7 @@ func queued(t *testing.T, s *store.Store) mail.Delivery {
 	m, err := s.Queue(t.Context(), mail.Delivery{
 		ID: uuid.Must(uuid.NewV7()).String(), EventID: eventID, Template: "verification", UserID: "u", To: "a@example.org",
 		MessageID: eventID + "@example.com", Status: mail.StatusQueued, CreatedAt: now, UpdatedAt: now,
-	})
+	}, event.Event{ID: eventID, OccurredAt: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,44 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 		t.Errorf("message = %+v, %v", got, err)
 	}
 	wantEvents(t, first, 1)
+}
+
+// TestCloseRecordsWhatWasSent: a process that stops leaves nothing unrecorded if the
+// database is back, and else says so.
+func TestCloseRecordsWhatWasSent(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t, outbox.Schema(), store.Schema())
+	s := store.New(db, outbox.New("email-service"), time.Now)
+	m := queued(t, s)
+	for _, statement := range []string{
+		`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$`,
+		`CREATE CONSTRAINT TRIGGER disk_full AFTER UPDATE ON messages DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW WHEN (NEW.status = 'sent') EXECUTE FUNCTION disk_full()`,
+	} {
+		if _, err := db.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mails := 0
+	send := func(context.Context) error { mails++; return nil }
+	for range 2 {
+		if err := s.Send(t.Context(), m.ID, send, sent(t.Context())); err == nil || mails != 1 {
+			t.Errorf("Send() = %v after %d mails, want an error after 1", err, mails)
+		}
+	}
+	if err := s.Close(t.Context()); !errors.Is(err, mail.ErrNotRecorded) {
+		t.Errorf("Close() = %v, want %v", err, mail.ErrNotRecorded)
+	}
+	if _, err := db.Exec(t.Context(), `DROP TRIGGER disk_full ON messages`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.StatusSent || got.Attempts != 1 {
+		t.Errorf("message = %+v, %v", got, err)
+	}
+	wantEvents(t, db, 1)
 }
 
 // TestFailIsIdempotent: a failure is reported once, and a sent mail does not fail.

@@ -1,0 +1,18 @@
+-- +goose Up
+-- Mails that wait for an operator since the database was restored: they may have been
+-- sent before. The previous release knows no withheld mails and creates none.
+CREATE TABLE restores (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    handled_until timestamptz NOT NULL, -- mails of events that occurred until then are withheld
+    created_at    timestamptz NOT NULL,
+    resumed_at    timestamptz,          -- NULL while they wait
+    resumed_by    text        NOT NULL DEFAULT '',
+    skip_before   timestamptz           -- mails of events that occurred before are suppressed; NULL: none
+);
+
+ALTER TABLE messages
+    ADD COLUMN occurred_at timestamptz, -- when the event occurred; NULL in rows of the previous release
+    ADD COLUMN restore_id  bigint,      -- because of which it is or was withheld
+    DROP CONSTRAINT messages_status_check,
+    ADD CONSTRAINT messages_status_check
+        CHECK (status IN ('queued', 'sending', 'sent', 'deferred', 'failed', 'suppressed', 'withheld')) NOT VALID;

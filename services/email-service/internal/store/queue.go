@@ -1,0 +1,72 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+)
+
+// queue stores a delivery. Its state depends on the latest restore of the database after
+// the event occurred: it is withheld, or what the operator has decided.
+const queue = `
+	WITH restore AS (
+		SELECT id, resumed_at, skip_before
+		FROM restores
+		WHERE handled_until >= @occurred_at
+		ORDER BY id DESC
+		LIMIT 1
+	), delivery AS (
+		SELECT restore.id AS restore_id, CASE
+			WHEN restore.id IS NULL THEN 'queued'
+			WHEN restore.resumed_at IS NULL THEN 'withheld'
+			WHEN @occurred_at < restore.skip_before THEN 'suppressed'
+			ELSE 'queued' END AS status
+		FROM (VALUES (1)) AS one LEFT JOIN restore ON true
+	)
+	INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at,
+		occurred_at, restore_id, event)
+	SELECT @id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, status, @created_at, @updated_at,
+		@occurred_at, restore_id, CASE WHEN status = 'withheld' THEN @event::json END
+	FROM delivery
+	WHERE NOT EXISTS (SELECT FROM deleted_users WHERE user_id = @user_id)
+	ON CONFLICT ON CONSTRAINT messages_event_template_key DO NOTHING`
+
+// Queue implements mail.Store.
+func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail.Delivery, error) {
+	const read = `SELECT ` + columns + ` FROM messages WHERE event_id = $1 AND template = $2`
+	source, err := json.Marshal(e)
+	if err != nil {
+		return mail.Delivery{}, fmt.Errorf("queue delivery: %w", err)
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(lockUser, d.UserID)
+	batch.Queue(queue, pgx.StrictNamedArgs{
+		"id": d.ID, "event_id": d.EventID, "template": d.Template, "user_id": d.UserID, "recipient": d.To,
+		"message_id": d.MessageID, "request_id": d.RequestID, "created_at": d.CreatedAt, "updated_at": d.UpdatedAt,
+		"occurred_at": e.OccurredAt, "event": source,
+	})
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
+		return mail.Delivery{}, fmt.Errorf("queue delivery: %w", err)
+	}
+	stored, err := one(s.db.Query(ctx, read, d.EventID, d.Template))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return mail.Delivery{}, mail.ErrAccountDeleted
+	}
+	if err != nil {
+		return mail.Delivery{}, fmt.Errorf("get queued delivery: %w", err)
+	}
+	if stored.Status == mail.StatusWithheld {
+		// A delivery that was withheld before its event was scheduled has none.
+		const keep = `UPDATE messages SET event = $2, occurred_at = $3 WHERE id = $1 AND status = 'withheld' AND event IS NULL`
+		if _, err := s.db.Exec(ctx, keep, stored.ID, source, e.OccurredAt); err != nil {
+			return mail.Delivery{}, fmt.Errorf("keep the event of a withheld delivery: %w", err)
+		}
+	}
+	return stored, nil
+}

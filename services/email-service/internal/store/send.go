@@ -1,0 +1,196 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
+)
+
+// commitTimeout bounds what follows the mail server's answer.
+const commitTimeout = 15 * time.Second
+
+// Send implements mail.Store.
+//
+// If this process dies between the mail server's answer and the commit, the message is
+// sent again: SMTP cannot close that gap, so it is kept short. The commit does not wait
+// for the disk. That is safe if this process dies. If Postgres crashes at that moment,
+// or the commit fails, this process still remembers the mail; only if both die at once is
+// it sent again.
+//
+// The time of the event, and that of sent_at, is that of the attempt: both are written
+// before the mail server answers.
+func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Delivery) event.Event) error {
+	const begin = `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2
+		WHERE id = $1 AND status NOT IN ('sent', 'suppressed', 'withheld')`
+	// A database that cannot store that a mail was sent gets no other mail to store.
+	if err := s.recordSent(ctx); err != nil {
+		return err
+	}
+	if _, err := s.db.Exec(ctx, begin, id, s.now()); err != nil {
+		return fmt.Errorf("start attempt: %w", err)
+	}
+	tx, err := s.db.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("start attempt: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // After a commit there is nothing to roll back.
+	d, err := lockDelivery(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	switch d.Status {
+	case mail.StatusSent, mail.StatusSuppressed:
+		return nil
+	case mail.StatusWithheld:
+		return mail.ErrWithheld
+	}
+	e := sent(d)
+	if err := s.finish(ctx, tx, id, e); err != nil {
+		return err
+	}
+	if !s.sent.has(d.MessageID) {
+		if err := send(ctx); err != nil {
+			return err
+		}
+		s.sent.add(d.MessageID)
+	}
+	// The mail has been sent. A deadline must not keep that from being stored.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err := tx.Commit(ctx); err != nil {
+		s.sent.notRecorded(id, e)
+		return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
+	}
+	return nil
+}
+
+func lockDelivery(ctx context.Context, tx pgx.Tx, id string) (mail.Delivery, error) {
+	d, err := one(tx.Query(ctx, `SELECT `+columns+` FROM messages WHERE id = $1 FOR UPDATE`, id))
+	if err != nil {
+		return d, fmt.Errorf("lock delivery: %w", err)
+	}
+	return d, nil
+}
+
+// finish stores within tx that the mail was sent.
+func (s *Store) finish(ctx context.Context, tx pgx.Tx, id string, e event.Event) error {
+	const finish = `UPDATE messages SET status = 'sent', last_error = '', sent_at = $2, updated_at = $2,
+		event = NULL, next_attempt_at = NULL WHERE id = $1`
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	batch.Queue(finish, id, s.now())
+	if err := s.box.Queue(batch, e); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("store that the mail is sent: %w", err)
+	}
+	return nil
+}
+
+// recordSent records the mails that were sent and whose commits failed. It fails with
+// ErrNotRecorded if the database is unavailable. A mail that cannot be recorded for another reason delays no
+// other: its own message is handled again and reports the reason.
+func (s *Store) recordSent(ctx context.Context) error {
+	if !s.sent.pending() {
+		return nil
+	}
+	s.sent.recording.Lock()
+	defer s.sent.recording.Unlock()
+	for id, e := range s.sent.unrecordedMails() {
+		err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+			d, err := lockDelivery(ctx, tx, id)
+			if errors.Is(err, pgx.ErrNoRows) || err == nil && d.Status == mail.StatusSent {
+				return nil // The commit succeeded after all, or the database is another one.
+			}
+			if err != nil {
+				return err
+			}
+			return s.finish(ctx, tx, id, e)
+		})
+		if postgres.Unavailable(err) {
+			return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
+		}
+		s.sent.recorded(id)
+	}
+	return nil
+}
+
+// Close records the mails that were sent and whose commits failed: the next process does
+// not know of them. Send must not be running.
+func (s *Store) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err := s.recordSent(ctx); err != nil {
+		return fmt.Errorf("%d mails are left: %w", len(s.sent.unrecordedMails()), err)
+	}
+	return nil
+}
+
+// sentMails are the mails that the mail server has accepted from this process: the
+// latest ones, and all that are not recorded. The zero value is empty.
+type sentMails struct {
+	recording sync.Mutex // locked while they are recorded
+
+	mu         sync.Mutex
+	latest     map[string]struct{} // by Message-ID
+	earlier    map[string]struct{} // replaced by latest when that is full
+	unrecorded map[string]event.Event
+}
+
+// rememberedMails is how many mails are remembered at least: those of the last minute or
+// so, whose commits may not have reached the disk.
+const rememberedMails = 10_000
+
+func (s *sentMails) add(messageID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest == nil || len(s.latest) >= rememberedMails {
+		s.latest, s.earlier = map[string]struct{}{}, s.latest
+	}
+	s.latest[messageID] = struct{}{}
+}
+
+func (s *sentMails) has(messageID string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, latest := s.latest[messageID]
+	_, earlier := s.earlier[messageID]
+	return latest || earlier
+}
+
+func (s *sentMails) notRecorded(id string, e event.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unrecorded == nil {
+		s.unrecorded = map[string]event.Event{}
+	}
+	s.unrecorded[id] = e
+}
+
+func (s *sentMails) recorded(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.unrecorded, id)
+}
+
+func (s *sentMails) pending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.unrecorded) > 0
+}
+
+func (s *sentMails) unrecordedMails() map[string]event.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.unrecorded)
+}

@@ -1,0 +1,157 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+const withholdBatch = 500
+
+// Withhold withholds the mails that may have been sent before the database was restored:
+// those of events that occurred until handledUntil, also of events that arrive later, and
+// all that are waiting in the database. They are sent or suppressed when Resume was
+// called. Other mails are sent as usual. Calling it again for the same restore changes
+// nothing more.
+func (s *Store) Withhold(ctx context.Context, handledUntil time.Time) error {
+	const extend = `
+		UPDATE restores SET handled_until = greatest(handled_until, $1), created_at = $2
+		WHERE id = (SELECT max(id) FROM restores WHERE resumed_at IS NULL)
+		RETURNING id`
+	const insert = `INSERT INTO restores (handled_until, created_at) VALUES ($1, $2) RETURNING id`
+	// A mail that is being sent at this moment was not sent before: its event was not
+	// acknowledged.
+	const withhold = `
+		UPDATE messages SET status = 'withheld', restore_id = @restore, next_attempt_at = NULL, updated_at = @now
+		WHERE id IN (
+			SELECT id FROM messages
+			WHERE status IN ('queued', 'sending', 'deferred') AND created_at <= @now
+			LIMIT @limit
+			FOR UPDATE SKIP LOCKED)`
+	now := s.now()
+	var id int64
+	err := s.db.QueryRow(ctx, extend, handledUntil, now).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = s.db.QueryRow(ctx, insert, handledUntil, now).Scan(&id)
+	}
+	for withheld := int64(1); err == nil && withheld > 0; {
+		tag, batchErr := s.db.Exec(ctx, withhold, pgx.StrictNamedArgs{"restore": id, "now": now, "limit": withholdBatch})
+		withheld, err = tag.RowsAffected(), batchErr
+	}
+	if err != nil {
+		return fmt.Errorf("withhold deliveries: %w", err)
+	}
+	return nil
+}
+
+// Withheld says what waits for an operator.
+type Withheld struct {
+	Since        time.Time // zero if nothing waits
+	HandledUntil time.Time // events that occurred until then are withheld
+	Mails        int       // that arrived so far; more may arrive as long as events are published again
+}
+
+// Withheld returns what waits for an operator.
+func (s *Store) Withheld(ctx context.Context) (Withheld, error) {
+	const query = `
+		SELECT created_at, handled_until, (SELECT count(*) FROM messages WHERE status = 'withheld' AND restore_id = restores.id)
+		FROM restores
+		WHERE resumed_at IS NULL
+		ORDER BY id DESC
+		LIMIT 1`
+	var h Withheld
+	err := s.db.QueryRow(ctx, query).Scan(&h.Since, &h.HandledUntil, &h.Mails)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return Withheld{}, fmt.Errorf("read withheld deliveries: %w", err)
+	}
+	return h, nil
+}
+
+// Resumed counts the mails that were withheld when Resume was called.
+type Resumed struct{ Due, Suppressed int }
+
+// Resume makes the withheld mails due, except that those of events that occurred
+// before skipBefore are suppressed; the zero time suppresses none. The same applies to
+// events that arrive later. A mail whose link has expired meanwhile fails when it is due.
+// Resume records the decision as an event and applies it in batches. If it is
+// interrupted, the running service continues; calling it again is safe.
+func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, error) {
+	const decide = `
+		UPDATE restores SET resumed_at = $1, resumed_by = $2, skip_before = $3
+		WHERE resumed_at IS NULL
+		RETURNING handled_until`
+	const count = `
+		SELECT count(*) FILTER (WHERE NOT skip), count(*) FILTER (WHERE skip)
+		FROM (
+			SELECT ` + skipped + ` AS skip
+			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld'
+			WHERE r.resumed_at = $1
+		) AS resumed`
+	by, now := event.OriginFrom(ctx).Actor, s.now().Truncate(time.Microsecond)
+	var resumed Resumed
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		var skip *time.Time
+		if !skipBefore.IsZero() {
+			skip = &skipBefore
+		}
+		rows, err := tx.Query(ctx, decide, now, by.Type+":"+by.ID, skip)
+		if err != nil {
+			return err
+		}
+		restores, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+		if err != nil || len(restores) == 0 {
+			return err
+		}
+		// The running service cannot apply the decision before it is committed.
+		if err := tx.QueryRow(ctx, count, now).Scan(&resumed.Due, &resumed.Suppressed); err != nil {
+			return err
+		}
+		events := make([]event.Event, len(restores))
+		for i, handledUntil := range restores {
+			events[i] = event.New(ctx, now, "", event.EmailResumed{HandledUntil: handledUntil.UTC(), SkipBefore: skip})
+		}
+		return s.box.Add(ctx, tx, events...)
+	})
+	for n := int64(1); err == nil && n > 0; {
+		n, err = s.resumeBatch(ctx, "true")
+	}
+	if err != nil {
+		return Resumed{}, fmt.Errorf("resume withheld deliveries: %w", err)
+	}
+	return resumed, nil
+}
+
+// skipped is the SQL condition for a delivery m that the decision about r suppresses.
+const skipped = `coalesce(coalesce(m.occurred_at, m.created_at) < r.skip_before, false)`
+
+// resumeBatch applies the decisions of operators to some of the deliveries that are still
+// withheld, if an SQL condition is true, and returns how many those are. A delivery
+// without an event is sent when its event arrives.
+func (s *Store) resumeBatch(ctx context.Context, condition string) (int64, error) {
+	query := `
+		WITH decided AS (
+			SELECT m.id, ` + skipped + ` AS skip
+			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld'
+			WHERE r.resumed_at IS NOT NULL AND (` + condition + `)
+			LIMIT @limit
+			FOR UPDATE OF m SKIP LOCKED
+		)
+		UPDATE messages m
+		SET status = CASE WHEN skip THEN 'suppressed' WHEN event IS NULL THEN 'queued' ELSE 'deferred' END,
+			next_attempt_at = CASE WHEN NOT skip AND event IS NOT NULL THEN @now::timestamptz END,
+			event = CASE WHEN NOT skip THEN event END,
+			last_error = CASE WHEN skip THEN 'suppressed by an operator after the database was restored' ELSE last_error END,
+			updated_at = @now
+		FROM decided
+		WHERE m.id = decided.id`
+	tag, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"limit": withholdBatch, "now": s.now()})
+	if err != nil {
+		return 0, fmt.Errorf("resume withheld deliveries: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
