@@ -100,7 +100,7 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 		Development:    b.cfg.Development(),
 		Log:            b.Log,
 		Metrics:        b.Metrics,
-		Unavailable:    postgres.Unavailable,
+		Unavailable:    func(err error) bool { return postgres.Unavailable(err) || postgres.Contended(err) },
 		Refused:        b.Outbox.Refusals(b.DB, b.Log),
 		Ready:          b.Ready,
 	})

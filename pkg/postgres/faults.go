@@ -36,6 +36,19 @@ func Unavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// Contended reports whether err says that the statement waited for a lock in vain, or
+// that a concurrent transaction made it fail. The database is available, and the same
+// transaction may succeed later.
+func Contended(err error) bool {
+	fault, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	return fault.Code == "55P03" || // lock timeout
+		fault.Code == "40P01" || // deadlock
+		fault.Code == "40001" // serialization failure
+}
+
 // unavailable knows the SQLSTATEs of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 func unavailable(code string) bool {
 	switch {

@@ -40,7 +40,8 @@ func (d Database) Validate() error {
 
 const (
 	statementTimeout = "15s"
-	idleTimeout      = "60s" // longer than a mail server may take, see email-service
+	lockTimeout      = "2500ms" // A request that meets a locked row gets its 503 within three seconds.
+	idleTimeout      = "60s"    // longer than a mail server may take, see email-service
 	firstPause       = 250 * time.Millisecond
 	longestPause     = 5 * time.Second
 )
@@ -56,6 +57,7 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 	pc.MaxConns = cfg.DatabaseMaxConns
 	params := pc.ConnConfig.RuntimeParams
 	params["statement_timeout"] = statementTimeout
+	params["lock_timeout"] = lockTimeout
 	params["idle_in_transaction_session_timeout"] = idleTimeout
 	params["timezone"] = "UTC"
 	pc.ConnConfig.ConnectTimeout = 5 * time.Second

@@ -63,8 +63,9 @@ type Options struct {
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer
 
-	// Unavailable reports whether an error means that a dependency is unavailable. The
-	// response is 503 then, in place of 500. It may be nil.
+	// Unavailable reports whether an error means that the same request may succeed soon:
+	// a dependency is unavailable, or a row was locked for too long. The response is 503
+	// then, in place of 500. It may be nil.
 	Unavailable func(error) bool
 
 	// Refused is called with the event for a well-formed request that was rejected:

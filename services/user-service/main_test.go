@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -47,6 +50,43 @@ func TestProgram(t *testing.T) {
 		return nil
 	})
 	p.Stop()
+}
+
+// TestLockedRow is REL-61: a request that meets a locked row gets a 503 within three
+// seconds. It does not wait for the timeout of the statement.
+func TestLockedRow(t *testing.T) {
+	t.Parallel()
+	issuer, database := testkit.NewIssuer(t), testkit.DatabaseURL(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": database, "REDIS_URL": testkit.RedisURL(t), "JWKS_URL": issuer.JWKSURL,
+	})
+	ann := issuer.Token(token.Identity{UserID: "01a20b47-a923-7f3e-ba6c-36d6c0ae6def", Role: token.RoleUser, Email: "ann@example.com", Name: "Ann"})
+	if status, data := p.Call("PATCH", "/api/v1/user/me", `{"bio":"One."}`, ann); status != 200 {
+		t.Fatalf("PATCH me = %d %s", status, data)
+	}
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT 1 FROM profiles FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	status, data := p.Call("PATCH", "/api/v1/user/me", `{"bio":"Two."}`, ann)
+	if took := time.Since(start); status != 503 || took > 3500*time.Millisecond {
+		t.Errorf("PATCH me = %d %s after %s, want 503 within 3 s", status, data, took)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, data := p.Call("PATCH", "/api/v1/user/me", `{"bio":"Three."}`, ann); status != 200 {
+		t.Errorf("PATCH me after the lock was released = %d %s", status, data)
+	}
 }
 
 func TestMissingConfiguration(t *testing.T) {
