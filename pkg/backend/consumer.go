@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 )
@@ -24,11 +25,15 @@ type ConsumerConfig struct {
 	Due         []message.Subscriber // besides the replays of DeadLetters
 	Records     *reconcile.Records   // nil for a service whose own tables are its records
 	Unavailable func(error) bool
+	Probe       func(context.Context) error // of the dependencies besides Postgres; may be nil
 	Window      int
 	Timeout     time.Duration
 
 	DeadLetterRetention time.Duration // of closed ones
 }
+
+// databaseProbeTimeout is how long the database may take to commit a small change.
+const databaseProbeTimeout = 5 * time.Second
 
 // Consumer returns the runners of a consumer: one handles the events of the stream
 // and replays dead letters, one is the consumer's side of reconciliation, and one
@@ -57,6 +62,8 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 			Rest:        cfg.Rest,
 			DeadLetters: cfg.DeadLetters,
 			Unavailable: cfg.Unavailable,
+			Probe:       b.probe(cfg.Probe),
+			Contended:   postgres.Contended,
 			Consumed:    consumed,
 			Timeout:     cfg.Timeout,
 			Log:         b.Log,
@@ -69,5 +76,18 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		deadletter.NewPurge(deadletter.PurgeConfig{
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,
 		}),
+	}
+}
+
+// probe returns the probe of the database and, if it is not nil, other.
+func (b *Backend) probe(other func(context.Context) error) func(context.Context) error {
+	database := postgres.Probe(b.DB)
+	return func(ctx context.Context) error {
+		limited, cancel := context.WithTimeout(ctx, databaseProbeTimeout)
+		defer cancel()
+		if err := database(limited); err != nil || other == nil {
+			return err
+		}
+		return other(ctx)
 	}
 }

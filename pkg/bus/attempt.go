@@ -1,9 +1,11 @@
 package bus
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -22,46 +24,159 @@ type Attempt struct {
 	Error string    `json:"error"`
 }
 
-// attempt records a failed attempt on the message, for the dead letter that may
-// follow. An unavailable dependency ends the retries at once and is left to the
-// circuit breaker.
-func (c *Consumer) attempt(next message.HandlerFunc) message.HandlerFunc {
-	return func(m *message.Message) ([]*message.Message, error) {
-		out, err := next(m)
-		if err == nil {
-			return out, nil
+const (
+	maxRetries   = 2 // that is three attempts
+	firstRetry   = time.Second
+	longestDelay = 30 * time.Second // between two tries of a delayed message
+)
+
+// errDelayed says that a message stays pending, because the wait list is full.
+var errDelayed = errors.New("event delayed: wait list is full")
+
+// failureClass is why an attempt failed.
+type failureClass int
+
+const (
+	classPermanent failureClass = iota // no retry can succeed
+	classMessage                       // any other error of the message
+	classDelayed                       // the message has to wait, though the dependencies are available
+	classOutage                        // a dependency is unavailable
+	classStopped                       // the message's context has ended
+)
+
+// retry makes the attempts at a message. It returns when the message was handled or
+// has failed for good, or when stop ends. While the message waits, others have its
+// slot in the window.
+//
+// A delayed message is tried again for IsolatedFailureTimeout, then it has failed.
+// The timeout is long, because somebody must release the row that the message waits
+// for, or because a probe that succeeds proves little: it may not need what the
+// message needs. A delayed message for which the wait list has no room gets a
+// negative acknowledgement. It stays pending, and its timeout begins again when it is
+// redelivered.
+//
+//nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
+func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
+	return func(next message.HandlerFunc) message.HandlerFunc {
+		return func(m *message.Message) ([]*message.Message, error) {
+			place := slotOf(m.Context())
+			var since time.Time // The message has been delayed since then.
+			for delay := firstRetry; ; delay = min(2*delay, longestDelay) {
+				if !c.breaker.pass(stop) {
+					return nil, errStopped
+				}
+				out, err := next(m)
+				if err == nil {
+					return out, nil
+				}
+				leave := false
+				switch c.classify(m, err) {
+				case classStopped:
+					return nil, fmt.Errorf("%w: %w", errStopped, err)
+				case classPermanent:
+					c.recordAttempt(m, "permanent", err)
+					c.logFailed(m, "dead", err)
+					return nil, err
+				case classOutage:
+					since, delay = time.Time{}, firstRetry/2
+					continue
+				case classMessage:
+					if c.recordAttempt(m, "message", err) > maxRetries {
+						c.logFailed(m, "dead", err)
+						return nil, err
+					}
+					c.logFailed(m, "failed", err)
+				case classDelayed:
+					if since.IsZero() {
+						since = time.Now()
+						c.logDelayed(m, err)
+					}
+					if time.Since(since) > c.cfg.IsolatedFailureTimeout {
+						c.recordAttempt(m, "message", err)
+						c.logFailed(m, "dead", err)
+						return nil, err
+					}
+					leave = !place.yield()
+				}
+				if !place.rest(stop, jittered(delay)) {
+					return nil, errStopped
+				}
+				if leave {
+					place.leave()
+					return nil, errDelayed
+				}
+			}
 		}
-		if m.Context().Err() != nil {
-			return out, backoff.Permanent(fmt.Errorf("%w: %w", errStopped, err))
-		}
-		_, permanent := errors.AsType[*backoff.PermanentError](err)
-		if !permanent && c.cfg.Unavailable(err) {
-			return out, backoff.Permanent(err)
-		}
-		class := "message"
-		if permanent {
-			class = "permanent"
-		}
-		attempts := c.recordAttempt(m, class, err)
-		result := "failed"
-		if permanent || len(attempts) > maxRetries {
-			result = "dead" // It is counted when the dead letter is stored.
-		} else {
-			c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
-		}
-		c.cfg.Log.WarnContext(m.Context(), "event handler failed", "event", decodedOf(m).event.Name, "event_id", shortID(m.UUID),
-			"topic", string(c.cfg.Topic), "attempt", len(attempts), "result", result, "error", err.Error())
-		return out, err
 	}
 }
 
-// recordAttempt adds a failed attempt to the metadata of the message.
-func (c *Consumer) recordAttempt(m *message.Message, class string, err error) []Attempt {
+// classify says why an attempt failed. If a dependency may be unavailable, its probe
+// decides.
+func (c *Consumer) classify(m *message.Message, err error) failureClass {
+	if m.Context().Err() != nil {
+		return classStopped
+	}
+	if _, ok := errors.AsType[*backoff.PermanentError](err); ok {
+		return classPermanent
+	}
+	if c.cfg.Contended(err) {
+		c.count(m, "delayed")
+		return classDelayed
+	}
+	if !c.cfg.Unavailable(err) {
+		return classMessage
+	}
+	opened, fault := c.breaker.fail(context.WithoutCancel(m.Context()))
+	if fault == nil {
+		c.count(m, "delayed")
+		return classDelayed
+	}
+	c.count(m, "paused")
+	if opened {
+		c.cfg.Log.WarnContext(m.Context(), "circuit breaker opened", append(c.attributes(m), "error", err.Error(), "probe", fault.Error())...)
+	}
+	return classOutage
+}
+
+// recordAttempt adds a failed attempt to the metadata of the message. It returns how
+// many the message has had.
+func (c *Consumer) recordAttempt(m *message.Message, class string, err error) int {
 	attempts := append(Attempts(m), Attempt{At: time.Now().UTC(), Error: err.Error()})
 	encoded, _ := json.Marshal(attempts) // Times and texts always encode.
 	m.Metadata.Set(AttemptsKey, string(encoded))
 	m.Metadata.Set(ClassKey, class)
-	return attempts
+	return len(attempts)
+}
+
+// logFailed counts and logs the last recorded attempt. A dead message is counted when
+// its dead letter is stored.
+func (c *Consumer) logFailed(m *message.Message, result string, err error) {
+	if result != "dead" {
+		c.count(m, result)
+	}
+	c.cfg.Log.WarnContext(m.Context(), "event handler failed",
+		append(c.attributes(m), "attempt", len(Attempts(m)), "result", result, "error", err.Error())...)
+}
+
+func (c *Consumer) logDelayed(m *message.Message, err error) {
+	c.cfg.Log.WarnContext(m.Context(), "event delayed; retrying", append(c.attributes(m), "error", err.Error())...)
+}
+
+// attributes returns what a log line says about a message.
+func (c *Consumer) attributes(m *message.Message) []any {
+	return []any{"event", decodedOf(m).event.Name, "event_id", shortID(m.UUID), "topic", string(c.cfg.Topic)}
+}
+
+// count counts an attempt in headgate_events_total.
+func (c *Consumer) count(m *message.Message, result string) {
+	c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), result).Inc()
+}
+
+// jittered changes a delay by up to a tenth, so that messages that failed together
+// do not return together.
+func jittered(delay time.Duration) time.Duration {
+	//nolint:gosec // Jitter is not a secret.
+	return delay - delay/10 + rand.N(delay/5)
 }
 
 // Attempts returns the failed attempts in the metadata of m.

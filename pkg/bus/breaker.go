@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 )
 
 // errStopped says that the consumer stopped before it acknowledged the message.
@@ -17,187 +15,135 @@ const (
 	longestProbe = 10 * time.Second
 )
 
-// circuitBreaker pauses the consumer while a dependency is unavailable, for as
-// long as that takes. Paused messages consume no attempts. They keep their places
-// in the window, so reading stops by itself, and unread entries wait in Redis.
+// breaker is the circuit breaker of a consumer. It pauses the consumer while a
+// dependency is unavailable, for as long as that takes. Paused messages consume no
+// attempts. They keep their slots in the window, so reading stops by itself, and
+// unread entries wait in Redis.
 //
-// A message has failed by itself if, for IsolatedFailureTimeout, it finds a
-// dependency unavailable at every try while other messages succeed. The timeout
-// is long because a success proves little: that message may have needed no
-// dependency.
-func (c *Consumer) circuitBreaker(stop context.Context) message.HandlerMiddleware {
-	return func(next message.HandlerFunc) message.HandlerFunc {
-		return func(m *message.Message) ([]*message.Message, error) {
-			var call call
-			var isolatedSince time.Time
-			for delay := firstProbe; ; {
-				if !c.breaker.acquire(stop, &call) {
-					return nil, errStopped
-				}
-				out, err := next(m)
-				if err == nil || !c.cfg.Unavailable(err) {
-					if paused := c.breaker.succeed(); paused > 0 {
-						c.cfg.Log.InfoContext(stop, "circuit breaker closed", "topic", string(c.cfg.Topic), "paused_ms", paused.Milliseconds())
-					}
-					return out, err
-				}
-				c.handled.WithLabelValues(string(c.cfg.Topic), c.label(decodedOf(m).event.Name), "paused").Inc()
-				result := c.breaker.fail(&call)
-				c.logUnavailable(m, result, err) //nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
-				if result != othersSucceed {
-					isolatedSince, delay = time.Time{}, firstProbe
-					continue
-				}
-				if isolatedSince.IsZero() {
-					isolatedSince = time.Now()
-				}
-				if time.Since(isolatedSince) > c.cfg.IsolatedFailureTimeout {
-					c.recordAttempt(m, "message", err)
-					return out, err
-				}
-				if !wait(stop, delay) {
-					return nil, errStopped
-				}
-				delay = min(2*delay, longestProbe)
-			}
-		}
-	}
-}
-
-// logUnavailable warns once of an outage and of each failed probe, not once for
-// each message in flight.
-func (c *Consumer) logUnavailable(m *message.Message, result failResult, err error) {
-	ctx := m.Context()
-	attributes := []any{"event", decodedOf(m).event.Name, "event_id", m.UUID, "topic", string(c.cfg.Topic), "error", err.Error()}
-	switch result {
-	case breakerOpened:
-		c.cfg.Log.WarnContext(ctx, "circuit breaker opened", attributes...)
-	case probeFailed:
-		c.cfg.Log.WarnContext(ctx, "circuit breaker probe failed", attributes...)
-	case othersSucceed:
-		c.cfg.Log.WarnContext(ctx, "event paused: dependency unavailable", attributes...)
-	case alreadyOpen:
-		c.cfg.Log.DebugContext(ctx, "event paused: dependency unavailable", attributes...)
-	}
-}
-
-// breakerState is what a circuit breaker does with calls.
-type breakerState int
-
-const (
-	closed   breakerState = iota // calls pass
-	open                         // calls wait until the next probe is due
-	halfOpen                     // one call probes, the others wait for its result
-)
-
-// breaker is the circuit breaker of a consumer. Its methods may be called
-// concurrently.
+// The dependency's own probe decides, not a message: a message may fail for reasons
+// of its own, and handling one to find out could act twice. Its methods may be
+// called concurrently.
 type breaker struct {
-	mu        sync.Mutex
-	state     breakerState
-	closing   chan struct{} // closed when the breaker closes; nil while it is closed
-	openedAt  time.Time
-	delay     time.Duration // between two probes
-	nextProbe time.Time
-	probe     *call // whose result decides; nil unless half-open
-	successes int64 // of all calls
+	probe  func(context.Context) error // must return after a while
+	opened chan struct{}               // tells probeUntilClosed that the breaker has opened
+
+	mu       sync.Mutex
+	closing  chan struct{} // closed when the breaker closes; nil while it is closed
+	openedAt time.Time
+	check    *check // in progress, shared by the messages that failed meanwhile
 }
 
-// call is one message's way through the breaker, over all its tries. The zero
-// value is a call that has not been tried yet.
-type call struct {
-	failed    bool
-	successes int64 // of all calls, when this one failed last or else began
+// check is one run of the probe.
+type check struct {
+	done chan struct{}
+	err  error
 }
 
-// failResult says what a failed call has changed, or why it has changed nothing.
-type failResult int
+func newBreaker(probe func(context.Context) error) *breaker {
+	return &breaker{probe: probe, opened: make(chan struct{}, 1)}
+}
 
-const (
-	breakerOpened failResult = iota
-	probeFailed
-	alreadyOpen
-	othersSucceed // other calls have succeeded since this one failed last or began
-)
-
-// acquire waits until the breaker is closed or it is the call's turn to probe.
-// It returns false if stop ended first.
-func (b *breaker) acquire(stop context.Context, c *call) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// pass waits until the breaker is closed. It returns false if stop ended first.
+func (b *breaker) pass(stop context.Context) bool {
 	for stop.Err() == nil {
-		probe := b.state == open && !time.Now().Before(b.nextProbe)
-		if b.state == closed || probe {
-			if probe {
-				b.state, b.probe = halfOpen, c
-			}
-			if !c.failed {
-				c.successes = b.successes
-			}
+		b.mu.Lock()
+		closing := b.closing
+		b.mu.Unlock()
+		if closing == nil {
 			return true
 		}
-		closing, delay := b.closing, max(time.Until(b.nextProbe), firstProbe/10)
-		b.mu.Unlock()
-		timer := time.NewTimer(delay)
 		select {
 		case <-stop.Done():
 		case <-closing:
-		case <-timer.C:
 		}
-		timer.Stop()
-		b.mu.Lock()
 	}
 	return false
 }
 
-// succeed closes the breaker. It returns how long the consumer was paused, 0 if
-// the breaker was closed.
-func (b *breaker) succeed() (paused time.Duration) {
+// fail returns the error of the probe, nil if the dependency is available. opened
+// says that the breaker opened with this call.
+func (b *breaker) fail(ctx context.Context) (opened bool, err error) {
+	b.mu.Lock()
+	if b.closing != nil {
+		defer b.mu.Unlock()
+		return false, errUnavailable
+	}
+	shared := b.check
+	if shared != nil {
+		b.mu.Unlock()
+		<-shared.done // The probe has a timeout.
+		return false, shared.err
+	}
+	own := &check{done: make(chan struct{})}
+	b.check = own
+	b.mu.Unlock()
+
+	err = b.probe(ctx)
+
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.successes++
-	if b.state == closed {
-		return 0
+	own.err, b.check = err, nil
+	close(own.done)
+	if err == nil {
+		return false, nil
 	}
-	b.state, b.probe = closed, nil
+	b.closing, b.openedAt = make(chan struct{}), time.Now()
+	b.opened <- struct{}{}
+	return true, err
+}
+
+// errUnavailable says that the breaker is open.
+var errUnavailable = errors.New("dependency is unavailable")
+
+// probeUntilClosed probes from each opening of the breaker until the probe succeeds, then
+// closes the breaker. It returns when ctx ends. report gets the result of each
+// probe, and how long the breaker has been open.
+func (b *breaker) probeUntilClosed(ctx context.Context, report func(open time.Duration, err error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.opened:
+		}
+		for delay := firstProbe; ; delay = min(2*delay, longestProbe) {
+			if !wait(ctx, delay) {
+				return
+			}
+			err := b.probe(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			report(b.openFor(), err)
+			if err == nil {
+				b.close()
+				break
+			}
+		}
+	}
+}
+
+func (b *breaker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	close(b.closing)
 	b.closing = nil
+}
+
+// openFor returns how long the breaker has been open, 0 while it is closed.
+func (b *breaker) openFor() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing == nil {
+		return 0
+	}
 	return time.Since(b.openedAt)
 }
 
-// fail opens the breaker, unless other calls have succeeded since this one failed
-// last or began.
-func (b *breaker) fail(c *call) failResult {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	probe := b.probe == c
-	if probe {
-		b.state, b.probe = open, nil
-	}
-	others := b.successes > c.successes
-	c.failed, c.successes = true, b.successes
-	if others {
-		return othersSucceed
-	}
-	result := alreadyOpen
-	switch {
-	case b.state == closed:
-		result = breakerOpened
-		b.state, b.closing = open, make(chan struct{})
-		b.delay, b.openedAt = firstProbe, time.Now()
-	case probe:
-		result = probeFailed
-		b.delay = min(2*b.delay, longestProbe)
-	}
-	b.nextProbe = time.Now().Add(b.delay)
-	return result
-}
-
-// paused is 1 while the breaker is open or half-open, else 0.
+// paused is 1 while the breaker is open, else 0.
 func (b *breaker) paused() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state == closed {
+	if b.closing == nil {
 		return 0
 	}
 	return 1

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -35,10 +36,18 @@ type ConsumerConfig struct {
 	Rest        Handler              // for all other names; if nil, those events are ignored: counted and acknowledged
 	DeadLetters message.Publisher    // must not need Redis
 
-	// Unavailable reports whether an error means that a dependency is unavailable,
-	// not that the message is at fault. Such an error opens the circuit breaker: the
-	// consumer is paused until the dependency is back, and no attempt is consumed.
+	// Unavailable reports whether an error may mean that a dependency is unavailable,
+	// not that the message is at fault. Then Probe decides: if it fails, the circuit
+	// breaker opens, and the consumer is paused until Probe succeeds. No attempt is
+	// consumed.
 	Unavailable func(error) bool
+	// Probe returns an error while a dependency is unavailable. It must be cheap, have
+	// no effect, and obey its context, which ends after Timeout. If it is nil, no error
+	// means an outage.
+	Probe func(context.Context) error
+	// Contended reports whether an error means that the message waited for a lock in
+	// vain. The message is delayed, without an attempt being consumed.
+	Contended func(error) bool
 	// Consumed writes the consumed-event record: the consumer needs nothing more from
 	// the event, because it was handled, was ignored, or is a dead letter. It runs
 	// before the acknowledgement and may be called again for the same event. No record
@@ -46,8 +55,9 @@ type ConsumerConfig struct {
 	Consumed func(ctx context.Context, e event.Event) error
 
 	Timeout time.Duration // for one attempt; 10 s if zero
-	// IsolatedFailureTimeout is how long a message may find a dependency unavailable
-	// while other messages succeed; after that it counts as failed. 1 hour if zero.
+	// IsolatedFailureTimeout is how long a message may be delayed: it finds a row locked
+	// or a dependency unavailable whose Probe succeeds. After that it counts as failed.
+	// 1 hour if zero.
 	IsolatedFailureTimeout time.Duration
 
 	Log     *slog.Logger
@@ -56,20 +66,17 @@ type ConsumerConfig struct {
 
 // Consumer runs handlers for a stream: three attempts, one and two seconds
 // apart, then the dead letters. A message that waits for its next attempt does
-// not delay the others. A circuit breaker pauses the consumer while a dependency
-// is unavailable.
+// not delay the others and has no slot in the window. A circuit breaker pauses the
+// consumer while a dependency is unavailable.
 type Consumer struct {
 	cfg     ConsumerConfig
 	types   map[string]bool // of the events that Handlers know in some version
-	breaker breaker
+	breaker *breaker
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
 
 const (
-	maxRetries         = 2 // that is three attempts
-	firstRetry         = time.Second
-	longestRetry       = 10 * time.Second
 	attemptTimeout     = 10 * time.Second
 	routerCloseTimeout = 40 * time.Second // of the router: more than DrainTimeout
 	deadLettersTopic   = "dead_letters"
@@ -83,14 +90,27 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 	if cfg.IsolatedFailureTimeout == 0 {
 		cfg.IsolatedFailureTimeout = time.Hour
 	}
+	never := func(error) bool { return false }
 	if cfg.Unavailable == nil {
-		cfg.Unavailable = func(error) bool { return false }
+		cfg.Unavailable = never
+	}
+	if cfg.Contended == nil {
+		cfg.Contended = never
+	}
+	probe := func(ctx context.Context) error {
+		if cfg.Probe == nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+		defer cancel()
+		return cfg.Probe(ctx)
 	}
 	c := &Consumer{
-		cfg:   cfg,
-		types: map[string]bool{},
+		cfg:     cfg,
+		types:   map[string]bool{},
+		breaker: newBreaker(probe),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable) or dead (its dead letter was stored).",
+			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable), delayed (a row was locked, or only this event found a dependency unavailable) or dead (its dead letter was stored).",
 		}, []string{"topic", "name", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_event_duration_seconds", Help: "Duration of successful attempts to handle an event.",
@@ -101,7 +121,7 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 		c.types[event.Event{Name: name}.Type()] = true
 	}
 	paused := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headgate_consumer_paused", Help: "1 while the consumer's circuit breaker is open or half-open, else 0.",
+		Name: "headgate_consumer_paused", Help: "1 while the consumer's circuit breaker is open, else 0.",
 		ConstLabels: prometheus.Labels{"topic": string(cfg.Topic)},
 	}, c.breaker.paused)
 	cfg.Metrics.MustRegister(c.handled, c.seconds, paused)
@@ -111,6 +131,10 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 // Run implements service.Runner. It reads until ctx ends, then waits for the
 // handlers in flight and acknowledges their messages.
 func (c *Consumer) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var prober sync.WaitGroup
+	defer prober.Wait()
+	defer cancel()
 	logger := watermill.NewSlogLoggerWithLevelMapping(c.cfg.Log, map[slog.Level]slog.Level{
 		slog.LevelInfo: slog.LevelDebug,
 	})
@@ -120,32 +144,18 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	// A message that a stop interrupts has not failed: it is released to the stream.
 	poison, err := middleware.PoisonQueueWithFilter(countedDeadLetters{c.cfg.DeadLetters, c}, deadLettersTopic, func(err error) bool {
-		return !errors.Is(err, errStopped)
+		return !errors.Is(err, errStopped) && !errors.Is(err, errDelayed)
 	})
 	if err != nil {
 		return fmt.Errorf("create router: %w", err)
 	}
-	// Outermost first. Without both intervals and the multiplier, Watermill's delay
-	// between attempts is constant.
-	router.AddMiddleware(
-		c.decode,
-		c.recordConsumed,
-		poison,
-		c.circuitBreaker(ctx),
-		middleware.Retry{
-			MaxRetries:          maxRetries,
-			InitialInterval:     firstRetry,
-			MaxInterval:         longestRetry,
-			Multiplier:          2,
-			RandomizationFactor: 0.1,
-		}.Middleware,
-		c.attempt,
-		middleware.Recoverer,
-	)
+	router.AddMiddleware(c.decode, c.recordConsumed, poison, c.retry(ctx), middleware.Recoverer) // outermost first
 	router.AddConsumerHandler(string(c.cfg.Topic), string(c.cfg.Topic), c.cfg.Subscriber, c.handle)
 	for i, due := range c.cfg.Due {
 		router.AddConsumerHandler(fmt.Sprintf("due %d", i), string(c.cfg.Topic), due, c.handle)
 	}
+
+	prober.Go(func() { c.breaker.probeUntilClosed(ctx, c.logProbe(ctx)) })
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- router.Run(context.WithoutCancel(ctx)) }()
@@ -156,6 +166,22 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	err = router.Close()
 	return errors.Join(err, <-stopped)
+}
+
+// logProbe returns a function that logs the probes of the circuit breaker: that it
+// closed, and once a minute that it is still open.
+func (c *Consumer) logProbe(ctx context.Context) func(open time.Duration, err error) {
+	var logged time.Duration
+	return func(open time.Duration, err error) {
+		switch {
+		case err == nil:
+			logged = 0
+			c.cfg.Log.InfoContext(ctx, "circuit breaker closed", "topic", string(c.cfg.Topic), "paused_ms", open.Milliseconds())
+		case open-logged >= time.Minute:
+			logged = open
+			c.cfg.Log.WarnContext(ctx, "circuit breaker is still open", "topic", string(c.cfg.Topic), "paused_ms", open.Milliseconds(), "error", err.Error())
+		}
+	}
 }
 
 // decoded is the event in a message, or why the message has none.

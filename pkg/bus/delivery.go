@@ -48,23 +48,36 @@ func (s *subscription) inFlightIDs() []string {
 	return ids
 }
 
-// delivery is one delivery of an entry to a handler.
+// delivery is one delivery of an entry to a handler, and the context of its
+// message.
 type delivery struct {
+	context.Context //nolint:containedctx // It is the context of the message, which adds the slot.
+
 	entry   redis.XMessage
 	message *message.Message
 	cancel  context.CancelFunc
+	slot    *slot
+}
+
+// Value implements context.Context.
+func (d *delivery) Value(key any) any {
+	if key == (slotKey{}) {
+		return d.slot
+	}
+	return d.Context.Value(key)
 }
 
 // newDelivery makes the message for an entry that was delivered count times. Its
 // context ends with work, or with the delivery.
-func (s *subscription) newDelivery(work context.Context, entry redis.XMessage, count int64) delivery {
+func (s *subscription) newDelivery(work context.Context, place *slot, entry redis.XMessage, count int64) *delivery {
 	m := decodeEntry(s.topic, entry)
 	if count > s.cfg.MaxDeliveries {
 		m.Metadata.Set(CrashLoopKey, strconv.FormatInt(count, 10))
 	}
-	ctx, cancel := context.WithCancel(work)
-	m.SetContext(ctx)
-	return delivery{entry, m, cancel}
+	d := &delivery{entry: entry, message: m, slot: place}
+	d.Context, d.cancel = context.WithCancel(work)
+	m.SetContext(d) //nolint:contextcheck // It is work, with the slot.
+	return d
 }
 
 // handoffTimeout is how long a batch waits for a handler to take the next entry
@@ -75,11 +88,11 @@ const handoffTimeout = time.Millisecond
 // handlers have acknowledged the first entries when the last one is sent; only
 // the others need a goroutine that waits for the acknowledgement.
 func (s *subscription) deliver(stop, work context.Context, entries []redis.XMessage, from slots, running *sync.WaitGroup) {
-	sent := make([]delivery, 0, len(entries))
+	sent := make([]*delivery, 0, len(entries))
 	collect := time.NewTimer(handoffTimeout)
 	defer collect.Stop()
 	for _, entry := range entries {
-		d := s.newDelivery(work, entry, 0)
+		d := s.newDelivery(work, s.newSlot(from), entry, 0)
 		select {
 		case s.out <- d.message:
 			sent = append(sent, d)
@@ -93,7 +106,7 @@ func (s *subscription) deliver(stop, work context.Context, entries []redis.XMess
 			continue
 		case <-stop.Done():
 		case <-collect.C:
-			s.collectAcks(stop, work, sent, from, running)
+			s.collectAcks(stop, work, sent, running)
 			sent = sent[:0]
 			if s.send(stop, d) {
 				sent = append(sent, d)
@@ -101,64 +114,98 @@ func (s *subscription) deliver(stop, work context.Context, entries []redis.XMess
 			}
 		}
 		d.cancel()
-		from.release(1)
+		d.slot.release()
 	}
-	s.collectAcks(stop, work, sent, from, running)
+	s.collectAcks(stop, work, sent, running)
 }
 
 // collectAcks acknowledges the entries whose handlers have finished, and starts a
 // goroutine for each of the others.
-func (s *subscription) collectAcks(stop, work context.Context, sent []delivery, from slots, running *sync.WaitGroup) {
-	acked := make([]string, 0, len(sent))
+func (s *subscription) collectAcks(stop, work context.Context, sent []*delivery, running *sync.WaitGroup) {
+	finished, acked := sent[:0], make([]string, 0, len(sent))
 	for _, d := range sent {
 		select {
 		case <-d.message.Acked():
 			d.cancel()
-			acked = append(acked, d.entry.ID)
+			finished, acked = append(finished, d), append(acked, d.entry.ID)
 		default:
 			running.Go(func() {
-				defer from.release(1)
+				defer d.slot.release()
 				if s.await(work, d) {
 					s.acks <- []string{d.entry.ID}
 					return
 				}
-				if work.Err() == nil && wait(stop, s.cfg.NackBackoff) {
-					s.redeliver(stop, work, d.entry, 0)
-				}
+				s.redeliver(stop, work, d, 0)
 			})
 		}
 	}
 	if len(acked) > 0 {
 		s.acks <- acked
-		from.release(len(acked))
+	}
+	for _, d := range finished {
+		d.slot.release()
 	}
 }
 
-// redeliver delivers one entry, which was delivered count times already, until it
-// is acknowledged. If stop ends before a handler takes it, or work before the
-// handler has finished, the entry stays in flight for releaseInFlight.
-func (s *subscription) redeliver(stop, work context.Context, entry redis.XMessage, count int64) {
+// deliverAgain delivers an entry that was delivered count times already.
+func (s *subscription) deliverAgain(stop, work context.Context, entry redis.XMessage, place *slot, count int64) {
+	defer place.release()
 	if count > quarantineAfter {
 		if s.quarantine.reserve(stop, 1) == 0 {
 			return
 		}
-		defer s.quarantine.release(1)
+		place.quarantine = s.quarantine
 	}
-	for delay := s.cfg.NackBackoff; ; delay = min(2*delay, longestNackBackoff) {
-		d := s.newDelivery(work, entry, count)
+	d := s.newDelivery(work, place, entry, count)
+	if !s.send(stop, d) {
+		d.cancel()
+		return
+	}
+	if s.await(work, d) {
+		s.acks <- []string{entry.ID}
+		return
+	}
+	s.redeliver(stop, work, d, count)
+}
+
+// redeliver delivers the entry of d, which got a negative acknowledgement, until it
+// is acknowledged. If stop ends before a handler takes it, or work before the
+// handler has finished, the entry stays in flight for releaseInFlight. An entry for
+// which the wait list has no room is left pending in Redis.
+func (s *subscription) redeliver(stop, work context.Context, d *delivery, count int64) {
+	for delay := s.cfg.NackBackoff; work.Err() == nil && !d.slot.isLeft(); delay = min(2*delay, longestNackBackoff) {
+		listed := d.slot.yield()
+		if !d.slot.rest(stop, delay) {
+			return
+		}
+		if !listed {
+			break
+		}
+		d = s.newDelivery(work, d.slot, d.entry, count)
 		if s.send(stop, d) && s.await(work, d) {
-			s.acks <- []string{entry.ID}
+			s.acks <- []string{d.entry.ID}
 			return
 		}
 		d.cancel()
-		if work.Err() != nil || !wait(stop, delay) {
-			return
-		}
+	}
+	if work.Err() == nil && stop.Err() == nil {
+		s.leavePending(work, d.entry.ID)
+	}
+}
+
+// leavePending takes an entry out of flight and leaves it pending in Redis, where a
+// consumer claims it after MaxIdle. It resets the delivery count: no consumer has
+// died of the entry.
+func (s *subscription) leavePending(ctx context.Context, id string) {
+	defer s.untrack(id)
+	err := s.cfg.Client.Do(ctx, "XCLAIM", s.topic, s.cfg.Group, s.cfg.Consumer, 0, id, "RETRYCOUNT", 0, "JUSTID").Err()
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.WarnContext(ctx, "delivery count could not be reset", "topic", s.topic, "entry", id, "error", err.Error())
 	}
 }
 
 // send reports whether a handler has taken the message before stop ended.
-func (s *subscription) send(stop context.Context, d delivery) bool {
+func (s *subscription) send(stop context.Context, d *delivery) bool {
 	select {
 	case <-stop.Done():
 		return false
@@ -168,7 +215,7 @@ func (s *subscription) send(stop context.Context, d delivery) bool {
 }
 
 // await reports whether the message was acknowledged before work ended.
-func (s *subscription) await(work context.Context, d delivery) bool {
+func (s *subscription) await(work context.Context, d *delivery) bool {
 	defer d.cancel()
 	select {
 	case <-d.message.Acked():

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -35,6 +37,9 @@ type fixture struct {
 	db          *pgxpool.Pool
 	deadLetters *deadletter.Store
 	metrics     *prometheus.Registry // of the consumer that was started last
+	unavailable atomic.Bool          // what the probe says
+	isolated    time.Duration        // IsolatedFailureTimeout
+	due         []message.Subscriber
 
 	mu       sync.Mutex
 	seen     map[string]int
@@ -42,6 +47,13 @@ type fixture struct {
 }
 
 var errUnavailable = errors.New("dependency unavailable")
+
+func (f *fixture) probe(context.Context) error {
+	if f.unavailable.Load() {
+		return errUnavailable
+	}
+	return nil
+}
 
 func (f *fixture) recordConsumed(_ context.Context, e event.Event) error {
 	f.mu.Lock()
@@ -53,7 +65,7 @@ func (f *fixture) recordConsumed(_ context.Context, e event.Event) error {
 func newFixture(t *testing.T, client redis.UniversalClient) *fixture {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema())
-	return &fixture{t: t, client: client, db: db, deadLetters: deadletter.New(db, outbox.New("test"), time.Now), seen: map[string]int{}, consumed: map[string]int{}}
+	return &fixture{t: t, client: client, db: db, deadLetters: deadletter.New(db, outbox.New("test"), time.Now), isolated: 2 * time.Second, seen: map[string]int{}, consumed: map[string]int{}}
 }
 
 // consume runs a consumer until the test ends or it is stopped.
@@ -74,9 +86,13 @@ func (f *fixture) consume(name string, handler bus.Handler, changes ...func(*bus
 		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
 		DeadLetters: f.deadLetters,
 		Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) },
+		Probe:       f.probe,
+		Contended:   postgres.Contended,
 		Consumed:    f.recordConsumed,
 
-		IsolatedFailureTimeout: 2 * time.Second,
+		Due: f.due,
+
+		IsolatedFailureTimeout: f.isolated,
 		Log:                    log,
 		Metrics:                f.metrics,
 	})

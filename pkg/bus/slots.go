@@ -1,6 +1,12 @@
 package bus
 
-import "context"
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // slots is a semaphore with one token for each message that may still be delivered.
 type slots chan struct{}
@@ -20,17 +26,134 @@ func (s slots) reserve(ctx context.Context, limit int) int {
 	case <-s:
 	}
 	for n := 1; n < limit; n++ {
-		select {
-		case <-s:
-		default:
+		if !s.tryReserve() {
 			return n
 		}
 	}
 	return limit
 }
 
+// tryReserve takes one slot if one is free.
+func (s slots) tryReserve() bool {
+	select {
+	case <-s:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s slots) release(n int) {
 	for range n {
 		s <- struct{}{}
 	}
+}
+
+// waitList has room for the messages that wait for their next attempt. They are in
+// flight, but other messages have their slots in the window.
+type waitList struct {
+	places   slots
+	attempts slots // of messages on the list; few, so that the window keeps its share of the dependencies
+	length   prometheus.Gauge
+}
+
+// slot is the place of one message in flight: in the window, or on the wait list
+// from its first wait on. A nil slot is that of a message whose source has no wait
+// list. Its methods may be called concurrently.
+type slot struct {
+	list *waitList
+
+	mu         sync.Mutex
+	from       slots // from which the slot was taken; nil after release
+	attempt    slots // list.attempts during an attempt of a message on the list
+	quarantine slots // during the first attempt of an entry in quarantine
+	listed     bool
+	left       bool // the entry stays pending in Redis, to be claimed later
+}
+
+// rest waits for delay, on the wait list if the list has room. It returns false if
+// stop ended before the message may have its next attempt.
+func (s *slot) rest(stop context.Context, delay time.Duration) bool {
+	listed := s.yield()
+	if !wait(stop, delay) {
+		return false
+	}
+	if !listed {
+		return true
+	}
+	if s.list.attempts.reserve(stop, 1) == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.from == nil {
+		s.list.attempts.release(1)
+		return false
+	}
+	s.attempt = s.list.attempts
+	return true
+}
+
+// yield moves the message to the wait list if the list has room, and reports
+// whether it is there.
+func (s *slot) yield() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// An entry that fails in an orderly way does not kill its consumer.
+	giveBack(&s.attempt)
+	giveBack(&s.quarantine)
+	if !s.listed && s.from != nil && s.list.places.tryReserve() {
+		s.from.release(1)
+		s.from, s.listed = s.list.places, true
+		s.list.length.Inc()
+	}
+	return s.listed
+}
+
+// leave says that the entry is to stay pending in Redis after a negative
+// acknowledgement.
+func (s *slot) leave() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+}
+
+func (s *slot) isLeft() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
+// release gives back what the message still has.
+func (s *slot) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listed && s.from != nil {
+		s.list.length.Dec()
+	}
+	giveBack(&s.from)
+	giveBack(&s.attempt)
+	giveBack(&s.quarantine)
+}
+
+// giveBack releases the token that a message has of s, if s is not nil.
+func giveBack(s *slots) {
+	if *s != nil {
+		s.release(1)
+		*s = nil
+	}
+}
+
+type slotKey struct{}
+
+// slotOf returns the slot of the message whose context ctx is, or nil.
+func slotOf(ctx context.Context) *slot {
+	s, _ := ctx.Value(slotKey{}).(*slot)
+	return s
 }

@@ -22,7 +22,8 @@ type SubscriberConfig struct {
 	Consumer string   // stable name of this instance, unique in the group
 	Groups   []string // all groups that must acknowledge an entry before it is trimmed; Group is always one of them
 
-	Window              int           // messages in flight; 64. Entries claimed from consumers that died may add a sixteenth
+	Window              int           // messages in flight that do not wait for their next attempt; 64. Entries claimed from consumers that died may add a sixteenth
+	WaitList            int           // messages in flight that wait for their next attempt; 1024
 	MaxIdle             time.Duration // after which another consumer claims an entry; 15 s
 	MaxDeliveries       int64         // without an acknowledgement; an entry with more is a crash loop; 8
 	NackBackoff         time.Duration // before the first redelivery, then doubled; 1 s
@@ -51,6 +52,9 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 	}
 	if cfg.Window == 0 {
 		cfg.Window = 64
+	}
+	if cfg.WaitList == 0 {
+		cfg.WaitList = 1024
 	}
 	if cfg.MaxDeliveries == 0 {
 		cfg.MaxDeliveries = 8
@@ -163,6 +167,7 @@ type subscription struct {
 	fresh      slots // for entries that were never delivered before
 	claimed    slots // for entries of consumers that died; separate, because an idle reader reserves all of fresh
 	quarantine slots // for one entry at a time that may be what kills its consumers
+	waiting    *waitList
 	acks       chan []string
 	labels     prometheus.Labels
 
@@ -171,6 +176,7 @@ type subscription struct {
 }
 
 func newSubscription(s *Subscriber, topic string) *subscription {
+	labels := prometheus.Labels{"topic": topic, "group": s.cfg.Group}
 	claimed := min(max(1, s.cfg.Window/16), 32)
 	return &subscription{
 		Subscriber: s,
@@ -179,11 +185,16 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		fresh:      newSlots(s.cfg.Window),
 		claimed:    newSlots(claimed),
 		quarantine: newSlots(1),
-		acks:       make(chan []string, s.cfg.Window),
-		labels:     prometheus.Labels{"topic": topic, "group": s.cfg.Group},
-		inFlight:   map[string]struct{}{},
+		waiting: &waitList{
+			places: newSlots(s.cfg.WaitList), attempts: newSlots(max(1, s.cfg.Window/8)), length: s.metrics.waiting.With(labels),
+		},
+		acks:     make(chan []string, s.cfg.Window),
+		labels:   labels,
+		inFlight: map[string]struct{}{},
 	}
 }
+
+func (s *subscription) newSlot(from slots) *slot { return &slot{list: s.waiting, from: from} }
 
 // run reads until stop ends, then drains: messages in flight keep their context,
 // work, until DrainTimeout has passed, and acknowledgements are still sent.
@@ -202,10 +213,7 @@ func (s *subscription) run(stop context.Context) {
 			return
 		}
 		for _, entry := range added {
-			deliveries.Go(func() {
-				defer from.release(1)
-				s.redeliver(stop, work, entry, counts[entry.ID])
-			})
+			deliveries.Go(func() { s.deliverAgain(stop, work, entry, s.newSlot(from), counts[entry.ID]) })
 		}
 	}
 	renewing, stopRenewing := context.WithCancel(background)

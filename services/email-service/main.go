@@ -70,6 +70,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		})},
 		Records:     reconcile.NewRecords(b.DB, event.Email),
 		Unavailable: api.Unavailable,
+		Probe:       sender.Ping,
 		Window:      cfg.window(),
 		Timeout:     cfg.attemptTimeout(),
 	})

@@ -37,7 +37,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer cache.Close()
 
-	profiles := profile.New(store.New(b.DB, b.Outbox), store.NewCache(cache, generation.Current, s.Metrics, time.Now), time.Now)
+	profileCache := store.NewCache(cache, generation.Current, s.Metrics, time.Now)
+	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, time.Now)
 	deadLetters := deadletter.New(b.DB, b.Outbox, time.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
@@ -47,6 +48,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		DeadLetterRetention: cfg.DeadLetterRetention,
 		Records:             reconcile.NewRecords(b.DB, event.User),
 		Unavailable:         api.Unavailable,
+		Probe:               profileCache.Ping,
 	})
 	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles))
 	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache))...)

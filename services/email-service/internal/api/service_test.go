@@ -108,7 +108,7 @@ func (s *service) consume(name string) testkit.Running {
 			deadletter.NewReplays(s.deadLetters, s.log),
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
-		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable,
+		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: sender.Ping,
 		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: s.metrics,
 	})
 	s.t.Cleanup(func() { sender.Close() })
