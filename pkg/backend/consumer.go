@@ -22,11 +22,11 @@ type ConsumerConfig struct {
 	Handlers    map[string]bus.Handler
 	Rest        bus.Handler
 	DeadLetters *deadletter.Store
-	Due         []message.Subscriber // besides the replays of DeadLetters
-	Records     *reconcile.Records   // nil for a service whose own tables are its records
+	Due         []bus.PollerConfig // besides the replays of DeadLetters; Limit is a quarter of the window
+	Records     *reconcile.Records // nil for a service whose own tables are its records
 	Unavailable func(error) bool
 	Probe       func(context.Context) error // of the dependencies besides Postgres; may be nil
-	Window      int
+	Window      int                         // 64 if zero
 	Timeout     time.Duration
 
 	DeadLetterRetention time.Duration // of closed ones
@@ -40,6 +40,9 @@ const databaseProbeTimeout = 5 * time.Second
 // purges closed dead letters.
 // Readiness depends on Redis and on the stream from then on.
 func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
+	if cfg.Window == 0 {
+		cfg.Window = bus.DefaultWindow
+	}
 	stream := bus.NewSubscriber(bus.SubscriberConfig{
 		Client: b.Redis, Group: b.Name, Consumer: b.cfg.Instance(), Window: cfg.Window, Retain: b.cfg.StreamRetention,
 		Log: b.Log, Metrics: b.Metrics,
@@ -48,6 +51,11 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	b.Check("redis", bus.Ping(b.Redis))
 	b.Metrics.MustRegister(cfg.DeadLetters.Gauge())
 
+	var due []message.Subscriber
+	for _, source := range append([]bus.PollerConfig{cfg.DeadLetters.Replays(b.Log)}, cfg.Due...) {
+		source.Limit = max(1, cfg.Window/4)
+		due = append(due, bus.NewPoller(source))
+	}
 	var consumed func(context.Context, event.Event) error
 	var retention time.Duration
 	if cfg.Records != nil {
@@ -57,7 +65,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		bus.NewConsumer(bus.ConsumerConfig{
 			Topic:       cfg.Topic,
 			Subscriber:  stream,
-			Due:         append([]message.Subscriber{deadletter.NewReplays(cfg.DeadLetters, b.Log)}, cfg.Due...),
+			Due:         due,
 			Handlers:    cfg.Handlers,
 			Rest:        cfg.Rest,
 			DeadLetters: cfg.DeadLetters,

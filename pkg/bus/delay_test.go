@@ -123,7 +123,7 @@ func TestLockedRowForTooLong(t *testing.T) {
 	locked := newMessage(t, event.UserLoggedIn{})
 	r.lock(t, locked)
 	f.publish(locked)
-	f.due = []message.Subscriber{deadletter.NewReplays(f.deadLetters, testkit.Log(t))}
+	f.due = []message.Subscriber{bus.NewPoller(f.deadLetters.Replays(testkit.Log(t)))}
 	f.consume("a", r.handle(f))
 	deadLetter := f.wantDeadLetters(1)[0]
 	if deadLetter.Class != "message" || deadLetter.Attempts != 1 || *deadLetter.EventID != locked.UUID {

@@ -12,6 +12,10 @@ import (
 // Poller is a message.Subscriber for messages that wait in a table: dead letters
 // to be replayed, work to be done later. It feeds them to a consumer beside those
 // of the stream, so the same circuit breaker, retries and dead letters apply.
+//
+// It leases only as many messages as it may have in flight, so a long list delays
+// neither the stream nor other instances, and it renews the leases of messages that
+// take long, for example because the consumer is paused.
 type Poller struct {
 	cfg     PollerConfig
 	closing chan struct{}
@@ -22,24 +26,34 @@ type Poller struct {
 // PollerConfig says where the messages are. All functions may be called
 // concurrently, also by several instances.
 type PollerConfig struct {
-	// Take leases messages of a topic that are due, for longer than it takes to handle
-	// them.
-	Take func(ctx context.Context, topic string) ([]*message.Message, error)
+	// Take leases messages of a topic that are due, at most limit, each for at least
+	// three times RenewEvery. The contexts of the messages do not end with ctx.
+	Take func(ctx context.Context, topic string, limit int) ([]*message.Message, error)
+	// Renew makes the lease of a message last as long again.
+	Renew func(ctx context.Context, m *message.Message) error
 	// Complete ends the lease of a message that was acknowledged.
 	Complete func(ctx context.Context, m *message.Message) error
 	// Release ends the lease of any other message: it is due again at once.
 	Release func(ctx context.Context, m *message.Message) error
 
-	Every time.Duration // 1 s if zero
-	Log   *slog.Logger
+	Limit      int           // messages in flight; 16 if zero
+	Every      time.Duration // 1 s if zero
+	RenewEvery time.Duration // 1 minute if zero
+	Log        *slog.Logger
 }
 
 var _ message.Subscriber = (*Poller)(nil)
 
 // NewPoller returns a poller.
 func NewPoller(cfg PollerConfig) *Poller {
+	if cfg.Limit == 0 {
+		cfg.Limit = 16
+	}
 	if cfg.Every == 0 {
 		cfg.Every = time.Second
+	}
+	if cfg.RenewEvery == 0 {
+		cfg.RenewEvery = time.Minute
 	}
 	return &Poller{cfg: cfg, closing: make(chan struct{})}
 }
@@ -58,9 +72,7 @@ func (p *Poller) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	p.running.Go(func() {
 		defer cancel()
 		defer close(out)
-		var deliveries sync.WaitGroup
-		every(stop, p.cfg.Every, func() { p.poll(stop, topic, out, &deliveries) })
-		deliveries.Wait()
+		p.poll(stop, topic, out)
 	})
 	return out, nil
 }
@@ -72,40 +84,65 @@ func (p *Poller) Close() error {
 	return nil
 }
 
-func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Message, deliveries *sync.WaitGroup) {
-	due, err := p.cfg.Take(stop, topic)
-	if err != nil {
-		if stop.Err() == nil {
+// poll delivers the messages that are due until stop ends. Then it waits for the
+// messages in flight.
+func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Message) {
+	var deliveries sync.WaitGroup
+	defer deliveries.Wait()
+	free := newSlots(p.cfg.Limit)
+	for {
+		n := free.reserve(stop, p.cfg.Limit)
+		if n == 0 {
+			return
+		}
+		due, err := p.cfg.Take(stop, topic, n)
+		if err != nil && stop.Err() == nil {
 			p.cfg.Log.WarnContext(stop, "due messages could not be taken; retrying", "topic", topic, "error", err.Error())
 		}
-		return
+		free.release(n - len(due))
+		for _, m := range due {
+			deliveries.Go(func() {
+				defer free.release(1)
+				p.handle(stop, topic, m, out)
+			})
+		}
+		if len(due) < n && !wait(stop, p.cfg.Every) {
+			return
+		}
 	}
+}
+
+// handle delivers a message and ends its lease.
+func (p *Poller) handle(stop context.Context, topic string, m *message.Message, out chan<- *message.Message) {
 	work := context.WithoutCancel(stop)
-	for _, m := range due {
-		deliveries.Go(func() {
-			endLease := p.cfg.Release
-			if p.deliver(stop, work, m, out) {
-				endLease = p.cfg.Complete
-			}
-			if err := endLease(work, m); err != nil {
-				p.cfg.Log.WarnContext(work, "lease of a message could not be ended; it will be redelivered", "topic", topic, "message", m.UUID, "error", err.Error())
-			}
-		})
+	endLease := p.cfg.Release
+	if p.deliver(stop, m, out) {
+		endLease = p.cfg.Complete
+	}
+	if err := endLease(work, m); err != nil {
+		p.cfg.Log.WarnContext(work, "lease of a message could not be ended; it will be redelivered", "topic", topic, "message", m.UUID, "error", err.Error())
 	}
 }
 
 // deliver reports whether the message was acknowledged.
-func (p *Poller) deliver(stop, work context.Context, m *message.Message, out chan<- *message.Message) bool {
-	m.SetContext(work)
-	select {
-	case <-stop.Done():
-		return false
-	case out <- m:
-	}
-	select {
-	case <-m.Nacked():
-		return false
-	case <-m.Acked():
-		return true
+func (p *Poller) deliver(stop context.Context, m *message.Message, out chan<- *message.Message) bool {
+	renewal := time.NewTicker(p.cfg.RenewEvery)
+	defer renewal.Stop()
+	waiting := stop.Done() // until a handler has the message
+	for {
+		select {
+		case <-waiting:
+			return false
+		case out <- m:
+			waiting, out = nil, nil
+		case <-m.Nacked():
+			return false
+		case <-m.Acked():
+			return true
+		case <-renewal.C:
+			if err := p.cfg.Renew(context.WithoutCancel(stop), m); err != nil {
+				p.cfg.Log.WarnContext(stop, "lease of a message could not be renewed", "message", m.UUID, "error", err.Error())
+			}
+		}
 	}
 }

@@ -36,6 +36,9 @@ type SubscriberConfig struct {
 	Metrics prometheus.Registerer // none if nil
 }
 
+// DefaultWindow is the window of a subscriber that sets none.
+const DefaultWindow = 64
+
 func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 	defaults := []struct{ member, value *time.Duration }{
 		{&cfg.MaxIdle, new(15 * time.Second)},
@@ -51,7 +54,7 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 		}
 	}
 	if cfg.Window == 0 {
-		cfg.Window = 64
+		cfg.Window = DefaultWindow
 	}
 	if cfg.WaitList == 0 {
 		cfg.WaitList = 1024

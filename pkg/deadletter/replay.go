@@ -4,36 +4,55 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/bus"
-	"github.com/headgate/headgate/pkg/web"
-)
-
-// Metadata of a replayed message.
-const (
-	idKey    = "headgate_dead_letter"
-	leaseKey = "headgate_lease" // when the lease of this instance expires
 )
 
 const (
-	// lease is how long a replay may take before another instance takes it over.
-	lease       = 5 * time.Minute
-	replayBatch = 32
+	// leaseTime is how long a replay may take before another instance takes it over,
+	// unless the lease is renewed.
+	leaseTime = 5 * time.Minute
+	renewal   = time.Minute
 )
 
-// NewReplays returns a subscriber that delivers the messages of replaying dead
-// letters to this service's consumer. They do not go through the stream, where
-// other services would receive the event again. Several instances share the work.
-func NewReplays(store *Store, log *slog.Logger) message.Subscriber {
-	return bus.NewPoller(bus.PollerConfig{Take: store.take, Complete: store.completeReplay, Release: store.releaseReplay, Log: log})
+// Replays returns the configuration of a bus.Poller that delivers the messages of
+// replaying dead letters to this service's consumer. They do not go through the
+// stream, where other services would receive the event again. Several instances share
+// the work.
+func (s *Store) Replays(log *slog.Logger) bus.PollerConfig {
+	return bus.PollerConfig{
+		Take: s.take, Renew: s.renewReplay, Complete: s.completeReplay, Release: s.releaseReplay, RenewEvery: renewal, Log: log,
+	}
+}
+
+// replay is the lease of a dead letter's replay. The time when it expires tells it
+// from the lease of another instance.
+type replay struct {
+	id string
+
+	mu      sync.Mutex // held while the lease changes in the database
+	expires time.Time
+}
+
+type replayKey struct{}
+
+// replayOf returns the replay that m is, or nil for any other message.
+func replayOf(m *message.Message) *replay {
+	r, _ := m.Context().Value(replayKey{}).(*replay)
+	return r
+}
+
+func (s *Store) leaseEnd() time.Time {
+	return s.now().Add(leaseTime).Truncate(time.Microsecond) // the precision of Postgres
 }
 
 // take leases the replays that are due, the longest due first.
-func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, error) {
+func (s *Store) take(ctx context.Context, topic string, limit int) ([]*message.Message, error) {
 	const query = `
 		UPDATE dead_letters SET replay_due = @until
 		WHERE id IN (
@@ -43,9 +62,8 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
 		RETURNING id::text, message_id, stream, entry_id, payload, metadata`
-	now := s.now()
-	until := now.Add(lease).Truncate(time.Microsecond) // the precision of Postgres
-	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": until, "stream": topic, "limit": replayBatch})
+	until := s.leaseEnd()
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": s.now(), "until": until, "stream": topic, "limit": limit})
 	if err != nil {
 		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
@@ -58,16 +76,35 @@ func (s *Store) take(ctx context.Context, topic string) ([]*message.Message, err
 		}
 		m := message.NewMessage(messageID, payload)
 		m.Metadata = metadata
-		m.Metadata.Set(idKey, id)
-		m.Metadata.Set(leaseKey, until.Format(time.RFC3339Nano))
 		m.Metadata.Set(bus.TopicKey, stream)
 		m.Metadata.Set(bus.EntryKey, entry)
+		m.SetContext(context.WithValue(context.WithoutCancel(ctx), replayKey{}, &replay{id: id, expires: until}))
 		return m, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lease dead letters: %w", err)
 	}
 	return messages, nil
+}
+
+// renewReplay makes the lease of a message's replay last for leaseTime from now. It
+// fails if the lease has expired and another instance has taken the replay over.
+func (s *Store) renewReplay(ctx context.Context, m *message.Message) error {
+	const query = `UPDATE dead_letters SET replay_due = @until WHERE id = @id AND replay_due = @lease`
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	r, until := replayOf(m), s.leaseEnd()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	tag, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": r.id, "lease": r.expires, "until": until})
+	if err != nil {
+		return fmt.Errorf("renew replay of dead letter %s: %w", r.id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("renew replay of dead letter %s: the lease has ended", r.id)
+	}
+	r.expires = until
+	return nil
 }
 
 // completeReplay marks the dead letter of an acknowledged message as replayed, if
@@ -89,20 +126,11 @@ func (s *Store) releaseReplay(ctx context.Context, m *message.Message) error {
 func (s *Store) endLease(ctx context.Context, m *message.Message, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	id, lease, ok := replayOf(m)
-	if !ok {
-		return fmt.Errorf("end replay of dead letter %q: no lease", id)
-	}
-	if _, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": id, "lease": lease, "now": s.now()}); err != nil {
-		return fmt.Errorf("end replay of dead letter %s: %w", id, err)
+	r := replayOf(m)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := s.db.Exec(ctx, query, pgx.StrictNamedArgs{"id": r.id, "lease": r.expires, "now": s.now()}); err != nil {
+		return fmt.Errorf("end replay of dead letter %s: %w", r.id, err)
 	}
 	return nil
-}
-
-// replayOf returns the dead letter that m replays, and when its lease expires. ok is
-// false for any other message, also if its publisher set metadata of the same names.
-func replayOf(m *message.Message) (id string, lease time.Time, ok bool) {
-	id = m.Metadata.Get(idKey)
-	lease, err := time.Parse(time.RFC3339Nano, m.Metadata.Get(leaseKey))
-	return id, lease, err == nil && web.ValidID(id)
 }

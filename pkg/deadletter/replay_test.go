@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,13 +39,14 @@ type consumer struct {
 	mu      sync.Mutex
 	fault   error
 	handled map[string]int
+	before  func(id string) // called before each event is handled
 }
 
 func newConsumer(t *testing.T) *consumer {
 	t.Helper()
 	c := &consumer{
 		t: t, db: testkit.Database(t, outbox.Schema(), deadletter.Schema()), issuer: testkit.NewIssuer(t),
-		fault: event.ErrMalformed, handled: map[string]int{},
+		fault: event.ErrMalformed, handled: map[string]int{}, before: func(string) {},
 	}
 	client, log := testkit.Redis(t), testkit.Log(t)
 	c.stream = bus.NewPublisher(client)
@@ -56,7 +58,7 @@ func newConsumer(t *testing.T) *consumer {
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:       event.Email,
 		Subscriber:  bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "email-service", Consumer: "a", Log: log}),
-		Due:         []message.Subscriber{deadletter.NewReplays(deadLetters, log), deadletter.NewReplays(deadLetters, log)},
+		Due:         []message.Subscriber{bus.NewPoller(deadLetters.Replays(log)), bus.NewPoller(deadLetters.Replays(log))},
 		Handlers:    map[string]bus.Handler{event.UserVerificationRequested{}.EventName(): c.handle},
 		DeadLetters: deadLetters, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
@@ -65,11 +67,21 @@ func newConsumer(t *testing.T) *consumer {
 
 func (c *consumer) handle(_ context.Context, e event.Event) error {
 	c.mu.Lock()
+	before := c.before
+	c.mu.Unlock()
+	before(e.ID)
+	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fault == nil {
 		c.handled[e.ID]++
 	}
 	return c.fault
+}
+
+func (c *consumer) slow(before func(id string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.before = before
 }
 
 func (c *consumer) repair(fault error) {
@@ -250,6 +262,64 @@ func TestReplayByFilter(t *testing.T) {
 	if n := c.audited("dead_letter.replayed.v1"); n != 7 {
 		t.Errorf("%d replays are audited, want 7", n)
 	}
+}
+
+// TestManyReplays is REL-62: the replays of 509 dead letters, each of which takes as long
+// as it likes, have a bounded number of events in flight, and new events of the stream
+// are handled at once.
+func TestManyReplays(t *testing.T) {
+	t.Parallel()
+	const many, limit = 509, 2 * 16 // two sources
+	c := newConsumer(t)
+	store := deadletter.New(c.db, outbox.New("test"), time.Now)
+	replayed := map[string]bool{}
+	for range many {
+		_, payload := sealedEvent(t)
+		m := poisoned(t, payload, "a fault")
+		replayed[m.UUID] = true
+		if err := store.Publish("", m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release := make(chan struct{})
+	var inFlight atomic.Int64
+	c.slow(func(id string) {
+		if replayed[id] {
+			inFlight.Add(1)
+			defer inFlight.Add(-1)
+			<-release
+		}
+	})
+	c.repair(nil)
+	if got, err := store.ReplayMatching(t.Context(), deadletter.Filter{}, 1000); err != nil || got.Requested != many {
+		t.Fatalf("ReplayMatching() = %+v, %v", got, err)
+	}
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if n := inFlight.Load(); n < limit {
+			return fmt.Errorf("%d replays in flight", n)
+		}
+		return nil
+	})
+	fresh := c.publish(100)
+	start := time.Now()
+	c.wantHandled(fresh...)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("new events were handled after %s", took)
+	}
+	another := time.NewTimer(1500 * time.Millisecond) // The pollers have polled again.
+	<-another.C
+	if n := inFlight.Load(); n > limit {
+		t.Errorf("%d replays in flight, want at most %d", n, limit)
+	}
+	close(release)
+	testkit.Eventually(t, 30*time.Second, func() error {
+		var n int
+		err := c.db.QueryRow(t.Context(), `SELECT count(*) FROM dead_letters WHERE status = 'replayed'`).Scan(&n)
+		if err == nil && n != many {
+			err = fmt.Errorf("%d dead letters are replayed of %d", n, many)
+		}
+		return err
+	})
 }
 
 func TestDiscard(t *testing.T) {

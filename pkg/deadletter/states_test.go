@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -32,7 +34,7 @@ type instance struct {
 func newInstance(t *testing.T, db *pgxpool.Pool, ahead time.Duration) *instance {
 	t.Helper()
 	store := deadletter.New(db, outbox.New("test"), func() time.Time { return time.Now().Add(ahead) })
-	replays := deadletter.NewReplays(store, testkit.Log(t))
+	replays := bus.NewPoller(store.Replays(testkit.Log(t)))
 	messages, err := replays.Subscribe(t.Context(), string(event.Email))
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +187,51 @@ func TestReplayAfterACrash(t *testing.T) {
 	if err != nil || len(deadLetters) != 1 {
 		t.Errorf("List() = %+v, %v, want the one dead letter", deadLetters, err)
 	}
+}
+
+// TestReplayThatTakesLong: the lease of a replay is renewed while it is in flight, so no
+// other instance takes it over. A lease that has expired cannot be renewed.
+func TestReplayThatTakesLong(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	store := deadletter.New(db, outbox.New("test"), now)
+	replays := store.Replays(testkit.Log(t))
+	first := newInstance(t, db, 0)
+	id, _ := first.add()
+	first.replay(id)
+	taken, err := replays.Take(t.Context(), string(event.Email), 1)
+	if err != nil || len(taken) != 1 {
+		// The instance may have been faster.
+		taken = []*message.Message{first.next()}
+	}
+	m := taken[0]
+	for ahead.Load() < int64(20*time.Minute) {
+		ahead.Add(int64(replays.RenewEvery))
+		if err := replays.Renew(t.Context(), m); err != nil {
+			t.Fatalf("Renew() after %s = %v", time.Duration(ahead.Load()), err)
+		}
+		if stolen, err := replays.Take(t.Context(), string(event.Email), 1); err != nil || len(stolen) != 0 {
+			t.Fatalf("Take() = %v, %v while the lease is renewed", stolen, err)
+		}
+	}
+	ahead.Add(int64(6 * time.Minute))
+	again, err := replays.Take(t.Context(), string(event.Email), 1)
+	if err != nil || len(again) != 1 {
+		t.Fatalf("Take() = %v, %v after the lease has expired", again, err)
+	}
+	if err := replays.Renew(t.Context(), m); err == nil {
+		t.Error("Renew() = nil though the lease has expired")
+	}
+	if err := replays.Complete(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	first.wantStatus(id, deadletter.Replaying)
+	if err := replays.Complete(t.Context(), again[0]); err != nil {
+		t.Error(err)
+	}
+	first.wantStatus(id, deadletter.Replayed)
 }
 
 // TestReplaysAreShared: each of many replays reaches one of two instances, once.

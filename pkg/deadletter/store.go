@@ -97,13 +97,15 @@ func (s *Store) store(m *message.Message) error {
 	// The failed attempt may have ended the message's context.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), storeTimeout)
 	defer cancel()
-	if id, lease, ok := replayOf(m); ok {
+	if r := replayOf(m); r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		tag, err := s.db.Exec(ctx, recordFailure, pgx.StrictNamedArgs{
-			"id": id, "lease": lease, "message_id": args["message_id"], "reason": args["reason"], "class": args["class"],
+			"id": r.id, "lease": r.expires, "message_id": args["message_id"], "reason": args["reason"], "class": args["class"],
 			"attempts": args["attempts"], "last_failed_at": args["last_failed_at"],
 		})
 		if err != nil {
-			return fmt.Errorf("record failed replay of dead letter %s: %w", id, err)
+			return fmt.Errorf("record failed replay of dead letter %s: %w", r.id, err)
 		}
 		if tag.RowsAffected() == 1 {
 			return nil
@@ -174,7 +176,7 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 func foreign(m message.Metadata) map[string]string {
 	own := maps.Clone(map[string]string(m))
 	for _, key := range []string{
-		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, idKey, leaseKey,
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey,
 		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
 	} {
 		delete(own, key)

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -65,9 +63,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Handlers:            api.Handlers(mailer),
 		DeadLetters:         deadLetters,
 		DeadLetterRetention: cfg.DeadLetterRetention,
-		Due: []message.Subscriber{bus.NewPoller(bus.PollerConfig{
-			Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
-		})},
+		Due: []bus.PollerConfig{{
+			Take: messages.TakeDue, Renew: messages.RenewDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
+		}},
 		Records:     reconcile.NewRecords(b.DB, event.Email),
 		Unavailable: api.Unavailable,
 		Probe:       sender.Ping,

@@ -105,8 +105,8 @@ func (s *service) consume(name string) testkit.Running {
 		Topic:      event.Email,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: s.redis, Group: "email-service", Consumer: name, Log: s.log}),
 		Due: []message.Subscriber{
-			deadletter.NewReplays(s.deadLetters, s.log),
-			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
+			bus.NewPoller(s.deadLetters.Replays(s.log)),
+			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Renew: messages.RenewDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
 		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: sender.Ping,
 		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: s.metrics,

@@ -179,12 +179,12 @@ func TestNothingIsTakenFromAnUncheckedDatabase(t *testing.T) {
 	}
 	s.exec(`UPDATE restores SET resumed_at = now()`) // by an operator whose command was interrupted
 	take := s.store().TakeDueIf(`EXISTS (SELECT FROM checked)`)
-	if due, err := take(t.Context(), ""); err != nil || len(due) != 0 {
+	if due, err := take(t.Context(), "", 32); err != nil || len(due) != 0 {
 		t.Errorf("take() = %d messages, %v, want none", len(due), err)
 	}
 	s.wantStatus(e, mail.StatusWithheld, 0)
 	s.exec(`INSERT INTO checked VALUES (true)`)
-	if due, err := take(t.Context(), ""); err != nil || len(due) != 1 {
+	if due, err := take(t.Context(), "", 32); err != nil || len(due) != 1 {
 		t.Errorf("take() = %d messages, %v, want 1", len(due), err)
 	}
 }

@@ -62,26 +62,25 @@ func (s *Store) Release(ctx context.Context, id, reason string) error {
 	return nil
 }
 
-const (
-	// lease is longer than an attempt, including the wait for a free connection.
-	lease    = 10 * time.Minute
-	dueBatch = 32
-)
+// lease is longer than an attempt, including the wait for a free connection.
+const lease = 10 * time.Minute
 
-// TakeDue leases the deliveries whose next attempt is due and returns their events. It
-// is a bus.PollerConfig.Take.
-func (s *Store) TakeDue(ctx context.Context, _ string) ([]*message.Message, error) {
-	return s.takeDue(ctx, "true")
+// TakeDue leases the deliveries whose next attempt is due, at most limit, and returns
+// their events. It is a bus.PollerConfig.Take.
+func (s *Store) TakeDue(ctx context.Context, _ string, limit int) ([]*message.Message, error) {
+	return s.takeDue(ctx, "true", limit)
 }
 
 // TakeDueIf returns a TakeDue that takes nothing while an SQL condition is false: while
 // nobody knows yet whether the database was restored, what is due in it may have been
 // sent before.
-func (s *Store) TakeDueIf(condition string) func(context.Context, string) ([]*message.Message, error) {
-	return func(ctx context.Context, _ string) ([]*message.Message, error) { return s.takeDue(ctx, condition) }
+func (s *Store) TakeDueIf(condition string) func(context.Context, string, int) ([]*message.Message, error) {
+	return func(ctx context.Context, _ string, limit int) ([]*message.Message, error) {
+		return s.takeDue(ctx, condition, limit)
+	}
 }
 
-func (s *Store) takeDue(ctx context.Context, condition string) ([]*message.Message, error) {
+func (s *Store) takeDue(ctx context.Context, condition string, limit int) ([]*message.Message, error) {
 	query := `
 		UPDATE messages SET status = 'queued', next_attempt_at = @until
 		WHERE id IN (
@@ -98,7 +97,7 @@ func (s *Store) takeDue(ctx context.Context, condition string) ([]*message.Messa
 		return nil, err
 	}
 	now := s.now()
-	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "limit": dueBatch})
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": now, "until": now.Add(lease), "limit": limit})
 	if err != nil {
 		return nil, fmt.Errorf("take due deliveries: %w", err)
 	}
@@ -116,24 +115,30 @@ func (s *Store) takeDue(ctx context.Context, condition string) ([]*message.Messa
 	return due, nil
 }
 
+// RenewDue makes the lease of a message last as long again. It is a
+// bus.PollerConfig.Renew.
+func (s *Store) RenewDue(ctx context.Context, m *message.Message) error {
+	return s.setLease(ctx, m, new(s.now().Add(lease)))
+}
+
 // CompleteDue ends the lease of a message whose event was acknowledged. It is a
 // bus.PollerConfig.Complete.
 func (s *Store) CompleteDue(ctx context.Context, m *message.Message) error {
-	return s.endLease(ctx, m, nil)
+	return s.setLease(ctx, m, nil)
 }
 
 // ReleaseDue makes a message due again at once. It is a bus.PollerConfig.Release.
 func (s *Store) ReleaseDue(ctx context.Context, m *message.Message) error {
-	return s.endLease(ctx, m, new(s.now()))
+	return s.setLease(ctx, m, new(s.now()))
 }
 
-func (s *Store) endLease(ctx context.Context, m *message.Message, due *time.Time) error {
+func (s *Store) setLease(ctx context.Context, m *message.Message, due *time.Time) error {
 	// A message that is sent, failed or deferred with a time of its own has no lease.
 	const query = `
 		UPDATE messages SET next_attempt_at = $2
 		WHERE event_id = $1 AND status IN ('queued', 'sending') AND next_attempt_at IS NOT NULL`
 	if _, err := s.db.Exec(ctx, query, m.UUID, due); err != nil {
-		return fmt.Errorf("end lease: %w", err)
+		return fmt.Errorf("set lease: %w", err)
 	}
 	return nil
 }
