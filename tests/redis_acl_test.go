@@ -34,6 +34,10 @@ func TestSEC73RedisUsers(t *testing.T) {
 		script("other", "return redis.call('GET', KEYS[1])"),
 	}
 	follow := []any{"XREAD", "STREAMS", "user-events", "0"}
+	var observe [][]any // every service but the gateway
+	for _, topic := range []string{"email-events", "audit-events", "user-events"} {
+		observe = append(observe, []any{"XINFO", "GROUPS", topic}, []any{"XPENDING", topic, "g"}, []any{"XLEN", topic}, []any{"MEMORY", "USAGE", topic})
+	}
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
 			may: [][]any{
@@ -59,6 +63,11 @@ func TestSEC73RedisUsers(t *testing.T) {
 			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
+		if user == "gateway" {
+			tc.mayNot = append(tc.mayNot, observe...)
+		} else {
+			tc.may = append(tc.may, observe...)
+		}
 		client := server.as(user)
 		for _, command := range tc.may {
 			if err := client.Do(context.Background(), command...).Err(); refused(err) {
@@ -121,7 +130,6 @@ func consumeAs(topic, group string) [][]any {
 		{"XACK", topic, group, "0-1"},
 		{"XCLAIM", topic, group, "c", 0, "0-1", "JUSTID"},
 		{"XAUTOCLAIM", topic, group, "c", 1, "0"},
-		{"XINFO", "GROUPS", topic},
 		{"XINFO", "STREAM", topic},
 		{"XTRIM", topic, "MINID", "~", "0-1"},
 		script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),

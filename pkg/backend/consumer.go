@@ -44,7 +44,8 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		cfg.Window = bus.DefaultWindow
 	}
 	stream := bus.NewSubscriber(bus.SubscriberConfig{
-		Client: b.Redis, Group: b.Name, Consumer: b.cfg.Instance(), Window: cfg.Window, Retain: b.cfg.StreamRetention,
+		Client: b.Redis, Group: b.Name, Consumer: b.cfg.Instance(), Groups: cfg.Topic.Groups(),
+		Window: cfg.Window, Retain: b.cfg.StreamRetention, MaxBytes: b.cfg.StreamMaxBytes,
 		Log: b.Log, Metrics: b.Metrics,
 	})
 	b.Check("stream", stream.Healthy)

@@ -14,6 +14,7 @@ import (
 type Streams struct {
 	ReconcileInterval time.Duration `envconfig:"RECONCILE_INTERVAL" default:"15s" desc:"How often producers and consumers compare what was published with what arrived; 1s to 5m."`
 	StreamRetention   time.Duration `envconfig:"STREAM_RETENTION" default:"10m" desc:"How long entries stay in a stream after every consumer group has acknowledged them."`
+	StreamMaxBytes    int64         `envconfig:"STREAM_MAX_BYTES" default:"536870912" desc:"Memory that one stream may take in Redis. Acknowledged entries of a larger stream stay for a minute only, and headgate_stream_over_limit is 1. Entries that a consumer group has not acknowledged are never removed."`
 }
 
 // Validate implements service.Validator.
@@ -24,6 +25,9 @@ func (s Streams) Validate() error {
 	}
 	if s.StreamRetention <= 0 {
 		faults = append(faults, errors.New("STREAM_RETENTION: want more than 0"))
+	}
+	if s.StreamMaxBytes < 1<<20 {
+		faults = append(faults, errors.New("STREAM_MAX_BYTES: want 1048576 or more"))
 	}
 	return errors.Join(faults...)
 }

@@ -11,7 +11,7 @@ import (
 
 // group is the progress of a consumer group.
 type group struct {
-	pending, lag int64
+	pending      int64
 	acknowledged entryID // every entry before this one is acknowledged
 }
 
@@ -27,7 +27,7 @@ func groupsOf(ctx context.Context, client redis.UniversalClient, topic string) (
 	}
 	groups := make(map[string]group, len(infos))
 	for _, info := range infos {
-		g := group{pending: info.Pending, lag: info.Lag, acknowledged: parseEntryID(info.LastDeliveredID)}
+		g := group{pending: info.Pending, acknowledged: parseEntryID(info.LastDeliveredID)}
 		if info.Pending > 0 {
 			oldest, err := client.XPending(ctx, topic, info.Name).Result()
 			if err != nil {

@@ -4,7 +4,6 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // streamMetrics are the metrics of the streams that a subscriber reads.
 type streamMetrics struct {
-	lag, pending  *prometheus.GaugeVec
 	waiting       *prometheus.GaugeVec
 	claimed, lost *prometheus.CounterVec
 	trimmed       *prometheus.CounterVec
@@ -19,15 +18,13 @@ func newStreamMetrics(reg prometheus.Registerer) *streamMetrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	m := &streamMetrics{
-		lag:     gauge("headgate_stream_lag", "Entries that the consumer group has not read yet; -1 if Redis does not know."),
-		pending: gauge("headgate_stream_pending", "Entries that the consumer group has read and not acknowledged yet."),
 		waiting: gauge("headgate_consumer_wait_list", "Events in flight that wait for their next attempt without a slot in the window."),
 		claimed: counter("headgate_stream_claimed_total", "Entries claimed from consumers that died."),
 		lost:    counter("headgate_stream_entries_lost_total", "Entries deleted from the stream before they were handled."),
-		trimmed: counter("headgate_stream_trimmed_total", "Entries trimmed after every consumer group had acknowledged them."),
+		trimmed: counter("headgate_stream_trimmed_total", "Entries trimmed after every configured consumer group had acknowledged them."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.lag, m.pending, m.waiting, m.claimed, m.lost, m.trimmed)
+		reg.MustRegister(m.waiting, m.claimed, m.lost, m.trimmed)
 	}
 	return m
 }

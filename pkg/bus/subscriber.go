@@ -29,8 +29,9 @@ type SubscriberConfig struct {
 	NackBackoff         time.Duration // before the first redelivery, then doubled; 1 s
 	DrainTimeout        time.Duration // how long Close waits for messages in flight; 30 s
 	Retain              time.Duration // how long an acknowledged entry stays in the stream; 10 minutes
+	MaxBytes            int64         // of a stream in Redis; acknowledged entries of a larger one stay for a minute only. No limit if zero
 	ConsumerTTL         time.Duration // after which an idle consumer without pending entries is removed; 1 hour
-	MaintenanceInterval time.Duration // between two rounds of metrics, trimming and removal of idle consumers; 15 s
+	MaintenanceInterval time.Duration // between two rounds of trimming and removal of idle consumers; 15 s
 
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // none if nil

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// maintain updates the stream's metrics, trims the stream and removes idle
-// consumers.
+// maintain trims the stream and removes idle consumers.
 func (s *subscription) maintain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, EventTimeout)
 	defer cancel()
@@ -19,24 +18,38 @@ func (s *subscription) maintain(ctx context.Context) {
 	}
 }
 
-// trim removes entries that every group has acknowledged and that are older than
-// Retain. It also sets the metrics of the own group, which it has to read anyway.
+// trim removes entries that every configured group has acknowledged and that are
+// older than Retain. Other groups do not count: one that nobody uses any more would
+// keep every entry for ever.
+//
+// A stream that is larger than MaxBytes keeps acknowledged entries only for as long as
+// followers look back. Entries that a configured group has not acknowledged stay, so
+// trimming never loses an event. If the stream does not shrink, Redis refuses new
+// entries when it is full, and the outboxes keep the events.
 func (s *subscription) trim(ctx context.Context) error {
 	groups, err := groupsOf(ctx, s.cfg.Client, s.topic)
 	if err != nil {
 		return err
 	}
-	if own, ok := groups[s.cfg.Group]; ok {
-		s.metrics.lag.With(s.labels).Set(float64(own.lag))
-		s.metrics.pending.With(s.labels).Set(float64(own.pending))
+	if len(groups) == 0 {
+		return nil
 	}
-	for _, name := range append(s.cfg.Groups, s.cfg.Group) {
-		if _, ok := groups[name]; !ok {
-			return nil // The group has not started to read and needs every entry.
+	retain := s.cfg.Retain
+	if s.cfg.MaxBytes > 0 {
+		bytes, err := s.cfg.Client.MemoryUsage(ctx, s.topic).Result()
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", s.topic, err)
+		}
+		if bytes > s.cfg.MaxBytes {
+			retain = min(retain, followerLookback)
 		}
 	}
-	oldest := entryAt(time.Now().Add(-s.cfg.Retain))
-	for _, g := range groups {
+	oldest := entryAt(time.Now().Add(-retain))
+	for _, name := range append(s.cfg.Groups, s.cfg.Group) {
+		g, ok := groups[name]
+		if !ok {
+			return nil // The group has not started to read and needs every entry.
+		}
 		oldest = slices.MinFunc([]entryID{oldest, g.acknowledged}, entryID.compare)
 	}
 	n, err := s.cfg.Client.XTrimMinIDApprox(ctx, s.topic, oldest.String(), 0).Result()

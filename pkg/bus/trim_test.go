@@ -1,0 +1,88 @@
+package bus_test
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// publishAged publishes n events with the ids of entries that were added before.
+func (f *fixture) publishAged(n int, before time.Duration) {
+	f.t.Helper()
+	at := time.Now().Add(-before).UnixMilli()
+	for i := range n {
+		m := newMessage(f.t, event.UserLoggedIn{})
+		values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(string(event.Audit), m)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		id := strconv.FormatInt(at, 10) + "-" + strconv.Itoa(i+1)
+		if err := f.client.XAdd(f.t.Context(), &redis.XAddArgs{Stream: string(event.Audit), ID: id, Values: values}).Err(); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// wantLength waits until the stream has from least to most entries.
+func (f *fixture) wantLength(least, most int64) {
+	f.t.Helper()
+	testkit.Eventually(f.t, 5*time.Second, func() error {
+		if n := f.client.XLen(f.t.Context(), string(event.Audit)).Val(); n < least || n > most {
+			return fmt.Errorf("%d entries in the stream, want %d to %d", n, least, most)
+		}
+		return nil
+	})
+}
+
+// TestAbandonedGroup is REL-63: a consumer group that belongs to no service, and that
+// nobody reads with any more, does not keep entries from being trimmed.
+func TestAbandonedGroup(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	if err := f.client.XGroupCreateMkStream(t.Context(), string(event.Audit), "abandoned", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	f.publishAged(500, time.Minute)
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.Retain, cfg.MaintenanceInterval = time.Second, 50*time.Millisecond })
+	f.wantLength(0, 100) // Redis trims whole nodes of 100 entries.
+}
+
+// TestStreamOverLimit: a stream that is larger than MaxBytes loses the entries that
+// every group has acknowledged, before they are as old as Retain, and no others.
+func TestStreamOverLimit(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	topic := string(event.Audit)
+	if err := f.client.XGroupCreateMkStream(t.Context(), topic, "slow", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	f.publishAged(500, 2*time.Minute)
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
+		cfg.Retain, cfg.MaxBytes, cfg.Groups, cfg.MaintenanceInterval = time.Hour, 10<<10, []string{"slow"}, 50*time.Millisecond
+	})
+	testkit.Eventually(t, 15*time.Second, func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.seen) < 500 {
+			return fmt.Errorf("%d of 500 entries were handled", len(f.seen))
+		}
+		return nil
+	})
+	f.wantNothingPending()
+	rounds := time.NewTimer(300 * time.Millisecond)
+	<-rounds.C
+	f.wantLength(500, 500) // The other group has acknowledged nothing.
+	read, err := f.client.XReadGroup(t.Context(), &redis.XReadGroupArgs{Group: "slow", Consumer: "s", Count: 300, Streams: []string{topic, ">"}, NoAck: true}).Result()
+	if err != nil || len(read[0].Messages) != 300 {
+		t.Fatalf("XREADGROUP = %v, %v", read, err)
+	}
+	f.wantLength(200, 300)
+}
