@@ -2,7 +2,7 @@ package bus_test
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -76,7 +76,7 @@ func TestPollerLimit(t *testing.T) {
 		const due, limit = 100, 8
 		l := &leases{t: t, duration: 5 * time.Minute, until: map[string]time.Time{}, delivered: map[string]int{}}
 		for i := range due {
-			l.until[fmt.Sprint(i)] = time.Time{}
+			l.until[strconv.Itoa(i)] = time.Time{}
 		}
 		p := bus.NewPoller(bus.PollerConfig{
 			Take: l.take, Renew: l.renew, Complete: l.complete, Release: l.release, Limit: limit, Log: testkit.Log(t),

@@ -84,6 +84,9 @@ type Subscriber struct {
 	running sync.WaitGroup
 
 	failing atomic.Pointer[failure]
+
+	mu     sync.Mutex
+	owners map[string]*owner // by topic
 }
 
 // failure says since when reads of a stream have failed, and why.
@@ -108,7 +111,18 @@ const (
 // NewSubscriber returns a subscriber.
 func NewSubscriber(cfg SubscriberConfig) *Subscriber {
 	cfg = cfg.withDefaults()
-	return &Subscriber{cfg: cfg, metrics: newStreamMetrics(cfg.Metrics), closing: make(chan struct{})}
+	return &Subscriber{cfg: cfg, metrics: newStreamMetrics(cfg.Metrics), closing: make(chan struct{}), owners: map[string]*owner{}}
+}
+
+// ownerOf returns the lease of the consumer's name, which all subscriptions of a topic
+// share.
+func (s *Subscriber) ownerOf(topic string) *owner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owners[topic] == nil {
+		s.owners[topic] = newOwner(s.cfg.Client, topic, s.cfg.Group, s.cfg.Consumer)
+	}
+	return s.owners[topic]
 }
 
 // ErrClosed says that the subscriber has been closed.
@@ -155,8 +169,17 @@ func (s *Subscriber) Close() error {
 }
 
 // Healthy is a readiness check. It returns an error when reads have failed for
-// longer than a reconnect takes.
+// longer than a reconnect takes, or while another process reads with the same consumer
+// name.
 func (s *Subscriber) Healthy(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, owner := range s.owners {
+		if d := owner.usurped(); d > 0 {
+			return fmt.Errorf("consumer name %s of group %s on %s has been in use by another process for %s: set a different INSTANCE_ID in each instance",
+				s.cfg.Consumer, s.cfg.Group, topic, d.Round(time.Second))
+		}
+	}
 	if f := s.failing.Load(); f != nil && time.Since(f.since) > unhealthyAfter {
 		return fmt.Errorf("stream reads have failed for %s: %w", time.Since(f.since).Round(time.Second), f.err)
 	}
@@ -172,6 +195,7 @@ type subscription struct {
 	claimed    slots // for entries of consumers that died; separate, because an idle reader reserves all of fresh
 	quarantine slots // for one entry at a time that may be what kills its consumers
 	waiting    *waitList
+	owner      *owner
 	acks       chan []string
 	labels     prometheus.Labels
 
@@ -192,6 +216,7 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		waiting: &waitList{
 			places: newSlots(s.cfg.WaitList), attempts: newSlots(max(1, s.cfg.Window/8)), length: s.metrics.waiting.With(labels),
 		},
+		owner:    s.ownerOf(topic),
 		acks:     make(chan []string, s.cfg.Window),
 		labels:   labels,
 		inFlight: map[string]struct{}{},
@@ -221,12 +246,17 @@ func (s *subscription) run(stop context.Context) {
 		}
 	}
 	renewing, stopRenewing := context.WithCancel(background)
-	maintenance.Go(func() { every(stop, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(stop, dispatch) }) })
 	maintenance.Go(func() { every(stop, s.cfg.MaintenanceInterval, func() { s.maintain(stop) }) })
 	renewer.Go(func() { every(renewing, s.cfg.MaxIdle/3, func() { s.renew(renewing) }) })
-	s.read(stop, dispatch)
+	s.whileOwner(stop, func(reading context.Context) {
+		var claims sync.WaitGroup
+		defer claims.Wait()
+		claims.Go(func() { every(reading, min(claimEvery, s.cfg.MaxIdle/3), func() { s.claim(reading, dispatch) }) })
+		s.read(reading, dispatch)
+	})
 
 	maintenance.Wait()
+	renewer.Go(func() { every(renewing, ownerRenew, func() { _, _ = s.owner.take(renewing) }) }) // Nothing is read any more.
 	drained := time.AfterFunc(s.cfg.DrainTimeout, cancelWork)
 	deliveries.Wait()
 	drained.Stop()
@@ -235,6 +265,9 @@ func (s *subscription) run(stop context.Context) {
 	close(s.acks)
 	acker.Wait()
 	s.releaseInFlight(background)
+	if err := s.owner.release(background); err != nil {
+		s.cfg.Log.DebugContext(background, "consumer name could not be released; it expires", "topic", s.topic, "error", err.Error())
+	}
 	close(s.out)
 }
 

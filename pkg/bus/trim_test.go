@@ -51,7 +51,9 @@ func TestAbandonedGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.publishAged(500, time.Minute)
-	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.Retain, cfg.MaintenanceInterval = time.Second, 50*time.Millisecond })
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
+		cfg.Retain, cfg.MaintenanceInterval = time.Second, 50*time.Millisecond
+	})
 	f.wantLength(0, 100) // Redis trims whole nodes of 100 entries.
 }
 

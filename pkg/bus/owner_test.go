@@ -1,0 +1,166 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// process is a subscriber as in a process of its own.
+type process struct {
+	subscriber *bus.Subscriber
+	received   chan string // ids of messages, which it has acknowledged
+	log        *lines
+	stop       context.CancelFunc
+}
+
+func (f *fixture) process(name string) *process {
+	f.t.Helper()
+	p := &process{received: make(chan string, 1000), log: &lines{}}
+	p.subscriber = bus.NewSubscriber(bus.SubscriberConfig{
+		Client: f.client, Group: "test", Consumer: name, Log: slog.New(slog.NewTextHandler(p.log, nil)),
+	})
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(f.t.Context())
+	messages, err := p.subscriber.Subscribe(ctx, string(event.Audit))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for m := range messages {
+			p.received <- m.UUID
+			m.Ack()
+		}
+	}()
+	f.t.Cleanup(func() {
+		p.stop()
+		if err := p.subscriber.Close(); err != nil {
+			f.t.Error(err)
+		}
+		<-done
+	})
+	return p
+}
+
+// publishTo publishes a message, which p must receive.
+func (f *fixture) publishTo(p *process) {
+	f.t.Helper()
+	m := newMessage(f.t, event.UserLoggedIn{})
+	f.publish(m)
+	select {
+	case id := <-p.received:
+		if id != m.UUID {
+			f.t.Errorf("received %s, want %s", id, m.UUID)
+		}
+	case <-time.After(10 * time.Second):
+		f.t.Fatal("nothing received within 10 s")
+	}
+}
+
+// TestSharedConsumerName is REL-65: of two processes with one consumer name, the second
+// reads nothing, says so and is not ready. When the first one stops, the second takes
+// over at once. When Redis loses the lease, one of them goes on, and only one.
+func TestSharedConsumerName(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	first := f.process("same")
+	f.publishTo(first)
+	second := f.process("same")
+	testkit.Eventually(t, 15*time.Second, func() error {
+		if err := second.subscriber.Healthy(t.Context()); err == nil {
+			return errors.New("the second process is ready")
+		}
+		return nil
+	})
+	const line = "consumer name is in use by another process"
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if second.log.count(line) == 0 {
+			return fmt.Errorf("no line says that the %s", line)
+		}
+		return nil
+	})
+	for range 20 {
+		f.publishTo(first)
+	}
+	if n := second.log.count(line); n != 1 {
+		t.Errorf("%d lines about the consumer name, want 1", n)
+	}
+	if err := first.subscriber.Healthy(t.Context()); err != nil {
+		t.Errorf("the first process is not ready: %v", err)
+	}
+
+	flush(t, f.client)
+	var messages []*message.Message
+	for range 50 {
+		messages = append(messages, newMessage(t, event.UserLoggedIn{}))
+	}
+	f.publish(messages...)
+	owner, other := first, second
+	var id string
+	select {
+	case id = <-first.received:
+	case id = <-second.received:
+		owner, other = second, first
+	case <-time.After(15 * time.Second):
+		t.Fatal("neither process reads after Redis lost its data")
+	}
+	if id != messages[0].UUID {
+		t.Errorf("received %s first, want %s", id, messages[0].UUID)
+	}
+	for range messages[1:] {
+		<-owner.received
+	}
+	f.wantNothingPending()
+
+	owner.stop()
+	if err := owner.subscriber.Close(); err != nil {
+		t.Error(err)
+	}
+	start := time.Now()
+	f.publishTo(other)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the other process took over after %s", took)
+	}
+	testkit.Eventually(t, 5*time.Second, func() error { return other.subscriber.Healthy(t.Context()) })
+}
+
+// TestNameAfterACrash: a process whose predecessor crashed has its name within the
+// lease's few seconds, and is ready all the time.
+func TestNameAfterACrash(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	key := "consumer:owner:" + string(event.Audit) + ":test:same"
+	if err := f.client.Set(t.Context(), key, "the one that crashed", 3*time.Second).Err(); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	restarted := f.process("same")
+	m := newMessage(t, event.UserLoggedIn{})
+	f.publish(m)
+	ready := time.NewTicker(50 * time.Millisecond)
+	defer ready.Stop()
+	for received := false; !received; {
+		select {
+		case <-restarted.received:
+			received = true
+		case <-ready.C:
+			if err := restarted.subscriber.Healthy(t.Context()); err != nil {
+				t.Fatalf("not ready after %s: %v", time.Since(start), err)
+			}
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the process had its name after %s", took)
+	}
+}
