@@ -64,6 +64,7 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 	if err != nil {
 		return nil, err
 	}
+	bus.LogOutages(client, s.Log)
 	db, err := postgres.Open(ctx, cfg.Database, s.Log, schemas...)
 	if err != nil {
 		client.Close()

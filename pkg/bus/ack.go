@@ -54,7 +54,7 @@ func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 			s.cfg.Log.WarnContext(ctx, "acknowledgement failed: consumer group is missing", "topic", s.topic, "count", len(ids))
 			return
 		}
-		s.cfg.Log.WarnContext(ctx, "acknowledgement failed; retrying", "topic", s.topic, "count", len(ids), "next_in_ms", delay.Milliseconds(), "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "acknowledgement failed; retrying", "topic", s.topic, "count", len(ids), "next_in_ms", delay.Milliseconds(), "error", err.Error())
 		if !wait(ctx, delay) {
 			return
 		}

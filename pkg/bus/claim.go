@@ -19,7 +19,7 @@ func (s *subscription) renew(ctx context.Context) {
 		Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer, Messages: ids,
 	}).Err()
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "entries in flight could not be renewed", "topic", s.topic, "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "entries in flight could not be renewed", "topic", s.topic, "error", err.Error())
 	}
 }
 
@@ -37,7 +37,7 @@ func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 		s.claimed.release(free - len(entries))
 		if err != nil {
 			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
-				s.cfg.Log.WarnContext(ctx, "abandoned entries could not be claimed", "topic", s.topic, "error", err.Error())
+				s.cfg.Log.Log(ctx, retryLevel(err), "abandoned entries could not be claimed", "topic", s.topic, "error", err.Error())
 			}
 			return
 		}
@@ -75,6 +75,6 @@ func (s *subscription) releaseInFlight(ctx context.Context) {
 	}
 	args = append(args, "IDLE", (10 * s.cfg.MaxIdle).Milliseconds(), "RETRYCOUNT", 0, "JUSTID")
 	if err := s.cfg.Client.Do(ctx, args...).Err(); err != nil {
-		s.cfg.Log.WarnContext(ctx, "entries in flight could not be released", "topic", s.topic, "count", len(ids), "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "entries in flight could not be released", "topic", s.topic, "count", len(ids), "error", err.Error())
 	}
 }

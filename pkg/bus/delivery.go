@@ -200,7 +200,7 @@ func (s *subscription) leavePending(ctx context.Context, id string) {
 	defer s.untrack(id)
 	err := s.cfg.Client.Do(ctx, "XCLAIM", s.topic, s.cfg.Group, s.cfg.Consumer, 0, id, "RETRYCOUNT", 0, "JUSTID").Err()
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "delivery count could not be reset", "topic", s.topic, "entry", id, "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "delivery count could not be reset", "topic", s.topic, "entry", id, "error", err.Error())
 	}
 }
 
@@ -237,7 +237,7 @@ func (s *subscription) deliveryCounts(ctx context.Context, entries []redis.XMess
 		Start: entries[0].ID, End: entries[len(entries)-1].ID, Count: int64(len(entries) + s.cfg.Window),
 	}).Result()
 	if err != nil {
-		s.cfg.Log.WarnContext(ctx, "delivery counts read failed", "topic", s.topic, "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "delivery counts read failed", "topic", s.topic, "error", err.Error())
 		return counts
 	}
 	for _, p := range pending {
@@ -262,7 +262,7 @@ func (s *subscription) withoutDeleted(ctx context.Context, entries []redis.XMess
 	s.reportLost(ctx, deleted)
 	if len(deleted) > 0 {
 		if err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, deleted...).Err(); err != nil {
-			s.cfg.Log.WarnContext(ctx, "deleted entries could not be acknowledged", "topic", s.topic, "count", len(deleted), "error", err.Error())
+			s.cfg.Log.Log(ctx, retryLevel(err), "deleted entries could not be acknowledged", "topic", s.topic, "count", len(deleted), "error", err.Error())
 		}
 	}
 	return existing

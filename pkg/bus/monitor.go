@@ -90,7 +90,7 @@ func (m *Monitor) observe(ctx context.Context) {
 		}
 	}
 	if err := errors.Join(faults...); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-		m.cfg.Log.WarnContext(ctx, "streams could not be inspected; retrying", "error", err.Error())
+		m.cfg.Log.Log(ctx, retryLevel(err), "streams could not be inspected; retrying", "error", err.Error())
 	}
 }
 

@@ -149,3 +149,10 @@ func TestMonitor(t *testing.T) {
 		t.Error("the lag of a group that exists no more is still exported")
 	}
 }
+
+// String returns all lines.
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.String()
+}

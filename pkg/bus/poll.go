@@ -90,13 +90,15 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 	var deliveries sync.WaitGroup
 	defer deliveries.Wait()
 	free := newSlots(p.cfg.Limit)
+	var logged time.Time // An outage of the database takes a line a minute.
 	for {
 		n := free.reserve(stop, p.cfg.Limit)
 		if n == 0 {
 			return
 		}
 		due, err := p.cfg.Take(stop, topic, n)
-		if err != nil && stop.Err() == nil {
+		if err != nil && stop.Err() == nil && time.Since(logged) >= time.Minute {
+			logged = time.Now()
 			p.cfg.Log.WarnContext(stop, "due messages could not be taken; retrying", "topic", topic, "error", err.Error())
 		}
 		free.release(n - len(due))

@@ -351,7 +351,7 @@ func (s *subscription) recoverRead(ctx context.Context, err error, delay time.Du
 			return
 		}
 	}
-	s.cfg.Log.WarnContext(ctx, "stream read failed; retrying", "topic", s.topic, "next_in_ms", delay.Milliseconds(), "error", err.Error())
+	s.cfg.Log.Log(ctx, retryLevel(err), "stream read failed; retrying", "topic", s.topic, "next_in_ms", delay.Milliseconds(), "error", err.Error())
 	wait(ctx, delay)
 }
 

@@ -14,7 +14,7 @@ func (s *subscription) maintain(ctx context.Context) {
 	defer cancel()
 	err := errors.Join(s.trim(ctx), s.removeIdleConsumers(ctx))
 	if err != nil && !lostGroup(err) && ctx.Err() == nil {
-		s.cfg.Log.WarnContext(ctx, "stream maintenance failed", "topic", s.topic, "error", err.Error())
+		s.cfg.Log.Log(ctx, retryLevel(err), "stream maintenance failed", "topic", s.topic, "error", err.Error())
 	}
 }
 

@@ -1,0 +1,67 @@
+package bus_test
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestOutageLog is REL-66: when Redis is away, all parts that use it log one line
+// together, and one when it is back.
+func TestOutageLog(t *testing.T) {
+	t.Parallel()
+	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis"), Durable: true}
+	server, err := localserver.StartRedis(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := testkit.OpenRedis(t, server.URL, time.Second)
+	f := newFixture(t, client)
+	p := f.process("a")
+	log := slog.New(slog.NewTextHandler(p.log, nil))
+	bus.LogOutages(client, log)
+	monitor := testkit.Run(t, bus.NewMonitor(bus.MonitorConfig{
+		Client: client, Topics: []event.Topic{event.Email}, Interval: 100 * time.Millisecond, Log: log, Metrics: prometheus.NewRegistry(),
+	}))
+	f.publishTo(p)
+	for range 2 {
+		before := p.log.count("level=")
+		if err := server.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		outage := time.NewTimer(4 * time.Second)
+		<-outage.C
+		if n := p.log.count("level=") - before; n != 1 {
+			t.Errorf("%d lines during the outage, want 1:\n%s", n, p.log)
+		}
+		options.Port = server.Port
+		if server, err = localserver.StartRedis(t.Context(), options); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, 10*time.Second, func() error { return client.Ping(t.Context()).Err() })
+		f.publishTo(p)
+		testkit.Eventually(t, 5*time.Second, func() error {
+			if n := p.log.count("level=") - before; n != 2 {
+				return fmt.Errorf("%d lines, want 2:\n%s", n, p.log)
+			}
+			return nil
+		})
+	}
+	monitor.Stop()
+	p.stop()
+	if err := p.subscriber.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := server.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
