@@ -32,7 +32,8 @@ type Command[C Config] struct {
 // Main is a service's func main. It loads and validates the configuration, opens
 // the internal listener, and calls run with a context that SIGINT or SIGTERM
 // cancels; a second signal kills the process. The exit status is 0 after an orderly
-// stop, 1 after a failure and 2 after a usage error.
+// stop, 1 after a failure and 2 after a usage error. A command can choose another one
+// with WithExitCode.
 //
 // Every service has three more commands: config prints the table of its environment
 // variables, healthcheck asks the running service whether it is ready, for
@@ -51,6 +52,9 @@ func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C
 	}
 	if failed, ok := errors.AsType[commandError](err); ok {
 		fmt.Fprintf(stderr, "%s: %v\n", name, failed.error)
+		if coded, ok := errors.AsType[codedError](err); ok {
+			os.Exit(coded.code)
+		}
 		os.Exit(1)
 	}
 	slog.ErrorContext(ctx, "service stopped", "error", err.Error())
@@ -61,6 +65,17 @@ func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C
 type commandError struct{ error }
 
 func (e commandError) Unwrap() error { return e.error }
+
+// WithExitCode returns err for a command whose exit code tells scripts more than that
+// it failed.
+func WithExitCode(code int, err error) error { return codedError{err, code} }
+
+type codedError struct {
+	error
+	code int
+}
+
+func (e codedError) Unwrap() error { return e.error }
 
 // failed returns err as that of a command, nil if it is nil.
 func failed(err error) error {
