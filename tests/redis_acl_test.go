@@ -41,22 +41,25 @@ func TestSEC73RedisUsers(t *testing.T) {
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
 			may: [][]any{
-				{"PING"}, {"TIME"}, addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
+				{"PING"},
+				{"TIME"},
+				addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
+				addKnown("email-events"), readKnown("audit-events"), readConsumed("user-events"),
 			},
-			mayNot: append(consumeAs("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
+			mayNot: append(consumeAs("email-events", "email-service"), postConsumed("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
 		},
 		"user-service": {
-			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"),
+			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addKnown("user-events"), readConsumed("audit-events"),
 				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"}),
 			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events")),
 		},
 		"email-service": {
-			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
-			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events")),
+			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events"), addKnown("audit-events")),
+			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events"), addKnown("email-events")),
 		},
 		"audit-service": {
-			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events")),
-			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events")),
+			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events"), addKnown("audit-events"), readConsumed("audit-events")),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events"), readConsumed("email-events")),
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
@@ -138,7 +141,23 @@ func consumeAs(topic, group string) [][]any {
 		{"HGETALL", "watermark:published:" + topic},
 		{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
 		{"HDEL", "republish:requested:" + topic + ":auth-service", group},
+		postConsumed(topic, group),
+		{"HGET", "watermark:consumed:{" + topic + "}", group},
 	}
+}
+
+func addKnown(topic string) []any {
+	return []any{"ZADD", "published:{" + topic + "}", "GT", 1, "producer EPOCH"}
+}
+
+func readKnown(topic string) []any {
+	return []any{"ZRANGE", "published:{" + topic + "}", 0, -1, "WITHSCORES"}
+}
+
+func readConsumed(topic string) []any { return []any{"HGETALL", "watermark:consumed:{" + topic + "}"} }
+
+func postConsumed(topic, group string) []any {
+	return []any{"HSET", "watermark:consumed:{" + topic + "}", group, "{}"}
 }
 
 func addEntry(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }

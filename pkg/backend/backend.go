@@ -110,13 +110,15 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 // Run serves handler and runs the monitor of the streams, the outbox's relay, the
 // producer's side of reconciliation, and runners, as service.Run does.
 func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...service.Runner) error {
+	publisher := bus.NewPublisher(b.Redis)
+	epochs := outbox.NewEpochs(b.DB, b.Redis, b.Name, b.Log, b.Metrics)
 	return b.Service.Run(ctx, web.NewServer(b.cfg.Listener, handler, b.Log), append(runners,
 		bus.NewMonitor(bus.MonitorConfig{
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,
 		}),
-		outbox.NewRelay(b.DB, bus.NewPublisher(b.Redis), b.Log, b.Metrics),
+		outbox.NewRelay(b.DB, publisher, epochs, b.Log, b.Metrics),
 		reconcile.NewProducer(reconcile.ProducerConfig{
-			Name: b.Name, Outbox: outbox.NewPublished(b.DB), Redis: b.Redis,
+			Name: b.Name, Outbox: outbox.NewPublished(b.DB, publisher, epochs), Redis: b.Redis,
 			Interval: b.cfg.ReconcileInterval, Log: b.Log, Metrics: b.Metrics,
 		}),
 	)...)

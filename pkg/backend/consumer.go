@@ -22,8 +22,9 @@ type ConsumerConfig struct {
 	Handlers    map[string]bus.Handler
 	Rest        bus.Handler
 	DeadLetters *deadletter.Store
-	Due         []bus.PollerConfig // besides the replays of DeadLetters; Limit is a quarter of the window
-	Records     *reconcile.Records // nil for a service whose own tables are its records
+	Due         []bus.PollerConfig                                      // besides the replays of DeadLetters; Limit is a quarter of the window
+	Records     *reconcile.Records                                      // nil for a service whose own tables are its records
+	Restored    func(ctx context.Context, handledUntil time.Time) error // of reconcile.ConsumerConfig
 	Unavailable func(error) bool
 	Probe       func(context.Context) error // of the dependencies besides Postgres; may be nil
 	Window      int                         // 64 if zero
@@ -80,7 +81,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		}),
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
 			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
-			Retention: retention, Log: b.Log, Metrics: b.Metrics,
+			Retention: retention, Restored: cfg.Restored, Log: b.Log, Metrics: b.Metrics,
 		}),
 		deadletter.NewPurge(deadletter.PurgeConfig{
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,

@@ -27,11 +27,27 @@ func NewPublisher(client redis.UniversalClient) *Publisher {
 // the messages may have been added; a retry then makes duplicates, which consumers
 // recognise by the message's UUID.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	return p.PublishNumbered(topic, nil, messages...)
+}
+
+// HighestNumber is the highest sequence number that was ever added to a stream: the
+// score of a member of a Redis sorted set, which must be in the stream's slot.
+type HighestNumber struct {
+	Key, Member string
+	Number      int64
+}
+
+// PublishNumbered is Publish for messages with sequence numbers. With the messages, and
+// as atomically, it raises what Redis knows of the highest numbers.
+func (p *Publisher) PublishNumbered(topic string, highest []HighestNumber, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
 	ctx := messages[0].Context()
 	pipe := p.client.TxPipeline()
+	for _, h := range highest {
+		pipe.ZAddGT(ctx, h.Key, redis.Z{Member: h.Member, Score: float64(h.Number)})
+	}
 	for _, m := range messages {
 		values, err := p.marshaller.Marshal(topic, m)
 		if err != nil {

@@ -23,7 +23,6 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/outbox"
-	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -140,7 +139,8 @@ func TestClusterShardDown(t *testing.T) {
 			t.Parallel()
 			c := startCluster(t, bus.EventTimeout, "--cluster-require-full-coverage", "no")
 			db := testkit.Database(t, outbox.Schema())
-			testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(c.client), testkit.Log(t), prometheus.NewRegistry()))
+			epochs := outbox.NewEpochs(db, c.client, "test", testkit.Log(t), prometheus.NewRegistry())
+			testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(c.client), epochs, testkit.Log(t), prometheus.NewRegistry()))
 			add := func(n int, topic event.Topic) {
 				t.Helper()
 				e := testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{})
@@ -194,8 +194,9 @@ func TestCluster(t *testing.T) {
 		f.wantSeen(m)
 	}
 	f.wantNothingPending()
-	if _, err := reconcile.CaughtUp(t.Context(), client, event.Audit, "test"); err != nil {
-		t.Error(err)
+	position, err := bus.GroupPosition(t.Context(), client, string(event.Audit), "test")
+	if err != nil || !position.Exists() {
+		t.Errorf("position = %+v, %v", position, err)
 	}
 }
 

@@ -49,9 +49,9 @@ const (
 
 // insert keeps the last 100 attempts of a message that fails again and again.
 const insert = `
-	INSERT INTO dead_letters (id, message_id, event_id, type, producer, producer_seq, stream, entry_id, reason, class,
+	INSERT INTO dead_letters (id, message_id, event_id, type, producer, producer_seq, producer_epoch, stream, entry_id, reason, class,
 		attempts, payload, metadata, first_failed_at, last_failed_at)
-	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @stream, @entry_id, @reason, @class,
+	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @producer_epoch, @stream, @entry_id, @reason, @class,
 		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
 	ON CONFLICT (stream, message_id) WHERE status IN ('open', 'replaying') DO UPDATE
 	SET reason = excluded.reason, class = excluded.class, last_failed_at = excluded.last_failed_at,
@@ -147,8 +147,10 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 	attempts = boundAttempts(attempts)
 	var eventID, name, producer *string
 	var seq *int64
+	var epoch string
 	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" && e.ID == m.UUID {
 		name, producer, seq = new(cut(e.Name, keyLimit)), new(cut(e.Producer, keyLimit)), &e.ProducerSeq
+		epoch = e.ProducerEpoch
 		if len(m.Payload) <= payloadLimit { // An event that was cut cannot be replayed.
 			eventID = &e.ID
 		}
@@ -160,6 +162,7 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 		"type":            name,
 		"producer":        producer,
 		"producer_seq":    seq,
+		"producer_epoch":  epoch,
 		"stream":          key(m.Metadata.Get(bus.TopicKey)),
 		"entry_id":        key(m.Metadata.Get(bus.EntryKey)),
 		"reason":          cut(firstLine(m.Metadata.Get(middleware.ReasonForPoisonedKey)), reasonLimit),

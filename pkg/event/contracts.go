@@ -17,6 +17,7 @@ func Contracts() []Payload {
 		EmailFailed{},
 		EmailResumed{},
 		EmailSent{},
+		GapAccepted{},
 		MFAChallengeFailed{},
 		MFAChallenged{},
 		MFAEnrolmentBegun{},

@@ -51,9 +51,12 @@ type Actor struct {
 // ProducerSeq is the sequence number of the event among those that its producer
 // publishes on one stream: 1, 2, 3 and so on, without a gap, so that a consumer can
 // prove a loss. The relay assigns it, so an event has a different number on each
-// stream. 0 means that it has none.
+// stream. 0 means that it has none. ProducerEpoch is the epoch of the number: the
+// producer starts a new one when its outbox may be an older copy of itself, so a
+// number and its epoch never stand for two events. It is empty before the first.
 type Event struct {
 	ProducerSeq   int64           `json:"producerSeq,omitempty"`
+	ProducerEpoch string          `json:"producerEpoch,omitempty"`
 	ID            string          `json:"id"`
 	Name          string          `json:"name"`
 	OccurredAt    time.Time       `json:"occurredAt"`

@@ -18,8 +18,13 @@ const (
 // wraps ErrMalformed.
 func (e *Event) checkBounds() error {
 	notPrintable := func(c rune) bool { return c <= ' ' || c > '~' }
-	if len(e.Name) > maxName || len(e.Producer) > maxProducer || strings.ContainsFunc(e.Producer, notPrintable) {
-		return fmt.Errorf("%w: name or producer is too long, or the producer is not printable ASCII", ErrMalformed)
+	if len(e.Name) > maxName {
+		return fmt.Errorf("%w: name is too long", ErrMalformed)
+	}
+	for _, text := range [...]string{e.Producer, e.ProducerEpoch} {
+		if len(text) > maxProducer || strings.ContainsFunc(text, notPrintable) {
+			return fmt.Errorf("%w: producer or its epoch is too long or not printable ASCII", ErrMalformed)
+		}
 	}
 	for _, text := range [...]string{
 		e.Subject, e.Actor.Type, e.Actor.ID, string(e.Outcome), e.IP, e.UserAgent, e.RequestID, e.CorrelationID, e.CausationID, e.TraceParent,

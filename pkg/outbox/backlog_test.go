@@ -40,7 +40,7 @@ func TestBacklog(t *testing.T) {
 	if err := client.Set(t.Context(), string(event.Email), "not a stream", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), testkit.Log(t), reg))
+	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), newEpochs(t, db, client), testkit.Log(t), reg))
 	addEvents(t, db, 1, "one", event.Audit)
 	addEvents(t, db, 600, "one", event.Email)
 	if _, err := db.Exec(t.Context(), `UPDATE outbox SET created_at = now() - interval '90 s' WHERE id = (SELECT min(id) FROM outbox WHERE topic = $1)`, event.Email); err != nil {

@@ -3,12 +3,11 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
@@ -81,11 +80,23 @@ type progress struct {
 func (r *Relay) step(ctx context.Context, topic string) (done progress, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	found, err := r.number(ctx, topic)
+	found, checked, err := r.number(ctx, topic)
 	if err != nil || found == 0 {
 		return progress{}, err
 	}
+	if !checked {
+		if err := r.epochs.Check(ctx, event.Topic(topic)); err != nil {
+			return progress{}, err
+		}
+		if _, checked, err = r.number(ctx, topic); err == nil && !checked {
+			err = fmt.Errorf("number outbox rows of %s: %w", topic, errUnchecked)
+		}
+		if err != nil {
+			return progress{}, err
+		}
+	}
 	var claimed []row
+	var epochs []epoch
 	var total int
 	read := &pgx.Batch{}
 	read.Queue(useIndexes)
@@ -98,8 +109,12 @@ func (r *Relay) step(ctx context.Context, topic string) (done progress, err erro
 		})
 		return err
 	})
+	read.Queue(readEpochs, topic).Query(func(rows pgx.Rows) (err error) {
+		epochs, err = pgx.CollectRows(rows, scanEpoch)
+		return err
+	})
 	err = postgres.Decide(ctx, r.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
-		ids, err := r.publish(ctx, topic, claimed)
+		ids, err := r.publish(ctx, batch{topic: topic, producer: r.epochs.producer, epochs: epochs, rows: claimed})
 		if len(ids) > 0 {
 			write.Queue(`UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY($1)`, ids)
 		}
@@ -115,32 +130,21 @@ func (r *Relay) step(ctx context.Context, topic string) (done progress, err erro
 
 // publish publishes the rows that are not behind, and returns their ids once the broker
 // has accepted all of them.
-func (r *Relay) publish(ctx context.Context, topic string, rows []row) (ids []int64, err error) {
+func (r *Relay) publish(ctx context.Context, b batch) (ids []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	messages := make([]*message.Message, 0, len(rows))
-	for _, b := range rows {
-		if b.behind {
-			continue
+	ready := make([]row, 0, len(b.rows))
+	for _, row := range b.rows {
+		if !row.behind {
+			ready, ids = append(ready, row), append(ids, row.id)
 		}
-		m := message.NewMessageWithContext(ctx, b.eventID, numbered(b))
-		m.Metadata.Set("name", b.name)
-		messages, ids = append(messages, m), append(ids, b.id)
 	}
-	if len(messages) == 0 {
+	if len(ready) == 0 {
 		return nil, nil
 	}
-	if err := r.publisher.Publish(topic, messages...); err != nil {
-		return nil, fmt.Errorf("publish: %w", err)
+	b.rows = ready
+	if err := publish(ctx, r.publisher, b); err != nil {
+		return nil, err
 	}
 	return ids, nil
-}
-
-// numbered returns the payload, a JSON object that is never empty, with the
-// event's sequence number as its first member.
-func numbered(b row) []byte {
-	const member = `{"producerSeq":`
-	out := make([]byte, 0, len(member)+20+len(b.payload))
-	out = strconv.AppendInt(append(out, member...), b.seq, 10)
-	return append(append(out, ','), b.payload[1:]...)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -126,16 +127,16 @@ func (f *freezer) send() {
 
 // freezing is the broker of a process that can freeze.
 type freezing struct {
-	message.Publisher
+	outbox.Publisher
 	process *freezer
 }
 
-func (f freezing) Publish(topic string, messages ...*message.Message) error {
+func (f freezing) PublishNumbered(topic string, highest []bus.HighestNumber, messages ...*message.Message) error {
 	if f.process.broker.Load() {
 		f.process.freezeAfter(0)
 	}
 	f.process.send()
-	return f.Publisher.Publish(topic, messages...)
+	return f.Publisher.PublishNumbered(topic, highest, messages...)
 }
 
 // TestFrozenRelay is REL-46: a relay freezes after any of the round trips in which it
@@ -154,7 +155,7 @@ func TestFrozenRelay(t *testing.T) {
 			proxy := newFreezer(t, address)
 			defer proxy.close() // before the pool, which would wait for Postgres
 			db, frozen, client := openDatabase(t, address), openDatabase(t, proxy.url), testkit.Redis(t)
-			relay(t, frozen, freezing{bus.NewPublisher(client), proxy})
+			relay(t, frozen, client, freezing{bus.NewPublisher(client), proxy})
 			addEvents(t, db, 1, "before", event.Audit) // so that all statements are prepared
 			wantEntries(t, 10*time.Second, client, event.Audit, 1)
 
@@ -167,7 +168,7 @@ func TestFrozenRelay(t *testing.T) {
 			}
 			onStream := entries(t, client, event.Audit)
 			addEvents(t, db, 1, "after", event.Audit)
-			relay(t, db, bus.NewPublisher(client))
+			relay(t, db, client, bus.NewPublisher(client))
 			testkit.Eventually(t, 4*time.Second, func() error {
 				if n := entries(t, client, event.Audit); n <= onStream {
 					return fmt.Errorf("%d entries on the stream, want another one", n)
@@ -204,20 +205,21 @@ func relayUntilStopped(database string) {
 	if err != nil {
 		panic(err)
 	}
-	claimed := publisherFunc(func(string, ...*message.Message) error {
+	claimed := publisherFunc(func(string) error {
 		fmt.Println("claimed")
 		select {}
 	})
-	panic(outbox.NewRelay(db, claimed, slog.New(slog.DiscardHandler), prometheus.NewRegistry()).Run(context.Background()))
+	log, reg := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	// The numbers were checked before, so it needs no Redis.
+	epochs := outbox.NewEpochs(db, redis.NewClient(&redis.Options{}), "test", log, reg)
+	panic(outbox.NewRelay(db, claimed, epochs, log, reg).Run(context.Background()))
 }
 
-type publisherFunc func(topic string, messages ...*message.Message) error
+type publisherFunc func(topic string) error
 
-func (f publisherFunc) Publish(topic string, messages ...*message.Message) error {
-	return f(topic, messages...)
+func (f publisherFunc) PublishNumbered(topic string, _ []bus.HighestNumber, _ ...*message.Message) error {
+	return f(topic)
 }
-
-func (f publisherFunc) Close() error { return nil }
 
 // TestStoppedProcess is REL-46 with a process that gets SIGSTOP after it has claimed rows.
 func TestStoppedProcess(t *testing.T) {
@@ -225,6 +227,9 @@ func TestStoppedProcess(t *testing.T) {
 	address := testkit.DatabaseURL(t, outbox.Schema())
 	db, client := openDatabase(t, address), testkit.Redis(t)
 	addEvents(t, db, 1, "stopped", event.Audit)
+	if err := newEpochs(t, db, client).Check(t.Context(), event.Audit); err != nil {
+		t.Fatal(err)
+	}
 	process := exec.CommandContext(t.Context(), os.Args[0])
 	process.Env = append(os.Environ(), stoppedDatabase+"="+address)
 	output, err := process.StdoutPipe()
@@ -244,7 +249,7 @@ func TestStoppedProcess(t *testing.T) {
 	if err := process.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	relay(t, db, bus.NewPublisher(client))
+	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 1, "other", event.Audit)
 	wantEntries(t, 4*time.Second, client, event.Audit, 1)
 	wantEntries(t, 15*time.Second, client, event.Audit, 2)
@@ -255,7 +260,7 @@ func TestStoppedProcess(t *testing.T) {
 func TestLockedNumbers(t *testing.T) {
 	t.Parallel()
 	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
-	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
+	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 1, "subject", event.Audit)
 	wantEntries(t, 5*time.Second, client, event.Audit, 1)
 	frozen, err := db.Begin(t.Context())

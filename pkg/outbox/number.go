@@ -32,7 +32,11 @@ const (
 // assigned in another order than transactions commit, and a cursor would skip late
 // commits. The hourly checksums cover exactly the numbered events.
 var numberOldest = `
-	WITH oldest AS MATERIALIZED (
+	WITH present AS MATERIALIZED (
+		SELECT incarnation = ` + incarnation + ` AS checked, epoch
+		FROM outbox_sequences JOIN outbox_epochs USING (topic)
+		WHERE topic = $1 AND outbox_epochs.last_seq IS NULL),
+	oldest AS MATERIALIZED (
 		SELECT id, event_id, seq
 		FROM outbox
 		WHERE topic = $1 AND published_at IS NULL
@@ -42,7 +46,7 @@ var numberOldest = `
 	unnumbered AS (
 		SELECT id, event_id, row_number() OVER (ORDER BY id) AS position
 		FROM oldest
-		WHERE seq IS NULL),
+		WHERE seq IS NULL AND (SELECT checked FROM present)),
 	reserved AS (
 		UPDATE outbox_sequences s
 		SET last_seq = s.last_seq + new.count
@@ -55,13 +59,13 @@ var numberOldest = `
 		FROM unnumbered, reserved
 		WHERE outbox.id = unnumbered.id),
 	checksums AS (
-		INSERT INTO outbox_hourly_checksums AS c (topic, hour, count, sum, last_seq)
-		SELECT $1, ` + reconcile.HourSQL("event_id") + `, count(*), sum(` + reconcile.HashSQL("event_id") + `), max(previous + position)
+		INSERT INTO outbox_epoch_checksums AS c (topic, epoch, hour, count, sum, last_seq)
+		SELECT $1, (SELECT epoch FROM present), ` + reconcile.HourSQL("event_id") + `, count(*), sum(` + reconcile.HashSQL("event_id") + `), max(previous + position)
 		FROM unnumbered, reserved
-		GROUP BY 2
-		ON CONFLICT (topic, hour) DO UPDATE
+		GROUP BY 3
+		ON CONFLICT (topic, epoch, hour) DO UPDATE
 		SET count = c.count + excluded.count, sum = c.sum + excluded.sum, last_seq = greatest(c.last_seq, excluded.last_seq))
-	SELECT count(*) FROM oldest`
+	SELECT count(*), coalesce((SELECT checked FROM present), false) FROM oldest`
 
 // number numbers the oldest unpublished rows of a topic, and returns how many rows it
 // looked at. It commits before anything is published: once a number may be on the
@@ -70,15 +74,18 @@ var numberOldest = `
 //
 // Everything is sent at once, as one implicit transaction: if this process stops at any
 // moment, the database has either the whole of it, and releases the lock, or nothing.
-func (r *Relay) number(ctx context.Context, topic string) (found int, err error) {
+//
+// It numbers nothing, and returns checked false, if the numbers were not compared in this
+// incarnation of the database.
+func (r *Relay) number(ctx context.Context, topic string) (found int, checked bool, err error) {
 	batch := &pgx.Batch{}
 	batch.Queue(useIndexes)
 	batch.Queue(limitLockWait)
 	batch.Queue(addSequence, topic)
 	batch.Queue(lockSequence, topic)
-	batch.Queue(numberOldest, topic, batchSize).QueryRow(func(row pgx.Row) error { return row.Scan(&found) })
+	batch.Queue(numberOldest, topic, batchSize).QueryRow(func(row pgx.Row) error { return row.Scan(&found, &checked) })
 	if err := r.db.SendBatch(ctx, batch).Close(); err != nil {
-		return 0, fmt.Errorf("number outbox rows of %s: %w", topic, err)
+		return 0, false, fmt.Errorf("number outbox rows of %s: %w", topic, err)
 	}
-	return found, nil
+	return found, checked, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -35,7 +36,7 @@ func newRecorder(seed uint64) *recorder {
 	}
 }
 
-func (r *recorder) Publish(topic string, messages ...*message.Message) error {
+func (r *recorder) PublishNumbered(topic string, _ []bus.HighestNumber, messages ...*message.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.faults.IntN(5) == 0 {
@@ -64,17 +65,15 @@ func (r *recorder) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-func (r *recorder) Close() error { return nil }
-
 // TestOrderAndNumbers has three relays, a broker that fails and transactions
 // that are rolled back: on each topic the numbers are dense, and each subject's
 // events come in their order.
 func TestOrderAndNumbers(t *testing.T) {
 	t.Parallel()
-	db := testkit.Database(t, outbox.Schema())
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
 	box, broker := outbox.New("test"), newRecorder(1)
 	for range 3 {
-		relay(t, db, broker)
+		relay(t, db, client, broker)
 	}
 	const subjects, each = 20, 25
 	var writers sync.WaitGroup
@@ -143,7 +142,7 @@ func wantChecksums(t *testing.T, db *pgxpool.Pool, want int64) {
 	t.Helper()
 	const query = `
 		SELECT c.topic, sum(c.count)::bigint, max(c.last_seq), max(s.last_seq), (SELECT count(DISTINCT o.seq) FROM outbox o WHERE o.topic = c.topic)
-		FROM outbox_hourly_checksums c JOIN outbox_sequences s USING (topic)
+		FROM outbox_epoch_checksums c JOIN outbox_sequences s USING (topic)
 		GROUP BY c.topic`
 	rows, err := db.Query(t.Context(), query)
 	if err != nil {
@@ -177,7 +176,7 @@ func TestPreviousRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	broker := newRecorder(2)
-	relay(t, db, broker)
+	relay(t, db, testkit.Redis(t), broker)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		broker.mu.Lock()
 		defer broker.mu.Unlock()

@@ -35,9 +35,14 @@ func signedUp(ctx context.Context) event.Event {
 }
 
 // relay runs a relay until the test ends.
-func relay(t *testing.T, db *pgxpool.Pool, publisher message.Publisher) {
+func relay(t *testing.T, db *pgxpool.Pool, client *redis.Client, publisher outbox.Publisher) {
 	t.Helper()
-	testkit.Run(t, outbox.NewRelay(db, publisher, testkit.Log(t), prometheus.NewRegistry()))
+	testkit.Run(t, outbox.NewRelay(db, publisher, newEpochs(t, db, client), testkit.Log(t), prometheus.NewRegistry()))
+}
+
+func newEpochs(t *testing.T, db *pgxpool.Pool, client redis.UniversalClient) *outbox.Epochs {
+	t.Helper()
+	return outbox.NewEpochs(db, client, "test", testkit.Log(t), prometheus.NewRegistry())
 }
 
 // published counts how often each event is on a stream.
@@ -73,7 +78,7 @@ func TestCommittedEventsArePublishedAndOthersNot(t *testing.T) {
 	if !errors.Is(err, boom) {
 		t.Fatal(err)
 	}
-	relay(t, db, bus.NewPublisher(client))
+	relay(t, db, client, bus.NewPublisher(client))
 	if err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return box.Add(t.Context(), tx, kept...) }); err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +104,7 @@ func TestLateCommits(t *testing.T) {
 	t.Parallel()
 	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
 	box := outbox.New("test")
-	relay(t, db, bus.NewPublisher(client))
+	relay(t, db, client, bus.NewPublisher(client))
 
 	late, err := db.Begin(t.Context())
 	if err != nil {
@@ -145,7 +150,7 @@ func TestSeveralRelays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		relay(t, db, bus.NewPublisher(client))
+		relay(t, db, client, bus.NewPublisher(client))
 	}
 	testkit.Eventually(t, 20*time.Second, func() error {
 		var left int
@@ -170,12 +175,12 @@ func TestSeveralRelays(t *testing.T) {
 
 // flaky fails a number of times after it has published: the answer is lost.
 type flaky struct {
-	message.Publisher
+	outbox.Publisher
 	left atomic.Int64
 }
 
-func (f *flaky) Publish(topic string, messages ...*message.Message) error {
-	err := f.Publisher.Publish(topic, messages...)
+func (f *flaky) PublishNumbered(topic string, highest []bus.HighestNumber, messages ...*message.Message) error {
+	err := f.Publisher.PublishNumbered(topic, highest, messages...)
 	if f.left.Add(-1) >= 0 {
 		return errors.Join(err, errors.New("connection lost"))
 	}
@@ -192,7 +197,7 @@ func TestALostAnswerMakesADuplicateNotALoss(t *testing.T) {
 	}
 	publisher := &flaky{Publisher: bus.NewPublisher(client)}
 	publisher.left.Store(2) // both topics of the first try
-	relay(t, db, publisher)
+	relay(t, db, client, publisher)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if n := published(t, client, event.Audit)[events[0].ID]; n != 2 {
 			return fmt.Errorf("published %d times, want 2", n)
@@ -210,16 +215,21 @@ func TestBytesArePublishedAsTheyWereStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events[0].ProducerSeq = 1
-	want, err := json.Marshal(events[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	relay(t, db, bus.NewPublisher(client))
+	relay(t, db, client, bus.NewPublisher(client))
 	testkit.Eventually(t, 5*time.Second, func() error {
 		entries, err := client.XRange(t.Context(), string(event.Audit), "-", "+").Result()
 		if err != nil || len(entries) == 0 {
 			return errors.Join(errors.New("nothing published"), err)
+		}
+		var epoch string
+		const current = `SELECT epoch FROM outbox_epochs WHERE topic = $1 AND last_seq IS NULL`
+		if err := db.QueryRow(t.Context(), current, event.Audit).Scan(&epoch); err != nil || epoch == "" {
+			t.Errorf("epoch %q, %v", epoch, err)
+		}
+		events[0].ProducerSeq, events[0].ProducerEpoch = 1, epoch
+		want, err := json.Marshal(events[0])
+		if err != nil {
+			return err
 		}
 		if got := entries[0].Values["payload"]; got != string(want) {
 			t.Errorf("published %s, want %s", got, want)

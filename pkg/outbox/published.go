@@ -2,8 +2,9 @@ package outbox
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,97 +15,141 @@ import (
 
 // Published is the part of an outbox that a relay has numbered. It implements
 // reconcile.Outbox and is safe for concurrent use.
-type Published struct{ db *pgxpool.Pool }
-
-// maxRepublished is how often one row is republished; a row that needs more has no
-// consumer that can record it.
-const maxRepublished = 10
-
-// NewPublished returns the published rows of the outbox in db.
-func NewPublished(db *pgxpool.Pool) *Published { return &Published{db: db} }
-
-// Watermarks implements reconcile.Outbox.
-func (p *Published) Watermarks(ctx context.Context, margin time.Duration) ([]reconcile.Watermark, error) {
-	const query = `
-		SELECT topic, coalesce((
-			SELECT min(seq) - 1 FROM outbox
-			WHERE outbox.topic = s.topic AND seq IS NOT NULL
-				AND (published_at IS NULL OR published_at > now() - $1::interval)), last_seq)
-		FROM outbox_sequences s
-		ORDER BY topic`
-	rows, err := p.db.Query(ctx, query, margin)
-	if err != nil {
-		return nil, fmt.Errorf("read outbox sequences: %w", err)
-	}
-	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (reconcile.Watermark, error) {
-		var w reconcile.Watermark
-		err := row.Scan(&w.Topic, &w.Seq)
-		return w, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read outbox sequences: %w", err)
-	}
-	for i := range watermarks {
-		if watermarks[i].Hours, err = p.checksums(ctx, watermarks[i].Topic); err != nil {
-			return nil, err
-		}
-	}
-	return watermarks, nil
+type Published struct {
+	*Epochs
+	db        *pgxpool.Pool
+	publisher Publisher
+	instance  string // names this process
 }
 
-func (p *Published) checksums(ctx context.Context, topic event.Topic) ([]reconcile.HourlyChecksum, error) {
-	const query = `
-		SELECT hour, count, sum::text, last_seq FROM outbox_hourly_checksums
-		WHERE topic = $1 AND hour >= extract(epoch FROM now() - $2::interval) / 3600
-		ORDER BY hour`
-	rows, err := p.db.Query(ctx, query, topic, reconcile.OutboxRetention)
-	if err != nil {
-		return nil, fmt.Errorf("read hourly checksums of the outbox: %w", err)
-	}
-	checksums, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (reconcile.HourlyChecksum, error) {
-		var c reconcile.HourlyChecksum
-		err := row.Scan(&c.Hour, &c.Count, &c.Sum, &c.LastSeq)
-		return c, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read hourly checksums of the outbox: %w", err)
-	}
-	return checksums, nil
+var _ reconcile.Outbox = (*Published)(nil)
+
+// NewPublished returns the published rows of the outbox in db. It republishes them
+// through publisher.
+func NewPublished(db *pgxpool.Pool, publisher Publisher, epochs *Epochs) *Published {
+	return &Published{Epochs: epochs, db: db, publisher: publisher, instance: rand.Text()}
 }
 
-// Republish implements reconcile.Outbox. It marks the rows as unpublished and
-// wakes the relays.
-func (p *Published) Republish(ctx context.Context, topic event.Topic, request reconcile.RepublishRequest, before time.Time) (n int64, err error) {
-	const (
-		unmark   = `UPDATE outbox SET published_at = NULL, republished = republished + 1 `
-		lost     = `WHERE topic = $1 AND published_at < $2 AND republished < $3 `
-		byNumber = unmark + `FROM unnest($4::bigint[], $5::bigint[]) AS gap (low, high) ` + lost + `AND seq BETWEEN low AND high`
-		byHour   = unmark + `FROM unnest($4::uuid[], $5::uuid[]) AS hour (low, high) ` + lost + `AND seq IS NOT NULL AND event_id >= low AND event_id < high`
-	)
-	var first, last []int64
-	for _, r := range request.Ranges {
-		first, last = append(first, r.First), append(last, r.Last)
+// Topics implements reconcile.Outbox.
+func (p *Published) Topics(ctx context.Context) ([]event.Topic, error) {
+	rows, err := p.db.Query(ctx, `SELECT topic FROM outbox_sequences ORDER BY topic`)
+	if err != nil {
+		return nil, fmt.Errorf("read topics: %w", err)
 	}
-	var low, high []string
-	for _, hour := range request.Hours {
-		from, to := reconcile.HourIDs(hour)
-		low, high = append(low, from), append(high, to)
+	topics, err := pgx.CollectRows(rows, pgx.RowTo[event.Topic])
+	if err != nil {
+		return nil, fmt.Errorf("read topics: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, p.db, func(tx pgx.Tx) error {
-		numbers, err := tx.Exec(ctx, byNumber, topic, before, maxRepublished, first, last)
+	return topics, nil
+}
+
+// StoreConsumed implements reconcile.Outbox. A consumer that was forgotten and posts a
+// new watermark is remembered again.
+func (p *Published) StoreConsumed(ctx context.Context, topic event.Topic, consumers map[string]reconcile.ConsumedWatermark) error {
+	const query = `
+		INSERT INTO outbox_consumers AS c (topic, consumer, watermark) VALUES ($1, $2, $3)
+		ON CONFLICT (topic, consumer) DO UPDATE SET watermark = excluded.watermark, forgotten_at = NULL
+		WHERE c.watermark <> excluded.watermark`
+	batch := &pgx.Batch{}
+	for group, watermark := range consumers {
+		data, err := json.Marshal(watermark)
 		if err != nil {
-			return err
+			return fmt.Errorf("encode consumed watermark: %w", err)
 		}
-		hours, err := tx.Exec(ctx, byHour, topic, before, maxRepublished, low, high)
-		if err != nil {
-			return err
-		}
-		n = numbers.RowsAffected() + hours.RowsAffected()
-		_, err = tx.Exec(ctx, `SELECT pg_notify($1, '')`, channel)
+		batch.Queue(query, topic, group, data)
+	}
+	if err := p.db.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("store consumed watermarks of %s: %w", topic, err)
+	}
+	return nil
+}
+
+// Watermark implements reconcile.Outbox. It reads everything in one snapshot.
+func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconcile.Watermark, err error) {
+	w = reconcile.Watermark{Topic: topic, Answers: map[string]int64{}, Consumers: map[string]reconcile.ConsumedWatermark{}}
+	var epochs []reconcile.EpochWatermark
+	batch := &pgx.Batch{}
+	batch.Queue(useIndexes)
+	batch.Queue(epochWatermarks, topic).Query(func(rows pgx.Rows) (err error) {
+		epochs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e reconcile.EpochWatermark, err error) {
+			err = row.Scan(&e.Epoch, &e.First, &e.Seq, &e.Last, &e.Known)
+			return e, err
+		})
 		return err
 	})
+	batch.Queue(checksums, topic, reconcile.OutboxRetention).Query(func(rows pgx.Rows) error {
+		return collectChecksums(rows, epochs)
+	})
+	batch.Queue(`SELECT consumer, answers FROM outbox_answers WHERE topic = $1`, topic).Query(func(rows pgx.Rows) error {
+		var consumer string
+		var answers int64
+		_, err := pgx.ForEachRow(rows, []any{&consumer, &answers}, func() error {
+			w.Answers[consumer] = answers
+			return nil
+		})
+		return err
+	})
+	batch.Queue(`SELECT consumer, watermark FROM outbox_consumers WHERE topic = $1 AND forgotten_at IS NULL`, topic).Query(func(rows pgx.Rows) error {
+		var consumer string
+		var consumed reconcile.ConsumedWatermark
+		_, err := pgx.ForEachRow(rows, []any{&consumer, &consumed}, func() error {
+			w.Consumers[consumer] = consumed
+			consumed = reconcile.ConsumedWatermark{}
+			return nil
+		})
+		return err
+	})
+	err = pgx.BeginTxFunc(ctx, p.db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		return tx.SendBatch(ctx, batch).Close()
+	})
 	if err != nil {
-		return 0, fmt.Errorf("republish lost events of %s: %w", topic, err)
+		return reconcile.Watermark{}, fmt.Errorf("read the watermark of %s: %w", topic, err)
 	}
-	return n, nil
+	if len(epochs) == 0 {
+		return reconcile.Watermark{}, fmt.Errorf("read the watermark of %s: %w", topic, errUnchecked)
+	}
+	w.EpochWatermark, w.Closed = epochs[len(epochs)-1], epochs[:len(epochs)-1]
+	return w, nil
+}
+
+// epochWatermarks returns nothing unless the numbers were checked in this incarnation.
+// The unpublished rows are read through their index: there are few that have a number.
+const epochWatermarks = `
+	WITH unpublished AS MATERIALIZED (
+		SELECT seq FROM (SELECT seq FROM outbox WHERE topic = $1 AND published_at IS NULL ORDER BY topic, id + 0 OFFSET 0) AS queue
+		WHERE seq IS NOT NULL),
+	epochs AS (
+		SELECT epoch, first_seq, coalesce(e.last_seq, s.last_seq) AS last_seq, e.last_seq AS closed_seq, known_seq
+		FROM outbox_epochs e JOIN outbox_sequences s USING (topic)
+		WHERE topic = $1 AND s.incarnation = ` + incarnation + `)
+	SELECT epoch,
+		coalesce((SELECT min(seq) FROM outbox WHERE topic = $1 AND seq BETWEEN first_seq AND last_seq), greatest(last_seq, known_seq) + 1),
+		coalesce((SELECT min(seq) - 1 FROM unpublished WHERE seq BETWEEN first_seq AND last_seq), last_seq),
+		coalesce(closed_seq, 0), coalesce(known_seq, 0)
+	FROM epochs
+	ORDER BY closed_seq IS NULL, closed_seq, first_seq`
+
+// checksums adds up what this release and the previous one have counted.
+const checksums = `
+	SELECT epoch, hour, sum(count)::bigint, sum(sum)::text, max(last_seq)
+	FROM (
+		SELECT epoch, hour, count, sum, last_seq FROM outbox_epoch_checksums WHERE topic = $1
+		UNION ALL
+		SELECT '', hour, count, sum, last_seq FROM outbox_hourly_checksums WHERE topic = $1) AS c
+	WHERE hour >= extract(epoch FROM now() - $2::interval) / 3600
+	GROUP BY epoch, hour
+	ORDER BY epoch, hour`
+
+func collectChecksums(rows pgx.Rows, epochs []reconcile.EpochWatermark) error {
+	var epoch string
+	var c reconcile.HourlyChecksum
+	_, err := pgx.ForEachRow(rows, []any{&epoch, &c.Hour, &c.Count, &c.Sum, &c.LastSeq}, func() error {
+		for i := range epochs {
+			if epochs[i].Epoch == epoch {
+				epochs[i].Hours = append(epochs[i].Hours, c)
+			}
+		}
+		return nil
+	})
+	return err
 }

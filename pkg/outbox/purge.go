@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/headgate/headgate/pkg/reconcile"
@@ -16,38 +17,32 @@ const (
 func (r *Relay) purgeRegularly(ctx context.Context) {
 	tick := time.NewTicker(purgeEvery)
 	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
+		r.purge(ctx)
 		select {
 		case <-ctx.Done():
-			return
 		case <-tick.C:
-			r.purge(ctx)
 		}
 	}
 }
 
-// purge deletes rows that were published longer ago than consumers may request
-// them, and their hourly checksums.
+// purge deletes rows that every consumer has consumed and that were published longer
+// ago than a restored consumer may request them, and their hourly checksums.
 func (r *Relay) purge(ctx context.Context) {
-	const query = `
-		DELETE FROM outbox
-		WHERE id IN (
-			SELECT id FROM outbox
-			WHERE published_at < now() - $1::interval
-			ORDER BY published_at
-			LIMIT $2)`
-	for {
-		tag, err := r.db.Exec(ctx, query, reconcile.OutboxRetention, purgeBatch)
-		if err != nil {
-			r.log.WarnContext(ctx, "outbox purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
-			break
-		}
-		if tag.RowsAffected() < purgeBatch {
-			break
-		}
+	const checksums = `DELETE FROM outbox_epoch_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
+	const previous = `DELETE FROM outbox_hourly_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
+	faults := []error{correctFuture(ctx, r.db)}
+	topics, err := readEpochRows(ctx, r.db, r.epochs.producer)
+	faults = append(faults, err)
+	for _, h := range topics {
+		faults = append(faults, purgeConsumed(ctx, r.db, h, reconcile.OutboxRetention))
 	}
-	const checksums = `DELETE FROM outbox_hourly_checksums WHERE hour < extract(epoch FROM now() - $1::interval) / 3600 - 24`
-	if _, err := r.db.Exec(ctx, checksums, reconcile.OutboxRetention); err != nil {
-		r.log.WarnContext(ctx, "hourly checksum purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
+	for _, query := range []string{checksums, previous} {
+		_, err := r.db.Exec(ctx, query, reconcile.OutboxRetention)
+		faults = append(faults, err)
 	}
+	if err := errors.Join(faults...); err != nil {
+		r.log.WarnContext(ctx, "outbox purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
+	}
+	r.retained.measure(ctx, topics)
 }

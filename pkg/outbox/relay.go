@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,10 +17,12 @@ import (
 // published delays no other. Several relays may work on one database at once.
 type Relay struct {
 	db        *pgxpool.Pool
-	publisher message.Publisher
+	publisher Publisher
+	epochs    *Epochs
 	log       *slog.Logger
 	published prometheus.Counter
 	backlog   *backlog
+	retained  *retained
 	outage    outage
 
 	started     time.Time
@@ -42,19 +43,20 @@ const (
 	longestBehindPause = 100 * time.Millisecond
 )
 
-// NewRelay returns a relay that publishes through publisher, which must be safe for
-// concurrent use and return only after the broker has answered for every message.
-func NewRelay(db *pgxpool.Pool, publisher message.Publisher, log *slog.Logger, reg prometheus.Registerer) *Relay {
+// NewRelay returns a relay that publishes through publisher.
+func NewRelay(db *pgxpool.Pool, publisher Publisher, epochs *Epochs, log *slog.Logger, reg prometheus.Registerer) *Relay {
 	r := &Relay{
 		db:        db,
 		publisher: publisher,
+		epochs:    epochs,
 		log:       log,
 		published: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headgate_outbox_published_total", Help: "Outbox rows published to a stream.",
 		}),
-		backlog: newBacklog(db, log, reg),
-		outage:  outage{log: log},
-		started: time.Now(),
+		backlog:  newBacklog(db, log, reg),
+		retained: newRetained(db, reg),
+		outage:   outage{log: log},
+		started:  time.Now(),
 		// While Redis hangs, each topic keeps a connection busy. Requests need the others.
 		connections: make(chan struct{}, max(1, db.Config().MaxConns/2)),
 	}

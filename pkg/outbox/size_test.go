@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -52,7 +53,7 @@ type measuring struct {
 	events  int
 }
 
-func (m *measuring) Publish(_ string, messages ...*message.Message) error {
+func (m *measuring) PublishNumbered(_ string, _ []bus.HighestNumber, messages ...*message.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	sum := 0
@@ -64,8 +65,6 @@ func (m *measuring) Publish(_ string, messages ...*message.Message) error {
 	m.events += len(messages)
 	return nil
 }
-
-func (m *measuring) Close() error { return nil }
 
 // TestBatchBytes: a batch is limited in bytes, and a row that is larger than that, as an
 // earlier release may have left it, goes alone.
@@ -88,7 +87,7 @@ func TestBatchBytes(t *testing.T) {
 	for range small {
 		insert(200 << 10)
 	}
-	relay(t, db, broker)
+	relay(t, db, testkit.Redis(t), broker)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		broker.mu.Lock()
 		defer broker.mu.Unlock()

@@ -64,12 +64,12 @@ func wantEntries(t *testing.T, within time.Duration, client *redis.Client, topic
 // hanging is a broker that does not answer for one topic, as a Cluster whose shard is
 // down, until it is repaired.
 type hanging struct {
-	message.Publisher
+	outbox.Publisher
 	topic    event.Topic
 	repaired chan struct{}
 }
 
-func (h *hanging) Publish(topic string, messages ...*message.Message) error {
+func (h *hanging) PublishNumbered(topic string, highest []bus.HighestNumber, messages ...*message.Message) error {
 	if topic == string(h.topic) {
 		select {
 		case <-h.repaired:
@@ -77,7 +77,7 @@ func (h *hanging) Publish(topic string, messages ...*message.Message) error {
 			return errors.New("no answer")
 		}
 	}
-	return h.Publisher.Publish(topic, messages...)
+	return h.Publisher.PublishNumbered(topic, highest, messages...)
 }
 
 // TestBrokenStream is REL-45: while one stream cannot be written, whatever the reason,
@@ -86,15 +86,15 @@ func (h *hanging) Publish(topic string, messages ...*message.Message) error {
 func TestBrokenStream(t *testing.T) {
 	t.Parallel()
 	const waiting = 600
-	for name, fault := range map[string]func(*testing.T, *redis.Client) (broker message.Publisher, repair func()){
-		"WRONGTYPE": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+	for name, fault := range map[string]func(*testing.T, *redis.Client) (broker outbox.Publisher, repair func()){
+		"WRONGTYPE": func(t *testing.T, client *redis.Client) (outbox.Publisher, func()) {
 			t.Helper()
 			if err := client.Set(t.Context(), string(event.Email), "not a stream", 0).Err(); err != nil {
 				t.Fatal(err)
 			}
 			return bus.NewPublisher(client), func() { client.Del(t.Context(), string(event.Email)) }
 		},
-		"NOPERM": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+		"NOPERM": func(t *testing.T, client *redis.Client) (outbox.Publisher, func()) {
 			t.Helper()
 			name := "test-" + uuid.NewString()
 			admin := client.Conn()
@@ -104,7 +104,7 @@ func TestBrokenStream(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			setUser("on", "nopass", "+@all", "~"+string(event.Audit), "~"+string(event.User))
+			setUser("on", "nopass", "+@all", "~"+string(event.Audit), "~"+string(event.User), "~published:*")
 			options := *client.Options()
 			options.Username, options.Password = name, "any"
 			limited := redis.NewClient(&options)
@@ -115,7 +115,7 @@ func TestBrokenStream(t *testing.T) {
 			})
 			return bus.NewPublisher(limited), func() { setUser("allkeys") }
 		},
-		"no answer": func(t *testing.T, client *redis.Client) (message.Publisher, func()) {
+		"no answer": func(t *testing.T, client *redis.Client) (outbox.Publisher, func()) {
 			t.Helper()
 			broker := &hanging{bus.NewPublisher(client), event.Email, make(chan struct{})}
 			return broker, func() { close(broker.repaired) }
@@ -127,7 +127,7 @@ func TestBrokenStream(t *testing.T) {
 			broker, repair := fault(t, client)
 			addEvents(t, db, waiting, "one", event.Email)
 			addEvents(t, db, 1, "two", event.Email, event.Audit)
-			relay(t, db, broker)
+			relay(t, db, client, broker)
 			wantEntries(t, 4*time.Second, client, event.Audit, 1)
 			addEvents(t, db, 1, "one", event.Email, event.User)
 			wantEntries(t, 4*time.Second, client, event.User, 1)
@@ -141,7 +141,7 @@ func TestBrokenStream(t *testing.T) {
 func TestUnknownTopic(t *testing.T) {
 	t.Parallel()
 	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
-	relay(t, db, bus.NewPublisher(client))
+	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 3, "subject", "billing-events", event.Audit)
 	wantEntries(t, 5*time.Second, client, "billing-events", 3)
 	wantEntries(t, 5*time.Second, client, event.Audit, 3)
@@ -167,16 +167,16 @@ func (l *lines) count(part string) int {
 
 // refusing is a broker that is away until it is back.
 type refusing struct {
-	message.Publisher
+	outbox.Publisher
 	back  atomic.Bool
 	calls atomic.Int64
 }
 
-func (r *refusing) Publish(topic string, messages ...*message.Message) error {
+func (r *refusing) PublishNumbered(topic string, highest []bus.HighestNumber, messages ...*message.Message) error {
 	if r.calls.Add(1); !r.back.Load() {
 		return errors.New("connection refused")
 	}
-	return r.Publisher.Publish(topic, messages...)
+	return r.Publisher.PublishNumbered(topic, highest, messages...)
 }
 
 // TestOutageLog is REL-49: a relay logs a line when the broker goes away and a line when
@@ -185,7 +185,7 @@ func TestOutageLog(t *testing.T) {
 	t.Parallel()
 	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
 	broker := &refusing{Publisher: bus.NewPublisher(client)}
-	testkit.Run(t, outbox.NewRelay(db, broker, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
+	testkit.Run(t, outbox.NewRelay(db, broker, newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 5, "subject", event.Audit, event.User, event.Email)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		if n := broker.calls.Load(); n < 9 {

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 )
 
@@ -21,7 +23,18 @@ import (
 // instance of a service may run one.
 type Consumer struct {
 	cfg     ConsumerConfig
-	missing *prometheus.GaugeVec
+	metrics consumerMetrics
+
+	started time.Time
+
+	// The rest is used by one round at a time.
+	generation string
+	bases      bases
+	posted     map[string][]byte           // the request at each producer
+	asked      map[string]RepublishRequest // the same, not encoded
+	scanned    map[numbers]scanned
+	compared   map[string]time.Time // when a producer was last compared
+	next       map[string]HourChunk // where the next chunk of an hour begins, by producer
 }
 
 // ConsumerConfig says whose records are compared.
@@ -32,29 +45,39 @@ type ConsumerConfig struct {
 	Group     string
 	Interval  time.Duration
 	Retention time.Duration // of records, such as RecordRetention; unlimited if zero
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	// Restored is called once, in one instance, when the database was found to be an
+	// older copy of itself, before anything is requested from the producers.
+	// handledUntil is the time, by the stream, up to which the group had acknowledged
+	// every event; those that the database lacks are going to be published again. If it
+	// fails, it is called again. It may be nil.
+	Restored func(ctx context.Context, handledUntil time.Time) error
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 const (
 	consumerRoundTimeout = 20 * time.Second
-	requestLimit         = 1000 // ranges in one request
+	requestLimit         = 10_000 // ranges that are looked for in an epoch
 	purgeEvery           = time.Hour
+	purgeBatch           = 10_000
+	// While a request is open, rounds follow faster.
+	openInterval = 500 * time.Millisecond
 )
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	c := &Consumer{cfg: cfg, missing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "headgate_events_missing", Help: "Published events without a consumed-event record although the consumer group has caught up.",
-	}, []string{"topic", "producer"})}
-	cfg.Metrics.MustRegister(c.missing)
-	return c
+	return &Consumer{
+		cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), started: time.Now(),
+		bases: bases{}, posted: map[string][]byte{}, asked: map[string]RepublishRequest{},
+		scanned: map[numbers]scanned{}, compared: map[string]time.Time{}, next: map[string]HourChunk{},
+	}
 }
 
 // Run implements service.Runner.
 func (c *Consumer) Run(ctx context.Context) error {
-	tick := time.NewTicker(c.cfg.Interval)
-	defer tick.Stop()
+	c.purge(ctx)
+	next := time.NewTimer(0)
+	defer next.Stop()
 	purge := time.NewTicker(purgeEvery)
 	defer purge.Stop()
 	for {
@@ -63,27 +86,52 @@ func (c *Consumer) Run(ctx context.Context) error {
 			return nil
 		case <-purge.C:
 			c.purge(ctx)
-		case <-tick.C:
+			continue
+		case <-next.C:
 		}
-		if err := c.reconcile(ctx); err != nil && ctx.Err() == nil {
+		pause := c.cfg.Interval
+		err := c.reconcile(ctx)
+		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.WarnContext(ctx, "reconciliation with producers failed; retrying",
-				"error", err.Error(), "next_in_ms", c.cfg.Interval.Milliseconds())
+				"error", err.Error(), "next_in_ms", pause.Milliseconds())
 		}
+		if err == nil && len(c.posted) > 0 {
+			pause = min(pause, openInterval)
+		}
+		next.Reset(pause)
 	}
 }
 
 func (c *Consumer) reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, consumerRoundTimeout)
 	defer cancel()
-	// The position is read before the records: an event that arrives in between is
-	// then not taken for lost.
-	caughtUp, err := CaughtUp(ctx, c.cfg.Redis, c.cfg.Topic, c.cfg.Group)
+	// First the watermarks, then the end of the stream, then the position of the group,
+	// then the records: only in this order does a missing record prove a loss.
+	watermarks, undecoded, err := c.read(ctx)
 	if err != nil {
 		return err
 	}
+	position, err := bus.GroupPosition(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
+	if err != nil {
+		return err
+	}
+	checked, err := c.check(ctx, watermarks, position)
+	if err != nil || !checked {
+		return errors.Join(err, undecoded)
+	}
+	faults := []error{undecoded}
+	for _, w := range watermarks {
+		faults = append(faults, c.compare(ctx, w, position))
+	}
+	return errors.Join(append(faults, c.post(ctx, position))...)
+}
+
+// read returns the watermarks of the topic. undecoded is an error if some could not
+// be decoded; the others are returned nevertheless.
+func (c *Consumer) read(ctx context.Context) (watermarks []Watermark, undecoded, err error) {
 	posted, err := c.cfg.Redis.HGetAll(ctx, watermarksKey(c.cfg.Topic)).Result()
 	if err != nil {
-		return fmt.Errorf("read watermarks of %s: %w", c.cfg.Topic, err)
+		return nil, nil, fmt.Errorf("read watermarks of %s: %w", c.cfg.Topic, err)
 	}
 	var faults []error
 	for producer, data := range posted {
@@ -93,39 +141,17 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 			continue
 		}
 		w.Producer, w.Topic = producer, c.cfg.Topic
-		faults = append(faults, c.compare(ctx, w, caughtUp))
+		watermarks = append(watermarks, w)
 	}
-	return errors.Join(faults...)
+	return watermarks, errors.Join(faults...), nil
 }
 
-// compare stores the watermark, finds the gaps below it and requests them.
-func (c *Consumer) compare(ctx context.Context, w Watermark, caughtUp time.Time) error {
-	if err := c.store(ctx, w); err != nil {
-		return err
-	}
-	ranges, err := c.missingRanges(ctx, w)
-	if err != nil {
-		return err
-	}
-	hours, err := c.differingHours(ctx, w)
-	if err != nil {
-		return err
-	}
-	n := int64(0)
-	if caughtUp.After(w.At) { // otherwise they may still be in the stream
-		for _, r := range ranges {
-			n += r.Last - r.First + 1
-		}
-	}
-	c.missing.WithLabelValues(string(c.cfg.Topic), w.Producer).Set(float64(n))
-	return c.request(ctx, w.Producer, RepublishRequest{Group: c.cfg.Group, CaughtUp: caughtUp, Ranges: ranges, Hours: hours})
-}
-
-// request posts the request to a producer. An empty one withdraws the last, and so
-// does a group that has not begun to read.
+// request posts the request to a producer. An empty one withdraws the last.
 func (c *Consumer) request(ctx context.Context, producer string, request RepublishRequest) error {
 	key := requestsKey(c.cfg.Topic, producer)
-	if request.empty() || request.CaughtUp.IsZero() {
+	if request.empty() {
+		delete(c.posted, producer)
+		delete(c.asked, producer)
 		if err := c.cfg.Redis.HDel(ctx, key, c.cfg.Group).Err(); err != nil {
 			return fmt.Errorf("withdraw republish request to %s: %w", producer, err)
 		}
@@ -135,115 +161,82 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 	if err != nil {
 		return fmt.Errorf("encode republish request: %w", err)
 	}
+	if !bytes.Equal(data, c.posted[producer]) {
+		c.posted[producer], c.asked[producer] = data, request
+	}
 	if err := c.cfg.Redis.HSet(ctx, key, c.cfg.Group, data).Err(); err != nil {
 		return fmt.Errorf("post republish request to %s: %w", producer, err)
 	}
 	return nil
 }
 
-// store keeps the watermark. An older one does not replace a newer one.
-func (c *Consumer) store(ctx context.Context, w Watermark) error {
-	const watermark = `
-		INSERT INTO published_watermarks AS w (topic, producer, published_seq, reported_at) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (topic, producer) DO UPDATE
-		SET published_seq = greatest(w.published_seq, excluded.published_seq), reported_at = greatest(w.reported_at, excluded.reported_at)`
-	const hours = `
-		INSERT INTO hourly_checksums AS h (topic, producer, hour, count, sum, last_seq)
-		SELECT $1, $2, hour, count, sum, last_seq
-		FROM unnest($3::bigint[], $4::bigint[], $5::numeric[], $6::bigint[]) AS t (hour, count, sum, last_seq)
-		ON CONFLICT (topic, producer, hour) DO UPDATE
-		SET count = excluded.count, sum = excluded.sum, last_seq = excluded.last_seq, matched = false
-		WHERE (h.count, h.sum) <> (excluded.count, excluded.sum) AND excluded.last_seq >= h.last_seq`
-	var hour, count, last []int64
-	var sum []string
-	for _, h := range w.Hours {
-		hour, count, sum, last = append(hour, h.Hour), append(count, h.Count), append(sum, h.Sum), append(last, h.LastSeq)
+// post posts the consumed watermark, so that producers keep what the group needs, and
+// an older copy of this database is recognised as one.
+func (c *Consumer) post(ctx context.Context, position bus.Position) error {
+	producers, err := consumedIn(ctx, c.cfg.Database, c.cfg.Topic)
+	if err != nil {
+		return err
 	}
-	batch := &pgx.Batch{}
-	batch.Queue(watermark, w.Topic, w.Producer, w.Seq, w.At)
-	batch.Queue(hours, w.Topic, w.Producer, hour, count, sum, last)
-	if err := c.cfg.Database.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("store watermark of %s: %w", w.Producer, err)
+	own := ConsumedWatermark{Generation: c.generation, HandledUntil: position.HandledUntil, Producers: producers}
+	data, err := json.Marshal(own)
+	if err != nil {
+		return fmt.Errorf("encode consumed watermark: %w", err)
+	}
+	if err := c.cfg.Redis.HSet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group, data).Err(); err != nil {
+		return fmt.Errorf("post consumed watermark of %s: %w", c.cfg.Topic, err)
 	}
 	return nil
 }
 
-// missingRanges returns the gaps below the watermark, and stores the number up to
-// which there is none. Numbers below that are never compared again, so the cost is
-// that of what is new.
-func (c *Consumer) missingRanges(ctx context.Context, w Watermark) ([]SeqRange, error) {
-	var consumed int64
-	const read = `SELECT consumed_seq FROM published_watermarks WHERE topic = $1 AND producer = $2`
-	if err := c.cfg.Database.QueryRow(ctx, read, w.Topic, w.Producer).Scan(&consumed); err != nil {
-		return nil, fmt.Errorf("read consumed sequence number: %w", err)
-	}
-	ranges, err := findMissing(ctx, c.cfg.Database, w, consumed, requestLimit)
-	if err != nil {
-		return nil, err
-	}
-	complete := max(consumed, w.Seq)
-	if len(ranges) > 0 {
-		complete = ranges[0].First - 1
-	}
-	const write = `UPDATE published_watermarks SET consumed_seq = $3 WHERE topic = $1 AND producer = $2 AND consumed_seq < $3`
-	if _, err := c.cfg.Database.Exec(ctx, write, w.Topic, w.Producer, complete); err != nil {
-		return nil, fmt.Errorf("store consumed sequence number: %w", err)
-	}
-	return ranges, nil
-}
-
-// differingHours compares the hours that are over and have not matched yet, and
-// returns those whose checksums differ.
-func (c *Consumer) differingHours(ctx context.Context, w Watermark) ([]int64, error) {
-	const query = `
-		SELECT hour, count, sum::text, last_seq FROM hourly_checksums
-		WHERE topic = $1 AND producer = $2 AND NOT matched AND last_seq <= $3 AND hour < $4
-			AND hour >= extract(epoch FROM now() - $5::interval) / 3600
-		ORDER BY hour`
-	rows, err := c.cfg.Database.Query(ctx, query, w.Topic, w.Producer, w.Seq, currentHour(), OutboxRetention)
-	if err != nil {
-		return nil, fmt.Errorf("read published checksums: %w", err)
-	}
-	hours, err := pgx.CollectRows(rows, scanChecksum)
-	if err != nil {
-		return nil, fmt.Errorf("read published checksums: %w", err)
-	}
-	var differ []int64
-	for _, published := range hours {
-		recorded, err := recordedChecksum(ctx, c.cfg.Database, w, published.Hour)
-		if err != nil {
-			return nil, err
-		}
-		if !recorded.matches(published) {
-			differ = append(differ, published.Hour)
-			continue
-		}
-		if err := c.markMatched(ctx, w, published); err != nil {
-			return nil, err
-		}
-	}
-	return differ, nil
-}
-
-func (c *Consumer) markMatched(ctx context.Context, w Watermark, hour HourlyChecksum) error {
-	const query = `UPDATE hourly_checksums SET matched = true WHERE topic = $1 AND producer = $2 AND hour = $3 AND (count, sum) = ($4, $5::numeric)`
-	if _, err := c.cfg.Database.Exec(ctx, query, w.Topic, w.Producer, hour.Hour, hour.Count, hour.Sum); err != nil {
-		return fmt.Errorf("mark the checksum of an hour as matched: %w", err)
-	}
-	return nil
-}
-
-// purge deletes the records of events that no outbox holds any more.
+// purge deletes old records up to the consumed watermark: those above still tell what
+// is missing.
 func (c *Consumer) purge(ctx context.Context) {
 	if c.cfg.Retention == 0 {
 		return
 	}
-	before := time.Now().Add(-c.cfg.Retention)
-	batch := &pgx.Batch{}
-	batch.Queue(`DELETE FROM consumed_events WHERE consumed_at < $1`, before)
-	batch.Queue(`DELETE FROM hourly_checksums WHERE topic = $1 AND hour < $2`, c.cfg.Topic, before.Unix()/3600)
-	if err := c.cfg.Database.SendBatch(ctx, batch).Close(); err != nil {
+	if err := c.purgeRecords(ctx); err != nil && ctx.Err() == nil {
 		c.cfg.Log.WarnContext(ctx, "consumed-event record purge failed; retrying",
 			"error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
 	}
+}
+
+func (c *Consumer) purgeRecords(ctx context.Context) error {
+	const records = `
+		DELETE FROM consumed_events WHERE ctid = ANY(array(
+			SELECT ctid FROM consumed_events
+			WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND seq <= @consumed
+				AND consumed_at < now() - @retention::interval
+			ORDER BY seq
+			LIMIT @limit))`
+	const first = `
+		UPDATE epoch_watermarks w SET first_seq = greatest(first_seq, least(consumed_seq + 1, (
+			SELECT min(seq) FROM consumed_events e WHERE e.topic = w.topic AND e.producer = w.producer AND e.epoch = w.epoch)))
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch`
+	const checksums = `DELETE FROM epoch_checksums WHERE topic = $1 AND hour < extract(epoch FROM now() - $2::interval) / 3600`
+	producers, err := consumedIn(ctx, c.cfg.Database, c.cfg.Topic)
+	if err != nil {
+		return err
+	}
+	for producer, epochs := range producers {
+		for epoch, consumed := range epochs {
+			n := numbers{c.cfg.Topic, producer, epoch}
+			args := n.args(pgx.StrictNamedArgs{"consumed": consumed.Seq, "retention": c.cfg.Retention, "limit": purgeBatch})
+			for {
+				tag, err := c.cfg.Database.Exec(ctx, records, args)
+				if err != nil {
+					return fmt.Errorf("delete consumed-event records: %w", err)
+				}
+				if tag.RowsAffected() < purgeBatch {
+					break
+				}
+			}
+			if _, err := c.cfg.Database.Exec(ctx, first, n.args(nil)); err != nil {
+				return fmt.Errorf("store the first record: %w", err)
+			}
+		}
+	}
+	if _, err := c.cfg.Database.Exec(ctx, checksums, c.cfg.Topic, c.cfg.Retention); err != nil {
+		return fmt.Errorf("delete checksums: %w", err)
+	}
+	return nil
 }

@@ -15,72 +15,108 @@ import (
 // differ from what the producer published.
 type Gap struct {
 	Producer  string
+	Epoch     string
 	Missing   SeqRange  // zero for an hour
+	Lost      bool      // the producer cannot republish the range
 	Hour      time.Time // whose checksums differ; zero for a range
 	Published int64     // events in that hour
 	Recorded  int64     // events in that hour
 }
 
+// ID names the gap for Accept.
+func (g Gap) ID() string {
+	id := numbers{producer: g.Producer, epoch: g.Epoch}.name()
+	switch g.Missing.First {
+	case 0:
+		return id + "@" + g.Hour.Format(hourForm)
+	case g.Missing.Last:
+		return fmt.Sprintf("%s:%d", id, g.Missing.First)
+	default:
+		return fmt.Sprintf("%s:%d..%d", id, g.Missing.First, g.Missing.Last)
+	}
+}
+
+// hourForm is the form of an hour in the id of a gap.
+const hourForm = "2006-01-02T15"
+
 func (g Gap) String() string {
-	if first, last := g.Missing.First, g.Missing.Last; first > 0 {
-		if first == last {
-			return fmt.Sprintf("%s: event %d is missing", g.Producer, first)
+	id := g.ID() + "  "
+	if first := g.Missing.First; first > 0 {
+		text := fmt.Sprintf("%d events are missing", g.Missing.count())
+		if g.Missing.count() == 1 {
+			text = "1 event is missing"
 		}
-		return fmt.Sprintf("%s: events %d to %d are missing (%d)", g.Producer, first, last, last-first+1)
+		if g.Lost {
+			text += "; the producer does not have it any more"
+		}
+		return id + text
 	}
-	at := g.Hour.Format("2006-01-02 15:04 MST")
-	if g.Published == g.Recorded {
-		return fmt.Sprintf("%s: hour from %s: recorded events differ from the %d published", g.Producer, at, g.Published)
+	switch {
+	case g.Published == g.Recorded:
+		return id + fmt.Sprintf("recorded events differ from the %d published", g.Published)
+	case g.Recorded > g.Published:
+		return id + fmt.Sprintf("surplus: %d events recorded, %d published", g.Recorded, g.Published)
+	default:
+		return id + fmt.Sprintf("%d events recorded, %d published", g.Recorded, g.Published)
 	}
-	return fmt.Sprintf("%s: hour from %s: %d events recorded, %d published", g.Producer, at, g.Recorded, g.Published)
 }
 
 // Report is what Gaps found.
 type Report struct {
 	Gaps []Gap
-	// Reported is when each producer posted its last watermark. What it has
-	// published since is not covered.
-	Reported map[string]time.Time
+	// Doubts are reasons why there may be gaps that Gaps cannot know of.
+	Doubts []string
+	// Notes are what an operator should know although nothing is missing.
+	Notes []string
 }
 
 const (
 	gapsLimit = 10_000
-	// hourDelay is how long after its end an hour is compared, so that its events
-	// have been published and consumed.
-	hourDelay = 5 * time.Minute
+	// staleAfter is how long a watermark may stay unchanged before what was published
+	// since is in doubt.
+	staleAfter = 10 * time.Minute
 )
 
-// currentHour returns the first hour since 1970 that cannot be compared yet.
-func currentHour() int64 { return time.Now().Add(-hourDelay).Unix() / 3600 }
-
 // Gaps compares all records with the watermarks stored so far, at a cost that
-// grows with the number of records. It leaves out hours that are not over and
-// hours before since.
+// grows with the number of records. It leaves out hours before since.
 func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since time.Time) (Report, error) {
-	const query = `SELECT producer, published_seq, reported_at FROM published_watermarks WHERE topic = $1 ORDER BY producer`
+	var report Report
+	if err := report.addDoubts(ctx, db, topic); err != nil {
+		return Report{}, err
+	}
+	const query = `
+		SELECT producer, epoch, first_seq, held_seq, published_seq, end_seq FROM epoch_watermarks
+		WHERE topic = $1
+		ORDER BY producer, epoch`
 	rows, err := db.Query(ctx, query, topic)
 	if err != nil {
 		return Report{}, fmt.Errorf("read watermarks: %w", err)
 	}
-	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Watermark, error) {
-		w := Watermark{Topic: topic}
-		err := row.Scan(&w.Producer, &w.Seq, &w.At)
-		return w, err
+	type stored struct {
+		numbers
+		first, available, published, end int64
+	}
+	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (stored, error) {
+		s := stored{numbers: numbers{topic: topic}}
+		err := row.Scan(&s.producer, &s.epoch, &s.first, &s.available, &s.published, &s.end)
+		return s, err
 	})
 	if err != nil {
 		return Report{}, fmt.Errorf("read watermarks: %w", err)
 	}
-	report := Report{Reported: map[string]time.Time{}}
 	for _, w := range watermarks {
-		report.Reported[w.Producer] = w.At
-		ranges, err := findMissing(ctx, db, w, 0, gapsLimit)
+		missing, err := findMissing(ctx, db, w.numbers, SeqRange{w.first, w.end}, gapsLimit)
 		if err != nil {
 			return Report{}, err
 		}
-		for _, r := range ranges {
-			report.Gaps = append(report.Gaps, Gap{Producer: w.Producer, Missing: r})
+		available := SeqRange{max(w.available, 1), w.published}
+		report.Gaps = append(report.Gaps, lost(w.gaps(within(missing, SeqRange{1, available.First - 1})))...)
+		report.Gaps = append(report.Gaps, w.gaps(within(missing, available))...)
+		report.Gaps = append(report.Gaps, lost(w.gaps(within(missing, SeqRange{max(available.First, available.Last+1), w.end})))...)
+		if w.end > w.published {
+			report.Notes = append(report.Notes, fmt.Sprintf("%s: the database of the producer was restored: it ends at event %d, but %d were published", w.name(), w.published, w.end))
 		}
-		hours, err := findDifferingHours(ctx, db, w, since)
+		hours, err := findDifferingHours(ctx, db, w.numbers, since)
 		if err != nil {
 			return Report{}, err
 		}
@@ -89,84 +125,123 @@ func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since tim
 	return report, nil
 }
 
-// findMissing returns the sequence numbers after the given one and up to the
-// watermark that have no record, as at most limit ranges.
-func findMissing(ctx context.Context, db postgres.Querier, w Watermark, after int64, limit int) ([]SeqRange, error) {
-	const query = `
-		SELECT previous + 1, seq - 1
-		FROM (
-			SELECT seq, lag(seq, 1, $3::bigint) OVER (ORDER BY seq) AS previous
-			FROM (
-				SELECT seq FROM consumed_events WHERE topic = $1 AND producer = $2 AND seq > $3 AND seq <= $4
-				UNION SELECT $4 + 1
-			) AS numbers
-		) AS pairs
-		WHERE seq > previous + 1
-		ORDER BY 1
-		LIMIT $5`
-	if w.Seq <= after {
-		return nil, nil
+func (n numbers) gaps(ranges []SeqRange) []Gap {
+	gaps := make([]Gap, len(ranges))
+	for i, r := range ranges {
+		gaps[i] = Gap{Producer: n.producer, Epoch: n.epoch, Missing: r}
 	}
-	rows, err := db.Query(ctx, query, w.Topic, w.Producer, after, w.Seq, limit)
-	if err != nil {
-		return nil, fmt.Errorf("find missing sequence numbers: %w", err)
-	}
-	ranges, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r SeqRange, err error) {
-		err = row.Scan(&r.First, &r.Last)
-		return r, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find missing sequence numbers: %w", err)
-	}
-	return ranges, nil
+	return gaps
 }
 
-func findDifferingHours(ctx context.Context, db postgres.Querier, w Watermark, since time.Time) ([]Gap, error) {
+// lost marks gaps that the producer cannot republish.
+func lost(gaps []Gap) []Gap {
+	for i := range gaps {
+		gaps[i].Lost = true
+	}
+	return gaps
+}
+
+// name names the numbers for an operator.
+func (n numbers) name() string {
+	if n.epoch == "" {
+		return n.producer
+	}
+	return n.producer + "/" + n.epoch
+}
+
+// addDoubts adds why the watermarks may not tell everything.
+func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event.Topic) error {
 	const query = `
-		SELECT hour, count, sum::text, last_seq FROM hourly_checksums
-		WHERE topic = $1 AND producer = $2 AND last_seq <= $3 AND hour >= $4 AND hour < $5
+		SELECT producer, extract(epoch FROM now() - max(changed_at))::bigint FROM epoch_watermarks
+		WHERE topic = $1
+		GROUP BY producer
+		ORDER BY producer`
+	const check = `SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `)`
+	var checked bool
+	if err := db.QueryRow(ctx, check, topic).Scan(&checked); err != nil {
+		return fmt.Errorf("read database check: %w", err)
+	}
+	if !checked {
+		r.Doubts = append(r.Doubts, "this database was not compared with what the producers know since it was started or restored")
+	}
+	rows, err := db.Query(ctx, query, topic)
+	if err != nil {
+		return fmt.Errorf("read age of watermarks: %w", err)
+	}
+	type watermark struct {
+		producer string
+		age      time.Duration
+	}
+	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w watermark, err error) {
+		var seconds int64
+		err = row.Scan(&w.producer, &seconds)
+		w.age = time.Duration(seconds) * time.Second
+		return w, err
+	})
+	if err != nil {
+		return fmt.Errorf("read age of watermarks: %w", err)
+	}
+	for _, w := range watermarks {
+		// A time in the future was written before the clock went back.
+		if w.age.Abs() > staleAfter {
+			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, w.age.Abs()))
+		}
+	}
+	if len(watermarks) == 0 {
+		r.Doubts = append(r.Doubts, "no producer has posted a watermark")
+	}
+	return nil
+}
+
+// findDifferingHours returns the hours that all have a number or were accepted, and
+// differ nevertheless.
+func findDifferingHours(ctx context.Context, db postgres.Querier, n numbers, since time.Time) ([]Gap, error) {
+	const query = `
+		SELECT h.hour, h.count, h.sum::text, h.last_seq, h.matched,
+			coalesce(h.accepted_count, -1), coalesce(h.accepted_sum, 0)::text
+		FROM epoch_checksums h
+			JOIN epoch_watermarks w USING (topic, producer, epoch)
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND h.last_seq <= w.consumed_seq AND hour >= @since
 		ORDER BY hour`
-	rows, err := db.Query(ctx, query, w.Topic, w.Producer, w.Seq, max(0, since.Unix()/3600), currentHour())
+	rows, err := db.Query(ctx, query, n.args(pgx.StrictNamedArgs{"since": max(0, since.Unix()/3600)}))
 	if err != nil {
 		return nil, fmt.Errorf("read published checksums: %w", err)
 	}
-	checksums, err := pgx.CollectRows(rows, scanChecksum)
+	type stored struct {
+		HourlyChecksum
+		matched  bool
+		accepted HourlyChecksum
+	}
+	checksums, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (stored, error) {
+		var h stored
+		err := row.Scan(&h.Hour, &h.Count, &h.Sum, &h.LastSeq, &h.matched, &h.accepted.Count, &h.accepted.Sum)
+		return h, err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read published checksums: %w", err)
+	}
+	accepted, err := acceptedRanges(ctx, db, n)
+	if err != nil {
+		return nil, err
 	}
 	var gaps []Gap
 	for _, published := range checksums {
-		recorded, err := recordedChecksum(ctx, db, w, published.Hour)
+		recorded, err := recordedChecksum(ctx, db, n, published.HourlyChecksum)
 		if err != nil {
 			return nil, err
 		}
-		if !recorded.matches(published) {
-			gaps = append(gaps, Gap{
-				Producer: w.Producer, Hour: time.Unix(published.Hour*3600, 0).UTC(),
-				Published: published.Count, Recorded: recorded.Count,
-			})
+		if recorded.matches(published.HourlyChecksum) || recorded.matches(published.accepted) {
+			continue
 		}
+		// The consumer has matched an hour that lacks what was accepted as missing.
+		short := published.Count - recorded.Count
+		if published.matched && short > 0 && short <= count(within(accepted, SeqRange{1, published.LastSeq})) {
+			continue
+		}
+		gaps = append(gaps, Gap{
+			Producer: n.producer, Epoch: n.epoch, Hour: time.Unix(published.Hour*3600, 0).UTC(),
+			Published: published.Count, Recorded: recorded.Count,
+		})
 	}
 	return gaps, nil
-}
-
-func scanChecksum(row pgx.CollectableRow) (HourlyChecksum, error) {
-	var c HourlyChecksum
-	err := row.Scan(&c.Hour, &c.Count, &c.Sum, &c.LastSeq)
-	return c, err
-}
-
-// recordedChecksum returns the checksum of the records of a producer's events
-// whose ids were made in an hour.
-func recordedChecksum(ctx context.Context, db postgres.Querier, w Watermark, hour int64) (HourlyChecksum, error) {
-	query := `
-		SELECT count(*), coalesce(sum(` + HashSQL("event_id") + `), 0)::text, coalesce(max(seq), 0)
-		FROM consumed_events
-		WHERE topic = $1 AND producer = $2 AND event_id >= $3 AND event_id < $4`
-	low, high := HourIDs(hour)
-	c := HourlyChecksum{Hour: hour}
-	if err := db.QueryRow(ctx, query, w.Topic, w.Producer, low, high).Scan(&c.Count, &c.Sum, &c.LastSeq); err != nil {
-		return HourlyChecksum{}, fmt.Errorf("compute the checksum of recorded events: %w", err)
-	}
-	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,19 +33,37 @@ type ProducerConfig struct {
 	Metrics  prometheus.Registerer
 }
 
-// Outbox is what a Producer needs of the tables that hold its events.
+// Outbox is what a Producer needs of the tables that hold its events. Its methods may
+// be called concurrently.
 type Outbox interface {
-	// Watermarks returns a watermark for each topic. An event counts as published
-	// once that is longer ago than margin. Producer and At are left empty.
-	Watermarks(ctx context.Context, margin time.Duration) ([]Watermark, error)
-	// Republish publishes again those of the requested events that were published
-	// before the given time. It returns how many there were.
-	Republish(ctx context.Context, topic event.Topic, request RepublishRequest, before time.Time) (int64, error)
+	// Topics returns the topics on which events were numbered.
+	Topics(ctx context.Context) ([]event.Topic, error)
+	// Check compares the numbers of a topic with what Redis knows of them, and starts a
+	// new epoch if the outbox may be an older copy of itself.
+	Check(ctx context.Context, topic event.Topic) error
+	// StoreConsumed stores the consumed watermarks of a topic by group. The outbox keeps
+	// what they have not consumed.
+	StoreConsumed(ctx context.Context, topic event.Topic, consumers map[string]ConsumedWatermark) error
+	// Watermark returns the watermark of a topic. Producer and At are left empty.
+	Watermark(ctx context.Context, topic event.Topic) (Watermark, error)
+	// Answer publishes again a part of what is requested, or all. It does nothing if the
+	// request is not due or another instance answers it.
+	Answer(ctx context.Context, topic event.Topic, request RepublishRequest) (Answer, error)
+}
+
+// Answer says what was done for a request.
+type Answer struct {
+	Sent int64 // events
+	More bool  // some are left to send
+	Done bool  // the request was answered completely; the next watermark says so
 }
 
 const (
-	longestMargin        = 10 * time.Second
-	producerRoundTimeout = 10 * time.Second
+	watermarkTimeout = 10 * time.Second
+	answerTimeout    = 15 * time.Second
+	// After an answer, requests are read this often, for as many rounds.
+	busyInterval = 500 * time.Millisecond
+	busyRounds   = 20
 )
 
 // NewProducer returns the producer's side of the protocol.
@@ -56,60 +75,151 @@ func NewProducer(cfg ProducerConfig) *Producer {
 	return p
 }
 
-// Run implements service.Runner.
+// Run implements service.Runner. Each topic has a loop that posts its watermark and
+// another that answers requests, so that nothing delays a watermark, and no topic
+// delays another.
 func (p *Producer) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	started := map[event.Topic]bool{}
 	tick := time.NewTicker(p.cfg.Interval)
 	defer tick.Stop()
 	for {
+		topics, err := p.topics(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.warn(ctx, "", err)
+		}
+		for _, topic := range topics {
+			if started[topic] {
+				continue
+			}
+			started[topic] = true
+			post := make(chan struct{}, 1)
+			running.Go(func() { p.postWatermarks(ctx, topic, post) })
+			running.Go(func() { p.answerRequests(ctx, topic, post) })
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if err := p.reconcile(ctx); err != nil && ctx.Err() == nil {
-			p.cfg.Log.WarnContext(ctx, "reconciliation with consumers failed; retrying",
-				"error", err.Error(), "next_in_ms", p.cfg.Interval.Milliseconds())
+	}
+}
+
+func (p *Producer) topics(ctx context.Context) ([]event.Topic, error) {
+	ctx, cancel := context.WithTimeout(ctx, watermarkTimeout)
+	defer cancel()
+	return p.cfg.Outbox.Topics(ctx)
+}
+
+func (p *Producer) warn(ctx context.Context, topic event.Topic, err error) {
+	p.cfg.Log.WarnContext(ctx, "reconciliation with consumers failed; retrying",
+		"topic", string(topic), "error", err.Error(), "next_in_ms", p.cfg.Interval.Milliseconds())
+}
+
+// postWatermarks posts the watermark of a topic at each interval, and when woken.
+func (p *Producer) postWatermarks(ctx context.Context, topic event.Topic, wake <-chan struct{}) {
+	tick := time.NewTicker(p.cfg.Interval)
+	defer tick.Stop()
+	for {
+		if err := p.postWatermark(ctx, topic); err != nil && ctx.Err() == nil {
+			p.warn(ctx, topic, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-wake:
 		}
 	}
 }
 
-func (p *Producer) reconcile(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, producerRoundTimeout)
+func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
+	ctx, cancel := context.WithTimeout(ctx, watermarkTimeout)
 	defer cancel()
-	watermarks, err := p.cfg.Outbox.Watermarks(ctx, p.margin())
+	if err := p.cfg.Outbox.Check(ctx, topic); err != nil {
+		return err
+	}
+	consumers, err := readConsumed(ctx, p.cfg.Redis, topic)
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC()
-	var faults []error
-	for _, w := range watermarks {
-		w.Producer, w.At = p.cfg.Name, now
-		faults = append(faults, p.post(ctx, w), p.answerRequests(ctx, w.Topic))
+	for group, c := range consumers {
+		c.Producers = map[string]map[string]Consumed{p.cfg.Name: c.Producers[p.cfg.Name]}
+		consumers[group] = c
 	}
-	return errors.Join(faults...)
-}
-
-// margin is how long ago an event must have been published to count as published.
-// It also covers the difference between the clocks of Redis and Postgres.
-func (p *Producer) margin() time.Duration { return min(p.cfg.Interval, longestMargin) }
-
-func (p *Producer) post(ctx context.Context, w Watermark) error {
+	if err := p.cfg.Outbox.StoreConsumed(ctx, topic, consumers); err != nil {
+		return err
+	}
+	w, err := p.cfg.Outbox.Watermark(ctx, topic)
+	if err != nil {
+		return err
+	}
+	w.Producer, w.At = p.cfg.Name, time.Now().UTC()
 	data, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode watermark: %w", err)
 	}
-	if err := p.cfg.Redis.HSet(ctx, watermarksKey(w.Topic), w.Producer, data).Err(); err != nil {
-		return fmt.Errorf("post watermark of %s: %w", w.Topic, err)
+	pipe := p.cfg.Redis.Pipeline()
+	pipe.HSet(ctx, watermarksKey(topic), w.Producer, data)
+	// A Redis that was emptied learns again what was published.
+	pipe.ZAddGT(ctx, KnownKey(string(topic)), redis.Z{Score: float64(w.Seq), Member: KnownMember(p.cfg.Name, w.Epoch)})
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("post watermark of %s: %w", topic, err)
 	}
 	return nil
 }
 
-// answerRequests republishes what the consumers of a topic have requested.
-func (p *Producer) answerRequests(ctx context.Context, topic event.Topic) error {
+// answerRequests republishes what the consumers of a topic request. While there is
+// work, the next round follows at once.
+func (p *Producer) answerRequests(ctx context.Context, topic event.Topic, post chan<- struct{}) {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	busy := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		}
+		done, err := p.answerAll(ctx, topic)
+		if err != nil && ctx.Err() == nil {
+			p.warn(ctx, topic, err)
+		}
+		switch {
+		case err != nil:
+			busy = 0
+			next.Reset(p.cfg.Interval)
+			continue
+		case done.More:
+			next.Reset(0)
+			continue
+		case done.Done:
+			busy = busyRounds
+			select {
+			case post <- struct{}{}:
+			default:
+			}
+		}
+		if busy > 0 {
+			busy--
+			next.Reset(min(busyInterval, p.cfg.Interval))
+			continue
+		}
+		next.Reset(p.cfg.Interval)
+	}
+}
+
+// answerAll answers the requests of all groups, each in part. A request that fails
+// does not delay the others.
+func (p *Producer) answerAll(ctx context.Context, topic event.Topic) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	requests, err := p.cfg.Redis.HGetAll(ctx, requestsKey(topic, p.cfg.Name)).Result()
 	if err != nil {
-		return fmt.Errorf("read republish requests for %s: %w", topic, err)
+		return Answer{}, fmt.Errorf("read republish requests for %s: %w", topic, err)
 	}
+	var all Answer
 	var faults []error
 	for group, data := range requests {
 		var request RepublishRequest
@@ -117,15 +227,17 @@ func (p *Producer) answerRequests(ctx context.Context, topic event.Topic) error 
 			faults = append(faults, fmt.Errorf("decode republish request of %s for %s: %w", group, topic, err))
 			continue
 		}
+		request.Group = group
 		if request.empty() {
 			continue
 		}
-		n, err := p.cfg.Outbox.Republish(ctx, topic, request, request.CaughtUp.Add(-p.margin()))
+		answer, err := p.cfg.Outbox.Answer(ctx, topic, request)
 		faults = append(faults, err)
-		if n > 0 {
-			p.republished.Add(float64(n))
-			p.cfg.Log.WarnContext(ctx, "events republished after loss", "topic", string(topic), "group", group, "count", n)
+		all.More, all.Done = all.More || answer.More, all.Done || answer.Done
+		if answer.Sent > 0 {
+			p.republished.Add(float64(answer.Sent))
+			p.cfg.Log.WarnContext(ctx, "events republished after loss", "topic", string(topic), "group", group, "count", answer.Sent)
 		}
 	}
-	return errors.Join(faults...)
+	return all, errors.Join(faults...)
 }

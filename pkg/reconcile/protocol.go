@@ -2,28 +2,70 @@ package reconcile
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// OutboxRetention is how long outboxes keep published rows: an event that was lost
-// longer ago cannot be published again.
+// OutboxRetention is how long outboxes keep published rows at least. They keep a row
+// for longer until every consumer has consumed it.
 const OutboxRetention = 7 * 24 * time.Hour
 
 // RecordRetention is how long consumed-event records are worth keeping: longer
 // than outboxes keep the events.
 const RecordRetention = OutboxRetention + 24*time.Hour
 
-// Watermark says what a producer has published on one stream.
+// Watermark says what a producer has published on one stream. The embedded
+// EpochWatermark is that of the current epoch. A producer of the previous release
+// knows no epochs: it leaves First 0, and Epoch empty.
 type Watermark struct {
 	Producer string      `json:"producer"`
 	Topic    event.Topic `json:"topic"`
-	At       time.Time   `json:"at"`
+	At       time.Time   `json:"at"` // by the producer's clock; only compared for equality
+	EpochWatermark
+	// Closed are the earlier epochs.
+	Closed []EpochWatermark `json:"closed,omitempty"`
+	// Answers counts, for each consumer group, the republish requests that the
+	// producer had answered completely.
+	Answers map[string]int64 `json:"answers,omitempty"`
+	// Consumers are the consumed watermarks as the producer's database has them, so
+	// that they survive the loss of both Redis and the consumer's database.
+	Consumers map[string]ConsumedWatermark `json:"consumers,omitempty"`
+}
+
+// EpochWatermark says what was published in one epoch of a producer's numbers.
+type EpochWatermark struct {
+	Epoch string `json:"epoch,omitempty"`
+	// First is the lowest number that the outbox can republish: it has no row with a
+	// lower one, either because consumers had consumed it or because the epoch began
+	// later.
+	First int64 `json:"first,omitempty"`
 	// Seq is the sequence number up to which every event was published.
 	Seq int64 `json:"seq"`
+	// Last is the last number of a closed epoch in the outbox. Known is the highest
+	// number that anybody knows of; above Last if the outbox was restored.
+	Last  int64 `json:"last,omitempty"`
+	Known int64 `json:"known,omitempty"`
 	// Hours are the checksums of the hours that the outbox still holds.
 	Hours []HourlyChecksum `json:"hours"`
+}
+
+// epochs returns the watermarks of all epochs; the current one is the last.
+func (w Watermark) epochs() []EpochWatermark {
+	return append(append([]EpochWatermark{}, w.Closed...), w.EpochWatermark)
+}
+
+// hasEpochs says that the producer's release knows epochs.
+func (w Watermark) hasEpochs() bool { return w.First > 0 }
+
+// end returns the number up to which a consumer must account for every number.
+// Those above Last were lost together with a producer's database.
+func (w EpochWatermark) end() int64 {
+	if w.Known > 0 && w.Seq >= w.Last {
+		return max(w.Seq, w.Known)
+	}
+	return w.Seq
 }
 
 // HourlyChecksum counts the events whose ids were made in one hour. Two sides with
@@ -46,25 +88,95 @@ type SeqRange struct {
 	Last  int64 `json:"last"`
 }
 
+func (r SeqRange) count() int64 { return r.Last - r.First + 1 }
+
+// EpochRange is a range of the numbers of one epoch.
+type EpochRange struct {
+	Epoch string `json:"epoch,omitempty"`
+	SeqRange
+}
+
 // RepublishRequest asks a producer for the events that a consumer group lacks.
 type RepublishRequest struct {
 	Group string `json:"group"`
-	// CaughtUp is the time up to which the group has acknowledged everything on
-	// the stream: what was published before it and has no record was lost.
-	CaughtUp time.Time  `json:"caughtUp"`
-	Ranges   []SeqRange `json:"ranges,omitempty"`
-	Hours    []int64    `json:"hours,omitempty"` // whose checksums differ
+	// Answers is the group's number of answers in the watermark that the request is
+	// based on. The group had acknowledged everything that was on the stream when it
+	// read that watermark. The producer ignores a request with another number: what
+	// it has republished since may still be in the stream.
+	Answers int64        `json:"answers"`
+	Ranges  []EpochRange `json:"ranges,omitempty"`
+	Chunk   *HourChunk   `json:"chunk,omitempty"`
+	// CaughtUp is set by the previous release only, which knows neither epochs nor
+	// answers: the time up to which the group has acknowledged everything.
+	CaughtUp time.Time `json:"caughtUp,omitzero"`
 }
 
-func (r RepublishRequest) empty() bool { return len(r.Ranges) == 0 && len(r.Hours) == 0 }
+func (r RepublishRequest) empty() bool { return len(r.Ranges) == 0 && r.Chunk == nil }
+
+// Lowest returns what distinguishes a request from one that asks for later events.
+func (r RepublishRequest) Lowest() string {
+	switch {
+	case len(r.Ranges) > 0:
+		return fmt.Sprintf("%s:%d", r.Ranges[0].Epoch, r.Ranges[0].First)
+	case r.Chunk != nil:
+		return fmt.Sprintf("%s@%d:%s", r.Chunk.Epoch, r.Chunk.Hour, r.Chunk.From)
+	default:
+		return ""
+	}
+}
+
+// HourChunk asks for the events of an hour, or of a part of it, that the group lacks
+// although it lacks no number. From and Until bound the ids; Until is excluded.
+type HourChunk struct {
+	Epoch string   `json:"epoch,omitempty"`
+	Hour  int64    `json:"hour"`
+	From  string   `json:"from"`
+	Until string   `json:"until"`
+	IDs   []string `json:"ids"` // that the group has
+}
+
+// ConsumedWatermark says what a consumer group has consumed from a stream.
+type ConsumedWatermark struct {
+	// Generation changes when the group's database was found to be an older copy.
+	Generation string `json:"generation"`
+	// HandledUntil is the time, by the stream, up to which the group had acknowledged
+	// everything.
+	HandledUntil time.Time `json:"handledUntil"`
+	// Producers has, by producer and epoch, what was consumed.
+	Producers map[string]map[string]Consumed `json:"producers"`
+}
+
+// Consumed is how much of an epoch a group has consumed.
+type Consumed struct {
+	Seq  int64 `json:"seq"`  // up to which it needs nothing more
+	Seen int64 `json:"seen"` // the highest number of which it has a record
+}
 
 // watermarksKey is the Redis hash with the watermarks of a topic, by producer.
 func watermarksKey(topic event.Topic) string { return "watermark:published:" + string(topic) }
+
+// consumedKey is the Redis hash with the consumed watermarks of a topic, by group. In a
+// cluster it is in the stream's slot: numbers can be checked while other shards are down.
+func consumedKey(topic event.Topic) string { return "watermark:consumed:{" + string(topic) + "}" }
 
 // requestsKey is the Redis hash with the requests to republish a producer's events
 // on a topic, by consumer group.
 func requestsKey(topic event.Topic, producer string) string {
 	return "republish:requested:" + string(topic) + ":" + producer
+}
+
+// KnownKey is the Redis sorted set with the highest sequence number that was ever
+// added to a stream, by producer and epoch. The publisher updates it atomically with
+// the entries, so in a cluster it must be in the stream's slot.
+func KnownKey(topic string) string { return "published:{" + topic + "}" }
+
+// KnownMember is the member of KnownKey for an epoch of a producer.
+func KnownMember(producer, epoch string) string { return producer + " " + epoch }
+
+// parseKnownMember is the inverse of KnownMember.
+func parseKnownMember(member string) (producer, epoch string) {
+	producer, epoch, _ = strings.Cut(member, " ")
+	return producer, epoch
 }
 
 // HourSQL returns the SQL expression for the hour, counted from 1970 in UTC, in

@@ -47,16 +47,18 @@ func (r *Records) Record(ctx context.Context, e event.Event) error {
 // event is delivered again, without effect.
 func (r *Records) write(ctx context.Context, events []event.Event) error {
 	const query = `
-		INSERT INTO consumed_events (topic, producer, seq, event_id)
-		SELECT $1, producer, seq, event_id FROM unnest($2::text[], $3::bigint[], $4::uuid[]) AS r (producer, seq, event_id)
+		INSERT INTO consumed_events (topic, producer, epoch, seq, event_id)
+		SELECT $1, producer, epoch, seq, event_id
+		FROM unnest($2::text[], $3::text[], $4::bigint[], $5::uuid[]) AS r (producer, epoch, seq, event_id)
 		ON CONFLICT DO NOTHING`
-	producers, seqs, ids := make([]string, len(events)), make([]int64, len(events)), make([]string, len(events))
+	producers, epochs := make([]string, len(events)), make([]string, len(events))
+	seqs, ids := make([]int64, len(events)), make([]string, len(events))
 	for i, e := range events {
-		producers[i], seqs[i], ids[i] = e.Producer, e.ProducerSeq, e.ID
+		producers[i], epochs[i], seqs[i], ids[i] = e.Producer, e.ProducerEpoch, e.ProducerSeq, e.ID
 	}
 	batch := &pgx.Batch{} // one implicit transaction
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
-	batch.Queue(query, r.topic, producers, seqs, ids)
+	batch.Queue(query, r.topic, producers, epochs, seqs, ids)
 	if err := r.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert consumed-event records: %w", err)
 	}

@@ -24,7 +24,7 @@ const window = 1000
 var schemas = append(backend.ConsumerSchemas(), store.Schema())
 
 func main() {
-	service.Main(name, run, append(deadletter.Commands[Config](name, schemas), gapsCommand)...)
+	service.Main(name, run, backend.ConsumerCommands[Config](name, event.Audit, schemas)...)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {

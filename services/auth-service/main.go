@@ -19,7 +19,9 @@ const name = "auth-service"
 
 var schemas = []postgres.Schema{outbox.Schema(), store.Schema()}
 
-func main() { service.Main(name, run, commands...) }
+func main() {
+	service.Main(name, run, append(commands, backend.ProducerCommands[Config](name, schemas)...)...)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	b, err := backend.Open(ctx, s, cfg.Config, schemas)

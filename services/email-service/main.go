@@ -24,7 +24,7 @@ const name = "email-service"
 var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store.Schema())
 
 func main() {
-	service.Main(name, run, append(deadletter.Commands[Config](name, schemas), resumeCommand)...)
+	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.Email, schemas), resumeCommand)...)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {

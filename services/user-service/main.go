@@ -22,7 +22,7 @@ const cacheTimeout = 50 * time.Millisecond
 
 var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store.Schema())
 
-func main() { service.Main(name, run, deadletter.Commands[Config](name, schemas)...) }
+func main() { service.Main(name, run, backend.ConsumerCommands[Config](name, event.User, schemas)...) }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	b, err := backend.Open(ctx, s, cfg.Config, schemas)

@@ -116,8 +116,8 @@ func (b *bench) auditDatabase(ctx context.Context) (*pgxpool.Pool, string, error
 		return nil, "", err
 	}
 	binary := filepath.Join(b.dir, "audit-service")
-	cmd := exec.CommandContext(ctx, binary, "gaps") // The command migrates the database first.
-	cmd.Env, err = b.auditEnvironment(ctx, url, "gaps")
+	cmd := exec.CommandContext(ctx, binary, "dead-letters", "list") // The command migrates the database first.
+	cmd.Env, err = b.auditEnvironment(ctx, url, "command")
 	if err == nil {
 		var out []byte
 		if out, err = cmd.CombinedOutput(); err != nil {

@@ -28,7 +28,7 @@ func (b *bench) latency(ctx context.Context) error {
 	}
 	defer db.Close()
 	handled := make(chan time.Time, 1)
-	relay := outbox.NewRelay(db, bus.NewPublisher(b.redis), b.log, prometheus.NewRegistry())
+	relay := outbox.NewRelay(db, bus.NewPublisher(b.redis), b.epochs(db), b.log, prometheus.NewRegistry())
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Audit,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: b.redis, Group: group, Consumer: "c", Log: b.log}),

@@ -105,7 +105,7 @@ func (b *bench) relay(ctx context.Context) error {
 }
 
 func (b *bench) relayRound(ctx context.Context, db *pgxpool.Pool, work func(context.Context, *pgxpool.Pool) error) (float64, error) {
-	if _, err := db.Exec(ctx, `TRUNCATE outbox, outbox_sequences, outbox_hourly_checksums`); err != nil {
+	if _, err := db.Exec(ctx, `TRUNCATE outbox, outbox_sequences, outbox_epochs, outbox_epoch_checksums`); err != nil {
 		return 0, fmt.Errorf("empty outbox: %w", err)
 	}
 	box := outbox.New("bench")
@@ -134,10 +134,15 @@ func (b *bench) relayRound(ctx context.Context, db *pgxpool.Pool, work func(cont
 	return relayed / time.Since(start).Seconds(), b.redis.Del(ctx, string(event.Audit)).Err()
 }
 
+// epochs returns the epochs of an outbox.
+func (b *bench) epochs(db *pgxpool.Pool) *outbox.Epochs {
+	return outbox.NewEpochs(db, b.redis, "bench", b.log, prometheus.NewRegistry())
+}
+
 func (b *bench) relayOurs(ctx context.Context, db *pgxpool.Pool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	relay := outbox.NewRelay(db, bus.NewPublisher(b.redis), b.log, prometheus.NewRegistry())
+	relay := outbox.NewRelay(db, bus.NewPublisher(b.redis), b.epochs(db), b.log, prometheus.NewRegistry())
 	ended := make(chan error, 1)
 	go func() { ended <- relay.Run(ctx) }()
 	err := await(ctx, func() (bool, error) {

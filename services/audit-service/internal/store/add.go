@@ -48,18 +48,18 @@ var userDeleted = event.UserDeleted{}.EventName()
 // arrays. The data and the origin of erased users are left out. An anonymous actor may be
 // the subject, for example somebody who forgot their password, so it counts as the user.
 const insert = `
-	INSERT INTO events (id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
+	INSERT INTO events (id, type, version, occurred_at, producer, producer_epoch, producer_seq, actor_type, actor_id, subject_id, outcome,
 		ip, user_agent, request_id, correlation_id, causation_id, data)
-	SELECT id, type, version, occurred_at, producer, producer_seq, actor_type, actor_id, subject_id, outcome,
+	SELECT id, type, version, occurred_at, producer, producer_epoch, producer_seq, actor_type, actor_id, subject_id, outcome,
 		CASE WHEN origin.user_id IS NULL THEN ip ELSE '' END, CASE WHEN origin.user_id IS NULL THEN user_agent ELSE '' END,
 		request_id, correlation_id, causation_id,
 		CASE WHEN subject.user_id IS NULL THEN data::jsonb ELSE data::jsonb - @personal::text[] END
 	FROM unnest(@id::uuid[], @type::text[], @version::integer[], @occurred_at::timestamptz[],
-			@producer::text[], @producer_seq::bigint[], @actor_type::text[], @actor_id::text[],
+			@producer::text[], @producer_epoch::text[], @producer_seq::bigint[], @actor_type::text[], @actor_id::text[],
 			@subject_id::text[], @outcome::text[], @ip::text[], @user_agent::text[],
 			@request_id::text[], @correlation_id::text[], @causation_id::text[], @data::text[])
 		AS e (id, type, version, occurred_at,
-			producer, producer_seq, actor_type, actor_id,
+			producer, producer_epoch, producer_seq, actor_type, actor_id,
 			subject_id, outcome, ip, user_agent,
 			request_id, correlation_id, causation_id, data)
 		LEFT JOIN erased_users AS origin ON origin.user_id = CASE WHEN actor_id = '' THEN subject_id ELSE actor_id END
@@ -67,11 +67,41 @@ const insert = `
 	ON CONFLICT (id) DO NOTHING`
 
 func (s *Store) insert(ctx context.Context, events []event.Event) error {
+	inserted := int64(0)
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(eraseLock))
-	batch.Queue(insert, columnsOf(events))
+	batch.Queue(insert, columnsOf(events)).Exec(func(tag pgconn.CommandTag) error {
+		inserted = tag.RowsAffected()
+		return nil
+	})
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert audit records: %w", err)
+	}
+	if inserted == int64(len(events)) {
+		return nil
+	}
+	return s.addNumbers(ctx, events)
+}
+
+// addNumbers records the numbers of events that the log has under other numbers. A
+// restored producer publishes an event again in a new epoch; without the number, it
+// would count as missing.
+func (s *Store) addNumbers(ctx context.Context, events []event.Event) error {
+	const query = `
+		INSERT INTO event_numbers (producer, epoch, seq, event_id)
+		SELECT e.producer, e.epoch, e.seq, e.id
+		FROM unnest(@producer::text[], @epoch::text[], @seq::bigint[], @id::uuid[]) AS e (producer, epoch, seq, id)
+			JOIN events recorded ON recorded.id = e.id
+		WHERE e.seq > 0 AND (recorded.producer, recorded.producer_epoch, recorded.producer_seq) <> (e.producer, e.epoch, e.seq)
+		ON CONFLICT DO NOTHING`
+	args := pgx.StrictNamedArgs{
+		"producer": column(events, func(e *event.Event) string { return e.Producer }),
+		"epoch":    column(events, func(e *event.Event) string { return e.ProducerEpoch }),
+		"seq":      column(events, func(e *event.Event) int64 { return e.ProducerSeq }),
+		"id":       column(events, func(e *event.Event) string { return e.ID }),
+	}
+	if _, err := s.db.Exec(ctx, query, args); err != nil {
+		return fmt.Errorf("insert numbers of audit records: %w", err)
 	}
 	return nil
 }
@@ -84,6 +114,7 @@ func columnsOf(events []event.Event) pgx.StrictNamedArgs {
 		"version":        column(events, func(e *event.Event) int { return e.Version() }),
 		"occurred_at":    column(events, func(e *event.Event) time.Time { return e.OccurredAt }),
 		"producer":       column(events, func(e *event.Event) string { return e.Producer }),
+		"producer_epoch": column(events, func(e *event.Event) string { return e.ProducerEpoch }),
 		"producer_seq":   column(events, func(e *event.Event) int64 { return e.ProducerSeq }),
 		"actor_type":     column(events, func(e *event.Event) string { return e.Actor.Type }),
 		"actor_id":       column(events, func(e *event.Event) string { return e.Actor.ID }),

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -77,4 +78,33 @@ func BenchmarkInsert(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N*insertLimit)/b.Elapsed().Seconds(), "events/s")
+}
+
+// TestNumbers: an event that is in the log and arrives under another number gets a record
+// of that number, too. The log does not change.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	e := newEvent()
+	e.ProducerEpoch = "A"
+	again, other := e, newEvent()
+	again.ProducerEpoch, again.ProducerSeq = "B", 3
+	for range 2 {
+		for _, events := range [][]event.Event{{e}, {again, other}, {e}} {
+			if err := s.insert(t.Context(), events); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	rows, err := s.db.Query(t.Context(), `SELECT epoch || seq FROM consumed_events WHERE event_id = $1 AND topic = 'audit-events' ORDER BY 1`, e.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || !slices.Equal(got, []string{"A7", "B3"}) {
+		t.Errorf("numbers %v, %v", got, err)
+	}
+	if record, err := s.Get(t.Context(), e.ID); err != nil || record.ID != e.ID {
+		t.Errorf("record %+v, %v", record, err)
+	}
 }

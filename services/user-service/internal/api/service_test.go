@@ -74,7 +74,8 @@ func newService(t *testing.T, redisURL string) *service {
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "user-service", Consumer: "a", Log: log}),
 		Handlers:   api.Handlers(profiles), DeadLetters: deadLetters, Log: log, Metrics: metrics,
 	}))
-	testkit.Run(t, outbox.NewRelay(s.db, bus.NewPublisher(client), log, metrics))
+	epochs := outbox.NewEpochs(s.db, client, "user-service", log, metrics)
+	testkit.Run(t, outbox.NewRelay(s.db, bus.NewPublisher(client), epochs, log, metrics))
 	return s
 }
 

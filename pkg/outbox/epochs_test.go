@@ -1,0 +1,95 @@
+package outbox_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestEpochs is REL-50: when an epoch starts, and when not.
+func TestEpochs(t *testing.T) {
+	t.Parallel()
+	const known, consumed = "published:{audit-events}", "watermark:consumed:{audit-events}"
+	const restarted = `UPDATE outbox_sequences SET incarnation = 'another'`
+	for name, tc := range map[string]struct {
+		change string             // in the database
+		known  map[string]float64 // to Redis, by member
+		seen   string             // by a consumer
+		epochs int
+		first  int64 // number of the present epoch
+	}{
+		"Postgres was restarted": {change: restarted, known: map[string]float64{"test ": 10}, epochs: 1},
+		"nothing is known and nothing was compared, as after an upgrade": {change: `UPDATE outbox_sequences SET incarnation = ''`, epochs: 1},
+		"Redis was emptied":                                 {epochs: 1},
+		"Redis was emptied and Postgres restarted":          {change: restarted, epochs: 2, first: 11},
+		"Redis is an older copy and Postgres was restarted": {change: restarted, known: map[string]float64{"test ": 4}, epochs: 2, first: 11},
+		"more was published than the database knows":        {change: restarted, known: map[string]float64{"test ": 14}, epochs: 2, first: 15},
+		"the same without a sign of a restart":              {known: map[string]float64{"test ": 14, "other ": 99}, epochs: 2, first: 15},
+		"a consumer has seen more":                          {change: restarted, known: map[string]float64{"test ": 10}, seen: `{"producers":{"test":{"":{"seq":3,"seen":20}},"other":{"":{"seq":99}}}}`, epochs: 2, first: 21},
+		"an epoch is known that the database does not have": {known: map[string]float64{"test ": 10, "test LATER": 30}, epochs: 3, first: 31},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+			fill(t, db, 10)
+			published := newPublished(t, db, client)
+			if err := published.Check(t.Context(), event.Audit); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(t.Context(), tc.change); err != nil {
+				t.Fatal(err)
+			}
+			for member, seq := range tc.known {
+				if err := client.ZAdd(t.Context(), known, redis.Z{Member: member, Score: seq}).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := client.HSet(t.Context(), consumed, "g", tc.seen).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := published.Check(t.Context(), event.Audit); err != nil {
+				t.Fatal(err)
+			}
+			w, err := published.Watermark(t.Context(), event.Audit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(w.Closed) + 1; got != tc.epochs {
+				t.Errorf("%d epochs, want %d", got, tc.epochs)
+			}
+			if tc.epochs > 1 && (w.Epoch == "" || w.First != tc.first || w.Seq != tc.first-1) {
+				t.Errorf("watermark %+v, want an empty epoch from %d", w.EpochWatermark, tc.first)
+			}
+			// The previous release numbers rows of the same epoch.
+			const previous = `
+				WITH next AS (UPDATE outbox_sequences SET last_seq = last_seq + 1 WHERE topic = $1 RETURNING last_seq)
+				INSERT INTO outbox (event_id, topic, name, payload, seq, published_at)
+				SELECT gen_random_uuid(), $1, 'user.logged_in.v1', '{"a":1}', last_seq, now() FROM next`
+			if _, err := db.Exec(t.Context(), previous, event.Audit); err != nil {
+				t.Fatal(err)
+			}
+			if after, err := published.Watermark(t.Context(), event.Audit); err != nil || after.Epoch != w.Epoch || after.First != w.First || after.Seq != w.Seq+1 {
+				t.Errorf("watermark %+v after %+v, %v", after.EpochWatermark, w.EpochWatermark, err)
+			}
+			if tc.epochs == 2 && (w.Closed[0].Last != 10 || w.Closed[0].Known < 10) {
+				t.Errorf("closed epoch %+v", w.Closed[0])
+			}
+		})
+	}
+}
+
+// TestCheckWithoutRedis: what Redis knows decides, so nothing is decided without it.
+func TestCheckWithoutRedis(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	fill(t, db, 10)
+	client.Close()
+	if err := newPublished(t, db, client).Check(t.Context(), event.Audit); !errors.Is(err, redis.ErrClosed) {
+		t.Errorf("Check() = %v", err)
+	}
+}

@@ -1,0 +1,129 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/event"
+)
+
+// Acceptance is an operator's decision that a gap stays.
+type Acceptance struct {
+	Topic  event.Topic
+	Gap    Gap
+	Reason string
+	By     string
+}
+
+// ErrNotMissing says that the gap to be accepted does not exist.
+var ErrNotMissing = errors.New("nothing is missing there")
+
+// ParseGap returns the gap with an id as Gap.ID returns it.
+func ParseGap(id string) (Gap, error) {
+	malformed := fmt.Errorf("invalid gap %q: want PRODUCER:FIRST..LAST or PRODUCER@HOUR as gaps prints them", id)
+	at := strings.LastIndexAny(id, ":@")
+	if at <= 0 {
+		return Gap{}, malformed
+	}
+	var g Gap
+	g.Producer, g.Epoch, _ = strings.Cut(id[:at], "/")
+	if id[at] == '@' {
+		hour, err := time.ParseInLocation(hourForm, id[at+1:], time.UTC)
+		if err != nil {
+			return Gap{}, malformed
+		}
+		g.Hour = hour
+		return g, nil
+	}
+	first, last, isRange := strings.Cut(id[at+1:], "..")
+	if !isRange {
+		last = first
+	}
+	var faults [2]error
+	g.Missing.First, faults[0] = strconv.ParseInt(first, 10, 64)
+	g.Missing.Last, faults[1] = strconv.ParseInt(last, 10, 64)
+	if errors.Join(faults[:]...) != nil || g.Missing.First < 1 || g.Missing.Last < g.Missing.First {
+		return Gap{}, malformed
+	}
+	return g, nil
+}
+
+// Accept records, within tx, that a gap stays: it is no longer requested, and the
+// consumed watermark passes it. The error wraps ErrNotMissing if nothing is missing
+// there, or not everything was published up to the end of the range.
+func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
+	n := numbers{a.Topic, a.Gap.Producer, a.Gap.Epoch}
+	if a.Gap.Missing.First == 0 {
+		return acceptHour(ctx, tx, n, a.Gap.Hour)
+	}
+	const within = `
+		SELECT EXISTS (SELECT FROM epoch_watermarks
+			WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND end_seq >= @last)`
+	const accept = `
+		INSERT INTO accepted_gaps (topic, producer, epoch, first_seq, last_seq, reason, accepted_by)
+		VALUES (@topic, @producer, @epoch, @first, @last, @reason, @by)`
+	var published bool
+	if err := tx.QueryRow(ctx, within, n.args(pgx.StrictNamedArgs{"last": a.Gap.Missing.Last})).Scan(&published); err != nil {
+		return fmt.Errorf("read watermark: %w", err)
+	}
+	missing, err := findMissing(ctx, tx, n, a.Gap.Missing, gapsLimit)
+	if err != nil {
+		return err
+	}
+	if !published || len(missing) == 0 {
+		return fmt.Errorf("accept %s: %w", a.Gap.ID(), ErrNotMissing)
+	}
+	for _, r := range missing {
+		args := n.args(pgx.StrictNamedArgs{"first": r.First, "last": r.Last, "reason": a.Reason, "by": a.By})
+		if _, err := tx.Exec(ctx, accept, args); err != nil {
+			return fmt.Errorf("accept %s: %w", a.Gap.ID(), err)
+		}
+	}
+	return nil
+}
+
+// acceptHour makes the published checksum of an hour that of its records.
+func acceptHour(ctx context.Context, tx pgx.Tx, n numbers, at time.Time) error {
+	const read = `
+		SELECT hour, count, sum::text, last_seq FROM epoch_checksums
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour
+		FOR UPDATE`
+	const write = `
+		UPDATE epoch_checksums SET accepted_count = @count, accepted_sum = @sum::numeric, matched = true
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour`
+	rows, err := tx.Query(ctx, read, n.args(pgx.StrictNamedArgs{"hour": at.Unix() / 3600}))
+	if err != nil {
+		return fmt.Errorf("read published checksum: %w", err)
+	}
+	published, err := pgx.CollectExactlyOneRow(rows, scanChecksum)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("accept the hour: %w", ErrNotMissing)
+	}
+	if err != nil {
+		return fmt.Errorf("read published checksum: %w", err)
+	}
+	recorded, err := recordedChecksum(ctx, tx, n, published)
+	if err != nil {
+		return err
+	}
+	if recorded.matches(published) {
+		return fmt.Errorf("accept the hour: %w", ErrNotMissing)
+	}
+	args := n.args(pgx.StrictNamedArgs{"hour": published.Hour, "count": recorded.Count, "sum": recorded.Sum})
+	if _, err := tx.Exec(ctx, write, args); err != nil {
+		return fmt.Errorf("accept the hour: %w", err)
+	}
+	return nil
+}
+
+func scanChecksum(row pgx.CollectableRow) (HourlyChecksum, error) {
+	var c HourlyChecksum
+	err := row.Scan(&c.Hour, &c.Count, &c.Sum, &c.LastSeq)
+	return c, err
+}

@@ -1,0 +1,173 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/postgres"
+)
+
+// fileSQL names the file of database_checks. The file is compared besides the
+// incarnation: a restore into a running database keeps the incarnation, but gives the
+// table another file.
+const fileSQL = `pg_relation_filenode('database_checks'::regclass)`
+
+// check compares this database with what Redis and the producers know of it, if it may
+// have been replaced since it was last compared. If it turns out to be an older copy,
+// check calls Restored, once in all instances, and starts a new generation. It reports
+// whether the database is checked.
+func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
+	const query = `
+		SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `),
+			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at)`
+	var checked bool
+	var generations []string
+	if err := c.cfg.Database.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations); err != nil {
+		return false, fmt.Errorf("read database check: %w", err)
+	}
+	if checked && len(generations) > 0 {
+		c.generation = generations[len(generations)-1]
+		return true, nil
+	}
+	known, complete, err := c.known(ctx, watermarks)
+	if err != nil {
+		return false, err
+	}
+	if !complete && time.Since(c.started) < producersTimeout {
+		return false, nil
+	}
+	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
+		var locked bool
+		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
+			return err
+		}
+		if !locked {
+			return errCheckedElsewhere
+		}
+		// Another instance may have finished between the two reads.
+		if err := tx.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations); err != nil || checked && len(generations) > 0 {
+			return err
+		}
+		return c.decide(ctx, tx, generations, known, position)
+	})
+	if errors.Is(err, errCheckedElsewhere) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("check the database: %w", err)
+	}
+	return false, nil // The next round reads the generation.
+}
+
+var errCheckedElsewhere = errors.New("another instance checks the database")
+
+func (c *Consumer) checkLock() int64 {
+	h := fnv.New64a()
+	h.Write([]byte("checked_databases " + c.cfg.Topic)) // It never fails.
+	return int64(h.Sum64() >> 1)
+}
+
+// producersTimeout is how long a check waits for the producers when Redis does not have
+// the group's consumed watermark. It goes on without those that are gone.
+const producersTimeout = time.Minute
+
+// known returns the consumed watermarks of this group that Redis and the producers have.
+// It is not complete if Redis was emptied and a producer has not told again.
+func (c *Consumer) known(ctx context.Context, watermarks []Watermark) (known []ConsumedWatermark, complete bool, err error) {
+	data, err := c.cfg.Redis.HGet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, false, fmt.Errorf("read consumed watermark of %s: %w", c.cfg.Topic, err)
+	}
+	var own ConsumedWatermark
+	if err == nil && json.Unmarshal([]byte(data), &own) == nil {
+		known, complete = append(known, own), true
+	}
+	posted := []string{}
+	for _, w := range watermarks {
+		posted = append(posted, w.Producer)
+		if echo, ok := w.Consumers[c.cfg.Group]; ok {
+			known = append(known, echo)
+		}
+	}
+	if complete {
+		return known, true, nil
+	}
+	const absent = `SELECT EXISTS (SELECT FROM epoch_watermarks WHERE topic = $1 AND producer <> ALL($2::text[]))`
+	var some bool
+	if err := c.cfg.Database.QueryRow(ctx, absent, c.cfg.Topic, posted).Scan(&some); err != nil {
+		return nil, false, fmt.Errorf("read known producers of %s: %w", c.cfg.Topic, err)
+	}
+	return known, len(posted) > 0 && !some, nil
+}
+
+func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, known []ConsumedWatermark, position bus.Position) error {
+	own, err := consumedIn(ctx, tx, c.cfg.Topic)
+	if err != nil {
+		return err
+	}
+	restored, until := false, time.Time{}
+	for _, k := range known {
+		if olderThan(own, generations, k) {
+			restored = true
+			until = latest(until, k.HandledUntil)
+		}
+	}
+	if restored {
+		until = latest(until, position.HandledUntil)
+		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",
+			"topic", string(c.cfg.Topic), "handled_until", until.UTC().Format(time.RFC3339))
+		c.metrics.restored.WithLabelValues(string(c.cfg.Topic)).Inc()
+		if c.cfg.Restored != nil {
+			if err := c.cfg.Restored(ctx, until); err != nil {
+				return fmt.Errorf("prepare the restored database: %w", err)
+			}
+		}
+	}
+	if restored || len(generations) == 0 {
+		const start = `INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`
+		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text()); err != nil {
+			return err
+		}
+	}
+	const checked = `
+		INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
+		ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
+	_, err = tx.Exec(ctx, checked, c.cfg.Topic)
+	return err
+}
+
+// olderThan reports whether a database is older than what was known of it: it does not
+// know the generation, or has consumed less in it. An earlier generation says nothing.
+func olderThan(own map[string]map[string]Consumed, generations []string, known ConsumedWatermark) bool {
+	if !slices.Contains(generations, known.Generation) {
+		return true
+	}
+	if known.Generation != generations[len(generations)-1] {
+		return false
+	}
+	for producer, epochs := range known.Producers {
+		for epoch, consumed := range epochs {
+			if own[producer][epoch].Seq < consumed.Seq {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,316 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/reconcile"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// backup copies all tables of a database. restore puts the copies back, as a restore
+// into the running database does.
+func backup(t *testing.T, db *pgxpool.Pool) (restore func()) {
+	t.Helper()
+	const tables = `
+		SELECT table_name FROM information_schema.tables
+		WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND table_name NOT LIKE 'schema_%'`
+	rows, err := db.Query(t.Context(), tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := []string{"DROP SCHEMA IF EXISTS backup CASCADE", "CREATE SCHEMA backup"}
+	var back []string
+	for _, name := range names {
+		copies = append(copies, fmt.Sprintf("CREATE TABLE backup.%s AS TABLE %s", name, name))
+		back = append(back, "TRUNCATE "+name, fmt.Sprintf("INSERT INTO %s OVERRIDING SYSTEM VALUE TABLE backup.%s", name, name))
+	}
+	execute(t, db, strings.Join(copies, ";"))
+	return func() { execute(t, db, strings.Join(back, ";")) }
+}
+
+// execute runs statements without parameters in one transaction.
+func execute(t *testing.T, db *pgxpool.Pool, statements string) {
+	t.Helper()
+	if _, err := db.Exec(t.Context(), statements); err != nil {
+		t.Fatalf("%s: %v", statements, err)
+	}
+}
+
+// wantComplete waits until the consumer has a record of every event that an outbox has
+// published, and finds nothing missing.
+func (f *fixture) wantComplete() {
+	f.t.Helper()
+	testkit.Eventually(f.t, 60*time.Second, func() error {
+		rows, err := f.producer.Query(f.t.Context(), `SELECT event_id::text FROM outbox`)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		var recorded int
+		const query = `SELECT count(DISTINCT event_id) FROM consumed_events WHERE event_id = ANY($1::uuid[])`
+		if err := f.consumer.QueryRow(f.t.Context(), query, ids).Scan(&recorded); err != nil {
+			return err
+		}
+		if recorded != len(ids) {
+			return fmt.Errorf("%d of %d events are recorded", recorded, len(ids))
+		}
+		return nil
+	})
+}
+
+func (f *fixture) report() reconcile.Report {
+	f.t.Helper()
+	report, err := reconcile.Gaps(f.t.Context(), f.consumer, event.Audit, time.Unix(0, 0))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return report
+}
+
+// eventuallyReports waits until gaps prints these lines. EPOCH stands for any epoch.
+func (f *fixture) eventuallyReports(want ...string) {
+	f.t.Helper()
+	testkit.Eventually(f.t, 30*time.Second, func() error {
+		report := f.report()
+		var lines []string
+		for _, gap := range report.Gaps {
+			if gap.Epoch != "" {
+				gap.Epoch = "EPOCH"
+			}
+			lines = append(lines, gap.String())
+		}
+		if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
+			return fmt.Errorf("gaps:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+		}
+		if len(report.Doubts) > 0 {
+			return fmt.Errorf("doubts: %v", report.Doubts)
+		}
+		return nil
+	})
+}
+
+// TestRestoredProducer is REL-50: after the producer's database was restored to an older
+// state, it gives no number twice. Every event of it arrives, also if Redis lost some
+// at the same time, and the events that were lost with the database are reported.
+func TestRestoredProducer(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		flush bool
+		want  []string
+	}{
+		"Redis is intact": {want: nil},
+		"Redis is empty":  {flush: true, want: nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			stop := f.produce()
+			stopConsumer := f.consume(accept)
+			f.add(5)
+			f.wantRecords(5)
+			restore := backup(t, f.producer)
+			f.add(12)
+			f.wantRecords(17)
+			f.gaps(17)
+			if tc.flush {
+				stopConsumer()
+			}
+			stop()
+			restore()
+			if tc.flush {
+				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop = f.produce()
+			f.add(12)
+			f.wantPublished()
+			if tc.flush {
+				// The stream loses them as well; nothing but a number can tell.
+				stop()
+				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+				f.produce()
+				f.consume(accept)
+			}
+			f.wantRecords(29)
+			f.wantComplete()
+			f.eventuallyReports(tc.want...)
+			var epochs int
+			if err := f.producer.QueryRow(t.Context(), `SELECT count(*) FROM outbox_epochs WHERE topic = 'audit-events'`).Scan(&epochs); err != nil || epochs < 2 {
+				t.Errorf("%d epochs, %v, want a new one", epochs, err)
+			}
+		})
+	}
+}
+
+// TestRestoredProducerLost is REL-50: what was lost in Redis and with the producer's
+// database is reported as missing for good, until an operator accepts it.
+func TestRestoredProducerLost(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	stop := f.produce()
+	stopConsumer := f.consume(accept)
+	f.add(5)
+	f.wantRecords(5)
+	f.gaps(5)
+	restore := backup(t, f.producer)
+	stopConsumer()
+	f.add(3) // Nobody ever reads these.
+	f.wantPublished()
+	if err := f.client.XTrimMaxLen(t.Context(), string(event.Audit), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	restore()
+	f.produce()
+	f.consume(accept)
+	f.add(4)
+	f.wantRecords(9)
+	f.eventuallyReports("producer/EPOCH:6..8  3 events are missing; the producer does not have it any more")
+	gap := f.report().Gaps[0]
+	err := pgx.BeginFunc(t.Context(), f.consumer, func(tx pgx.Tx) error {
+		return reconcile.Accept(t.Context(), tx, reconcile.Acceptance{Topic: event.Audit, Gap: gap, Reason: "restored", By: "me"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.eventuallyReports()
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n := f.sum("headgate_events_unavailable"); n != 0 {
+			return fmt.Errorf("headgate_events_unavailable = %v", n)
+		}
+		return nil
+	})
+}
+
+// TestRecreatedProducer is REL-50: an empty database in the place of the producer's gives
+// numbers that were given before. They are those of a new epoch.
+func TestRecreatedProducer(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	stop := f.produce()
+	f.consume(accept)
+	f.add(20)
+	f.wantRecords(20)
+	f.gaps(20)
+	stop()
+	f.producer = testkit.Database(t, outbox.Schema())
+	stop = f.produce()
+	f.add(15)
+	f.wantPublished()
+	f.wantRecords(35)
+	stop()
+	// The new epoch has no old record that could hide a loss.
+	execute(t, f.consumer, `DELETE FROM consumed_events WHERE seq IN (SELECT max(seq) FROM consumed_events);
+		UPDATE epoch_watermarks SET consumed_seq = first_seq - 1`)
+	f.produce()
+	f.wantRecords(35)
+	f.eventuallyReports()
+}
+
+// TestRestoredConsumer is REL-51: after the consumer's database was restored, Restored is
+// called once, before anything is republished, and then the consumer catches up.
+func TestRestoredConsumer(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ copied, flush bool }{
+		"an older copy": {copied: true}, "a new database": {}, "an older copy and an empty Redis": {copied: true, flush: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			f.produce()
+			var calls atomic.Int64
+			f.restored = func(_ context.Context, until time.Time) error {
+				if calls.Add(1) == 1 {
+					return errors.New("not yet")
+				}
+				if until.Before(time.Now().Add(-time.Minute)) {
+					t.Errorf("handled until %s", until)
+				}
+				if n := f.republished(); n > 0 {
+					t.Errorf("%d events were republished before", n)
+				}
+				return nil
+			}
+			stop := f.consume(accept)
+			f.add(5)
+			f.wantRecords(5)
+			restore := backup(t, f.consumer)
+			f.add(30)
+			f.wantRecords(35)
+			f.wantConsumed(35)
+			stop()
+			if tc.flush {
+				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tc.copied {
+				restore()
+			} else {
+				f.consumer = testkit.Database(t, f.schemas()...)
+			}
+			if f.isChecked() {
+				t.Error("the restored database counts as checked")
+			}
+			f.consume(accept)
+			f.wantRecords(35)
+			f.eventuallyReports()
+			if n := calls.Load(); n != 2 {
+				t.Errorf("Restored was called %d times, want once without an error", n)
+			}
+			if !f.isChecked() {
+				t.Error("the database does not count as checked")
+			}
+		})
+	}
+}
+
+// wantConsumed waits until Redis and the producer know that the consumer has consumed
+// everything up to a number.
+func (f *fixture) wantConsumed(seq int64) {
+	f.t.Helper()
+	const query = `
+		SELECT coalesce(max((e.value ->> 'seq')::bigint), 0)
+		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> 'producer') AS e`
+	testkit.Eventually(f.t, 20*time.Second, func() error {
+		var got int64
+		if err := f.producer.QueryRow(f.t.Context(), query).Scan(&got); err != nil {
+			return err
+		}
+		if got < seq {
+			return fmt.Errorf("consumed up to %d, want %d", got, seq)
+		}
+		return nil
+	})
+}
+
+func (f *fixture) isChecked() (checked bool) {
+	f.t.Helper()
+	const query = `SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `)`
+	if err := f.consumer.QueryRow(f.t.Context(), query, event.Audit).Scan(&checked); err != nil {
+		f.t.Fatal(err)
+	}
+	return checked
+}
