@@ -59,6 +59,7 @@ var benchmarks = []struct {
 	{"slow-handler", (*bench).slowHandler},
 	{"publish", (*bench).publish},
 	{"relay", (*bench).relay},
+	{"gap", (*bench).gap},
 	{"audit", (*bench).audit},
 	{"audit-backlog", (*bench).auditBacklog},
 	{"login", (*bench).login},
