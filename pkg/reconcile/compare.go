@@ -55,9 +55,7 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		if last > 0 {
 			found.unavailable += count(within(ranges, SeqRange{1, e.First - 1})) + count(within(ranges, SeqRange{e.Seq + 1, e.end()}))
 		}
-		for _, r := range requestable {
-			found.request.Ranges = append(found.request.Ranges, EpochRange{e.Epoch, r})
-		}
+		found.request.add(e.Epoch, requestable)
 	}
 	if !ok {
 		return nil // The last request stands.

@@ -113,6 +113,26 @@ type RepublishRequest struct {
 
 func (r RepublishRequest) empty() bool { return len(r.Ranges) == 0 && r.Chunk == nil }
 
+// requestEvents is how many events a request may ask for. The next request follows when
+// the group has acknowledged them, so a large gap neither fills Redis nor keeps new events
+// waiting for long.
+const requestEvents = 100_000
+
+// add adds the ranges of an epoch, as far as requestEvents allows.
+func (r *RepublishRequest) add(epoch string, ranges []SeqRange) {
+	left := int64(requestEvents)
+	for _, asked := range r.Ranges {
+		left -= asked.count()
+	}
+	for _, asked := range ranges {
+		asked.Last = min(asked.Last, asked.First+left-1)
+		if left -= asked.count(); asked.First > asked.Last {
+			return
+		}
+		r.Ranges = append(r.Ranges, EpochRange{epoch, asked})
+	}
+}
+
 // Lowest returns what distinguishes a request from one that asks for later events.
 func (r RepublishRequest) Lowest() string {
 	switch {
