@@ -33,6 +33,8 @@ func TestParseRefusesWhatIsNoEvent(t *testing.T) {
 		"long producer":            {"auth-service", strings.Repeat("x", 65)},
 		"producer with NUL":        {"auth-service", `a\u0000b`},
 		"producer with a space":    {"auth-service", "auth service"},
+		"long epoch":               {`"data":{}`, `"data":{},"producerEpoch":"` + strings.Repeat("x", 65) + `"`},
+		"epoch with NUL":           {`"data":{}`, `"data":{},"producerEpoch":"a\u0000b"`},
 		"long subject":             {`"data":{}`, `"data":{},"subject":"` + strings.Repeat("x", 1025) + `"`},
 		"subject with NUL":         {`"data":{}`, `"data":{},"subject":"a\u0000"`},
 		"long request id":          {`"data":{}`, `"data":{},"requestId":"` + strings.Repeat("x", 1025) + `"`},

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
@@ -22,13 +23,20 @@ import (
 // table another file.
 const fileSQL = `pg_relation_filenode('database_checks'::regclass)`
 
+// CheckedSQL returns an SQL condition for the database of a consumer of topic. It is
+// true once the consumer has found that the database is no older copy, or has called
+// Restored for one. Work that starts from the consumer's own tables, not from a
+// message, waits for it.
+func CheckedSQL(topic event.Topic) string {
+	return `EXISTS (SELECT FROM checked_databases WHERE topic = '` + string(topic) + `' AND incarnation = ` + postgres.IncarnationSQL + `)`
+}
+
 // check compares this database with what Redis and the producers know of it, if it may
 // have been replaced since it was last compared. If it turns out to be an older copy,
 // check calls Restored, once in all instances, and starts a new generation. It reports
 // whether the database is checked.
 func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
-	const query = `
-		SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `),
+	query := `SELECT ` + CheckedSQL(c.cfg.Topic) + `,
 			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at)`
 	var checked bool
 	var generations []string

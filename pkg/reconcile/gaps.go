@@ -156,9 +156,8 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 		WHERE topic = $1
 		GROUP BY producer
 		ORDER BY producer`
-	const check = `SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `)`
 	var checked bool
-	if err := db.QueryRow(ctx, check, topic).Scan(&checked); err != nil {
+	if err := db.QueryRow(ctx, `SELECT `+CheckedSQL(topic)).Scan(&checked); err != nil {
 		return fmt.Errorf("read database check: %w", err)
 	}
 	if !checked {

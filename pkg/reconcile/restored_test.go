@@ -14,7 +14,6 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
-	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -308,8 +307,7 @@ func (f *fixture) wantConsumed(seq int64) {
 
 func (f *fixture) isChecked() (checked bool) {
 	f.t.Helper()
-	const query = `SELECT EXISTS (SELECT FROM checked_databases WHERE topic = $1 AND incarnation = ` + postgres.IncarnationSQL + `)`
-	if err := f.consumer.QueryRow(f.t.Context(), query, event.Audit).Scan(&checked); err != nil {
+	if err := f.consumer.QueryRow(f.t.Context(), `SELECT `+reconcile.CheckedSQL(event.Audit)).Scan(&checked); err != nil {
 		f.t.Fatal(err)
 	}
 	return checked

@@ -31,6 +31,7 @@ func HostileEvents(e event.Event) map[string]event.Event {
 	} {
 		for field, set := range map[string]func(*event.Event){
 			"producer":       func(e *event.Event) { e.Producer = long },
+			"epoch":          func(e *event.Event) { e.ProducerEpoch = long },
 			"subject":        func(e *event.Event) { e.Subject = long },
 			"actor":          func(e *event.Event) { e.Actor = event.Actor{Type: long, ID: long} },
 			"outcome":        func(e *event.Event) { e.Outcome = event.Outcome(long) },

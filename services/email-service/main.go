@@ -64,9 +64,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		DeadLetters:         deadLetters,
 		DeadLetterRetention: cfg.DeadLetterRetention,
 		Due: []bus.PollerConfig{{
-			Take: messages.TakeDue, Renew: messages.RenewDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
+			Take: messages.TakeDueIf(reconcile.CheckedSQL(event.Email)), Renew: messages.RenewDue,
+			Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
 		}},
 		Records:     reconcile.NewRecords(b.DB, event.Email),
+		Restored:    messages.Withhold,
 		Unavailable: api.Unavailable,
 		Probe:       sender.Ping,
 		Window:      cfg.window(),
