@@ -8,15 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
-	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/email-service/internal/smtptest"
-	"github.com/headgate/headgate/services/email-service/internal/store"
 )
 
 func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
@@ -61,28 +57,33 @@ func TestProgram(t *testing.T) {
 	p.Stop()
 }
 
-// TestResume: the notice of /readyz says that mails are withheld, and the command resumes
-// them.
+// TestResume is REL-71: the service finds that its database is an older copy. The notice
+// of /readyz says that mails are withheld, and the command resumes them.
 func TestResume(t *testing.T) {
 	t.Parallel()
-	issuer, redisURL, databaseURL := testkit.NewIssuer(t), testkit.RedisURL(t), testkit.DatabaseURL(t)
+	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	server := smtptest.New(t)
 	environment := map[string]string{
-		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
 		"SMTP_URL": server.URL, "MAIL_FROM": "Headgate <no-reply@example.com>",
 		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
+		"RECONCILE_INTERVAL": "1s",
+	}
+	// What Redis knows of the consumer, and this database does not.
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q}`, time.Now().Add(time.Minute).Format(time.RFC3339))
+	if err := client.HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
+		t.Fatal(err)
 	}
 	p := testkit.StartProgram(t, environment)
-	db, err := pgxpool.New(t.Context(), databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if err := store.New(db, outbox.New(name), time.Now).Withhold(t.Context(), time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if ready := p.Ready(); !strings.Contains(ready, "0 so far; decide with email-service resume") {
+			return fmt.Errorf("readyz = %s", ready)
+		}
+		return nil
+	})
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
-	testkit.Publish(t, testkit.OpenRedis(t, redisURL, 5*time.Second), event.Email, e)
+	testkit.Publish(t, client, event.Email, e)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "1 so far; decide with email-service resume") {
 			return fmt.Errorf("readyz = %s", ready)
