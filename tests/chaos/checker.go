@@ -18,6 +18,28 @@ type evidence struct {
 	Logins      map[string]string // the error of signing in after an acknowledged sign-up, by address
 	Deliveries  []delivery        // in the order of each stream
 	Windows     map[string]bool   // phases in which a mail may be sent twice
+	Reversions  []reversion
+	Verdicts    []sample // what the services said about their completeness
+}
+
+// reversion is the restore of a database. Changes that were acknowledged between the copy
+// and the end of the restore may be gone, and nothing else.
+type reversion struct {
+	Database string
+	Copied   time.Time // before the copy was made
+	Restored time.Time // after the restore
+}
+
+// sample is what a consumer said about its completeness at one time.
+type sample struct {
+	Consumer string
+	Phase    string
+	Final    bool // after the end of the load, when nothing was left to do
+	Complete bool
+	Output   string
+	// Absent are published events that the consumer lacks although a watermark that it had
+	// seen covers them.
+	Absent []string
 }
 
 // record is a row of the audit log.
@@ -58,6 +80,8 @@ const (
 	ordering     = "I6 ordering"
 	uniqueness   = "I7 uniqueness"
 	onlyInjected = "I9 dead letters"
+	verdicts     = "I10 verdict"
+	mailRecorded = "I11 mail recorded"
 )
 
 // check returns every violation, and the mails that were sent twice in the window that SMTP
@@ -71,6 +95,8 @@ func check(e evidence) (found []violation, window []receivedMail) {
 	c.sessions()
 	c.order()
 	c.deadLetters()
+	c.mailRecords()
+	c.verdicts()
 	return c.found, c.window
 }
 
@@ -84,10 +110,19 @@ func (c *checker) report(invariant, effect, phase, format string, values ...any)
 	c.found = append(c.found, violation{invariant, effect, phase, fmt.Sprintf(format, values...)})
 }
 
-// durability is I1: every acknowledged sign-up can sign in.
+// reverted says whether a restore of the database may have removed the operation.
+func (c *checker) reverted(database string, o operation) bool {
+	return slices.ContainsFunc(c.Reversions, func(r reversion) bool { return r.Database == database && r.covers(o) })
+}
+
+func (r reversion) covers(o operation) bool {
+	return o.End.After(r.Copied) && o.Start.Before(r.Restored)
+}
+
+// durability is I1: every acknowledged sign-up can sign in, unless a restore removed it.
 func (c *checker) durability() {
 	for _, o := range c.History {
-		if o.Kind != signup || o.Outcome != ok {
+		if o.Kind != signup || o.Outcome != ok || c.reverted("auth", o) {
 			continue
 		}
 		if fault, tried := c.Logins[o.Email]; !tried || fault != "" {
@@ -132,8 +167,16 @@ func audited(kind string) string {
 	return ""
 }
 
-// audit is I3: an acknowledged operation has one record, a failed one has none, and an
-// unknown one has none or one.
+// databaseOf returns the database that an operation changes.
+func databaseOf(kind string) string {
+	if kind == patch {
+		return "user"
+	}
+	return "auth"
+}
+
+// audit is I3: an acknowledged operation has one record, a failed one has none, and one that
+// is unknown or was removed by a restore has none or one.
 func (c *checker) audit() {
 	records := map[record]int{}
 	for _, r := range c.Audit {
@@ -146,7 +189,7 @@ func (c *checker) audit() {
 		}
 		n := records[record{kind, o.ID}]
 		switch {
-		case n == 0 && o.Outcome == ok:
+		case n == 0 && o.Outcome == ok && !c.reverted(databaseOf(o.Kind), o):
 			c.report(auditOnce, lost, o.Phase, "%s: no %s", o.ID, kind)
 		case n > 1:
 			c.report(auditOnce, duplicated, o.Phase, "%s: %d times %s", o.ID, n, kind)
@@ -157,21 +200,22 @@ func (c *checker) audit() {
 }
 
 // mails is I4: an acknowledged sign-up has one mail, by Message-ID and by recipient, a failed
-// one has none, and an unknown one has none or one.
+// one has none, and one that is unknown or was removed by a restore has none or one. A
+// notification has one mail.
 func (c *checker) mails() {
 	byRecipient := map[string][]receivedMail{}
 	for _, m := range c.Mails {
 		byRecipient[m.Recipient] = append(byRecipient[m.Recipient], m)
 	}
 	for _, o := range c.History {
-		if o.Kind != signup {
+		if !mailed(o.Kind) {
 			continue
 		}
 		mails := byRecipient[o.Email]
 		delete(byRecipient, o.Email)
 		confirmed := slices.ContainsFunc(mails, func(m receivedMail) bool { return m.Confirmed })
 		switch {
-		case o.Outcome == ok && !confirmed && !o.Injected:
+		case o.Outcome == ok && !confirmed && !o.Injected && !c.reverted("auth", o):
 			c.report(mailOnce, lost, o.Phase, "%s: no mail to %s", o.ID, o.Email)
 		case o.Outcome == fail && len(mails) > 0:
 			c.report(mailOnce, wrong, o.Phase, "%s: failed, but a mail was sent to %s", o.ID, o.Email)
@@ -182,6 +226,9 @@ func (c *checker) mails() {
 		c.report(mailOnce, wrong, byRecipient[recipient][0].Phase, "a mail to %s, an address without a sign-up", recipient)
 	}
 }
+
+// mailed says whether an operation of this kind leads to a mail.
+func mailed(kind string) bool { return kind == signup || kind == notify }
 
 // repeated reports mails after the first one to a recipient.
 func (c *checker) repeated(o operation, mails []receivedMail) {
@@ -205,7 +252,7 @@ func (c *checker) repeated(o operation, mails []receivedMail) {
 func (c *checker) sessions() {
 	successors := map[string]string{}
 	for _, o := range c.History {
-		if o.Kind != refresh || o.Outcome != ok {
+		if o.Kind != refresh || o.Outcome != ok || c.reverted("auth", o) {
 			continue
 		}
 		if other, seen := successors[o.Spent]; seen && other != o.Gained {
@@ -237,7 +284,7 @@ func (c *checker) order() {
 // deadLetters is I9: only injected faults make dead letters.
 func (c *checker) deadLetters() {
 	for _, d := range c.DeadLetters {
-		if d.Injected || strings.Contains(string(d.Payload), bounce) {
+		if d.Injected || strings.Contains(string(d.Payload), bounce) || strings.Contains(string(d.Payload), later) {
 			continue
 		}
 		c.report(onlyInjected, wrong, d.Phase, "%s-service has a dead letter of %s (entry %s of %s): %s", d.Service, d.Type, d.Entry, d.Stream, d.Reason)

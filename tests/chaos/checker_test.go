@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ func good() evidence {
 			{"session.refreshed", "op-7"},
 			{"user.profile_updated", "op-8"},
 			{"email.sent", "op-1"},
+			{"email.sent", "op-2"},
 		},
 		Mails: []receivedMail{
 			{MessageID: "m1", Recipient: "a@example.com", Phase: phase, Confirmed: true},
@@ -47,6 +49,12 @@ func good() evidence {
 			{Stream: stream, Entry: "1-3", Event: "e2", Producer: "auth-service", Subject: "s", Seq: 2},
 		},
 		Windows: map[string]bool{"mail server down": true},
+		Verdicts: []sample{
+			{Consumer: auditService, Phase: phase, Absent: []string{"e1"}},
+			{Consumer: auditService, Phase: phase, Complete: true},
+			{Consumer: auditService, Phase: phase, Complete: true, Final: true},
+			{Consumer: emailService, Phase: phase, Complete: true, Final: true},
+		},
 	}
 }
 
@@ -82,8 +90,19 @@ func TestEachViolationIsFound(t *testing.T) {
 		"a mail to a stranger": {func(e *evidence) {
 			e.Mails = append(e.Mails, receivedMail{MessageID: "m3", Recipient: "x@example.com", Confirmed: true})
 		}, mailOnce, wrong},
-		"a forked refresh": {func(e *evidence) { e.History[6].Gained = "t3" }, sessionSafe, duplicated},
-		"a swapped order":  {func(e *evidence) { e.Deliveries[0], e.Deliveries[2] = e.Deliveries[2], e.Deliveries[0] }, ordering, wrong},
+		"a forked refresh":                  {func(e *evidence) { e.History[6].Gained = "t3" }, sessionSafe, duplicated},
+		"a swapped order":                   {func(e *evidence) { e.Deliveries[0], e.Deliveries[2] = e.Deliveries[2], e.Deliveries[0] }, ordering, wrong},
+		"a verdict that hides a lost event": {func(e *evidence) { e.Verdicts[1].Absent = []string{"e1"} }, verdicts, wrong},
+		"a mail without a record":           {func(e *evidence) { e.Audit = slices.Delete(e.Audit, 7, 8) }, mailRecorded, lost},
+		"a record of a mail twice":          {func(e *evidence) { e.Audit = append(e.Audit, e.Audit[7]) }, mailRecorded, duplicated},
+		"a notification that was not sent": {func(e *evidence) {
+			e.History = append(e.History, operation{ID: "op-10", Kind: notify, Email: later + "e@example.com", Outcome: ok})
+		}, mailOnce, lost},
+		"a notification sent twice": {func(e *evidence) {
+			e.History = append(e.History, operation{ID: "op-10", Kind: notify, Email: later + "e@example.com", Outcome: ok})
+			m := receivedMail{MessageID: "m4", Recipient: later + "e@example.com", Confirmed: true}
+			e.Mails = append(e.Mails, m, m)
+		}, mailOnce, duplicated},
 		"a foreign dead letter": {func(e *evidence) {
 			e.DeadLetters = append(e.DeadLetters, deadLetter{Service: "user", Stream: "user-events", Entry: "3-0", At: time.Now()})
 		}, onlyInjected, wrong},
@@ -91,10 +110,148 @@ func TestEachViolationIsFound(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := good()
+			e.Verdicts = e.Verdicts[:2] // The final ones have a test of their own.
 			tc.change(&e)
 			found, _ := check(e)
 			if len(found) != 1 || found[0].Invariant != tc.invariant || found[0].Effect != tc.effect {
 				t.Errorf("check() = %v, want one violation of %s: %s", found, tc.invariant, tc.effect)
+			}
+		})
+	}
+}
+
+// TestFalseVerdictAtTheEnd: a consumer that has lost an acknowledged event for good must not
+// say at the end that it is complete.
+func TestFalseVerdictAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		lose     func(*evidence)
+		consumer int // the place of its final verdict
+	}{
+		"audit-service": {func(e *evidence) { e.Audit = e.Audit[1:] }, 2},
+		"email-service": {func(e *evidence) { e.Mails = e.Mails[1:] }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, complete := range []bool{true, false} {
+				e := good()
+				tc.lose(&e)
+				e.Verdicts[tc.consumer].Complete = complete
+				found, _ := check(e)
+				says := slices.ContainsFunc(found, func(v violation) bool { return v.Invariant == verdicts })
+				if says != complete {
+					t.Errorf("check() with the verdict complete = %t: %v, want a false verdict: %t", complete, found, complete)
+				}
+			}
+		})
+	}
+}
+
+// reverting returns good evidence in which a restore of a database may have removed its
+// first operations, but not the last.
+func reverting(database string) evidence {
+	e := good()
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range e.History {
+		e.History[i].Start = start.Add(time.Duration(i) * time.Second)
+		e.History[i].End = e.History[i].Start.Add(100 * time.Millisecond)
+	}
+	for i := range e.Mails {
+		e.Mails[i].At = e.History[i].End
+	}
+	e.Reversions = []reversion{{Database: database, Copied: start.Add(-time.Second), Restored: start.Add(7500 * time.Millisecond)}}
+	return e
+}
+
+// TestRestoredDatabase: a restore excuses the loss of what was acknowledged between the copy
+// and the restore in that database, and nothing else.
+func TestRestoredDatabase(t *testing.T) {
+	t.Parallel()
+	signIn := func(e *evidence) { e.Logins["a@example.com"] = "401 invalid_credentials" }
+	record := func(e *evidence) { e.Audit = e.Audit[1:] }
+	twice := func(e *evidence) { e.Audit = append(e.Audit, e.Audit[0]) }
+	mail := func(e *evidence) { e.Mails, e.Audit = e.Mails[1:], slices.Delete(e.Audit, 7, 8) }
+	mailTwice := func(e *evidence) { e.Mails = append(e.Mails, e.Mails[0]) }
+	profile := func(e *evidence) { e.Audit = slices.Delete(e.Audit, 6, 7) }
+	mailRecord := func(e *evidence) { e.Audit = slices.Delete(e.Audit, 7, 8) }
+	fork := func(e *evidence) { e.History[6].Gained = "t3" }
+	later := func(change func(*evidence)) func(*evidence) {
+		return func(e *evidence) {
+			change(e)
+			e.Reversions[0].Restored = e.Reversions[0].Copied
+		}
+	}
+	for name, tc := range map[string]struct {
+		database string
+		change   func(*evidence)
+		want     string // the invariant; empty if it is excused
+	}{
+		"a sign-up":                      {"auth", signIn, ""},
+		"a record":                       {"auth", record, ""},
+		"a mail":                         {"auth", mail, ""},
+		"two successors of a token":      {"auth", fork, ""},
+		"a record twice":                 {"auth", twice, auditOnce},
+		"a mail twice":                   {"auth", mailTwice, mailOnce},
+		"a profile of another database":  {"auth", func(e *evidence) { e.Reversions[0].Restored = e.Reversions[0].Restored.Add(time.Hour); profile(e) }, auditOnce},
+		"a sign-up after the restore":    {"auth", later(signIn), durability},
+		"a record after the restore":     {"auth", later(record), auditOnce},
+		"a mail after the restore":       {"auth", later(mail), mailOnce},
+		"a fork after the restore":       {"auth", later(fork), sessionSafe},
+		"a profile":                      {"user", profile, ""},
+		"a record of another database":   {"user", record, auditOnce},
+		"a record of the audit database": {"audit", record, auditOnce},
+		"the record of a mail":           {"email", mailRecord, ""},
+		"an old mail sent again":         {"email", mailTwice, mailOnce},
+		"a mail of another database":     {"email", mail, mailOnce},
+		"the record of a later mail":     {"email", later(mailRecord), mailRecorded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := reverting(tc.database)
+			if tc.database == "user" {
+				e.Reversions[0].Restored = e.Reversions[0].Restored.Add(time.Hour)
+			}
+			e.Verdicts = nil
+			tc.change(&e)
+			found, _ := check(e)
+			switch {
+			case tc.want == "" && len(found) > 0:
+				t.Errorf("check() = %v, want nothing", found)
+			case tc.want != "" && (len(found) != 1 || found[0].Invariant != tc.want):
+				t.Errorf("check() = %v, want one violation of %s", found, tc.want)
+			}
+		})
+	}
+}
+
+// TestAbsent: an event is missing if a watermark covers its number in its epoch and there is
+// no record of it. An event in flight is not missing.
+func TestAbsent(t *testing.T) {
+	t.Parallel()
+	first := position{"audit-events", "auth-service", "e1"}
+	second := position{"audit-events", "auth-service", "e2"}
+	at := func(p position, seq int64, id string) delivery {
+		return delivery{Stream: p.Stream, Producer: p.Producer, Epoch: p.Epoch, Seq: seq, Event: id}
+	}
+	published := []delivery{at(first, 1, "a"), at(first, 2, "b"), at(second, 2, "c"), at(second, 3, "d")}
+	all := map[string]bool{"a": true, "b": true, "c": true, "d": true}
+	for name, tc := range map[string]struct {
+		covered map[position]int64
+		missing string
+		want    []string
+	}{
+		"nothing":                          {map[position]int64{first: 2, second: 3}, "", nil},
+		"covered":                          {map[position]int64{first: 2, second: 3}, "b", []string{"b"}},
+		"above the watermark":              {map[position]int64{first: 1, second: 3}, "b", nil},
+		"without a watermark":              {map[position]int64{second: 3}, "b", nil},
+		"a number that another epoch used": {map[position]int64{first: 2, second: 3}, "c", []string{"c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			recorded := maps.Clone(all)
+			delete(recorded, tc.missing)
+			if got := absent(published, tc.covered, recorded); !slices.Equal(got, tc.want) {
+				t.Errorf("absent() = %v, want %v", got, tc.want)
 			}
 		})
 	}

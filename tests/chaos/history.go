@@ -26,6 +26,7 @@ const (
 	refresh = "refresh"
 	patch   = "patch"
 	read    = "read"
+	notify  = "notify" // an event, added by the run, that email-service must mail
 )
 
 // operation is an entry of the history. Its ID is the request id.

@@ -30,14 +30,19 @@ type receivedMail struct {
 type behavior int
 
 const (
-	accepts    behavior = iota
-	greets421           // at the greeting, and at MAIL on open connections
-	refuses451          // at RCPT
-	hangsUp             // closes the connection before the answer to DATA, once for each Message-ID
+	accepts      behavior = iota
+	greets421             // at the greeting, and at MAIL on open connections
+	refuses451            // at RCPT
+	hangsUp               // closes the connection before the answer to DATA, once for each Message-ID
+	rejectsLater          // answers 550 to the addresses with the prefix later
 )
 
 // bounce is the prefix of the addresses that the mail server rejects permanently.
 const bounce = "bounce-"
+
+// later is the prefix of the addresses that the mail server rejects until it is told to
+// accept them.
+const later = "later-"
 
 // sink is the mail server. It keeps the received mails, and its behavior can be changed. It
 // is safe for concurrent use.
@@ -220,6 +225,9 @@ func (c *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 		c.sink.refused++
 		c.sink.mu.Unlock()
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such mailbox"}
+	}
+	if strings.HasPrefix(to, later) && c.sink.refuse(rejectsLater) {
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such mailbox yet"}
 	}
 	if c.sink.refuse(refuses451) {
 		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Greylisted"}

@@ -15,7 +15,9 @@ type delivery struct {
 	Stream, Entry     string
 	Event             string
 	Producer, Subject string
-	Seq               int64 // the producer's sequence number, 0 if there is none
+	Epoch             string // of the producer's outbox, if it has one
+	Seq               int64  // the producer's sequence number, 0 if there is none
+	OccurredAt, Seen  time.Time
 	// Restored says that the event is older than a loss of the stream, but first seen after
 	// it: it may have been published again, in any order.
 	Restored bool
@@ -104,6 +106,7 @@ func (t *tail) add(stream string, lostAt time.Time, entries []redis.XMessage) {
 			Subject     string    `json:"subject"`
 			OccurredAt  time.Time `json:"occurredAt"`
 			ProducerSeq int64     `json:"producerSeq"`
+			Epoch       string    `json:"producerEpoch"`
 		}
 		text, _ := entry.Values["payload"].(string)
 		if json.Unmarshal([]byte(text), &e) != nil || e.ID == "" || t.seen[stream+e.ID] {
@@ -112,6 +115,7 @@ func (t *tail) add(stream string, lostAt time.Time, entries []redis.XMessage) {
 		t.seen[stream+e.ID] = true
 		t.deliveries = append(t.deliveries, delivery{
 			Stream: stream, Entry: entry.ID, Event: e.ID, Producer: e.Producer, Subject: e.Subject, Seq: e.ProducerSeq,
+			Epoch: e.Epoch, OccurredAt: e.OccurredAt, Seen: time.Now(),
 			Restored: e.OccurredAt.Before(lostAt),
 		})
 	}
