@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"regexp"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // fault is one way to break the system.
@@ -16,24 +15,53 @@ type fault struct {
 	// always and quick say whether a short run includes the fault: always, or if the seed
 	// selects it.
 	always, quick bool
+	// parts are what the fault disturbs. Two faults that share none can be injected at the same
+	// time; a fault without parts cannot.
+	parts []string
+	needs needs
 	// window says that mails accepted in this phase may be sent twice: after the death of
 	// the sender or of the connection, the sender cannot know that the mail was accepted.
 	window bool
 
 	inject func(ctx context.Context, p *phase) error
+	// others, if any, fails unless what the fault does not concern still works. It is called
+	// before the heal.
+	others func(ctx context.Context, p *phase) error
 	heal   func(ctx context.Context, p *phase) error
+	// consumer, if any, is a service that must have a record of every event before the system
+	// has recovered.
+	consumer string
 	// effect returns the size of the fault's effect now. It is measured repeatedly; a fault
 	// that never has an effect fails the run.
 	effect func(ctx context.Context, p *phase) (int64, error)
 }
 
+// needs are what a fault needs of the system from its start.
+type needs struct {
+	clocks     bool // services and databases whose clock can be set
+	smallDisks bool // databases whose disk can be filled
+}
+
+func (n needs) and(other needs) needs {
+	return needs{clocks: n.clocks || other.clocks, smallDisks: n.smallDisks || other.smallDisks}
+}
+
 // phase is the time from the injection of a fault until the recovery from it.
 type phase struct {
 	*run
-	name    string
-	started time.Time
-	hits    int64        // the effect that inject itself has measured
-	undo    func() error // ends what inject has started in the background
+	name     string
+	started  time.Time
+	broken   time.Time                   // when inject had returned
+	hits     int64                       // the effect that inject itself has measured
+	undo     func() error                // ends what inject has started in the background
+	own      *entrySet                   // malformed entries that inject has added
+	kept     map[string][]redis.XMessage // the newest entries when inject ended Redis
+	errors   []string                    // promises that were broken during the fault
+	consumer string
+}
+
+func (r *run) newPhase(name string) *phase {
+	return &phase{run: r, name: name, started: time.Now(), undo: func() error { return nil }}
 }
 
 // result is the result of a phase.
@@ -47,48 +75,6 @@ type result struct {
 	missing   int
 }
 
-func faults() []fault {
-	var all []fault
-	for _, some := range [][]fault{processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults()} {
-		all = append(all, some...)
-	}
-	return all
-}
-
-const shortExtras = 3
-
-// schedule returns the faults of a run, in an order that depends on the seed.
-func schedule(opts options) ([]fault, error) {
-	wanted, err := regexp.Compile(opts.only)
-	if err != nil {
-		return nil, fmt.Errorf("read -only: %w", err)
-	}
-	random := rand.New(rand.NewPCG(opts.seed, 0xfa17))
-	all := faults()
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	var chosen []fault
-	extras := 0
-	for _, f := range all {
-		if !wanted.MatchString(f.name) {
-			continue
-		}
-		if opts.short && !f.always {
-			if !f.quick || extras == shortExtras {
-				continue
-			}
-			extras++
-		}
-		if opts.lasts > 0 {
-			f.lasts = opts.lasts
-		}
-		chosen = append(chosen, f)
-	}
-	if len(chosen) == 0 {
-		return nil, errors.New("no fault matches -only")
-	}
-	return chosen, nil
-}
-
 const (
 	leadIn       = time.Second // of load before each fault
 	pollInterval = 200 * time.Millisecond
@@ -97,7 +83,7 @@ const (
 // runFault injects a fault, heals it and waits for the recovery. After an error the run
 // cannot continue.
 func (r *run) runFault(ctx context.Context, f fault) (result, error) {
-	p := &phase{run: r, name: f.name, started: time.Now(), undo: func() error { return nil }}
+	p := r.newPhase(f.name)
 	r.enter(f.name)
 	res := result{name: f.name, window: f.window, started: p.started}
 	if err := pause(ctx, leadIn); err != nil {
@@ -106,6 +92,7 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	if err := f.inject(ctx, p); err != nil {
 		res.errors = append(res.errors, fmt.Sprintf("inject: %v", err))
 	}
+	p.broken = time.Now()
 	measure := func() {
 		// The fault may also make the measurement fail.
 		if n, err := f.effect(ctx, p); err == nil {
@@ -114,11 +101,17 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	}
 	r.during(ctx, f.lasts, measure)
 	measure()
+	if f.others != nil && len(res.errors) == 0 {
+		if err := f.others(ctx, p); err != nil {
+			res.errors = append(res.errors, err.Error())
+		}
+	}
 	healed := time.Now()
 	if err := f.heal(ctx, p); err != nil {
 		return res, fmt.Errorf("heal %s: %w", f.name, err)
 	}
-	res.missing = r.settle(ctx, time.Now(), healed.Add(r.opts.recovery), measure)
+	p.consumer = f.consumer
+	res.missing = p.settle(ctx, time.Now(), healed.Add(r.opts.recovery), measure)
 	if res.missing == 0 {
 		res.recovered = time.Since(healed)
 	}
@@ -129,7 +122,7 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	if err != nil {
 		return res, err
 	}
-	res.errors = append(res.errors, ended...)
+	res.errors = append(res.errors, append(ended, p.errors...)...)
 	return res, ctx.Err()
 }
 
@@ -152,12 +145,16 @@ func (r *run) during(ctx context.Context, d time.Duration, f func()) {
 }
 
 // settle waits until every sign-up that was acknowledged before by has its record and its
-// mail. It returns how many do not at the deadline. Later phases do not wait for those.
-func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()) int {
+// mail, and the consumer of the phase, if any, has all its records. It returns how many are
+// missing at the deadline. Later phases do not wait for those.
+func (p *phase) settle(ctx context.Context, by, deadline time.Time, measure func()) int {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		missing, err := r.outstanding(ctx, by)
+		missing, err := p.outstanding(ctx, by)
+		if err == nil && len(missing) == 0 && p.consumer != "" {
+			missing, err = p.verdicts.lacks(ctx, p.consumer)
+		}
 		measure()
 		switch {
 		case ctx.Err() != nil:
@@ -166,7 +163,7 @@ func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()
 			return 0
 		case time.Now().After(deadline):
 			for _, id := range missing {
-				r.checked[id] = true
+				p.checked[id] = true
 			}
 			return max(1, len(missing))
 		}
@@ -177,15 +174,20 @@ func (r *run) settle(ctx context.Context, by, deadline time.Time, measure func()
 	}
 }
 
-// outstanding returns the acknowledged sign-ups without record or mail.
+// outstanding returns the acknowledged sign-ups without record or mail. It leaves out those
+// that a restore may have removed.
 func (r *run) outstanding(ctx context.Context, by time.Time) ([]string, error) {
 	var unrecorded, missing []string
 	for _, o := range r.history.all() {
-		if o.Kind != signup || o.Outcome != ok || o.End.After(by) || r.checked[o.ID] {
+		if !mailed(o.Kind) || o.Outcome != ok || o.End.After(by) || r.checked[o.ID] || r.reverted("auth", o) {
 			continue
 		}
 		if !o.Injected && !r.stack.smtp.has(o.Email) {
 			missing = append(missing, o.ID)
+			continue
+		}
+		if o.Kind == notify {
+			r.checked[o.ID] = true
 			continue
 		}
 		unrecorded = append(unrecorded, o.ID)

@@ -14,10 +14,10 @@ const injectTimeout = 8 * time.Second
 func processFaults() []fault {
 	all := []fault{
 		{name: "email-service killed while sending", always: true, window: true, lasts: time.Second, inject: killWhileSending, effect: hits},
-		{name: "audit-service killed", always: true, lasts: 1500 * time.Millisecond, inject: killAll(auditService), effect: unread(auditService)},
-		{name: "gateway killed", quick: true, lasts: time.Second, inject: killAll(gateway), effect: unknowns},
-		{name: "auth-service killed", quick: true, lasts: time.Second, inject: killAll(authService), effect: unknowns},
-		{name: "user-service killed", quick: true, lasts: 1500 * time.Millisecond, inject: killAll(userService), effect: unknowns},
+		{name: "audit-service killed", parts: []string{auditService}, always: true, lasts: 1500 * time.Millisecond, inject: killAll(auditService), effect: unread(auditService)},
+		{name: "gateway killed", parts: []string{gateway}, quick: true, lasts: time.Second, inject: killAll(gateway), effect: unknowns},
+		{name: "auth-service killed", parts: []string{authService}, quick: true, lasts: time.Second, inject: killAll(authService), effect: unknowns},
+		{name: "user-service killed", parts: []string{userService}, quick: true, lasts: 1500 * time.Millisecond, inject: killAll(userService), effect: unknowns},
 		{name: "relay killed between XADD and mark", quick: true, lasts: 500 * time.Millisecond, inject: killRelay, effect: hits},
 		{name: "consumer killed before commit", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeCommit, effect: hits},
 		{name: "consumer killed after commit, before XACK", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeAck, effect: hits},

@@ -4,19 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 func redisFaults() []fault {
 	return []fault{
 		{
-			name: "Redis killed", quick: true, lasts: 2 * time.Second, effect: stuck,
-			inject: func(ctx context.Context, p *phase) error { return p.stack.redis.end(ctx, syscall.SIGKILL) },
-			heal:   func(ctx context.Context, p *phase) error { return p.stack.redis.start(ctx) },
+			name: "Redis killed", parts: []string{"redis"}, quick: true, lasts: 2 * time.Second, effect: stuck,
+			inject: endRedis(syscall.SIGKILL), heal: startRedis,
 		},
 		{
-			name: "Redis stopped for 5 s", lasts: 5 * time.Second, effect: stuck,
+			name: "Redis restarted", quick: true, parts: []string{"redis"}, lasts: time.Second, effect: hits,
+			inject: endRedis(syscall.SIGTERM), heal: startRedis,
+		},
+		{
+			name: "Redis stopped for 5 s", parts: []string{"redis"}, lasts: 5 * time.Second, effect: stuck,
 			inject: func(_ context.Context, p *phase) error { return p.stack.redis.signal(syscall.SIGSTOP) },
 			heal:   func(_ context.Context, p *phase) error { return p.stack.redis.signal(syscall.SIGCONT) },
 		},
@@ -25,11 +31,73 @@ func redisFaults() []fault {
 			inject: flush, heal: nothing, effect: hits,
 		},
 		{
-			name: "Redis full", quick: true, lasts: 3 * time.Second, effect: stuck,
+			name: "Redis full", parts: []string{"redis"}, quick: true, lasts: 3 * time.Second, effect: stuck,
 			inject: func(ctx context.Context, p *phase) error { return p.memory(ctx, "1") },
 			heal:   func(ctx context.Context, p *phase) error { return p.memory(ctx, "0") },
 		},
 	}
+}
+
+func endRedis(sig syscall.Signal) func(context.Context, *phase) error {
+	return func(ctx context.Context, p *phase) (err error) {
+		if p.kept, err = p.newest(ctx); err != nil {
+			return err
+		}
+		for _, entries := range p.kept {
+			p.hits += int64(len(entries))
+		}
+		return p.stack.redis.end(ctx, sig)
+	}
+}
+
+// startRedis starts Redis again. All that it has acknowledged must be in its streams: the
+// append-only file survives the end of the process.
+func startRedis(ctx context.Context, p *phase) error {
+	if err := p.stack.redis.start(ctx); err != nil {
+		return err
+	}
+	for stream, entries := range p.kept {
+		gone, err := p.gone(ctx, stream, entries)
+		if err != nil {
+			return err
+		}
+		if gone > 0 {
+			p.errors = append(p.errors, fmt.Sprintf("Redis has lost %d of the last %d entries of %s", gone, len(entries), stream))
+		}
+	}
+	return nil
+}
+
+// gone returns how many of the entries are not in the stream. It retries, because the
+// client remembers for a moment that the server refused connections.
+func (p *phase) gone(ctx context.Context, stream string, entries []redis.XMessage) (n int, err error) {
+	for _, entry := range entries {
+		err := eventually(ctx, injectTimeout, "redis answers", func() (bool, error) {
+			found, err := p.observer.redis.XRange(ctx, stream, entry.ID, entry.ID).Result()
+			if err == nil && len(found) == 0 {
+				n++
+			}
+			return err == nil, nil
+		})
+		if err != nil {
+			return n, fmt.Errorf("read %s: %w", stream, err)
+		}
+	}
+	return n, nil
+}
+
+// newest returns the newest entries of each stream, which are too young to be trimmed.
+func (p *phase) newest(ctx context.Context) (map[string][]redis.XMessage, error) {
+	found := map[string][]redis.XMessage{}
+	young := strconv.FormatInt(time.Now().Add(-streamRetention/4).UnixMilli(), 10)
+	for stream := range streams {
+		entries, err := p.observer.redis.XRevRangeN(ctx, stream, "+", young, 100).Result()
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", stream, err)
+		}
+		found[stream] = entries
+	}
+	return found, nil
 }
 
 const minLost = 3 // entries that each consumer must lose

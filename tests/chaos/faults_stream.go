@@ -28,7 +28,7 @@ func streamFaults() []fault {
 			inject: addMalformed, heal: func(_ context.Context, p *phase) error { return p.undo() }, effect: deadLettered,
 		},
 		{
-			name: "audit-service cut off from Redis", lasts: 5 * time.Second, effect: unread(auditService),
+			name: "audit-service cut off from Redis", parts: []string{"redis"}, lasts: 5 * time.Second, effect: unread(auditService),
 			inject: func(_ context.Context, p *phase) error { return p.stack.links[auditService].cut() },
 			heal:   func(_ context.Context, p *phase) error { return p.stack.links[auditService].heal() },
 		},
@@ -100,6 +100,7 @@ func (p *phase) copy(ctx context.Context, stream string) error {
 
 // addMalformed adds malformed entries to each stream for the duration of the fault.
 func addMalformed(ctx context.Context, p *phase) error {
+	p.own = newEntrySet()
 	p.undo = onEveryStream(ctx, p.addMalformed)
 	return nil
 }
@@ -119,6 +120,7 @@ func (p *phase) addMalformed(ctx context.Context, stream string) error {
 			if added, ok := c.(*redis.StringCmd); ok {
 				p.injected.add(stream, added.Val())
 				p.malformed.add(stream, added.Val())
+				p.own.add(stream, added.Val())
 			}
 		}
 		if err := pause(ctx, 3*time.Second*batch/poison); err != nil {
@@ -153,20 +155,22 @@ func malformed(n int) []any {
 // deadLettered returns the number of dead letters of malformed entries, or 0 until every
 // entry has become one.
 func deadLettered(ctx context.Context, p *phase) (int64, error) {
-	found, err := p.observer.deadLetters(ctx)
-	if err != nil {
+	n, err := p.deadLettersOf(ctx, p.own)
+	if err != nil || n != int64(poison*len(streams)) {
 		return 0, err
 	}
-	var n int64
+	return n, nil
+}
+
+// deadLettersOf returns how many of the entries have become dead letters.
+func (p *phase) deadLettersOf(ctx context.Context, entries *entrySet) (n int64, err error) {
+	found, err := p.observer.deadLetters(ctx)
 	for _, d := range found {
-		if p.malformed.has(d.Stream, d.Entry) {
+		if entries.has(d.Stream, d.Entry) {
 			n++
 		}
 	}
-	if n != int64(poison*len(streams)) {
-		return 0, nil
-	}
-	return n, nil
+	return n, err
 }
 
 // entrySet is a set of stream entries. It is safe for concurrent use.

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/headgate/headgate/tests/internal/workspace"
 )
 
@@ -35,6 +37,7 @@ var errFailed = errors.New("the run failed")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE) // If the reader of the output is gone, the processes must still be stopped.
+	redis.SetLogger(discardLog{})
 	code := program(ctx)
 	stop()
 	os.Exit(code)
@@ -47,11 +50,16 @@ func program(ctx context.Context) int {
 	flag.StringVar(&opts.only, "only", "", "run only the faults whose name matches this regular expression")
 	flag.DurationVar(&opts.lasts, "lasts", 0, "duration of each fault, instead of its own, for example -only 'mail server down' -lasts 10m")
 	flag.DurationVar(&opts.recovery, "recovery", time.Minute, "maximum time to recover from a fault")
+	lasts := flag.Duration("for", 0, "do one run after another with new seeds for so long, for example 1h")
 	flag.Parse()
 	root, err := workspace.Root()
 	if err == nil {
 		opts.root = root
-		err = runAll(ctx, opts)
+		if *lasts > 0 {
+			err = rounds(ctx, opts, *lasts)
+		} else {
+			err = runAll(ctx, opts)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -76,7 +84,11 @@ func runAll(ctx context.Context, opts options) (err error) {
 		return fmt.Errorf("open folder: %w", err)
 	}
 	fmt.Fprintf(opts.out, "seed %d, %d faults, folder %s\n", opts.seed, len(chosen), dir)
-	r, err := newRun(ctx, opts, dir)
+	var n needs
+	for _, f := range chosen {
+		n = n.and(f.needs)
+	}
+	r, err := newRun(ctx, opts, n, dir)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,12 @@ var (
 	consumers = []string{"email", "user", "audit"}
 )
 
+// consumerServices are the services that read a stream; databases has the database of each.
+var (
+	consumerServices = []string{auditService, emailService, userService}
+	databases        = map[string]string{authService: "auth", userService: "user", emailService: "email", auditService: "audit"}
+)
+
 // observer reads the stores directly.
 type observer struct {
 	databases map[string]*pgxpool.Pool
@@ -42,7 +48,6 @@ func newObserver(ctx context.Context, s *stack) (*observer, error) {
 	}
 	options.ContextTimeoutEnabled, options.MaxRetries, options.DisableIdentity = true, -1, true
 	options.ReadTimeout = queryTimeout
-	redis.SetLogger(discardLog{})
 	o := &observer{databases: map[string]*pgxpool.Pool{}, redis: redis.NewClient(options)}
 	for name, db := range s.databases {
 		cfg, err := pgxpool.ParseConfig(db.url)

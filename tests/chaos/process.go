@@ -23,6 +23,7 @@ type process struct {
 	env           []string
 	ready         string // URL
 	log           *os.File
+	clock         *clock
 
 	mu      sync.Mutex
 	current *child.Process
@@ -147,6 +148,7 @@ type server struct {
 	opts   localserver.Options
 	log    *os.File
 	url    string
+	small  bool // on a file system of its own, see limitDisk
 
 	current *localserver.Server
 }
@@ -206,5 +208,5 @@ func (s *server) close(sig syscall.Signal) error {
 			}
 		}
 	}
-	return errors.Join(localserver.Clean(context.Background(), s.opts.Dir), os.RemoveAll(s.opts.Dir), s.log.Close())
+	return errors.Join(s.freeDisk(), localserver.Clean(context.Background(), s.opts.Dir), os.RemoveAll(s.opts.Dir), os.RemoveAll(s.fileCopy()), s.log.Close())
 }

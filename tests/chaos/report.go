@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -29,7 +30,7 @@ const examples = 5 // of each invariant
 // violations or errors.
 func (r *run) report(v *verdict) error {
 	out := r.opts.out
-	r.table(v)
+	markdown := r.table(v)
 	r.totals(v)
 	for _, text := range v.errors {
 		fmt.Fprintln(out, "ERROR ", text)
@@ -43,10 +44,10 @@ func (r *run) report(v *verdict) error {
 	for _, invariant := range slices.Sorted(maps.Keys(shown)) {
 		fmt.Fprintf(out, "%5d × %s\n", shown[invariant], invariant)
 	}
-	if err := r.save(v); err != nil {
+	if err := r.save(v, markdown); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "seed %d, %s, history and logs in %s\n", r.opts.seed, v.took.Round(time.Second), r.dir)
+	fmt.Fprintf(out, "seed %d, %s, history, logs and table.md in %s\n", r.opts.seed, v.took.Round(time.Second), r.dir)
 	if len(v.violations)+len(v.errors) > 0 {
 		return fmt.Errorf("%w: %d violations, %d errors; repeat it with -seed %d", errFailed, len(v.violations), len(v.errors), r.opts.seed)
 	}
@@ -56,7 +57,8 @@ func (r *run) report(v *verdict) error {
 // row is a line of the table.
 type row struct{ acknowledged, lost, duplicated, window int }
 
-func (r *run) table(v *verdict) {
+// table prints the result of each fault. It returns the table for the documentation.
+func (r *run) table(v *verdict) string {
 	rows := map[string]*row{}
 	at := func(phase string) *row {
 		if rows[phase] == nil {
@@ -93,13 +95,36 @@ func (r *run) table(v *verdict) {
 	}
 	fmt.Fprintf(table, "total\t%d\t%d\t%d\t%d\t\t\t\n", sum.acknowledged, sum.lost, sum.duplicated, sum.window)
 	_ = table.Flush() // An error of the output would be visible.
+	return r.markdown(rows)
+}
+
+// markdown returns the table as docs/RESILIENCE.md has it.
+func (r *run) markdown(rows map[string]*row) string {
+	var text strings.Builder
+	text.WriteString("| fault | acknowledged | lost | duplicated | recovered in |\n|---|---|---|---|---|\n")
+	for _, res := range r.results {
+		cell := rows[res.name]
+		if res.name == calm {
+			continue
+		}
+		duplicated := strconv.Itoa(cell.duplicated)
+		if cell.window > 0 {
+			duplicated += fmt.Sprintf(" (%d in the window)", cell.window)
+		}
+		fmt.Fprintf(&text, "| %s | %d | %d | %s | %s |\n", res.name, cell.acknowledged, cell.lost, duplicated, recoveredIn(res))
+	}
+	return text.String()
+}
+
+func recoveredIn(res result) string {
+	if res.recovered == 0 {
+		return "never"
+	}
+	return fmt.Sprintf("%.1f s", res.recovered.Seconds())
 }
 
 func line(w io.Writer, res result, cell row) {
-	recovered := "never"
-	if res.recovered > 0 {
-		recovered = fmt.Sprintf("%.1fs", res.recovered.Seconds())
-	}
+	recovered := recoveredIn(res)
 	effect := strconv.FormatInt(res.effect, 10)
 	if res.name == calm {
 		effect, recovered = "", ""
@@ -129,8 +154,12 @@ func (r *run) totals(v *verdict) {
 	}
 }
 
-// save writes the violations to a file beside the history.
-func (r *run) save(v *verdict) error {
+// save writes the violations, and the table for the documentation, to files beside the
+// history.
+func (r *run) save(v *verdict, markdown string) error {
+	if err := os.WriteFile(filepath.Join(r.dir, "table.md"), []byte(markdown), 0o600); err != nil {
+		return fmt.Errorf("save table: %w", err)
+	}
 	file, err := os.Create(filepath.Join(r.dir, "violations.jsonl"))
 	if err != nil {
 		return fmt.Errorf("save violations: %w", err)

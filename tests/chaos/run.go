@@ -23,15 +23,18 @@ type run struct {
 	injected  *entrySet       // entries that the run has added to the streams
 	malformed *entrySet       // injected entries that must become dead letters
 	checked   map[string]bool // sign-ups that need not be checked again
+	verdicts  *verdictSampler
+	reverts   []reversion
+	late      []func(context.Context) error // what must be true at the end
 	results   []result
 }
 
-func newRun(ctx context.Context, opts options, dir string) (_ *run, err error) {
+func newRun(ctx context.Context, opts options, n needs, dir string) (_ *run, err error) {
 	r := &run{
 		opts: opts, dir: dir, began: time.Now(),
 		injected: newEntrySet(), malformed: newEntrySet(), checked: map[string]bool{},
 	}
-	if r.stack, err = newStack(ctx, opts.root, dir); err != nil {
+	if r.stack, err = newStack(ctx, opts.root, dir, n); err != nil {
 		return nil, err
 	}
 	if r.observer, err = newObserver(ctx, r.stack); err != nil {
@@ -43,11 +46,18 @@ func newRun(ctx context.Context, opts options, dir string) (_ *run, err error) {
 	r.workload = newWorkload(newClient(r.stack.gateway), r.history, opts.seed)
 	r.tail = newTail(r.observer.redis)
 	r.tail.start(ctx)
+	r.verdicts = newVerdictSampler(r)
 	return r, nil
+}
+
+// reverted says whether a restore of the database may have removed the operation.
+func (r *run) reverted(database string, o operation) bool {
+	return (&checker{evidence: evidence{Reversions: r.reverts}}).reverted(database, o)
 }
 
 func (r *run) close() error {
 	r.workload.end()
+	r.verdicts.end()
 	r.tail.end()
 	return errors.Join(r.observer.close(), r.stack.close(), r.history.close())
 }
@@ -70,11 +80,12 @@ func (r *run) runFaults(ctx context.Context, chosen []fault) error {
 	r.enter(calm)
 	started := time.Now()
 	r.workload.start(ctx, r.opts.seed)
+	r.verdicts.start(ctx)
 	if err := pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
 	first := result{name: calm, started: started, effect: 1}
-	if first.missing = r.settle(ctx, time.Now(), time.Now().Add(r.opts.recovery), func() {}); first.missing == 0 {
+	if first.missing = r.newPhase(calm).settle(ctx, time.Now(), time.Now().Add(r.opts.recovery), func() {}); first.missing == 0 {
 		first.recovered = time.Nanosecond
 	}
 	r.results = append(r.results, first)
@@ -87,6 +98,7 @@ func (r *run) runFaults(ctx context.Context, chosen []fault) error {
 		r.logf("%s", res)
 	}
 	r.workload.end()
+	r.verdicts.end()
 	return nil
 }
 
@@ -115,6 +127,7 @@ func (r *run) verify(ctx context.Context) (*verdict, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	v.errors = append(v.errors, r.finally(ctx)...)
 	r.logf("idle; signing in to every account")
 	e, err := r.evidence(ctx)
 	if err != nil {
@@ -136,9 +149,31 @@ func (r *run) verify(ctx context.Context) (*verdict, error) {
 	return v, nil
 }
 
+// finally checks what must be true when the system is idle: what faults have asked for, and
+// that every consumer says that it is complete.
+func (r *run) finally(ctx context.Context) (failures []string) {
+	for _, check := range r.late {
+		if err := check(ctx); err != nil {
+			failures = append(failures, err.Error())
+		}
+	}
+	for _, consumer := range consumerServices {
+		last := ""
+		err := eventually(ctx, min(idleTimeout, r.opts.recovery), consumer+" says that it is complete", func() (bool, error) {
+			s, err := r.verdicts.sample(ctx, consumer, final)
+			last = s.Output
+			return err == nil && s.Complete, nil
+		})
+		if err != nil {
+			failures = append(failures, fmt.Sprintf("%v: %s", err, last))
+		}
+	}
+	return failures
+}
+
 // evidence reads the stores and returns what the run has observed.
 func (r *run) evidence(ctx context.Context) (evidence, error) {
-	e := evidence{History: r.history.all(), Windows: map[string]bool{}, Deliveries: r.tail.first()}
+	e := evidence{History: r.history.all(), Windows: map[string]bool{}, Deliveries: r.tail.first(), Reversions: r.reverts, Verdicts: r.verdicts.all()}
 	for _, res := range r.results {
 		e.Windows[res.name] = res.window
 	}

@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/localserver/child"
@@ -39,6 +41,9 @@ var instances = []struct {
 	{gateway, "", 1},
 }
 
+// streamRetention is short, so that a run sees streams being trimmed.
+const streamRetention = 20 * time.Second
+
 // stack is all processes and servers of a run.
 type stack struct {
 	dir, root string
@@ -48,11 +53,16 @@ type stack struct {
 	smtp      *sink
 	processes []*process
 	gateway   string // URL
+	deployed  *deployedRedis
+	needs     needs
 }
 
 // newStack starts everything. If it fails, everything that it started has ended.
-func newStack(ctx context.Context, root, dir string) (_ *stack, err error) {
-	s := &stack{root: root, dir: dir, databases: map[string]*server{}, links: map[string]*link{}}
+func newStack(ctx context.Context, root, dir string, n needs) (_ *stack, err error) {
+	s := &stack{
+		root: root, dir: dir, databases: map[string]*server{}, links: map[string]*link{},
+		deployed: newDeployedRedis(root), needs: n,
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -76,7 +86,7 @@ func newStack(ctx context.Context, root, dir string) (_ *stack, err error) {
 // startServers starts Redis and a Postgres for each service, and at the same time builds
 // the services.
 func (s *stack) startServers(ctx context.Context) (err error) {
-	if s.redis, err = newServer(s.dir, "redis", localserver.StartRedis); err != nil {
+	if s.redis, err = newServer(s.dir, "redis", s.deployed.launch); err != nil {
 		return err
 	}
 	all := []*server{s.redis}
@@ -88,6 +98,11 @@ func (s *stack) startServers(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		if s.needs.smallDisks && slices.Contains(smallDisks, i.database) {
+			if err := db.limitDisk(); err != nil {
+				return err
+			}
+		}
 		s.databases[i.database] = db
 		all = append(all, db)
 	}
@@ -95,7 +110,10 @@ func (s *stack) startServers(ctx context.Context) (err error) {
 	for _, one := range all {
 		work = append(work, func() error { return one.start(ctx) })
 	}
-	return together(work...)
+	if err := together(work...); err != nil {
+		return err
+	}
+	return s.prepareDatabases(ctx)
 }
 
 // together calls the functions concurrently and joins their errors.
@@ -111,6 +129,13 @@ func together(work ...func() error) error {
 
 func (s *stack) build(ctx context.Context) error {
 	args := []string{"build", "-o", filepath.Join(s.dir, "bin") + string(filepath.Separator)}
+	if s.needs.clocks {
+		overlay, err := writeOverlay(s.dir, s.root)
+		if err != nil {
+			return err
+		}
+		args = append(args, "-overlay", overlay)
+	}
 	for _, i := range instances {
 		args = append(args, "./services/"+i.service)
 	}
@@ -183,10 +208,14 @@ func (s *stack) planServices(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("make log of %s: %w", name, err)
 			}
+			clock, err := newClock(s.dir, name)
+			if err != nil {
+				return err
+			}
 			s.processes = append(s.processes, &process{
-				name: name, service: i.service, binary: filepath.Join(s.dir, "bin", i.service), dir: s.dir,
+				name: name, clock: clock, service: i.service, binary: filepath.Join(s.dir, "bin", i.service), dir: s.dir,
 				ready: "http://" + ops + "/readyz", log: log,
-				env: []string{"INSTANCE_ID=" + name, "HTTP_ADDR=" + public, "OPS_ADDR=" + ops},
+				env: []string{"INSTANCE_ID=" + name, "HTTP_ADDR=" + public, "OPS_ADDR=" + ops, clockVariable + "=" + clock.file},
 			})
 		}
 	}
@@ -202,12 +231,13 @@ func (s *stack) environment(service string, first map[string]string) []string {
 	env := map[string]string{
 		"HOME": s.dir, "ENV": "development", "LOG_FORMAT": "json",
 		"LOCAL_DIR": s.dir, "SHUTDOWN_TIMEOUT": "5s", "DRAIN_DELAY": "0s",
-		"REDIS_URL":       strings.Replace(s.redis.url, loopback(s.redis.opts.Port), s.links[service].listen, 1),
+		"REDIS_URL":       s.deployed.url(service, s.links[service].listen),
 		"JWKS_URL":        "http://" + first[authService] + "/.well-known/jwks.json",
 		"PUBLIC_BASE_URL": s.gateway, "MAIL_FROM": "Headgate <no-reply@headgate.local>", "SMTP_URL": s.smtp.url(),
 		"AUTH_URL": "http://" + first[authService], "USER_URL": "http://" + first[userService],
 		"EMAIL_URL": "http://" + first[emailService], "AUDIT_URL": "http://" + first[auditService],
 		"RECONCILE_INTERVAL": "2s", "MAIL_RETRY_FIRST": "2s",
+		"STREAM_RETENTION": streamRetention.String(),
 	}
 	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "GENERAL", "GENERAL_IP"} {
 		env[limit+"_RATE_LIMIT"] = "100000/1m"
@@ -294,6 +324,8 @@ func (s *stack) close() error {
 		work = append(work, s.smtp.close)
 	}
 	errs = append(errs, together(work...))
-	errs = append(errs, os.RemoveAll(filepath.Join(s.dir, "bin")), os.RemoveAll(filepath.Join(s.dir, "secrets")))
+	for _, folder := range []string{"bin", "secrets", clocksFolder, overlayFolder} {
+		errs = append(errs, os.RemoveAll(filepath.Join(s.dir, folder)))
+	}
 	return errors.Join(errs...)
 }

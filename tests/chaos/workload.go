@@ -21,12 +21,19 @@ const (
 
 // workload is a number of clients that use the API, whatever fails.
 type workload struct {
-	client  *client
-	history *history
-	prefix  string // of request ids and addresses
-	number  atomic.Int64
-	running sync.WaitGroup
-	stop    context.CancelFunc
+	client    *client
+	history   *history
+	prefix    string // of request ids and addresses
+	number    atomic.Int64
+	running   sync.WaitGroup
+	stop      context.CancelFunc
+	operating sync.RWMutex // held for reading during an operation
+}
+
+// pause lets the operations in flight end and starts no other until resume is called.
+func (w *workload) pause() (resume func()) {
+	w.operating.Lock()
+	return w.operating.Unlock
 }
 
 func newWorkload(c *client, h *history, seed uint64) *workload {
@@ -74,7 +81,9 @@ func (w *worker) run(ctx context.Context) {
 		case <-tick.C:
 			// An operation that has started is finished: cancelling it would make its
 			// outcome unknown.
+			w.operating.RLock()
 			w.act(context.WithoutCancel(ctx))
+			w.operating.RUnlock()
 		}
 	}
 }
