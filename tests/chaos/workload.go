@@ -140,6 +140,14 @@ func (w *workload) signUpWithoutMail(ctx context.Context, email string) (tokens,
 	return w.finishSignUp(ctx, o)
 }
 
+// signUpMore signs up a few users besides those of the load.
+func (w *workload) signUpMore(ctx context.Context) {
+	for range 3 {
+		email := fmt.Sprintf("user-%d-more@example.com", w.number.Add(1))
+		w.finishSignUp(ctx, w.begin(signup, email))
+	}
+}
+
 func (w *workload) finishSignUp(ctx context.Context, o operation) (tokens, outcome) {
 	a := w.client.call(ctx, request{
 		id: o.ID, method: http.MethodPost, path: "/api/v1/auth/signup", body: object{"email": o.Email, "password": password, "name": "Ada"},

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// The number of sign-ups between the copy of a database and its restore, and how long they
+// may take.
+const (
+	lostSignUps   = 6
+	restoreWindow = 30 * time.Second
+)
+
+func restoreFaults() []fault {
+	producer := []string{"postgres-auth", "redis", gateway, authService, auditService}
+	consumer := func(database, service string) []string {
+		return []string{"postgres-" + database, "smtp", "redis", gateway, authService, service}
+	}
+	all := []fault{
+		{name: "database of auth restored", inject: restoreProducer, parts: producer, consumer: auditService},
+		{name: "database of audit restored", inject: restoreConsumer("audit", auditService), parts: consumer("audit", auditService), consumer: auditService},
+		{name: "database of user restored", inject: restoreConsumer("user", userService), parts: consumer("user", userService), consumer: userService},
+		{name: "database of email restored", inject: restoreEmail, consumer: emailService},
+		{name: "database of email created again", inject: recreateEmail, consumer: auditService},
+		{name: "Redis restored", inject: restoreRedis},
+	}
+	for i := range all {
+		all[i].heal, all[i].effect = usersGoOn, hits
+	}
+	return all
+}
+
+// usersGoOn signs up users after a restore: their events must reach all services.
+func usersGoOn(ctx context.Context, p *phase) error {
+	p.workload.signUpMore(ctx)
+	return nil
+}
+
+// restoreRedis restores the files of Redis: streams, groups and caches are older than the
+// databases.
+func restoreRedis(ctx context.Context, p *phase) error {
+	copied := time.Now()
+	if err := p.stack.redis.copyFiles(ctx); err != nil {
+		return err
+	}
+	if err := p.useAfter(ctx, copied); err != nil {
+		return err
+	}
+	if err := p.stack.redis.restoreFiles(ctx); err != nil {
+		return err
+	}
+	p.tail.lost(time.Now())
+	return nil
+}
+
+// signedUp returns how many sign-ups were acknowledged that began after since.
+func (p *phase) signedUp(since time.Time) (n int64) {
+	for _, o := range p.history.all() {
+		if o.Kind == signup && o.Outcome == ok && o.Start.After(since) {
+			n++
+		}
+	}
+	return n
+}
+
+// useAfter waits until sign-ups were acknowledged after the copy, and until every one so far
+// has its record and its mail: the restored database will know nothing of what the other
+// services know.
+func (p *phase) useAfter(ctx context.Context, copied time.Time) error {
+	err := eventually(ctx, restoreWindow, "users sign up after the copy", func() (bool, error) {
+		p.workload.signUpMore(ctx)
+		p.hits = p.signedUp(copied)
+		return p.hits >= lostSignUps, nil
+	})
+	if err != nil {
+		return err
+	}
+	by := time.Now()
+	return eventually(ctx, restoreWindow, "their sign-ups have records and mails", func() (bool, error) {
+		missing, err := p.outstanding(ctx, by)
+		return err == nil && len(missing) == 0, nil
+	})
+}
+
+// restore replaces a database, and records that changes since the copy may be gone.
+func (p *phase) restore(ctx context.Context, database string, copied time.Time, replace func(context.Context) error) error {
+	err := p.verdicts.replace(func() error {
+		err := replace(ctx)
+		p.observer.databases[database].Reset() // Its connections are broken.
+		p.reverts = append(p.reverts, reversion{Database: database, Copied: copied, Restored: time.Now()})
+		return err
+	})
+	if database == "audit" {
+		clear(p.checked) // The records that were seen are gone.
+	}
+	if err != nil {
+		return fmt.Errorf("restore the database of %s: %w", database, err)
+	}
+	return nil
+}
+
+// restoreProducer restores the database of auth-service while its users go on.
+func restoreProducer(ctx context.Context, p *phase) error {
+	db, copied := p.stack.databases["auth"], time.Now()
+	if err := db.copyLive(ctx); err != nil {
+		return err
+	}
+	p.observer.databases["auth"].Reset()
+	if err := p.useAfter(ctx, copied); err != nil {
+		return err
+	}
+	return p.restore(ctx, "auth", copied, db.restoreLive)
+}
+
+// restoreConsumer restores the files of a database.
+func restoreConsumer(database, service string) func(context.Context, *phase) error {
+	return func(ctx context.Context, p *phase) error {
+		db, copied := p.stack.databases[database], time.Now()
+		if err := db.copyFiles(ctx); err != nil {
+			return err
+		}
+		p.observer.databases[database].Reset()
+		if err := p.useAfter(ctx, copied); err != nil {
+			return err
+		}
+		p.late = append(p.late, func(ctx context.Context) error { return p.acceptOwnGaps(ctx, service) })
+		return p.restore(ctx, database, copied, db.restoreFiles)
+	}
+}
+
+// ownGap is how gaps begins a line about missing events of a producer.
+const ownGap = `(?m)^(%s/\S*:\d+(?:\.\.\d+)?)\s`
+
+// acceptOwnGaps does what the runbook says about a service that consumes its own events: those
+// that the restore has removed exist nowhere, and an operator accepts that.
+func (p *phase) acceptOwnGaps(ctx context.Context, service string) error {
+	own := regexp.MustCompile(fmt.Sprintf(ownGap, service))
+	return eventually(ctx, restoreWindow, service+" has no gap of its own", func() (bool, error) {
+		code, output, err := p.stack.command(ctx, service, "gaps")
+		if err != nil || code == 0 {
+			return err == nil, err
+		}
+		for _, found := range own.FindAllStringSubmatch(output, -1) {
+			if err := p.stack.operate(ctx, service, "gaps", "accept", found[1], "-reason", "the database was restored"); err != nil {
+				return false, err
+			}
+		}
+		return false, nil
+	})
+}
+
+// restoreEmail restores the database of email-service, and then does what its runbook says.
+func restoreEmail(ctx context.Context, p *phase) error {
+	db, copied := p.stack.databases["email"], time.Now()
+	if err := db.copyFiles(ctx); err != nil {
+		return err
+	}
+	p.observer.databases["email"].Reset()
+	if err := p.useAfter(ctx, copied); err != nil {
+		return err
+	}
+	return p.withoutOpenMails(ctx, func() error {
+		return p.restore(ctx, "email", copied, db.restoreFiles)
+	})
+}
+
+// recreateEmail replaces the database of email-service by an empty one: it begins again as a
+// producer and as a consumer.
+func recreateEmail(ctx context.Context, p *phase) error {
+	return p.withoutOpenMails(ctx, func() error {
+		p.hits = 1
+		kill(p.stack.of(emailService))
+		err := p.restore(ctx, "email", time.Time{}, p.stack.databases["email"].recreate)
+		return errors.Join(err, restart(ctx, p))
+	})
+}
+
+// withoutOpenMails calls replace, which restores the database of email-service, while no mail
+// has to be sent. Then users go on, and an operator says that no older mail is to be sent.
+func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) error {
+	resume := p.workload.pause()
+	err := eventually(ctx, restoreWindow, "no mail is left", func() (bool, error) {
+		done, _ := p.observer.idle(ctx)
+		return done, nil
+	})
+	if err == nil {
+		err = replace()
+	}
+	before := time.Now().UTC().Format(time.RFC3339Nano)
+	resume()
+	if err != nil {
+		return err
+	}
+	answer := ""
+	err = eventually(ctx, restoreWindow, "email-service withholds its mails", func() (bool, error) {
+		code, output, err := p.stack.command(ctx, emailService, "resume", "--skip-before", before)
+		answer = output
+		// Until the service has found out, no mails are withheld.
+		return err == nil && code == 0 && strings.Contains(output, "mails to send"), nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, answer)
+	}
+	return nil
+}
