@@ -11,7 +11,7 @@ import (
 )
 
 func faults() []fault {
-	return slices.Concat(processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults(), restoreFaults())
+	return slices.Concat(processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults(), restoreFaults(), clockFaults())
 }
 
 const (
