@@ -11,7 +11,8 @@ import (
 )
 
 func faults() []fault {
-	return slices.Concat(processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults(), restoreFaults(), clockFaults())
+	return slices.Concat(processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults(), restoreFaults(), clockFaults(),
+		isolationFaults())
 }
 
 const (
