@@ -12,7 +12,7 @@ import (
 
 func faults() []fault {
 	return slices.Concat(processFaults(), redisFaults(), postgresFaults(), smtpFaults(), streamFaults(), restoreFaults(), clockFaults(),
-		isolationFaults())
+		isolationFaults(), diskFaults())
 }
 
 const (
