@@ -9,7 +9,7 @@ import (
 )
 
 // injectTimeout bounds the wait for the right moment to inject a fault.
-const injectTimeout = 8 * time.Second
+const injectTimeout = 20 * time.Second
 
 func processFaults() []fault {
 	all := []fault{

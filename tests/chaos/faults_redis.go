@@ -119,6 +119,7 @@ func flush(ctx context.Context, p *phase) (err error) {
 	for _, service := range []string{emailService, auditService} {
 		before := p.hits
 		err := eventually(ctx, injectTimeout, service+" has entries to read", func() (bool, error) {
+			p.workload.signUpMore(ctx)
 			w, err := p.observer.group(ctx, service)
 			p.hits = before + w.unread
 			return w.unread >= minLost, err
