@@ -82,6 +82,7 @@ const (
 	onlyInjected = "I9 dead letters"
 	verdicts     = "I10 verdict"
 	mailRecorded = "I11 mail recorded"
+	ownChanges   = "I12 own changes"
 )
 
 // check returns every violation, and the mails that were sent twice in the window that SMTP
@@ -96,6 +97,7 @@ func check(e evidence) (found []violation, window []receivedMail) {
 	c.order()
 	c.deadLetters()
 	c.mailRecords()
+	c.profiles()
 	c.verdicts()
 	return c.found, c.window
 }

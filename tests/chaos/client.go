@@ -39,6 +39,7 @@ type answer struct {
 	Code   string `json:"code"`
 	Data   struct {
 		Tokens tokens `json:"tokens"`
+		Bio    string `json:"bio"`
 	} `json:"data"`
 	err error
 }

@@ -42,6 +42,7 @@ type operation struct {
 	Detail   string    `json:"detail,omitempty"`
 	Spent    string    `json:"spent,omitempty"`  // digest of the presented refresh token
 	Gained   string    `json:"gained,omitempty"` // digest of its successor
+	Bio      string    `json:"bio,omitempty"`    // of the profile that was read; a patch sets it to its id
 	Injected bool      `json:"injected,omitempty"`
 }
 

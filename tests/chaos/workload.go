@@ -121,6 +121,9 @@ func (w *workload) finish(o operation, a answer) outcome {
 	if o.Kind == refresh && o.Outcome == ok {
 		o.Gained = digest(a.Data.Tokens.Refresh)
 	}
+	if o.Kind == read {
+		o.Bio = a.Data.Bio
+	}
 	w.history.add(o)
 	return o.Outcome
 }
