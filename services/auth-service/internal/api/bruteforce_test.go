@@ -64,6 +64,27 @@ func TestSEC31BruteForceFromAKnownNetwork(t *testing.T) {
 	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 200, "")
 }
 
+// A guess that was counted by a clock that was ahead delays the next one by no more than its
+// own delay.
+func TestSEC31GuessCountedByAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.at("192.0.2.1").signup("ann@example.com")
+	far := s.at("203.0.113.7")
+	s.advance(time.Hour)
+	s.want(far.try("ann@example.com", "guess"), 401, "invalid_credentials")
+	s.advance(-time.Hour)
+	s.want(far.try("ann@example.com", "guess"), 401, "invalid_credentials")
+	s.advance(time.Hour)
+	for range 10 {
+		far.try("ann@example.com", "guess")
+	}
+	s.advance(-time.Hour)
+	if got := s.want(far.try("ann@example.com", goodPassword), 429, "rate_limited").header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After = %s, want 1", got)
+	}
+}
+
 // Parallel guesses count like consecutive ones, also those with an access token.
 func TestSEC31BruteForceInParallel(t *testing.T) {
 	t.Parallel()

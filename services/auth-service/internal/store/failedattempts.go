@@ -33,7 +33,8 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	var counted account.CountedAttempt
 	err := postgres.Decide(ctx, s.db, readFailures(a, address, pair, &key, rows), func(_ postgres.Querier, batch *pgx.Batch) error {
 		row := rows[string(key)]
-		if wait := row.blockedUntil.Sub(a.At); wait > 0 {
+		// The last attempt may have been counted by a clock that was ahead.
+		if wait := min(row.blockedUntil.Sub(a.At), account.AttemptDelay(row.failures)); wait > 0 {
 			counted = account.CountedAttempt{RetryAfter: wait}
 			return nil
 		}
