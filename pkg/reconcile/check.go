@@ -23,6 +23,25 @@ import (
 // table another file.
 const fileSQL = `pg_relation_filenode('database_checks'::regclass)`
 
+// databaseSQL names the database, in this incarnation and with this file.
+const databaseSQL = `(` + postgres.IncarnationSQL + ` || '/' || ` + fileSQL + `)`
+
+// errReplaced ends a round: what it has read is no longer true.
+var errReplaced = errors.New("the database was replaced")
+
+// sameDatabase returns errReplaced if the database is another one than when the round
+// began. A round calls it before it tells others what it has read.
+func (c *Consumer) sameDatabase(ctx context.Context) error {
+	var same bool
+	if err := c.cfg.Database.QueryRow(ctx, `SELECT `+databaseSQL+` = $1`, c.database).Scan(&same); err != nil {
+		return fmt.Errorf("identify the database: %w", err)
+	}
+	if !same {
+		return errReplaced
+	}
+	return nil
+}
+
 // CheckedSQL returns an SQL condition for the database of a consumer of topic. It is
 // true once the consumer has found that the database is no older copy, or has called
 // Restored for one. Work that starts from the consumer's own tables, not from a
@@ -37,11 +56,15 @@ func CheckedSQL(topic event.Topic) string {
 // whether the database is checked.
 func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
 	query := `SELECT ` + CheckedSQL(c.cfg.Topic) + `,
-			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at)`
+			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at), ` + databaseSQL
 	var checked bool
 	var generations []string
-	if err := c.cfg.Database.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations); err != nil {
+	var database string
+	if err := c.cfg.Database.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations, &database); err != nil {
 		return false, fmt.Errorf("read database check: %w", err)
+	}
+	if database != c.database {
+		c.memory = newMemory(database)
 	}
 	if checked && len(generations) > 0 {
 		c.generation = generations[len(generations)-1]
@@ -51,7 +74,7 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 	if err != nil {
 		return false, err
 	}
-	if !complete && time.Since(c.started) < producersTimeout {
+	if !complete && time.Since(c.since) < producersTimeout {
 		return false, nil
 	}
 	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
@@ -63,7 +86,7 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 			return errCheckedElsewhere
 		}
 		// Another instance may have finished between the two reads.
-		if err := tx.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations); err != nil || checked && len(generations) > 0 {
+		if err := tx.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations, &database); err != nil || checked && len(generations) > 0 {
 			return err
 		}
 		return c.decide(ctx, tx, generations, known, position)
@@ -165,7 +188,7 @@ func olderThan(own map[string]map[string]Consumed, generations []string, known C
 	}
 	for producer, epochs := range known.Producers {
 		for epoch, consumed := range epochs {
-			if own[producer][epoch].Seq < consumed.Seq {
+			if own[producer][epoch].Seq < consumed.Seq || own[producer][epoch].Seen < consumed.Seen {
 				return true
 			}
 		}

@@ -98,8 +98,8 @@ func (c *Consumer) advance(ctx context.Context, n numbers) ([]SeqRange, error) {
 	}
 	const write = `
 		UPDATE epoch_watermarks SET consumed_seq = @complete
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND consumed_seq < @complete`
-	if _, err := c.cfg.Database.Exec(ctx, write, n.args(pgx.StrictNamedArgs{"complete": complete})); err != nil {
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND consumed_seq < @complete AND ` + databaseSQL + ` = @database`
+	if _, err := c.cfg.Database.Exec(ctx, write, n.args(pgx.StrictNamedArgs{"complete": complete, "database": c.database})); err != nil {
 		return nil, fmt.Errorf("store consumed watermark: %w", err)
 	}
 	return ranges, nil

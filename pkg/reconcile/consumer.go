@@ -24,10 +24,14 @@ import (
 type Consumer struct {
 	cfg     ConsumerConfig
 	metrics consumerMetrics
+	memory
+}
 
-	started time.Time
-
-	// The rest is used by one round at a time.
+// memory is what the rounds so far have found in one database. It is used by one round
+// at a time.
+type memory struct {
+	database   string    // in terms of databaseSQL
+	since      time.Time // when the database was first seen
 	generation string
 	bases      bases
 	posted     map[string][]byte           // the request at each producer
@@ -35,6 +39,15 @@ type Consumer struct {
 	scanned    map[numbers]scanned
 	compared   map[string]time.Time // when a producer was last compared
 	next       map[string]HourChunk // where the next chunk of an hour begins, by producer
+	consumed   *ConsumedWatermark   // as it was at the last post
+}
+
+func newMemory(database string) memory {
+	return memory{
+		database: database, since: time.Now(),
+		bases: bases{}, posted: map[string][]byte{}, asked: map[string]RepublishRequest{},
+		scanned: map[numbers]scanned{}, compared: map[string]time.Time{}, next: map[string]HourChunk{},
+	}
 }
 
 // ConsumerConfig says whose records are compared.
@@ -62,15 +75,15 @@ const (
 	purgeBatch           = 10_000
 	// While a request is open, rounds follow faster.
 	openInterval = 500 * time.Millisecond
+	// A restored database is recognised unless its copy is younger than two of these.
+	// Postgres writes an asynchronous commit to disk within three wal_writer_delays of
+	// 200 ms.
+	postInterval = time.Second
 )
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	return &Consumer{
-		cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), started: time.Now(),
-		bases: bases{}, posted: map[string][]byte{}, asked: map[string]RepublishRequest{},
-		scanned: map[numbers]scanned{}, compared: map[string]time.Time{}, next: map[string]HourChunk{},
-	}
+	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), memory: newMemory("")}
 }
 
 // Run implements service.Runner.
@@ -80,12 +93,20 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer next.Stop()
 	purge := time.NewTicker(purgeEvery)
 	defer purge.Stop()
+	post := time.NewTicker(postInterval)
+	defer post.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-purge.C:
 			c.purge(ctx)
+			continue
+		case <-post.C:
+			// A failure shows in the next round, too.
+			if err := c.post(ctx); err != nil && ctx.Err() == nil {
+				c.cfg.Log.DebugContext(ctx, "consumed watermark could not be posted; retrying", "error", err.Error())
+			}
 			continue
 		case <-next.C:
 		}
@@ -123,7 +144,7 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 	for _, w := range watermarks {
 		faults = append(faults, c.compare(ctx, w, position))
 	}
-	return errors.Join(append(faults, c.post(ctx, position))...)
+	return errors.Join(faults...)
 }
 
 // read returns the watermarks of the topic. undecoded is an error if some could not
@@ -161,6 +182,9 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 	if err != nil {
 		return fmt.Errorf("encode republish request: %w", err)
 	}
+	if err := c.sameDatabase(ctx); err != nil {
+		return err
+	}
 	if !bytes.Equal(data, c.posted[producer]) {
 		c.posted[producer], c.asked[producer] = data, request
 	}
@@ -171,13 +195,30 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 }
 
 // post posts the consumed watermark, so that producers keep what the group needs, and
-// an older copy of this database is recognised as one.
-func (c *Consumer) post(ctx context.Context, position bus.Position) error {
+// an older copy of this database is recognised as one. What it posts was read
+// postInterval ago: by now Postgres has written it to disk, and no crash can lose it.
+func (c *Consumer) post(ctx context.Context) error {
+	if c.generation == "" {
+		return nil // not checked yet
+	}
+	ctx, cancel := context.WithTimeout(ctx, consumerRoundTimeout)
+	defer cancel()
+	position, err := bus.GroupPosition(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
+	if err != nil {
+		return err
+	}
 	producers, err := consumedIn(ctx, c.cfg.Database, c.cfg.Topic)
 	if err != nil {
 		return err
 	}
-	own := ConsumedWatermark{Generation: c.generation, HandledUntil: position.HandledUntil, Producers: producers}
+	if err := c.sameDatabase(ctx); err != nil {
+		return err
+	}
+	own := c.consumed
+	c.consumed = &ConsumedWatermark{Generation: c.generation, HandledUntil: position.HandledUntil, Producers: producers}
+	if own == nil {
+		return nil
+	}
 	data, err := json.Marshal(own)
 	if err != nil {
 		return fmt.Errorf("encode consumed watermark: %w", err)

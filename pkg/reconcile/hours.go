@@ -89,8 +89,9 @@ func (c *Consumer) openHours(ctx context.Context, n numbers) ([]openHour, error)
 func (c *Consumer) markMatched(ctx context.Context, n numbers, h HourlyChecksum) error {
 	const query = `
 		UPDATE epoch_checksums SET matched = true
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour AND (count, sum) = (@count, @sum::numeric)`
-	args := n.args(pgx.StrictNamedArgs{"hour": h.Hour, "count": h.Count, "sum": h.Sum})
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour AND (count, sum) = (@count, @sum::numeric)
+			AND ` + databaseSQL + ` = @database`
+	args := n.args(pgx.StrictNamedArgs{"hour": h.Hour, "count": h.Count, "sum": h.Sum, "database": c.database})
 	if _, err := c.cfg.Database.Exec(ctx, query, args); err != nil {
 		return fmt.Errorf("mark the checksum of an hour as matched: %w", err)
 	}

@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -180,6 +181,7 @@ func TestRestoredProducerLost(t *testing.T) {
 	if err := f.client.XTrimMaxLen(t.Context(), string(event.Audit), 0).Err(); err != nil {
 		t.Fatal(err)
 	}
+	f.wantPosted(8) // The consumer will read this first.
 	stop()
 	restore()
 	f.produce()
@@ -198,6 +200,22 @@ func TestRestoredProducerLost(t *testing.T) {
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if n := f.sum("headgate_events_unavailable"); n != 0 {
 			return fmt.Errorf("headgate_events_unavailable = %v", n)
+		}
+		return nil
+	})
+}
+
+// wantPosted waits until the producer has posted that it has published up to a number.
+func (f *fixture) wantPosted(seq int64) {
+	f.t.Helper()
+	testkit.Eventually(f.t, 10*time.Second, func() error {
+		data, err := f.client.HGet(f.t.Context(), "watermark:published:"+string(event.Audit), "producer").Bytes()
+		if err != nil {
+			return err
+		}
+		var w reconcile.Watermark
+		if err := json.Unmarshal(data, &w); err != nil || w.Seq < seq {
+			return fmt.Errorf("published up to %d, want %d: %w", w.Seq, seq, err)
 		}
 		return nil
 	})
@@ -232,8 +250,9 @@ func TestRecreatedProducer(t *testing.T) {
 // called once, before anything is republished, and then the consumer catches up.
 func TestRestoredConsumer(t *testing.T) {
 	t.Parallel()
-	for name, tc := range map[string]struct{ copied, flush bool }{
+	for name, tc := range map[string]struct{ copied, flush, running bool }{
 		"an older copy": {copied: true}, "a new database": {}, "an older copy and an empty Redis": {copied: true, flush: true},
+		"an older copy under a running consumer": {copied: true, running: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -259,7 +278,9 @@ func TestRestoredConsumer(t *testing.T) {
 			f.add(30)
 			f.wantRecords(35)
 			f.wantConsumed(35)
-			stop()
+			if !tc.running {
+				stop()
+			}
 			if tc.flush {
 				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
 					t.Fatal(err)
@@ -270,10 +291,12 @@ func TestRestoredConsumer(t *testing.T) {
 			} else {
 				f.consumer = testkit.Database(t, f.schemas()...)
 			}
-			if f.isChecked() {
-				t.Error("the restored database counts as checked")
+			if !tc.running {
+				if f.isChecked() {
+					t.Error("the restored database counts as checked")
+				}
+				f.consume(accept)
 			}
-			f.consume(accept)
 			f.wantRecords(35)
 			f.eventuallyReports()
 			if n := calls.Load(); n != 2 {

@@ -7,7 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// store keeps the watermark of each epoch. An older one does not replace a newer one.
+// store keeps the watermark of each epoch. An older one does not replace a newer one,
+// except that a closed epoch ends where the restored outbox says.
 // An epoch that is new to this consumer begins at the first number that the producer
 // can republish: nothing below it was ever offered to this consumer.
 func (c *Consumer) store(ctx context.Context, w Watermark) error {
@@ -15,7 +16,8 @@ func (c *Consumer) store(ctx context.Context, w Watermark) error {
 		INSERT INTO epoch_watermarks AS w (topic, producer, epoch, first_seq, held_seq, published_seq, end_seq, consumed_seq, reported_at)
 		VALUES (@topic, @producer, @epoch, greatest(@held, 1), @held, @published, @end, greatest(@held, 1) - 1, @at)
 		ON CONFLICT (topic, producer, epoch) DO UPDATE
-		SET held_seq = excluded.held_seq, published_seq = greatest(w.published_seq, excluded.published_seq),
+		SET held_seq = excluded.held_seq,
+			published_seq = CASE WHEN @closed THEN excluded.published_seq ELSE greatest(w.published_seq, excluded.published_seq) END,
 			end_seq = greatest(w.end_seq, excluded.end_seq), reported_at = excluded.reported_at,
 			changed_at = CASE WHEN w.reported_at = excluded.reported_at THEN w.changed_at ELSE now() END`
 	const hours = `
@@ -35,7 +37,7 @@ func (c *Consumer) store(ctx context.Context, w Watermark) error {
 		epochs = append(epochs, e.Epoch)
 		batch.Queue(watermark, pgx.StrictNamedArgs{
 			"topic": w.Topic, "producer": w.Producer, "epoch": e.Epoch,
-			"held": e.First, "published": e.Seq, "end": e.end(), "at": w.At,
+			"held": e.First, "published": e.Seq, "end": e.end(), "closed": e.Last > 0, "at": w.At,
 		})
 		var hour, count, last []int64
 		var sum []string
