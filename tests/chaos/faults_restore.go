@@ -87,6 +87,24 @@ func (p *phase) useAfter(ctx context.Context, copied time.Time) error {
 	})
 }
 
+// awaitPosted waits until Redis knows everything that a consumer has recorded so far: an
+// older copy of its database is recognised by that, unless it is younger than two seconds.
+func (p *phase) awaitPosted(ctx context.Context, consumer string) error {
+	recorded, err := p.observer.recordedNumbers(ctx, consumer)
+	if err != nil {
+		return err
+	}
+	return eventually(ctx, restoreWindow, "redis knows what "+consumer+" has recorded", func() (bool, error) {
+		posted, err := p.observer.postedNumbers(ctx, consumer)
+		for at, seq := range recorded {
+			if posted[at] < seq {
+				return false, err
+			}
+		}
+		return err == nil, err
+	})
+}
+
 // restore replaces a database, and records that changes since the copy may be gone.
 func (p *phase) restore(ctx context.Context, database string, copied time.Time, replace func(context.Context) error) error {
 	err := p.verdicts.replace(func() error {
@@ -126,6 +144,9 @@ func restoreConsumer(database, service string) func(context.Context, *phase) err
 		}
 		p.observer.databases[database].Reset()
 		if err := p.useAfter(ctx, copied); err != nil {
+			return err
+		}
+		if err := p.awaitPosted(ctx, service); err != nil {
 			return err
 		}
 		p.late = append(p.late, func(ctx context.Context) error { return p.acceptOwnGaps(ctx, service) })
@@ -188,6 +209,9 @@ func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) erro
 		done, _ := p.observer.idle(ctx)
 		return done, nil
 	})
+	if err == nil {
+		err = p.awaitPosted(ctx, emailService)
+	}
 	if err == nil {
 		err = replace()
 	}

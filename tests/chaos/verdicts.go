@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -148,10 +149,50 @@ func (v *verdictSampler) published(consumer string) []delivery {
 func (o *observer) watermarks(ctx context.Context, consumer string) (map[position]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	const query = `SELECT topic, producer, epoch, published_seq FROM epoch_watermarks`
+	return o.numbers(ctx, consumer, `SELECT topic, producer, epoch, published_seq FROM epoch_watermarks`)
+}
+
+// recordedNumbers returns the highest number that a consumer has a record of.
+func (o *observer) recordedNumbers(ctx context.Context, consumer string) (map[position]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	return o.numbers(ctx, consumer, `SELECT topic, producer, epoch, max(seq) FROM consumed_events GROUP BY topic, producer, epoch`)
+}
+
+// postedNumbers returns the highest number that Redis knows a consumer has seen.
+func (o *observer) postedNumbers(ctx context.Context, consumer string) (map[position]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	found := map[position]int64{}
+	for stream, reader := range streams {
+		if reader != consumer {
+			continue
+		}
+		data, err := o.redis.HGet(ctx, "watermark:consumed:{"+stream+"}", consumer).Bytes()
+		if err != nil {
+			return nil, fmt.Errorf("read the consumed watermark of %s: %w", consumer, err)
+		}
+		var posted struct {
+			Producers map[string]map[string]struct{ Seen int64 }
+		}
+		if err := json.Unmarshal(data, &posted); err != nil {
+			return nil, fmt.Errorf("decode the consumed watermark of %s: %w", consumer, err)
+		}
+		for producer, epochs := range posted.Producers {
+			for epoch, consumed := range epochs {
+				found[position{Stream: stream, Producer: producer, Epoch: epoch}] = consumed.Seen
+			}
+		}
+	}
+	return found, nil
+}
+
+// numbers returns what a query on a consumer's database finds for each stream, producer and
+// epoch.
+func (o *observer) numbers(ctx context.Context, consumer, query string) (map[position]int64, error) {
 	rows, err := o.databases[databases[consumer]].Query(ctx, query)
 	if err != nil {
-		return nil, fmt.Errorf("read the watermarks of %s: %w", consumer, err)
+		return nil, fmt.Errorf("read the numbers of %s: %w", consumer, err)
 	}
 	type watermark struct {
 		position
@@ -163,7 +204,7 @@ func (o *observer) watermarks(ctx context.Context, consumer string) (map[positio
 		return w, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the watermarks of %s: %w", consumer, err)
+		return nil, fmt.Errorf("read the numbers of %s: %w", consumer, err)
 	}
 	found := map[position]int64{}
 	for _, w := range all {
