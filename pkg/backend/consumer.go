@@ -22,7 +22,7 @@ type ConsumerConfig struct {
 	Handlers    map[string]bus.Handler
 	Rest        bus.Handler
 	DeadLetters *deadletter.Store
-	Due         []bus.PollerConfig                                      // besides the replays of DeadLetters; Limit is a quarter of the window
+	Due         []bus.PollerConfig                                      // besides the replays of DeadLetters; Limit and Reported are set
 	Records     *reconcile.Records                                      // nil for a service whose own tables are its records
 	Restored    func(ctx context.Context, handledUntil time.Time) error // of reconcile.ConsumerConfig
 	Unavailable func(error) bool
@@ -55,7 +55,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 
 	var due []message.Subscriber
 	for _, source := range append([]bus.PollerConfig{cfg.DeadLetters.Replays(b.Log)}, cfg.Due...) {
-		source.Limit = max(1, cfg.Window/4)
+		source.Limit, source.Reported = max(1, cfg.Window/4), postgres.Disconnected
 		due = append(due, bus.NewPoller(source))
 	}
 	var consumed func(context.Context, event.Event) error

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Follower passes the new events of a stream to an observer in every instance. It
@@ -22,6 +23,7 @@ type Follower struct {
 	topic   event.Topic
 	observe func(event.Event)
 	log     *slog.Logger
+	outage  *service.Outage
 }
 
 const (
@@ -39,7 +41,10 @@ const (
 // time; observe must not block and must accept an event twice. client needs
 // EventTimeout, because a read waits for new entries.
 func NewFollower(client redis.UniversalClient, topic event.Topic, observe func(event.Event), log *slog.Logger) *Follower {
-	return &Follower{client: client, topic: topic, observe: observe, log: log}
+	return &Follower{client: client, topic: topic, observe: observe, log: log, outage: service.NewOutage(service.OutageConfig{
+		Log: log.With("topic", topic), Failing: "stream follower read failed; retrying", Over: "stream follower recovered",
+		Reported: redisUnavailable,
+	})}
 }
 
 // Run follows the stream until ctx ends.
@@ -53,13 +58,8 @@ func (f *Follower) Run(ctx context.Context) error {
 		if err == nil {
 			position, err = f.read(ctx, position)
 		}
-		if failed := err != nil; failed != failing && ctx.Err() == nil {
-			failing = failed
-			if failed {
-				f.log.WarnContext(ctx, "stream follower read failed; retrying", "topic", f.topic, "error", err.Error())
-			} else {
-				f.log.InfoContext(ctx, "stream follower recovered", "topic", f.topic)
-			}
+		if failing = err != nil; ctx.Err() == nil {
+			f.outage.Record(ctx, "", err)
 		}
 		if err != nil {
 			select {

@@ -3,41 +3,42 @@ package bus
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
-	"sync"
-	"sync/atomic"
+	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // LogOutages makes client log when Redis becomes unavailable, once a minute while it is,
-// and when it is available again. The parts that use the client log such an error at the
-// level debug, so an outage takes a few lines however many parts there are.
-func LogOutages(client redis.UniversalClient, log *slog.Logger) { client.AddHook(&outageLog{log: log}) }
-
-// outageLog is a hook of a client. It is safe for concurrent use.
-type outageLog struct {
-	log     *slog.Logger
-	failing atomic.Bool
-
-	mu     sync.Mutex
-	since  time.Time // of the outage
-	last   time.Time // failure
-	logged time.Time
+// and when it is available again. It returns the outage. The parts that use the client
+// log such an error at the level debug, so an outage takes a few lines however many parts
+// there are.
+func LogOutages(client redis.UniversalClient, log *slog.Logger) *service.Outage {
+	outage := service.NewOutage(service.OutageConfig{
+		Log: log, Failing: "redis is unavailable; retrying", Over: "redis is available again", Quiet: recovery,
+	})
+	client.AddHook(&outageHook{outage})
+	return outage
 }
+
+// outageHook is a hook of a client. It is safe for concurrent use.
+type outageHook struct{ outage *service.Outage }
 
 // recovery is how long no command may fail before an outage is over. After an outage,
 // the client's pool returns the last error of a dial once more for a moment.
 const recovery = time.Second
 
-var _ redis.Hook = (*outageLog)(nil)
+var _ redis.Hook = (*outageHook)(nil)
 
 // DialHook implements redis.Hook.
-func (o *outageLog) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (o *outageHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 // ProcessHook implements redis.Hook.
-func (o *outageLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (o *outageHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
 		o.observe(ctx, err)
@@ -46,7 +47,7 @@ func (o *outageLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 }
 
 // ProcessPipelineHook implements redis.Hook.
-func (o *outageLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (o *outageHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
 		o.observe(ctx, err)
@@ -54,41 +55,13 @@ func (o *outageLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	}
 }
 
-func (o *outageLog) observe(ctx context.Context, err error) {
+func (o *outageHook) observe(ctx context.Context, err error) {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, redis.ErrClosed):
 	case redisUnavailable(err):
-		o.failed(ctx, err)
-	case o.failing.Load():
-		o.recovered(ctx)
-	}
-}
-
-func (o *outageLog) failed(ctx context.Context, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := time.Now()
-	begins := !o.failing.Swap(true)
-	if begins {
-		o.since = now
-	}
-	o.last = now
-	if !begins && now.Sub(o.logged) < time.Minute {
-		return
-	}
-	o.logged = now
-	if begins {
-		o.log.WarnContext(ctx, "redis is unavailable; retrying", "error", err.Error())
-		return
-	}
-	o.log.WarnContext(ctx, "redis is still unavailable; retrying", "unavailable_ms", now.Sub(o.since).Milliseconds(), "error", err.Error())
-}
-
-func (o *outageLog) recovered(ctx context.Context) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if time.Since(o.last) >= recovery && o.failing.Swap(false) {
-		o.log.InfoContext(ctx, "redis is available again", "unavailable_ms", o.last.Sub(o.since).Milliseconds())
+		o.outage.Record(ctx, "", err)
+	default:
+		o.outage.Record(ctx, "", nil)
 	}
 }
 
@@ -105,6 +78,15 @@ func redisUnavailable(err error) bool {
 	}
 	_, replied := errors.AsType[redis.Error](err)
 	return !replied
+}
+
+// Unreachable reports whether err says that Redis cannot be reached, which LogOutages
+// logs. Unlike redisUnavailable it also tells that from errors that are not of a client.
+func Unreachable(err error) bool {
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return true
+	}
+	return redis.HasErrorPrefix(err, "LOADING") || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, io.EOF)
 }
 
 // retryLevel returns the level at which a part logs an error of Redis, see LogOutages.

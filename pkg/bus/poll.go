@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Poller is a message.Subscriber for messages that wait in a table: dead letters
@@ -36,7 +38,11 @@ type PollerConfig struct {
 	// Release ends the lease of any other message: it is due again at once.
 	Release func(ctx context.Context, m *message.Message) error
 
-	Limit      int           // messages in flight; 16 if zero
+	Limit int // messages in flight; 16 if zero
+	// Reported reports whether another part of the service logs an error of Take; none is
+	// if it is nil.
+	Reported func(error) bool
+
 	Every      time.Duration // 1 s if zero
 	RenewEvery time.Duration // 1 minute if zero
 	Log        *slog.Logger
@@ -90,16 +96,18 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 	var deliveries sync.WaitGroup
 	defer deliveries.Wait()
 	free := newSlots(p.cfg.Limit)
-	var logged time.Time // An outage of the database takes a line a minute.
+	outage := service.NewOutage(service.OutageConfig{
+		Log: p.cfg.Log.With("topic", topic), Failing: "due messages could not be taken; retrying", Over: "due messages can be taken again",
+		Reported: p.cfg.Reported,
+	})
 	for {
 		n := free.reserve(stop, p.cfg.Limit)
 		if n == 0 {
 			return
 		}
 		due, err := p.cfg.Take(stop, topic, n)
-		if err != nil && stop.Err() == nil && time.Since(logged) >= time.Minute {
-			logged = time.Now()
-			p.cfg.Log.WarnContext(stop, "due messages could not be taken; retrying", "topic", topic, "error", err.Error())
+		if stop.Err() == nil {
+			outage.Record(stop, "", err)
 		}
 		free.release(n - len(due))
 		for _, m := range due {

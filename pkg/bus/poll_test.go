@@ -2,6 +2,8 @@ package bus_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"strconv"
 	"sync"
 	"testing"
@@ -100,6 +102,35 @@ func TestPollerLimit(t *testing.T) {
 		}
 		if l.most > limit || len(l.until) != 0 || len(l.delivered) != due {
 			t.Errorf("%d messages in flight, want at most %d; %d are left; %d of %d were delivered", l.most, limit, len(l.until), len(l.delivered), due)
+		}
+	})
+}
+
+// TestPollerOutage is REL-75: while the table of a poller is unavailable, the log has one
+// line at the beginning, one a minute, and one at the end.
+func TestPollerOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{}
+		began := time.Now()
+		p := bus.NewPoller(bus.PollerConfig{
+			Take: func(context.Context, string, int) ([]*message.Message, error) {
+				if time.Since(began) < 150*time.Second {
+					return nil, errors.New("disk full")
+				}
+				return nil, nil
+			},
+			Log: slog.New(slog.NewTextHandler(log, nil)),
+		})
+		if _, err := p.Subscribe(t.Context(), "topic"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := log.count("could not be taken"); n != 3 || log.count("can be taken again") != 1 || log.count("level=") != 4 {
+			t.Errorf("log = %s, want three lines and one at the end", log.String())
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

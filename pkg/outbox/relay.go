@@ -11,6 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Relay publishes the rows of the outbox, each topic by itself: a topic that cannot be
@@ -23,7 +26,7 @@ type Relay struct {
 	published prometheus.Counter
 	backlog   *backlog
 	retained  *retained
-	outage    outage
+	outage    *service.Outage // by topic; "" is the look for topics
 
 	started     time.Time
 	last        atomic.Int64  // when rows were last published, since started
@@ -55,8 +58,11 @@ func NewRelay(db *pgxpool.Pool, publisher Publisher, epochs *Epochs, log *slog.L
 		}),
 		backlog:  newBacklog(db, log, reg),
 		retained: newRetained(db, reg),
-		outage:   outage{log: log},
-		started:  time.Now(),
+		outage: service.NewOutage(service.OutageConfig{
+			Log: log, Failing: "publish failed; retrying", Over: "publishing resumed", Parts: "topics",
+			Reported: postgres.Disconnected,
+		}),
+		started: time.Now(),
 		// While Redis hangs, each topic keeps a connection busy. Requests need the others.
 		connections: make(chan struct{}, max(1, db.Config().MaxConns/2)),
 	}
@@ -189,12 +195,10 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 
 // record logs how long publishing fails, and each single failure at debug.
 func (r *Relay) record(ctx context.Context, topic string, err error) {
-	if err == nil {
-		r.outage.succeeded(ctx, topic)
-		return
+	if err != nil {
+		r.log.DebugContext(ctx, "publish attempt failed", "topic", topic, "error", err.Error())
 	}
-	r.log.DebugContext(ctx, "publish attempt failed", "topic", topic, "error", err.Error())
-	r.outage.failed(ctx, topic, err)
+	r.outage.Record(ctx, topic, err)
 }
 
 func (r *Relay) stepWithConnection(ctx context.Context, topic string) (progress, error) {

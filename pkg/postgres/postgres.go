@@ -61,12 +61,13 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 	params["idle_in_transaction_session_timeout"] = idleTimeout
 	params["timezone"] = "UTC"
 	pc.ConnConfig.ConnectTimeout = 5 * time.Second
+	pc.ConnConfig.Tracer = newOutageTracer(log)
 
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	if err := await(ctx, pool, log); err != nil {
+	if err := await(ctx, pool); err != nil {
 		pool.Close()
 		return nil, err
 	}
@@ -77,13 +78,13 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 	return pool, nil
 }
 
-func await(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) error {
+// await waits until the database answers. The tracer of the pool logs that it does not.
+func await(ctx context.Context, pool *pgxpool.Pool) error {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := pool.Ping(ctx)
 		if err == nil {
 			return nil
 		}
-		log.WarnContext(ctx, "waiting for the database", "error", err.Error())
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the database: %w", err)

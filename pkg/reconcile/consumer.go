@@ -88,6 +88,7 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 
 // Run implements service.Runner.
 func (c *Consumer) Run(ctx context.Context) error {
+	outage := newOutage(c.cfg.Log, "producers")
 	c.purge(ctx)
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -112,9 +113,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 		}
 		pause := c.cfg.Interval
 		err := c.reconcile(ctx)
-		if err != nil && ctx.Err() == nil {
-			c.cfg.Log.WarnContext(ctx, "reconciliation with producers failed; retrying",
-				"error", err.Error(), "next_in_ms", pause.Milliseconds())
+		if ctx.Err() == nil {
+			outage.Record(ctx, "", err)
 		}
 		if err == nil && len(c.posted) > 0 {
 			pause = min(pause, openInterval)

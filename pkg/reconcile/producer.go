@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Producer posts the published watermarks of an outbox and publishes again what
@@ -21,6 +22,7 @@ import (
 type Producer struct {
 	cfg         ProducerConfig
 	republished prometheus.Counter
+	outage      *service.Outage
 }
 
 // ProducerConfig says whose outbox is reconciled.
@@ -68,7 +70,7 @@ const (
 
 // NewProducer returns the producer's side of the protocol.
 func NewProducer(cfg ProducerConfig) *Producer {
-	p := &Producer{cfg: cfg, republished: prometheus.NewCounter(prometheus.CounterOpts{
+	p := &Producer{cfg: cfg, outage: newOutage(cfg.Log, "consumers"), republished: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "headgate_outbox_republished_total", Help: "Events republished after loss.",
 	})}
 	cfg.Metrics.MustRegister(p.republished)
@@ -86,9 +88,7 @@ func (p *Producer) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		topics, err := p.topics(ctx)
-		if err != nil && ctx.Err() == nil {
-			p.warn(ctx, "", err)
-		}
+		p.record(ctx, "topics", err)
 		for _, topic := range topics {
 			if started[topic] {
 				continue
@@ -112,9 +112,11 @@ func (p *Producer) topics(ctx context.Context) ([]event.Topic, error) {
 	return p.cfg.Outbox.Topics(ctx)
 }
 
-func (p *Producer) warn(ctx context.Context, topic event.Topic, err error) {
-	p.cfg.Log.WarnContext(ctx, "reconciliation with consumers failed; retrying",
-		"topic", string(topic), "error", err.Error(), "next_in_ms", p.cfg.Interval.Milliseconds())
+// record records the result of a part of the work, to be logged once for all of them.
+func (p *Producer) record(ctx context.Context, part string, err error) {
+	if ctx.Err() == nil {
+		p.outage.Record(ctx, part, err)
+	}
 }
 
 // postWatermarks posts the watermark of a topic at each interval, and when woken.
@@ -122,9 +124,7 @@ func (p *Producer) postWatermarks(ctx context.Context, topic event.Topic, wake <
 	tick := time.NewTicker(p.cfg.Interval)
 	defer tick.Stop()
 	for {
-		if err := p.postWatermark(ctx, topic); err != nil && ctx.Err() == nil {
-			p.warn(ctx, topic, err)
-		}
+		p.record(ctx, "watermark of "+string(topic), p.postWatermark(ctx, topic))
 		select {
 		case <-ctx.Done():
 			return
@@ -183,9 +183,7 @@ func (p *Producer) answerRequests(ctx context.Context, topic event.Topic, post c
 		case <-next.C:
 		}
 		done, err := p.answerAll(ctx, topic)
-		if err != nil && ctx.Err() == nil {
-			p.warn(ctx, topic, err)
-		}
+		p.record(ctx, "requests for "+string(topic), err)
 		switch {
 		case err != nil:
 			busy = 0

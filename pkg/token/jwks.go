@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/MicahParks/jwkset"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Remote is the part of the configuration that says where auth-service is: the source of
@@ -27,7 +29,7 @@ type Remote struct {
 type JWKS struct {
 	url    string
 	client *http.Client
-	log    *slog.Logger
+	outage *service.Outage
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -47,7 +49,8 @@ const (
 
 // NewJWKS returns the set at cfg.JWKSURL. It fetches nothing before the first use.
 func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
-	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, log: log, now: now}
+	outage := service.NewOutage(service.OutageConfig{Log: log, Failing: "key refresh failed; retrying", Over: "keys refreshed again"})
+	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, outage: outage, now: now}
 }
 
 // run fetches the keys regularly until ctx ends, so that an idle process drops retired keys,
@@ -124,9 +127,8 @@ func (j *JWKS) fetch(ctx context.Context, done chan struct{}) {
 	keys, err := j.load(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err != nil {
-		j.log.WarnContext(ctx, "key refresh failed", "error", err.Error())
-	} else {
+	j.outage.Record(ctx, "", err)
+	if err == nil {
 		j.keys, j.fetched = keys, j.now()
 	}
 	j.refresh = nil

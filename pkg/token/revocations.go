@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // MaxLifetime bounds the lifetime of an access token, and so how long a revoked session must
@@ -48,6 +49,7 @@ type Revocations struct {
 	log  *slog.Logger
 	now  func() time.Time
 
+	outage   *service.Outage
 	loaded   chan struct{} // closed by the first snapshot
 	warnOnce sync.Once
 
@@ -71,7 +73,10 @@ const (
 
 // NewRevocations returns a set that is filled by Run and Observe.
 func NewRevocations(load LoadSnapshot, log *slog.Logger, now func() time.Time) *Revocations {
-	return &Revocations{load: load, log: log, now: now, loaded: make(chan struct{}), ended: map[string]time.Time{}}
+	outage := service.NewOutage(service.OutageConfig{
+		Log: log, Failing: "revocation refresh failed; retrying", Over: "revocations refreshed again",
+	})
+	return &Revocations{load: load, log: log, now: now, outage: outage, loaded: make(chan struct{}), ended: map[string]time.Time{}}
 }
 
 // Run keeps the set up to date until ctx ends.
@@ -86,14 +91,14 @@ func (r *Revocations) run(ctx context.Context) {
 		pause := snapshotEvery
 		if err := r.refresh(ctx); err != nil && ctx.Err() == nil {
 			// Services start together, so the first failures are normal.
-			level := slog.LevelWarn
-			if !r.ready() && r.now().Sub(started) < longestWait {
-				level = slog.LevelDebug
+			if r.ready() || r.now().Sub(started) >= longestWait {
+				r.outage.Record(ctx, "", err)
 			}
-			r.log.Log(ctx, level, "revocation refresh failed; retrying", "error", err.Error())
 			if !r.ready() {
 				pause = firstRetry
 			}
+		} else if err == nil {
+			r.outage.Record(ctx, "", nil)
 		}
 		select {
 		case <-ctx.Done():

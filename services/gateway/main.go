@@ -40,6 +40,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer events.Close()
+	bus.LogOutages(events, s.Log)
 	apiDocs, err := docs.New()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // linkRequestStore queues link requests.
@@ -76,16 +77,13 @@ func (a *Accounts) addLinkRequest(ctx context.Context, r LinkRequest) error {
 func (a *Accounts) handleLinkRequests(ctx context.Context) {
 	poll := time.NewTicker(linkRequestPoll)
 	defer poll.Stop()
-	failing := false
+	outage := service.NewOutage(service.OutageConfig{
+		Log: a.log, Failing: "link request failed; retrying", Over: "link requests recovered",
+	})
 	for ctx.Err() == nil {
 		more, err := a.store.TakeLinkRequest(ctx, a.time(), func(r LinkRequest, c *Change) error { return a.handleLinkRequest(ctx, r, c) })
-		if failed := err != nil; failed != failing && ctx.Err() == nil {
-			failing = failed
-			if failed {
-				a.log.ErrorContext(ctx, "link request failed; retrying", "error", err.Error())
-			} else {
-				a.log.InfoContext(ctx, "link requests recovered")
-			}
+		if ctx.Err() == nil {
+			outage.Record(ctx, "", err)
 		}
 		if more {
 			continue

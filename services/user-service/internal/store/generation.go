@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
 )
@@ -78,16 +79,13 @@ func (g *Generation) Watch(client redis.UniversalClient) service.Runner {
 	return service.RunnerFunc(func(ctx context.Context) error {
 		tick := time.NewTicker(generationEvery)
 		defer tick.Stop()
-		failing := false
+		outage := service.NewOutage(service.OutageConfig{
+			Log: g.log, Failing: "could not read the cache generation; retrying", Over: "cache generation read again",
+			Reported: func(err error) bool { return bus.Unreachable(err) || postgres.Disconnected(err) },
+		})
 		for ctx.Err() == nil {
-			err := g.Refresh(ctx, client)
-			if failed := err != nil; failed != failing && ctx.Err() == nil {
-				failing = failed
-				if failed {
-					g.log.WarnContext(ctx, "could not read the cache generation; retrying", "error", err.Error())
-				} else {
-					g.log.InfoContext(ctx, "cache generation read again")
-				}
+			if err := g.Refresh(ctx, client); ctx.Err() == nil {
+				outage.Record(ctx, "", err)
 			}
 			select {
 			case <-ctx.Done():

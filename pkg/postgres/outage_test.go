@@ -1,0 +1,94 @@
+package postgres_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/postgres"
+	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestOutageLog is REL-75: while the database is stopped, its pool logs one line, however
+// many queries fail, and one when the database is back.
+func TestOutageLog(t *testing.T) {
+	t.Parallel()
+	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "postgres"), Durable: true}
+	server, err := localserver.StartPostgres(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Stop(t.Context()) }()
+	log := &lines{}
+	cfg := postgres.Database{DatabaseURL: service.Secret(server.URL), DatabaseMaxConns: 4}
+	db, err := postgres.Open(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)), schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	before := strings.Count(log.String(), "level=")
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	away := time.NewTimer(3 * time.Second)
+	var clients sync.WaitGroup
+	done := make(chan struct{})
+	for range 4 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := db.Exec(t.Context(), `SELECT 1`); err != nil && !postgres.Disconnected(err) {
+					t.Errorf("Disconnected(%v) = false", err)
+				}
+			}
+		})
+	}
+	<-away.C
+	if n := strings.Count(log.String(), "level=") - before; n != 1 || !strings.Contains(log.String(), "database is unavailable") {
+		t.Errorf("%d lines during the outage, want 1:\n%s", n, log)
+	}
+	options.Port = server.Port
+	if server, err = localserver.StartPostgres(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if !strings.Contains(log.String(), "database is available again") {
+			return errors.New("no line says that the database is available again")
+		}
+		return nil
+	})
+	close(done)
+	clients.Wait()
+	if n := strings.Count(log.String(), "level=") - before; n != 2 {
+		t.Errorf("%d lines, want 2:\n%s", n, log)
+	}
+}
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
