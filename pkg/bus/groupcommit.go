@@ -3,6 +3,8 @@ package bus
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,7 +25,11 @@ type GroupCommitConfig[T any] struct {
 	Write func(ctx context.Context, items []T) error
 	// Unavailable reports whether an error would also occur with fewer items.
 	Unavailable func(error) bool
-	Limit       int // items in one write
+	// Contended reports whether an error means that a write waited for a lock in vain. It
+	// is called again with few items to find the one that waits, and a group waits
+	// contendedWrites times at most. No error does if it is nil.
+	Contended func(error) bool
+	Limit     int // items in one write
 	// Size returns the size of an item. A write is at most SizeLimit large, unless it has
 	// a single item: a write that takes too long looks like a database that is unavailable.
 	// Sizes have no effect if it is nil.
@@ -45,7 +51,7 @@ func NewGroupCommit[T any](cfg GroupCommitConfig[T]) *GroupCommit[T] {
 
 // Do returns when the item is written. An item that cannot be written does not
 // affect the others: Do returns the error of a write of this item alone, or an
-// error for which Unavailable is true. If ctx ends first, Do returns its error, and
+// error for which Unavailable or Contended is true. If ctx ends first, Do returns its error, and
 // the item may still be written.
 func (g *GroupCommit[T]) Do(ctx context.Context, item T) error {
 	done := make(chan error, 1)
@@ -96,22 +102,66 @@ func (g *GroupCommit[T]) next() int {
 	return n
 }
 
-// write splits a failed batch in halves until it has found the item that fails.
+// contendedWrites is how often one group may wait for locks: enough to find two items
+// that wait. If more wait, or all do because the whole table is locked, the
+// rest of the group fails at once, to be tried again in other groups.
+const contendedWrites = 6
+
+// groupWrite is the write of one group, in parts if it fails.
+type groupWrite[T any] struct {
+	*GroupCommit[T]
+
+	waits     int   // that are left
+	contended error // the last one
+}
+
 func (g *GroupCommit[T]) write(ctx context.Context, batch []shared[T]) {
+	w := groupWrite[T]{GroupCommit: g, waits: contendedWrites}
+	w.write(ctx, batch)
+}
+
+// write splits a failed batch until it has found the item that fails.
+func (w *groupWrite[T]) write(ctx context.Context, batch []shared[T]) {
+	if w.waits == 0 {
+		finish(batch, w.contended)
+		return
+	}
 	items := make([]T, len(batch))
 	for i, b := range batch {
 		items[i] = b.item
 	}
-	limited, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
-	err := g.cfg.Write(limited, items)
+	limited, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	err := w.cfg.Write(limited, items)
 	cancel()
-	if err == nil || len(batch) == 1 || g.cfg.Unavailable(err) {
-		for _, b := range batch {
-			b.done <- err
-		}
+	contended := err != nil && w.cfg.Contended != nil && w.cfg.Contended(err)
+	if contended {
+		w.waits, w.contended = w.waits-1, err
+	}
+	if err == nil || len(batch) == 1 || w.cfg.Unavailable(err) {
+		finish(batch, err)
 		return
 	}
-	half := len(batch) / 2
-	g.write(ctx, batch[:half])
-	g.write(ctx, batch[half:])
+	size := (len(batch) + 1) / 2
+	if contended {
+		size = partOfContended(len(batch))
+	}
+	for part := range slices.Chunk(batch, size) {
+		w.write(ctx, part)
+	}
+}
+
+// partOfContended returns the size of the parts of a write that waited in vain. A write
+// that waits costs more than many that do not: with these parts, the third that waits is
+// that of one item alone; with halves of 500, the tenth is.
+func partOfContended(n int) int {
+	if n <= 32 {
+		return 1
+	}
+	return int(math.Ceil(math.Sqrt(float64(n))))
+}
+
+func finish[T any](batch []shared[T], err error) {
+	for _, b := range batch {
+		b.done <- err
+	}
 }

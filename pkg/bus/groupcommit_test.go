@@ -144,3 +144,46 @@ func TestGroupCommitBoundsTheSize(t *testing.T) {
 		t.Errorf("%d rows in %d writes, want 9 in at least 5", len(s.rows), s.writes)
 	}
 }
+
+// TestGroupCommitContended is REL-78: a group waits for locks a few times at most, and
+// only the items that wait fail. If all wait, all fail soon.
+func TestGroupCommitContended(t *testing.T) {
+	t.Parallel()
+	for name, locked := range map[string][]int{"one": {250}, "two": {0, 499}, "all": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			waits, first := 0, make(chan struct{})
+			g := bus.NewGroupCommit(bus.GroupCommitConfig[int]{
+				Write: func(_ context.Context, items []int) error {
+					<-first
+					if items[0] != -1 && (locked == nil || slices.ContainsFunc(items, func(i int) bool { return slices.Contains(locked, i) })) {
+						waits++
+						return errLocked
+					}
+					return nil
+				},
+				Unavailable: func(error) bool { return false },
+				Contended:   func(err error) bool { return errors.Is(err, errLocked) },
+				Limit:       500, Writers: 1, Timeout: time.Second,
+			})
+			var wg sync.WaitGroup
+			errs := make([]error, 500)
+			wg.Go(func() { _ = g.Do(t.Context(), -1) }) // The others queue behind it.
+			for i := range errs {
+				wg.Go(func() { errs[i] = g.Do(t.Context(), i) })
+			}
+			time.AfterFunc(200*time.Millisecond, func() { close(first) })
+			wg.Wait()
+			for i, err := range errs {
+				if (locked == nil || slices.Contains(locked, i)) != errors.Is(err, errLocked) {
+					t.Errorf("Do(%d) = %v", i, err)
+				}
+			}
+			if waits > 2*6 { // The items may make two groups.
+				t.Errorf("%d writes waited, want a few", waits)
+			}
+		})
+	}
+}
+
+var errLocked = errors.New("lock timeout")

@@ -46,6 +46,10 @@ const (
 	longestPause     = 5 * time.Second
 )
 
+// LimitLockWait makes the statements after it in a transaction wait for a lock for a
+// moment only. It is for writes that many events share: one locked row delays them all.
+const LimitLockWait = `SELECT set_config('lock_timeout', '200ms', true)`
+
 // Open returns the pool of a database that answers and has the schemas. It waits for
 // the database, and for the locks that migrations need, until ctx ends. Replicas may
 // start at once: one of them migrates while the others wait.

@@ -29,7 +29,7 @@ const (
 func NewRecords(db *pgxpool.Pool, topic event.Topic) *Records {
 	r := &Records{db: db, topic: topic}
 	r.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
-		Write: r.write, Unavailable: postgres.Unavailable, Limit: writeLimit, Writers: 1, Timeout: writeTimeout,
+		Write: r.write, Unavailable: postgres.Unavailable, Contended: postgres.Contended, Limit: writeLimit, Writers: 1, Timeout: writeTimeout,
 	})
 	return r
 }
@@ -58,6 +58,7 @@ func (r *Records) write(ctx context.Context, events []event.Event) error {
 	}
 	batch := &pgx.Batch{} // one implicit transaction
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	batch.Queue(postgres.LimitLockWait)
 	batch.Queue(query, r.topic, producers, epochs, seqs, ids)
 	if err := r.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("insert consumed-event records: %w", err)

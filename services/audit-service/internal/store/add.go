@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 const (
@@ -69,6 +70,7 @@ const insert = `
 func (s *Store) insert(ctx context.Context, events []event.Event) error {
 	inserted := int64(0)
 	batch := &pgx.Batch{}
+	batch.Queue(postgres.LimitLockWait)
 	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, int64(eraseLock))
 	batch.Queue(insert, columnsOf(events)).Exec(func(tag pgconn.CommandTag) error {
 		inserted = tag.RowsAffected()

@@ -63,7 +63,7 @@ type Store struct {
 func New(db *pgxpool.Pool) *Store {
 	s := &Store{db: db}
 	s.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
-		Write: s.insert, Unavailable: postgres.Unavailable, Limit: insertLimit, Writers: insertWriters, Timeout: insertTimeout,
+		Write: s.insert, Unavailable: postgres.Unavailable, Contended: postgres.Contended, Limit: insertLimit, Writers: insertWriters, Timeout: insertTimeout,
 		Size: func(e event.Event) int { return len(e.Data) }, SizeLimit: insertSize,
 	})
 	return s
