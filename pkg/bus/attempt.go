@@ -133,7 +133,7 @@ func (c *Consumer) classify(m *message.Message, err error) failureClass {
 	}
 	c.count(m, "paused")
 	if opened {
-		c.cfg.Log.WarnContext(m.Context(), "circuit breaker opened", append(c.attributes(m), "error", err.Error(), "probe", fault.Error())...)
+		c.cfg.Log.WarnContext(originOf(m), "circuit breaker opened", append(c.attributes(m), "error", err.Error(), "probe", fault.Error())...)
 	}
 	return classOutage
 }
@@ -154,13 +154,17 @@ func (c *Consumer) logFailed(m *message.Message, result string, err error) {
 	if result != "dead" {
 		c.count(m, result)
 	}
-	c.cfg.Log.WarnContext(m.Context(), "event handler failed",
+	c.cfg.Log.WarnContext(originOf(m), "event handler failed",
 		append(c.attributes(m), "attempt", len(Attempts(m)), "result", result, "error", err.Error())...)
 }
 
 func (c *Consumer) logDelayed(m *message.Message, err error) {
-	c.cfg.Log.WarnContext(m.Context(), "event delayed; retrying", append(c.attributes(m), "error", err.Error())...)
+	c.cfg.Log.WarnContext(originOf(m), "event delayed; retrying", append(c.attributes(m), "error", err.Error())...)
 }
+
+// originOf returns the context for log lines about a message: they have the request id
+// of its event.
+func originOf(m *message.Message) context.Context { return withCause(m.Context(), decodedOf(m).event) }
 
 // attributes returns what a log line says about a message.
 func (c *Consumer) attributes(m *message.Message) []any {

@@ -273,11 +273,19 @@ func (c *Consumer) handle(m *message.Message) error {
 	label := c.label(e.Name)
 	c.handled.WithLabelValues(string(c.cfg.Topic), label, "handled").Inc()
 	c.seconds.WithLabelValues(string(c.cfg.Topic), label).Observe(took.Seconds())
-	if c.cfg.Log.Enabled(ctx, slog.LevelDebug) {
-		c.cfg.Log.DebugContext(ctx, "event handled", "event", e.Name, "event_id", e.ID, "topic", string(c.cfg.Topic),
-			"duration_ms", float64(took.Microseconds())/1000, "lag_ms", time.Since(e.OccurredAt).Milliseconds())
-	}
+	c.logHandled(ctx, e, took)
 	return nil
+}
+
+// logHandled logs that an event was handled. With the request id of its origin, which
+// ctx adds, the lines of all services that a request concerns are found by one id.
+func (c *Consumer) logHandled(ctx context.Context, e event.Event, took time.Duration) {
+	if !c.cfg.Log.Enabled(ctx, slog.LevelInfo) {
+		return
+	}
+	c.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "event handled",
+		slog.String("event", e.Name), slog.String("event_id", e.ID), slog.String("topic", string(c.cfg.Topic)),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.Int64("lag_ms", time.Since(e.OccurredAt).Milliseconds()))
 }
 
 // ErrUnknownVersion says that this release knows the type of an event, but not this

@@ -17,7 +17,7 @@ func (d countedDeadLetters) Publish(topic string, messages ...*message.Message) 
 		result := "dead"
 		if err != nil {
 			result = "failed"
-			d.consumer.cfg.Log.ErrorContext(m.Context(), "dead letter could not be stored; the message will be redelivered",
+			d.consumer.cfg.Log.ErrorContext(originOf(m), "dead letter could not be stored; the message will be redelivered",
 				"topic", string(d.consumer.cfg.Topic), "message", shortID(m.UUID), "error", err.Error())
 		}
 		d.consumer.handled.WithLabelValues(string(d.consumer.cfg.Topic), d.consumer.label(decodedOf(m).event.Name), result).Inc()
