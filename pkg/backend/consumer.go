@@ -39,7 +39,7 @@ const databaseProbeTimeout = 5 * time.Second
 // Consumer returns the runners of a consumer: one handles the events of the stream
 // and replays dead letters, one is the consumer's side of reconciliation, and one
 // purges closed dead letters.
-// Readiness depends on Redis and on the stream from then on.
+// From then on, /readyz of the internal listener says whether the consumer works.
 func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	if cfg.Window == 0 {
 		cfg.Window = bus.DefaultWindow
@@ -49,8 +49,6 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		Window: cfg.Window, Retain: b.cfg.StreamRetention, MaxBytes: b.cfg.StreamMaxBytes,
 		Log: b.Log, Metrics: b.Metrics,
 	})
-	b.Check("stream", stream.Healthy)
-	b.Check("redis", bus.Ping(b.Redis))
 	b.Metrics.MustRegister(cfg.DeadLetters.Gauge())
 
 	var due []message.Subscriber
@@ -63,22 +61,29 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	if cfg.Records != nil {
 		consumed, retention = cfg.Records.Record, reconcile.RecordRetention
 	}
+	consumer := bus.NewConsumer(bus.ConsumerConfig{
+		Topic:       cfg.Topic,
+		Subscriber:  stream,
+		Due:         due,
+		Handlers:    cfg.Handlers,
+		Rest:        cfg.Rest,
+		DeadLetters: cfg.DeadLetters,
+		Unavailable: cfg.Unavailable,
+		Probe:       b.probe(cfg.Probe),
+		Contended:   postgres.Contended,
+		Consumed:    consumed,
+		Timeout:     cfg.Timeout,
+		Log:         b.Log,
+		Metrics:     b.Metrics,
+	})
+	b.CheckWork("consumer", b.withRedis(func(ctx context.Context) error {
+		if err := consumer.Healthy(ctx); err != nil {
+			return err
+		}
+		return stream.Healthy(ctx)
+	}))
 	return []service.Runner{
-		bus.NewConsumer(bus.ConsumerConfig{
-			Topic:       cfg.Topic,
-			Subscriber:  stream,
-			Due:         due,
-			Handlers:    cfg.Handlers,
-			Rest:        cfg.Rest,
-			DeadLetters: cfg.DeadLetters,
-			Unavailable: cfg.Unavailable,
-			Probe:       b.probe(cfg.Probe),
-			Contended:   postgres.Contended,
-			Consumed:    consumed,
-			Timeout:     cfg.Timeout,
-			Log:         b.Log,
-			Metrics:     b.Metrics,
-		}),
+		consumer,
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
 			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
 			Retention: retention, Restored: cfg.Restored, Log: b.Log, Metrics: b.Metrics,

@@ -30,6 +30,7 @@ type breaker struct {
 	mu       sync.Mutex
 	closing  chan struct{} // closed when the breaker closes; nil while it is closed
 	openedAt time.Time
+	fault    error  // of the last probe
 	check    *check // in progress, shared by the messages that failed meanwhile
 }
 
@@ -87,7 +88,7 @@ func (b *breaker) fail(ctx context.Context) (opened bool, err error) {
 	if err == nil {
 		return false, nil
 	}
-	b.closing, b.openedAt = make(chan struct{}), time.Now()
+	b.closing, b.openedAt, b.fault = make(chan struct{}), time.Now(), err
 	b.opened <- struct{}{}
 	return true, err
 }
@@ -113,6 +114,9 @@ func (b *breaker) probeUntilClosed(ctx context.Context, report func(open time.Du
 			if ctx.Err() != nil {
 				return
 			}
+			b.mu.Lock()
+			b.fault = err
+			b.mu.Unlock()
 			report(b.openFor(), err)
 			if err == nil {
 				b.close()
@@ -137,6 +141,13 @@ func (b *breaker) openFor() time.Duration {
 		return 0
 	}
 	return time.Since(b.openedAt)
+}
+
+// lastFault returns the error of the last probe, nil if that succeeded.
+func (b *breaker) lastFault() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fault
 }
 
 // paused is 1 while the breaker is open, else 0.

@@ -126,13 +126,3 @@ func (silence) Printf(context.Context, string, ...any) {}
 
 // EventTimeout is the timeout for the clients of publishers and subscribers.
 const EventTimeout = 5 * time.Second
-
-// Ping returns a readiness check of a client.
-func Ping(client redis.UniversalClient) func(context.Context) error {
-	return func(ctx context.Context) error {
-		if err := client.Ping(ctx).Err(); err != nil {
-			return fmt.Errorf("ping redis: %w", err)
-		}
-		return nil
-	}
-}

@@ -19,6 +19,9 @@ const quarantineAfter = 3
 func (s *subscription) track(entries []redis.XMessage) []redis.XMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.inFlight) == 0 {
+		s.progress = time.Now()
+	}
 	added := entries[:0]
 	for _, entry := range entries {
 		if _, ok := s.inFlight[entry.ID]; !ok {
@@ -33,6 +36,7 @@ func (s *subscription) track(entries []redis.XMessage) []redis.XMessage {
 func (s *subscription) untrack(ids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.progress = time.Now()
 	for _, id := range ids {
 		delete(s.inFlight, id)
 	}

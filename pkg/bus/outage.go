@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,6 +24,15 @@ func LogOutages(client redis.UniversalClient, log *slog.Logger) *service.Outage 
 	})
 	client.AddHook(&outageHook{outage})
 	return outage
+}
+
+// OutageNotice returns the notice for /readyz about an outage of Redis, "" if there is none.
+func OutageNotice(outage *service.Outage) string {
+	lasts := outage.Lasts()
+	if lasts == 0 {
+		return ""
+	}
+	return fmt.Sprintf("unavailable for %s: requests are served without it, events wait and are published when it is back", lasts.Round(time.Second))
 }
 
 // outageHook is a hook of a client. It is safe for concurrent use.

@@ -30,6 +30,7 @@ type SubscriberConfig struct {
 	DrainTimeout        time.Duration // how long Close waits for messages in flight; 30 s
 	Retain              time.Duration // how long an acknowledged entry stays in the stream; 10 minutes
 	MaxBytes            int64         // of a stream in Redis; acknowledged entries of a larger one stay for a minute only. No limit if zero
+	JammedAfter         time.Duration // after which Healthy fails if no event is finished; 1 minute
 	ConsumerTTL         time.Duration // after which an idle consumer without pending entries is removed; 1 hour
 	MaintenanceInterval time.Duration // between two rounds of trimming and removal of idle consumers; 15 s
 
@@ -46,6 +47,7 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 		{&cfg.NackBackoff, new(time.Second)},
 		{&cfg.DrainTimeout, new(30 * time.Second)},
 		{&cfg.Retain, new(10 * time.Minute)},
+		{&cfg.JammedAfter, new(jammedAfter)},
 		{&cfg.ConsumerTTL, new(time.Hour)},
 		{&cfg.MaintenanceInterval, new(15 * time.Second)},
 	}
@@ -87,6 +89,8 @@ type Subscriber struct {
 
 	mu     sync.Mutex
 	owners map[string]*owner // by topic
+
+	subscriptions []*subscription
 }
 
 // failure says since when reads of a stream have failed, and why.
@@ -104,8 +108,7 @@ const (
 	longestBackoff     = 5 * time.Second
 	longestNackBackoff = 30 * time.Second
 	claimEvery         = time.Second
-	closeTimeout       = 5 * time.Second  // for the last commands to Redis on Close
-	unhealthyAfter     = 15 * time.Second // of failed reads
+	closeTimeout       = 5 * time.Second // for the last commands to Redis on Close
 )
 
 // NewSubscriber returns a subscriber.
@@ -144,6 +147,9 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	default:
 	}
 	sub := newSubscription(s, topic)
+	s.mu.Lock()
+	s.subscriptions = append(s.subscriptions, sub)
+	s.mu.Unlock()
 	stop, cancel := context.WithCancel(ctx)
 	s.running.Go(func() {
 		defer cancel()
@@ -168,24 +174,6 @@ func (s *Subscriber) Close() error {
 	return nil
 }
 
-// Healthy is a readiness check. It returns an error when reads have failed for
-// longer than a reconnect takes, or while another process reads with the same consumer
-// name.
-func (s *Subscriber) Healthy(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for topic, owner := range s.owners {
-		if d := owner.usurped(); d > 0 {
-			return fmt.Errorf("consumer name %s of group %s on %s has been in use by another process for %s: set a different INSTANCE_ID in each instance",
-				s.cfg.Consumer, s.cfg.Group, topic, d.Round(time.Second))
-		}
-	}
-	if f := s.failing.Load(); f != nil && time.Since(f.since) > unhealthyAfter {
-		return fmt.Errorf("stream reads have failed for %s: %w", time.Since(f.since).Round(time.Second), f.err)
-	}
-	return nil
-}
-
 // subscription is one stream read by one consumer.
 type subscription struct {
 	*Subscriber
@@ -201,6 +189,7 @@ type subscription struct {
 
 	mu       sync.Mutex
 	inFlight map[string]struct{}
+	progress time.Time // since then, entries have been in flight and none was finished
 }
 
 func newSubscription(s *Subscriber, topic string) *subscription {

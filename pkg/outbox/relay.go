@@ -2,8 +2,11 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,6 +194,26 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 		}
 		r.sleep(ctx, pause)
 	}
+}
+
+// blockedAfter is how long the same row may be the oldest unpublished one of a topic. A
+// relay retries every five seconds at most, and takes over the rows of a relay that hangs
+// after seven.
+const blockedAfter = time.Minute
+
+// Healthy returns an error when nothing is published to a topic although rows wait. It
+// does not compare clocks, and a long queue that moves is healthy.
+func (r *Relay) Healthy(context.Context) error {
+	var faults []error
+	blocked := r.backlog.blocked(blockedAfter)
+	for _, topic := range slices.Sorted(maps.Keys(blocked)) {
+		fault := fmt.Errorf("events for %s are committed but none was published for %s", topic, blocked[topic].Round(time.Second))
+		if cause := r.outage.Fault(topic); cause != nil {
+			fault = fmt.Errorf("%w: %w", fault, cause)
+		}
+		faults = append(faults, fault)
+	}
+	return errors.Join(faults...)
 }
 
 // record logs how long publishing fails, and each single failure at debug.

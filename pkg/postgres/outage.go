@@ -76,9 +76,11 @@ func (t outageTracer) answered(ctx context.Context, err error) {
 // Disconnected reports whether err says that the database cannot be reached. Open's pool
 // logs that, once a minute while it lasts, so its users need not.
 func Disconnected(err error) bool {
+	if _, connecting := errors.AsType[*pgconn.ConnectError](err); connecting {
+		return true
+	}
 	if fault, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(fault.Code, "57P") || strings.HasPrefix(fault.Code, "08")
 	}
-	_, connecting := errors.AsType[*pgconn.ConnectError](err)
-	return connecting || pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

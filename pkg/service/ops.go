@@ -27,13 +27,13 @@ func livez(w http.ResponseWriter, _ *http.Request) {
 	health(w, http.StatusOK, map[string]any{"status": "alive"})
 }
 
-// readyz answers 503 with the reason while the service is not ready. Notices are part of
-// either answer.
+// readyz answers 503 with the reason while the service cannot serve requests or does not
+// do the rest of its work. Notices are part of either answer.
 func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	status, body := http.StatusOK, map[string]any{"status": "ready"}
-	if err := s.Ready(ctx); err != nil {
+	if err := s.Working(ctx); err != nil {
 		status, body = http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reason": err.Error()}
 	}
 	if notices := s.currentNotices(ctx); notices != nil {

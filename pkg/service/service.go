@@ -27,6 +27,7 @@ type Service struct {
 	cfg     Common
 	mu      sync.Mutex
 	checks  map[string]func(context.Context) error
+	work    map[string]func(context.Context) error
 	notices map[string]func(context.Context) string
 	state   string // why it is not ready; empty while it runs
 }
@@ -44,6 +45,7 @@ func New(name string, cfg Common, log *slog.Logger) *Service {
 		Metrics: metrics,
 		cfg:     cfg,
 		checks:  map[string]func(context.Context) error{},
+		work:    map[string]func(context.Context) error{},
 		notices: map[string]func(context.Context) string{},
 		state:   "starting",
 	}
@@ -61,11 +63,21 @@ type RunnerFunc func(ctx context.Context) error
 // Run implements Runner.
 func (f RunnerFunc) Run(ctx context.Context) error { return f(ctx) }
 
-// Check adds a readiness check. The name prefixes its errors.
+// Check adds a readiness check: the service cannot serve requests while it fails. The name
+// prefixes its errors.
 func (s *Service) Check(name string, check func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checks[name] = check
+}
+
+// CheckWork adds a check of what the service does besides serving requests. While it
+// fails, /readyz of the internal listener says no, and Ready does not: clients are still
+// served.
+func (s *Service) CheckWork(name string, check func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.work[name] = check
 }
 
 // Run works until ctx ends or a runner fails. Then it stops every runner and waits
@@ -135,7 +147,7 @@ func (s *Service) setState(state string) {
 	s.state = state
 }
 
-// Ready returns nil if the service can work. Otherwise the error is "starting",
+// Ready returns nil if the service can serve requests. Otherwise the error is "starting",
 // "stopping", or joins those of the checks that failed.
 func (s *Service) Ready(ctx context.Context) error {
 	s.mu.Lock()
@@ -144,7 +156,23 @@ func (s *Service) Ready(ctx context.Context) error {
 	if state != "" {
 		return errors.New(state)
 	}
-	// The checks run concurrently, so one that hangs does not make the others fail.
+	return runChecks(ctx, checks)
+}
+
+// Working returns nil if the service can serve requests and does the rest of its work.
+func (s *Service) Working(ctx context.Context) error {
+	s.mu.Lock()
+	state, checks := s.state, maps.Clone(s.checks)
+	maps.Copy(checks, s.work)
+	s.mu.Unlock()
+	if state != "" {
+		return errors.New(state)
+	}
+	return runChecks(ctx, checks)
+}
+
+// runChecks runs the checks concurrently, so one that hangs does not make the others fail.
+func runChecks(ctx context.Context, checks map[string]func(context.Context) error) error {
 	names := slices.Sorted(maps.Keys(checks))
 	faults := make([]error, len(names))
 	var running sync.WaitGroup

@@ -169,3 +169,22 @@ func TestReadyNamesTheCheck(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWorkIsNotReadiness is REL-76: what a service does besides serving requests fails
+// /readyz of the internal listener, with the reason, and not Ready.
+func TestWorkIsNotReadiness(t *testing.T) {
+	t.Parallel()
+	s := newService(time.Second)
+	s.CheckWork("consumer", func(context.Context) error { return errors.New("paused for 1m0s") })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx, until(func() {})) }()
+	testkit.Eventually(t, 5*time.Second, func() error { return s.Ready(ctx) })
+	if err := s.Working(ctx); err == nil || err.Error() != "consumer: paused for 1m0s" {
+		t.Errorf("Working = %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -57,6 +57,27 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// TestWithoutRedis is REL-76: while Redis is away, the service is ready, serves requests,
+// and says that Redis is away.
+func TestWithoutRedis(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": "redis://127.0.0.1:1/0", "JWKS_URL": issuer.JWKSURL,
+	})
+	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
+	if status, data := p.Call("GET", "/api/v1/audit/dead-letters", "", admin); status != 200 {
+		t.Errorf("dead letters = %d %s", status, data)
+	}
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "events wait and are published when it is back") {
+			return fmt.Errorf("readyz = %s", ready)
+		}
+		return nil
+	})
+	p.Stop()
+}
+
 func TestMissingConfiguration(t *testing.T) {
 	t.Parallel()
 	testkit.WantMissing(t, "DATABASE_URL", "REDIS_URL", "JWKS_URL")

@@ -40,7 +40,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer events.Close()
-	bus.LogOutages(events, s.Log)
+	outage := bus.LogOutages(events, s.Log)
+	s.Notice("redis", func(context.Context) string { return bus.OutageNotice(outage) })
 	apiDocs, err := docs.New()
 	if err != nil {
 		return err

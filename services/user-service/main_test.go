@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +88,27 @@ func TestLockedRow(t *testing.T) {
 	if status, data := p.Call("PATCH", "/api/v1/user/me", `{"bio":"Three."}`, ann); status != 200 {
 		t.Errorf("PATCH me after the lock was released = %d %s", status, data)
 	}
+}
+
+// TestWithoutRedis is REL-76: while Redis is away, the service is ready, serves requests,
+// and says that Redis is away.
+func TestWithoutRedis(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": "redis://127.0.0.1:1/0", "JWKS_URL": issuer.JWKSURL,
+	})
+	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
+	if status, data := p.Call("GET", "/api/v1/user/dead-letters", "", admin); status != 200 {
+		t.Errorf("dead letters = %d %s", status, data)
+	}
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "events wait and are published when it is back") {
+			return fmt.Errorf("readyz = %s", ready)
+		}
+		return nil
+	})
+	p.Stop()
 }
 
 func TestMissingConfiguration(t *testing.T) {

@@ -1,0 +1,159 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
+)
+
+// TestHealthyPaused is REL-76: a consumer that has been paused for a minute is not
+// healthy, and says why, until its dependency is back.
+func TestHealthyPaused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		away.Store(true)
+		check := func(context.Context) error {
+			if away.Load() {
+				return errUnavailable
+			}
+			return nil
+		}
+		messages := make(source)
+		c := bus.NewConsumer(bus.ConsumerConfig{
+			Topic: event.Audit, Subscriber: messages, Probe: check,
+			Rest:        func(ctx context.Context, _ event.Event) error { return check(ctx) },
+			Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) },
+			Log:         testkit.Log(t), Metrics: prometheus.NewRegistry(),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		e := testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{})
+		m := message.NewMessage(e.ID, testkit.Message(t, e).Payload)
+		messages <- m
+		time.Sleep(50 * time.Second)
+		if err := c.Healthy(ctx); err != nil {
+			t.Errorf("Healthy() = %v after 50 s, want nil: the dependency may be restarting", err)
+		}
+		time.Sleep(20 * time.Second)
+		if err := c.Healthy(ctx); err == nil || !strings.Contains(err.Error(), "paused for 1m") || !errors.Is(err, errUnavailable) {
+			t.Errorf("Healthy() = %v after 70 s, want the reason", err)
+		}
+		away.Store(false)
+		<-m.Acked()
+		if err := c.Healthy(ctx); err != nil {
+			t.Errorf("Healthy() = %v after the dependency is back", err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestHealthyJammed is REL-76: a consumer whose slots are all taken, or whose wait list is
+// full, is not healthy until events are finished again.
+func TestHealthyJammed(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		fault error // nil: the handler does not return
+		want  string
+	}{
+		"slots":     {want: "no event of audit-events was finished for"},
+		"wait list": {fault: errors.New("fails at first"), want: "the wait list is full: 4 events"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, testkit.Redis(t))
+			repaired := make(chan struct{})
+			handler := func(ctx context.Context, e event.Event) error {
+				select {
+				case <-repaired:
+					return f.count(ctx, e)
+				default:
+				}
+				if tc.fault != nil {
+					return tc.fault
+				}
+				select {
+				case <-repaired:
+				case <-ctx.Done():
+				}
+				return f.count(ctx, e)
+			}
+			stream := bus.NewSubscriber(bus.SubscriberConfig{
+				Client: f.client, Group: "test", Consumer: "a", Window: 4, WaitList: 4, JammedAfter: time.Second, Log: testkit.Log(t),
+			})
+			testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
+				Topic: event.Audit, Subscriber: stream, Rest: handler, DeadLetters: f.deadLetters,
+				Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+			}))
+			f.publish(newMessage(t, event.UserLoggedIn{}))
+			if err := stream.Healthy(t.Context()); err != nil {
+				t.Errorf("Healthy() = %v at first", err)
+			}
+			for range 8 {
+				f.publish(newMessage(t, event.UserLoggedIn{}))
+			}
+			testkit.Eventually(t, 5*time.Second, func() error {
+				if err := stream.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
+					return fmt.Errorf("Healthy() = %w, want %s", err, tc.want)
+				}
+				return nil
+			})
+			close(repaired)
+			testkit.Eventually(t, 10*time.Second, func() error { return stream.Healthy(t.Context()) })
+		})
+	}
+}
+
+// TestHealthyIdle is REL-76: a consumer that has nothing to do is healthy, however long.
+func TestHealthyIdle(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: f.client, Group: "test", Consumer: "a", JammedAfter: time.Millisecond, Log: testkit.Log(t),
+	})
+	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
+		Topic: event.Audit, Subscriber: stream, Rest: f.count, DeadLetters: f.deadLetters, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	}))
+	m := newMessage(t, event.UserLoggedIn{})
+	f.publish(m)
+	f.wantSeen(m)
+	f.wantNothingPending()
+	testkit.Eventually(t, time.Second, func() error { return stream.Healthy(t.Context()) })
+}
+
+// source is a message.Subscriber of messages made by a test.
+type source chan *message.Message
+
+func (s source) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	out := make(chan *message.Message)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case m := <-s:
+				out <- m
+			}
+		}
+	}()
+	return out, nil
+}
+
+func (s source) Close() error { return nil }
