@@ -22,9 +22,9 @@ type ConsumerConfig struct {
 	Handlers    map[string]bus.Handler
 	Rest        bus.Handler
 	DeadLetters *deadletter.Store
-	Due         []bus.PollerConfig                                      // besides the replays of DeadLetters; Limit and Reported are set
-	Records     *reconcile.Records                                      // nil for a service whose own tables are its records
-	Restored    func(ctx context.Context, handledUntil time.Time) error // of reconcile.ConsumerConfig
+	Due         []bus.PollerConfig                                         // besides the replays of DeadLetters; Limit and Reported are set
+	Records     *reconcile.Records                                         // nil for a service whose own tables are its records
+	Restored    func(ctx context.Context, handled reconcile.Handled) error // of reconcile.ConsumerConfig
 	Unavailable func(error) bool
 	Probe       func(context.Context) error // of the dependencies besides Postgres; may be nil
 	Window      int                         // 64 if zero

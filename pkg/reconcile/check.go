@@ -146,20 +146,20 @@ func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, 
 	if err != nil {
 		return err
 	}
-	restored, until := false, time.Time{}
+	restored, handled := false, Handled{Numbers: map[string]map[string]int64{}}
 	for _, k := range known {
 		if olderThan(own, generations, k) {
 			restored = true
-			until = latest(until, k.HandledUntil)
+			handled.add(k)
 		}
 	}
 	if restored {
-		until = latest(until, position.HandledUntil)
+		handled.Until = latest(handled.Until, position.HandledUntil)
 		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",
-			"topic", string(c.cfg.Topic), "handled_until", until.UTC().Format(time.RFC3339))
+			"topic", string(c.cfg.Topic), "handled_until", handled.Until.UTC().Format(time.RFC3339))
 		c.metrics.restored.WithLabelValues(string(c.cfg.Topic)).Inc()
 		if c.cfg.Restored != nil {
-			if err := c.cfg.Restored(ctx, until); err != nil {
+			if err := c.cfg.Restored(ctx, handled); err != nil {
 				return fmt.Errorf("prepare the restored database: %w", err)
 			}
 		}

@@ -59,11 +59,10 @@ type ConsumerConfig struct {
 	Interval  time.Duration
 	Retention time.Duration // of records, such as RecordRetention; unlimited if zero
 	// Restored is called once, in one instance, when the database was found to be an
-	// older copy of itself, before anything is requested from the producers.
-	// handledUntil is the time, by the stream, up to which the group had acknowledged
-	// every event; those that the database lacks are going to be published again. If it
-	// fails, it is called again. It may be nil.
-	Restored func(ctx context.Context, handledUntil time.Time) error
+	// older copy of itself, before anything is requested from the producers. handled are
+	// the events that the lost database had handled; those that the copy lacks are going
+	// to be published again. If it fails, it is called again. It may be nil.
+	Restored func(ctx context.Context, handled Handled) error
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
 }
@@ -80,6 +79,28 @@ const (
 	// 200 ms.
 	postInterval = time.Second
 )
+
+// Handled says which events a group had handled.
+type Handled struct {
+	// Numbers are, by producer and epoch, the highest number that was handled.
+	Numbers map[string]map[string]int64
+	// Until is when that was, by the stream. It is for people: producers have clocks of
+	// their own.
+	Until time.Time
+}
+
+// add adds what a consumed watermark says.
+func (h *Handled) add(w ConsumedWatermark) {
+	for producer, epochs := range w.Producers {
+		for epoch, consumed := range epochs {
+			if h.Numbers[producer] == nil {
+				h.Numbers[producer] = map[string]int64{}
+			}
+			h.Numbers[producer][epoch] = max(h.Numbers[producer][epoch], consumed.Seq, consumed.Seen)
+		}
+	}
+	h.Until = latest(h.Until, w.HandledUntil)
+}
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {

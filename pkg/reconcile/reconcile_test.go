@@ -35,7 +35,7 @@ type fixture struct {
 	consumer *pgxpool.Pool
 	box      *outbox.Box
 	// restored is called when the consumer's database was restored.
-	restored   func(context.Context, time.Time) error
+	restored   func(context.Context, reconcile.Handled) error
 	registries []*prometheus.Registry
 }
 

@@ -259,12 +259,17 @@ func TestRestoredConsumer(t *testing.T) {
 			f := newFixture(t)
 			f.produce()
 			var calls atomic.Int64
-			f.restored = func(_ context.Context, until time.Time) error {
+			f.restored = func(_ context.Context, handled reconcile.Handled) error {
 				if calls.Add(1) == 1 {
 					return errors.New("not yet")
 				}
-				if until.Before(time.Now().Add(-time.Minute)) {
-					t.Errorf("handled until %s", until)
+				if handled.Until.Before(time.Now().Add(-time.Minute)) {
+					t.Errorf("handled until %s", handled.Until)
+				}
+				for _, seq := range handled.Numbers["producer"] {
+					if seq != 35 {
+						t.Errorf("handled up to %d, want 35", seq)
+					}
 				}
 				if n := f.republished(); n > 0 {
 					t.Errorf("%d events were republished before", n)

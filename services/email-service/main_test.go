@@ -71,7 +71,7 @@ func TestResume(t *testing.T) {
 	}
 	// What Redis knows of the consumer, and this database does not.
 	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
-	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q}`, time.Now().Add(time.Minute).Format(time.RFC3339))
+	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q,"producers":{"test":{"":{"seq":3,"seen":7}}}}`, time.Now().Format(time.RFC3339))
 	if err := client.HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,7 @@ func TestResume(t *testing.T) {
 		return nil
 	})
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
+	e.ProducerSeq = 7
 	testkit.Publish(t, client, event.Email, e)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "1 so far; decide with email-service resume") {

@@ -10,15 +10,20 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 	"github.com/headgate/headgate/services/email-service/internal/store"
 )
 
-// occurred returns an event for a mail to the address that occurred at a time.
+// handledSeq is the highest number of an event that the lost database had handled.
+const handledSeq = 50
+
+// occurred returns an event for a mail to the address that occurred at a time and that
+// the lost database had handled.
 func (s *service) occurred(to string, at time.Time) event.Event {
 	e := s.requested(to, nil)
-	e.OccurredAt = at.UTC()
+	e.OccurredAt, e.ProducerSeq = at.UTC(), handledSeq
 	return e
 }
 
@@ -28,7 +33,9 @@ func (s *service) store() *store.Store {
 
 func (s *service) withhold(until time.Time) {
 	s.t.Helper()
-	if err := s.store().Withhold(s.t.Context(), until); err != nil {
+	if err := s.store().Withhold(s.t.Context(), reconcile.Handled{
+		Until: until, Numbers: map[string]map[string]int64{"test": {"": handledSeq, "other": 99}},
+	}); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -85,9 +92,10 @@ func TestREL71RestoredDatabase(t *testing.T) {
 	s.smtp.OnRcpt(nil)
 	long, recent := s.occurred(to, now.Add(-48*time.Hour)), s.occurred(to, now.Add(-time.Minute))
 	expired := s.requested(to, func(p *event.UserVerificationRequested) { p.ExpiresAt = time.Now().Add(-time.Second) })
-	expired.OccurredAt = now.Add(-time.Minute).UTC()
-	s.publish(long, recent, expired) // They are published again, because their records are gone.
-	after := s.occurred(fresh, now.Add(time.Minute))
+	expired.OccurredAt, expired.ProducerSeq = now.Add(-time.Minute).UTC(), 1
+	s.publish(long, recent, expired)                // They are published again, because their records are gone.
+	after := s.occurred(fresh, now.Add(-time.Hour)) // The producer's clock is wrong.
+	after.ProducerSeq = handledSeq + 1
 	s.publish(after)
 	s.wantMails(fresh, 1)
 	s.wantAcknowledged()

@@ -12,13 +12,13 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-// queue stores a delivery. Its state depends on the latest restore of the database after
-// the event occurred: it is withheld, or what the operator has decided.
+// queue stores a delivery. Its state depends on the latest restore of the database whose
+// lost one had handled the event: it is withheld, or what the operator has decided.
 const queue = `
 	WITH restore AS (
 		SELECT id, resumed_at, skip_before
-		FROM restores
-		WHERE handled_until >= @occurred_at
+		FROM restores JOIN restore_numbers ON restore_id = id
+		WHERE producer = @producer AND epoch = @epoch AND handled_seq >= @seq AND @seq > 0
 		ORDER BY id DESC
 		LIMIT 1
 	), delivery AS (
@@ -49,7 +49,7 @@ func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail
 	batch.Queue(queue, pgx.StrictNamedArgs{
 		"id": d.ID, "event_id": d.EventID, "template": d.Template, "user_id": d.UserID, "recipient": d.To,
 		"message_id": d.MessageID, "request_id": d.RequestID, "created_at": d.CreatedAt, "updated_at": d.UpdatedAt,
-		"occurred_at": e.OccurredAt, "event": source,
+		"occurred_at": e.OccurredAt, "event": source, "producer": e.Producer, "epoch": e.ProducerEpoch, "seq": e.ProducerSeq,
 	})
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return mail.Delivery{}, fmt.Errorf("queue delivery: %w", err)

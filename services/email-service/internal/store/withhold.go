@@ -9,21 +9,27 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/reconcile"
 )
 
 const withholdBatch = 500
 
 // Withhold withholds the mails that may have been sent before the database was restored:
-// those of events that occurred until handledUntil, also of events that arrive later, and
-// all that are waiting in the database. They are sent or suppressed when Resume was
-// called. Other mails are sent as usual. Calling it again for the same restore changes
-// nothing more.
-func (s *Store) Withhold(ctx context.Context, handledUntil time.Time) error {
+// those of the events that were handled, which arrive again later, and all that are
+// waiting in the database. They are sent or suppressed when Resume was called. Other
+// mails are sent as usual. Calling it again for the same restore changes nothing more.
+//
+// The numbers of the events decide, not the time when they occurred: the clock of a
+// producer may be wrong.
+func (s *Store) Withhold(ctx context.Context, handled reconcile.Handled) error {
 	const extend = `
 		UPDATE restores SET handled_until = greatest(handled_until, $1), created_at = $2
 		WHERE id = (SELECT max(id) FROM restores WHERE resumed_at IS NULL)
 		RETURNING id`
 	const insert = `INSERT INTO restores (handled_until, created_at) VALUES ($1, $2) RETURNING id`
+	const number = `
+		INSERT INTO restore_numbers AS n (restore_id, producer, epoch, handled_seq) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (restore_id, producer, epoch) DO UPDATE SET handled_seq = greatest(n.handled_seq, excluded.handled_seq)`
 	// A mail that is being sent at this moment was not sent before: its event was not
 	// acknowledged.
 	const withhold = `
@@ -35,10 +41,22 @@ func (s *Store) Withhold(ctx context.Context, handledUntil time.Time) error {
 			FOR UPDATE SKIP LOCKED)`
 	now := s.now()
 	var id int64
-	err := s.db.QueryRow(ctx, extend, handledUntil, now).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = s.db.QueryRow(ctx, insert, handledUntil, now).Scan(&id)
-	}
+	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, extend, handled.Until, now).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = tx.QueryRow(ctx, insert, handled.Until, now).Scan(&id)
+		}
+		if err != nil {
+			return err
+		}
+		batch := &pgx.Batch{}
+		for producer, epochs := range handled.Numbers {
+			for epoch, seq := range epochs {
+				batch.Queue(number, id, producer, epoch, seq)
+			}
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
 	for withheld := int64(1); err == nil && withheld > 0; {
 		tag, batchErr := s.db.Exec(ctx, withhold, pgx.StrictNamedArgs{"restore": id, "now": now, "limit": withholdBatch})
 		withheld, err = tag.RowsAffected(), batchErr
@@ -52,7 +70,7 @@ func (s *Store) Withhold(ctx context.Context, handledUntil time.Time) error {
 // Withheld says what waits for an operator.
 type Withheld struct {
 	Since        time.Time // zero if nothing waits
-	HandledUntil time.Time // events that occurred until then are withheld
+	HandledUntil time.Time // when the lost database had handled its last event
 	Mails        int       // that arrived so far; more may arrive as long as events are published again
 }
 

@@ -3,11 +3,20 @@
 -- sent before. The previous release knows no withheld mails and creates none.
 CREATE TABLE restores (
     id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    handled_until timestamptz NOT NULL, -- mails of events that occurred until then are withheld
+    handled_until timestamptz NOT NULL, -- when the lost database had handled its last event
     created_at    timestamptz NOT NULL,
     resumed_at    timestamptz,          -- NULL while they wait
     resumed_by    text        NOT NULL DEFAULT '',
     skip_before   timestamptz           -- mails of events that occurred before are suppressed; NULL: none
+);
+
+-- Mails of events up to these numbers are withheld.
+CREATE TABLE restore_numbers (
+    restore_id  bigint NOT NULL REFERENCES restores,
+    producer    text   NOT NULL,
+    epoch       text   NOT NULL,
+    handled_seq bigint NOT NULL,
+    PRIMARY KEY (restore_id, producer, epoch)
 );
 
 ALTER TABLE messages
