@@ -283,6 +283,7 @@ func (c *Consumer) logHandled(ctx context.Context, e event.Event, took time.Dura
 	if !c.cfg.Log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
+	//nolint:sloglint // Pairs would allocate for each event.
 	c.cfg.Log.LogAttrs(ctx, slog.LevelInfo, "event handled",
 		slog.String("event", e.Name), slog.String("event_id", e.ID), slog.String("topic", string(c.cfg.Topic)),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000), slog.Int64("lag_ms", time.Since(e.OccurredAt).Milliseconds()))

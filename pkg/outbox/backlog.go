@@ -122,13 +122,13 @@ func (b *backlog) forget() {
 }
 
 // blocked returns for how long the same row has been the oldest of each topic, if that is
-// longer than limit.
-func (b *backlog) blocked(limit time.Duration) map[string]time.Duration {
+// longer than blockedAfter.
+func (b *backlog) blocked() map[string]time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blocked := map[string]time.Duration{}
 	for topic, row := range b.oldest {
-		if d := time.Since(row.since); d > limit {
+		if d := time.Since(row.since); d > blockedAfter {
 			blocked[topic] = d
 		}
 	}

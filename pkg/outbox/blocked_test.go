@@ -18,18 +18,18 @@ func TestBlocked(t *testing.T) {
 			b.observe("empty", 0)
 			time.Sleep(2 * time.Second)
 		}
-		blocked := b.blocked(blockedAfter)
+		blocked := b.blocked()
 		if len(blocked) != 1 || blocked["broken"] != 80*time.Second {
 			t.Errorf("blocked = %v, want broken for 80 s", blocked)
 		}
 		b.forget()
 		b.observe("broken", 7)
-		if blocked := b.blocked(blockedAfter); len(blocked) != 0 {
+		if blocked := b.blocked(); len(blocked) != 0 {
 			t.Errorf("blocked = %v after the database was away, want none", blocked)
 		}
 		time.Sleep(2 * blockedAfter)
 		b.observe("broken", 8)
-		if blocked := b.blocked(blockedAfter); len(blocked) != 0 {
+		if blocked := b.blocked(); len(blocked) != 0 {
 			t.Errorf("blocked = %v after a row was published, want none", blocked)
 		}
 	})

@@ -205,7 +205,7 @@ const blockedAfter = time.Minute
 // does not compare clocks, and a long queue that moves is healthy.
 func (r *Relay) Healthy(context.Context) error {
 	var faults []error
-	blocked := r.backlog.blocked(blockedAfter)
+	blocked := r.backlog.blocked()
 	for _, topic := range slices.Sorted(maps.Keys(blocked)) {
 		fault := fmt.Errorf("events for %s are committed but none was published for %s", topic, blocked[topic].Round(time.Second))
 		if cause := r.outage.Fault(topic); cause != nil {

@@ -52,6 +52,7 @@ func (o *Outage) Record(ctx context.Context, part string, err error) {
 	case err == nil:
 		o.succeeded(ctx, part)
 	case o.cfg.Reported != nil && o.cfg.Reported(err):
+		//nolint:sloglint // The texts are constants of the parts that configure the outage.
 		o.cfg.Log.DebugContext(ctx, o.cfg.Failing, "error", err.Error())
 	default:
 		o.failed(ctx, part, err)
@@ -79,6 +80,7 @@ func (o *Outage) failed(ctx context.Context, part string, err error) {
 	if !begins {
 		attributes = append(attributes, "failing_ms", now.Sub(o.since).Milliseconds())
 	}
+	//nolint:sloglint // The texts are constants of the parts that configure the outage.
 	o.cfg.Log.WarnContext(ctx, o.cfg.Failing, attributes...)
 }
 
@@ -96,6 +98,7 @@ func (o *Outage) succeeded(ctx context.Context, part string) {
 		return
 	}
 	o.ended = time.Now()
+	//nolint:sloglint // The texts are constants of the parts that configure the outage.
 	o.cfg.Log.InfoContext(ctx, o.cfg.Over, "failed_ms", o.ended.Sub(o.since).Milliseconds())
 }
 
