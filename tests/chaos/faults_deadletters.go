@@ -21,24 +21,31 @@ const (
 // letters.
 func addOversized(ctx context.Context, p *phase) error {
 	random := rand.New(rand.NewPCG(p.opts.seed, 9000))
-	own := newEntrySet()
+	own := map[string]*entrySet{}
 	for stream := range streams {
+		own[stream] = newEntrySet()
 		for n := range oversizedEntries {
 			added, err := p.observer.redis.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: oversizedEntry(random, n)}).Result()
 			if err != nil {
 				return fmt.Errorf("add oversized entry: %w", err)
 			}
-			own.add(stream, added)
+			own[stream].add(stream, added)
 			p.injected.add(stream, added)
 			p.malformed.add(stream, added)
 		}
 	}
+	added := time.Now()
 	p.late = append(p.late, func(ctx context.Context) error {
-		n, err := p.deadLettersOf(ctx, own)
-		if err == nil && n != int64(oversizedEntries*len(streams)) {
-			err = fmt.Errorf("%d of %d entries with long ids became dead letters", n, oversizedEntries*len(streams))
+		for stream, consumer := range streams {
+			n, err := p.deadLettersOf(ctx, own[stream])
+			if err != nil {
+				return err
+			}
+			if n != oversizedEntries && !p.wasReverted(databases[consumer], added) {
+				return fmt.Errorf("%d of %d entries of %s with long ids became dead letters", n, oversizedEntries, stream)
+			}
 		}
-		return err
+		return nil
 	})
 	p.hits = oversizedEntries
 	return nil

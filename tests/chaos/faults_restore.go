@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -105,6 +106,14 @@ func (p *phase) awaitPosted(ctx context.Context, consumer string) error {
 	})
 }
 
+// wasReverted says whether a database lost what it had at a time, or was restored at all if
+// the time is zero.
+func (r *run) wasReverted(database string, at time.Time) bool {
+	return slices.ContainsFunc(r.reverts, func(v reversion) bool {
+		return v.Database == database && (at.IsZero() || v.Copied.Before(at) && v.Restored.After(at))
+	})
+}
+
 // restore replaces a database, and records that changes since the copy may be gone.
 func (p *phase) restore(ctx context.Context, database string, copied time.Time, replace func(context.Context) error) error {
 	err := p.verdicts.replace(func() error {
@@ -149,24 +158,26 @@ func restoreConsumer(database, service string) func(context.Context, *phase) err
 		if err := p.awaitPosted(ctx, service); err != nil {
 			return err
 		}
-		p.late = append(p.late, func(ctx context.Context) error { return p.acceptOwnGaps(ctx, service) })
+		p.late = append(p.late, func(ctx context.Context) error { return p.acceptLost(ctx, service) })
 		return p.restore(ctx, database, copied, db.restoreFiles)
 	}
 }
 
-// ownGap is how gaps begins a line about missing events of a producer.
-const ownGap = `(?m)^(%s/\S*:\d+(?:\.\.\d+)?)\s`
+// lostGap is how gaps says that a producer does not have events: producer/epoch:first..last.
+var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d+)?)\s.*the producer does not have`)
 
-// acceptOwnGaps does what the runbook says about a service that consumes its own events: those
-// that the restore has removed exist nowhere, and an operator accepts that.
-func (p *phase) acceptOwnGaps(ctx context.Context, service string) error {
-	own := regexp.MustCompile(fmt.Sprintf(ownGap, service))
-	return eventually(ctx, restoreWindow, service+" has no gap of its own", func() (bool, error) {
+// acceptLost does what the runbook says about events that the restores of a producer and of a
+// consumer have removed: they exist nowhere, and an operator accepts that.
+func (p *phase) acceptLost(ctx context.Context, service string) error {
+	return eventually(ctx, restoreWindow, service+" lacks nothing that was lost with a producer's database", func() (bool, error) {
 		code, output, err := p.stack.command(ctx, service, "gaps")
 		if err != nil || code == 0 {
 			return err == nil, err
 		}
-		for _, found := range own.FindAllStringSubmatch(output, -1) {
+		for _, found := range lostGap.FindAllStringSubmatch(output, -1) {
+			if !p.wasReverted(databases[found[2]], time.Time{}) {
+				return false, fmt.Errorf("%s lost events, but its database was not restored: %s", found[2], output)
+			}
 			if err := p.stack.operate(ctx, service, "gaps", "accept", found[1], "-reason", "the database was restored"); err != nil {
 				return false, err
 			}
@@ -220,6 +231,7 @@ func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) erro
 	if err != nil {
 		return err
 	}
+	p.late = append(p.late, func(ctx context.Context) error { return p.acceptLost(ctx, emailService) })
 	answer := ""
 	err = eventually(ctx, restoreWindow, "email-service withholds its mails", func() (bool, error) {
 		code, output, err := p.stack.command(ctx, emailService, "resume", "--skip-before", before)
