@@ -91,7 +91,7 @@ func (g gaps) list(ctx context.Context, db *pgxpool.Pool, args []string) error {
 		}
 	}
 	if len(report.Gaps) > 0 {
-		return service.WithExitCode(exitMissing, fmt.Errorf("incomplete: %d gaps", len(report.Gaps)))
+		return service.WithExitCode(exitMissing, fmt.Errorf("incomplete; gaps: %d", len(report.Gaps)))
 	}
 	if len(report.Doubts) > 0 {
 		return service.WithExitCode(exitUnknown, errors.New("cannot tell whether events are missing"))

@@ -43,20 +43,24 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		}
 	}
 	for _, e := range w.epochs() {
-		n := numbers{w.Topic, w.Producer, e.Epoch}
-		ranges, err := c.advance(ctx, n)
+		ranges, err := c.advance(ctx, numbers{w.Topic, w.Producer, e.Epoch})
 		if err != nil {
 			return err
 		}
-		// Without proof nothing counts as lost: last is 0 then.
-		last := lost[e.Epoch].Seq
-		requestable := within(ranges, SeqRange{max(e.First, 1), min(e.Seq, last)})
+		// Without proof nothing counts as lost.
+		before, isProven := lost[e.Epoch]
+		requestable := within(ranges, SeqRange{max(e.First, 1), min(e.Seq, before.Seq)})
 		found.missing += count(requestable)
-		if last > 0 {
-			found.unavailable += count(within(ranges, SeqRange{1, e.First - 1})) + count(within(ranges, SeqRange{e.Seq + 1, e.end()}))
+		if isProven {
+			found.unavailable += count(within(ranges, SeqRange{1, e.First - 1})) + count(within(ranges, SeqRange{max(e.First, e.Seq+1), e.end()}))
 		}
 		found.request.add(e.Epoch, requestable)
 	}
+	forgotten, err := c.missingOfForgotten(ctx, w)
+	if err != nil {
+		return err
+	}
+	found.unavailable += forgotten
 	if !ok {
 		return nil // The last request stands.
 	}
@@ -70,6 +74,37 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		found.request.CaughtUp = position.HandledUntil
 	}
 	return c.request(ctx, w.Producer, found.request)
+}
+
+// missingOfForgotten returns how many events are missing of the epochs that the
+// producer's database does not know any more.
+func (c *Consumer) missingOfForgotten(ctx context.Context, w Watermark) (missing int64, err error) {
+	const query = `
+		SELECT epoch FROM epoch_watermarks
+		WHERE topic = $1 AND producer = $2 AND epoch <> ALL($3::text[]) AND consumed_seq < end_seq`
+	if !w.hasEpochs() {
+		return 0, nil
+	}
+	var known []string
+	for _, e := range w.epochs() {
+		known = append(known, e.Epoch)
+	}
+	rows, err := c.cfg.Database.Query(ctx, query, w.Topic, w.Producer, known)
+	if err != nil {
+		return 0, fmt.Errorf("read forgotten epochs of %s: %w", w.Producer, err)
+	}
+	epochs, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, fmt.Errorf("read forgotten epochs of %s: %w", w.Producer, err)
+	}
+	for _, epoch := range epochs {
+		ranges, err := c.advance(ctx, numbers{w.Topic, w.Producer, epoch})
+		if err != nil {
+			return 0, err
+		}
+		missing += count(ranges)
+	}
+	return missing, nil
 }
 
 // waits reports whether nothing new can be known of a producer: it has not answered the

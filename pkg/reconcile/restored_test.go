@@ -246,6 +246,51 @@ func TestRecreatedProducer(t *testing.T) {
 	f.eventuallyReports()
 }
 
+// TestLostWithEveryRow is REL-50: what was lost with an outbox that now has no row of its
+// epoch, or does not know the epoch, is counted in the metric and not only in gaps.
+func TestLostWithEveryRow(t *testing.T) {
+	t.Parallel()
+	for name, copied := range map[string]bool{"copy from before the first event": true, "new database": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t)
+			restore := backup(t, f.producer)
+			stop := f.produce()
+			f.add(3) // Nobody ever reads these.
+			f.wantPublished()
+			f.wantPosted(3)
+			stop()
+			if err := f.client.XTrimMaxLen(t.Context(), string(event.Audit), 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			stop = f.consume(accept) // It learns that they were published.
+			testkit.Eventually(t, 10*time.Second, func() error {
+				if gaps := f.report().Gaps; len(gaps) != 1 {
+					return fmt.Errorf("gaps = %v", gaps)
+				}
+				return nil
+			})
+			stop()
+			if copied {
+				restore()
+			} else {
+				f.producer = testkit.Database(t, outbox.Schema())
+			}
+			f.produce()
+			f.consume(accept)
+			f.add(4)
+			f.wantRecords(4)
+			f.eventuallyReports("producer/EPOCH:1..3  3 events are missing; the producer does not have it any more")
+			testkit.Eventually(t, 10*time.Second, func() error {
+				if n := f.sum("headgate_events_unavailable"); n != 3 {
+					return fmt.Errorf("headgate_events_unavailable = %v, want 3", n)
+				}
+				return nil
+			})
+		})
+	}
+}
+
 // TestRestoredConsumer is REL-51: after the consumer's database was restored, Restored is
 // called once, before anything is republished, and then the consumer catches up.
 func TestRestoredConsumer(t *testing.T) {
