@@ -1,11 +1,9 @@
 package bus_test
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -38,36 +36,11 @@ func gauges(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return values
 }
 
-// lines is a log that a test can read.
-type lines struct {
-	mu  sync.Mutex
-	log bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.Write(p)
-}
-
-// count returns how many lines contain text.
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for line := range strings.Lines(l.log.String()) {
-		if strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
-}
-
 // TestMonitor is REL-64: what a consumer has not handled is visible while the consumer
 // does not run, even if it has never run, and so are groups that belong to no service.
 func TestMonitor(t *testing.T) {
 	t.Parallel()
-	client, reg, log := testkit.Redis(t), prometheus.NewRegistry(), &lines{}
+	client, reg, log := testkit.Redis(t), prometheus.NewRegistry(), &testkit.Buffer{}
 	testkit.Run(t, bus.NewMonitor(bus.MonitorConfig{
 		Client: client, Topics: event.Topics(), MaxBytes: 2000, Interval: 20 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(log, nil)), Metrics: reg,
@@ -138,7 +111,7 @@ func TestMonitor(t *testing.T) {
 	}
 	want("headgate_stream_foreign_groups{email-events}", 1, 1)
 	want("headgate_stream_lag{stranger,email-events}", 31, 31)
-	if n := log.count("group=stranger"); n != 1 {
+	if n := log.Count("group=stranger"); n != 1 {
 		t.Errorf("%d lines about the foreign group, want 1", n)
 	}
 	if err := client.XGroupDestroy(t.Context(), topic, "stranger").Err(); err != nil {
@@ -148,11 +121,4 @@ func TestMonitor(t *testing.T) {
 	if _, ok := gauges(t, reg)["headgate_stream_lag{stranger,email-events}"]; ok {
 		t.Error("the lag of a group that exists no more is still exported")
 	}
-}
-
-// String returns all lines.
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.String()
 }

@@ -20,7 +20,7 @@ import (
 func TestOriginInLog(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
-	log := &lines{}
+	log := &testkit.Buffer{}
 	permanent := errors.New("no such thing")
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.Audit,
@@ -41,10 +41,10 @@ func TestOriginInLog(t *testing.T) {
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
 		for i, text := range []string{"event handled", "event handled", "event handler failed"} {
-			if n := log.count(fmt.Sprintf(`"msg":"%s"`, text)); n == 0 {
+			if n := log.Count(fmt.Sprintf(`"msg":"%s"`, text)); n == 0 {
 				return fmt.Errorf("no line %q", text)
 			}
-			if n := log.count(fmt.Sprintf(`"request_id":"request-%d"`, i)); n != 1 {
+			if n := log.Count(fmt.Sprintf(`"request_id":"request-%d"`, i)); n != 1 {
 				return fmt.Errorf("%d lines with the id of request %d, want 1", n, i)
 			}
 		}

@@ -34,13 +34,13 @@ func TestOutageLog(t *testing.T) {
 	}))
 	f.publishTo(p)
 	for range 2 {
-		before := p.log.count("level=")
+		before := p.log.Count("level=")
 		if err := server.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		outage := time.NewTimer(4 * time.Second)
 		<-outage.C
-		if n := p.log.count("level=") - before; n != 1 {
+		if n := p.log.Count("level=") - before; n != 1 {
 			t.Errorf("%d lines during the outage, want 1:\n%s", n, p.log)
 		}
 		options.Port = server.Port
@@ -50,7 +50,7 @@ func TestOutageLog(t *testing.T) {
 		testkit.Eventually(t, 10*time.Second, func() error { return client.Ping(t.Context()).Err() })
 		f.publishTo(p)
 		testkit.Eventually(t, 5*time.Second, func() error {
-			if n := p.log.count("level=") - before; n != 2 {
+			if n := p.log.Count("level=") - before; n != 2 {
 				return fmt.Errorf("%d lines, want 2:\n%s", n, p.log)
 			}
 			return nil

@@ -19,13 +19,13 @@ import (
 type process struct {
 	subscriber *bus.Subscriber
 	received   chan string // ids of messages, which it has acknowledged
-	log        *lines
+	log        *testkit.Buffer
 	stop       context.CancelFunc
 }
 
 func (f *fixture) process(name string) *process {
 	f.t.Helper()
-	p := &process{received: make(chan string, 1000), log: &lines{}}
+	p := &process{received: make(chan string, 1000), log: &testkit.Buffer{}}
 	p.subscriber = bus.NewSubscriber(bus.SubscriberConfig{
 		Client: f.client, Group: "test", Consumer: name, Log: slog.New(slog.NewTextHandler(p.log, nil)),
 	})
@@ -85,7 +85,7 @@ func TestSharedConsumerName(t *testing.T) {
 	})
 	const line = "consumer name is in use by another process"
 	testkit.Eventually(t, 5*time.Second, func() error {
-		if second.log.count(line) == 0 {
+		if second.log.Count(line) == 0 {
 			return fmt.Errorf("no line says that the %s", line)
 		}
 		return nil
@@ -93,7 +93,7 @@ func TestSharedConsumerName(t *testing.T) {
 	for range 20 {
 		f.publishTo(first)
 	}
-	if n := second.log.count(line); n != 1 {
+	if n := second.log.Count(line); n != 1 {
 		t.Errorf("%d lines about the consumer name, want 1", n)
 	}
 	if err := first.subscriber.Healthy(t.Context()); err != nil {

@@ -111,7 +111,7 @@ func TestPollerLimit(t *testing.T) {
 func TestPollerOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &lines{}
+		log := &testkit.Buffer{}
 		began := time.Now()
 		p := bus.NewPoller(bus.PollerConfig{
 			Take: func(context.Context, string, int) ([]*message.Message, error) {
@@ -126,7 +126,7 @@ func TestPollerOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Minute)
-		if n := log.count("could not be taken"); n != 3 || log.count("can be taken again") != 1 || log.count("level=") != 4 {
+		if n := log.Count("could not be taken"); n != 3 || log.Count("can be taken again") != 1 || log.Count("level=") != 4 {
 			t.Errorf("log = %s, want three lines and one at the end", log.String())
 		}
 		if err := p.Close(); err != nil {

@@ -259,7 +259,7 @@ func TestStoppedProcess(t *testing.T) {
 // topic's numbers, the other topics are published, and the wait for it is bounded.
 func TestLockedNumbers(t *testing.T) {
 	t.Parallel()
-	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
+	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &testkit.Buffer{}
 	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 1, "subject", event.Audit)
 	wantEntries(t, 5*time.Second, client, event.Audit, 1)
@@ -274,7 +274,7 @@ func TestLockedNumbers(t *testing.T) {
 	addEvents(t, db, 1, "subject", event.Audit, event.Email)
 	wantEntries(t, 4*time.Second, client, event.Email, 1)
 	testkit.Eventually(t, 6*time.Second, func() error {
-		if log.count("lock timeout") == 0 {
+		if log.Count("lock timeout") == 0 {
 			return errors.New("the relay still waits for the lock")
 		}
 		return nil

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -147,24 +145,6 @@ func TestUnknownTopic(t *testing.T) {
 	wantEntries(t, 5*time.Second, client, event.Audit, 3)
 }
 
-// lines keeps a log.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) count(part string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), part)
-}
-
 // refusing is a broker that is away until it is back.
 type refusing struct {
 	outbox.Publisher
@@ -183,7 +163,7 @@ func (r *refusing) PublishNumbered(topic string, highest []bus.HighestNumber, me
 // it is back, however many topics and attempts fail.
 func TestOutageLog(t *testing.T) {
 	t.Parallel()
-	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &lines{}
+	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &testkit.Buffer{}
 	broker := &refusing{Publisher: bus.NewPublisher(client)}
 	testkit.Run(t, outbox.NewRelay(db, broker, newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 5, "subject", event.Audit, event.User, event.Email)
@@ -193,7 +173,7 @@ func TestOutageLog(t *testing.T) {
 		}
 		return nil
 	})
-	if n := log.count("level="); n != 1 {
+	if n := log.Count("level="); n != 1 {
 		t.Errorf("%d lines while the broker is away, want 1", n)
 	}
 	broker.back.Store(true)
@@ -201,8 +181,8 @@ func TestOutageLog(t *testing.T) {
 		wantEntries(t, 10*time.Second, client, topic, 5)
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
-		if n := log.count("publishing resumed"); n != 1 || log.count("level=") != 2 {
-			return fmt.Errorf("%d lines say that publishing has resumed, of %d", n, log.count("level="))
+		if n := log.Count("publishing resumed"); n != 1 || log.Count("level=") != 2 {
+			return fmt.Errorf("%d lines say that publishing has resumed, of %d", n, log.Count("level="))
 		}
 		return nil
 	})

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -26,14 +25,14 @@ func TestOutageLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = server.Stop(t.Context()) }()
-	log := &lines{}
+	log := &testkit.Buffer{}
 	cfg := postgres.Database{DatabaseURL: service.Secret(server.URL), DatabaseMaxConns: 4}
 	db, err := postgres.Open(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)), schema)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	before := strings.Count(log.String(), "level=")
+	before := log.Count("level=")
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +54,7 @@ func TestOutageLog(t *testing.T) {
 		})
 	}
 	<-away.C
-	if n := strings.Count(log.String(), "level=") - before; n != 1 || !strings.Contains(log.String(), "database is unavailable") {
+	if n := log.Count("level=") - before; n != 1 || !strings.Contains(log.String(), "database is unavailable") {
 		t.Errorf("%d lines during the outage, want 1:\n%s", n, log)
 	}
 	options.Port = server.Port
@@ -70,25 +69,7 @@ func TestOutageLog(t *testing.T) {
 	})
 	close(done)
 	clients.Wait()
-	if n := strings.Count(log.String(), "level=") - before; n != 2 {
+	if n := log.Count("level=") - before; n != 2 {
 		t.Errorf("%d lines, want 2:\n%s", n, log)
 	}
-}
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

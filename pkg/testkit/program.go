@@ -13,12 +13,12 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/token"
 )
 
 // programVariable makes a test binary be the program that it tests.
@@ -48,7 +48,7 @@ type Program struct {
 
 	t      testing.TB
 	cmd    *exec.Cmd
-	log    *syncBuffer
+	log    *Buffer
 	exited chan struct{} // closed when the process has ended with err
 	err    error
 }
@@ -59,7 +59,7 @@ type Program struct {
 func StartProgram(t testing.TB, environment map[string]string) *Program {
 	t.Helper()
 	environment = maps.Clone(environment)
-	p := &Program{t: t, log: &syncBuffer{}, exited: make(chan struct{})}
+	p := &Program{t: t, log: &Buffer{}, exited: make(chan struct{})}
 	for variable, url := range map[string]*string{"HTTP_ADDR": &p.URL, "OPS_ADDR": &p.OpsURL} {
 		port, err := localserver.FreePort(t.Context())
 		if err != nil {
@@ -199,6 +199,24 @@ func RunProgram(t testing.TB, environment map[string]string, args ...string) (st
 	return out.String(), errs.String(), 0
 }
 
+// WantReadyWithoutRedis starts the program with an environment whose Redis is away. It
+// must be ready, say so, and answer an administrator's request for path.
+func WantReadyWithoutRedis(t testing.TB, issuer *Issuer, environment map[string]string, path string) {
+	t.Helper()
+	environment["REDIS_URL"] = "redis://127.0.0.1:1/0"
+	p := StartProgram(t, environment)
+	if status, data := p.Call("GET", path, "", issuer.Token(token.Identity{Role: token.RoleAdmin})); status != 200 {
+		t.Errorf("%s = %d %s", path, status, data)
+	}
+	Eventually(t, 5*time.Second, func() error {
+		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "events wait and are published when it is back") {
+			return fmt.Errorf("readyz = %s", ready)
+		}
+		return nil
+	})
+	p.Stop()
+}
+
 // WantMissing runs the program without any variable and checks that it fails and names
 // those that it lacks.
 func WantMissing(t testing.TB, variables ...string) {
@@ -218,22 +236,4 @@ func program(environment map[string]string, args ...string) *exec.Cmd {
 		cmd.Env = append(cmd.Env, name+"="+environment[name])
 	}
 	return cmd
-}
-
-// syncBuffer is a buffer that may be read while a process writes to it.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

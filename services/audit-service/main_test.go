@@ -62,20 +62,9 @@ func TestProgram(t *testing.T) {
 func TestWithoutRedis(t *testing.T) {
 	t.Parallel()
 	issuer := testkit.NewIssuer(t)
-	p := testkit.StartProgram(t, map[string]string{
-		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": "redis://127.0.0.1:1/0", "JWKS_URL": issuer.JWKSURL,
-	})
-	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
-	if status, data := p.Call("GET", "/api/v1/audit/dead-letters", "", admin); status != 200 {
-		t.Errorf("dead letters = %d %s", status, data)
-	}
-	testkit.Eventually(t, 5*time.Second, func() error {
-		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "events wait and are published when it is back") {
-			return fmt.Errorf("readyz = %s", ready)
-		}
-		return nil
-	})
-	p.Stop()
+	testkit.WantReadyWithoutRedis(t, issuer, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "JWKS_URL": issuer.JWKSURL,
+	}, "/api/v1/audit/dead-letters")
 }
 
 func TestMissingConfiguration(t *testing.T) {

@@ -1,12 +1,10 @@
 package api_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -244,7 +242,7 @@ func TestExpiredLink(t *testing.T) {
 func TestSEC65NoSecretsInLogs(t *testing.T) {
 	t.Parallel()
 	s := newServiceWithoutConsumer(t)
-	var lines syncBuffer
+	var lines testkit.Buffer
 	s.log = slog.New(slog.NewJSONHandler(&lines, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	a := s.consume("a")
 	good, bad := newAddress(), newAddress()
@@ -269,24 +267,6 @@ func TestSEC65NoSecretsInLogs(t *testing.T) {
 			t.Errorf("the log shows %s:\n%s", secret, text)
 		}
 	}
-}
-
-// syncBuffer is a buffer that is safe for concurrent use.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // TestPermanentErrors: an event that no retry can fix becomes a dead letter after one

@@ -55,7 +55,7 @@ func (s *service) metric(name, label string) float64 {
 func TestREL72MailServerDefersEveryMail(t *testing.T) {
 	t.Parallel()
 	s := newServiceWithoutConsumer(t)
-	var log syncBuffer
+	var log testkit.Buffer
 	s.log = process.NewLogger(&log, "email-service", process.Common{LogLevel: "info", LogFormat: "json"})
 	s.consume("a")
 	s.metrics.MustRegister(s.store().Gauges()...)
