@@ -48,13 +48,14 @@ func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 	for delay := firstBackoff; ; delay = min(2*delay, longestBackoff) {
 		err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, ids...).Err()
 		if err == nil {
+			s.outage.Record(ctx, "acknowledge", nil)
 			return
 		}
 		if lostGroup(err) {
 			s.cfg.Log.WarnContext(ctx, "acknowledgement failed: consumer group is missing", "topic", s.topic, "count", len(ids))
 			return
 		}
-		s.cfg.Log.Log(ctx, retryLevel(err), "acknowledgement failed; retrying", "topic", s.topic, "count", len(ids), "next_in_ms", delay.Milliseconds(), "error", err.Error())
+		s.outage.Record(ctx, "acknowledge", err)
 		if !wait(ctx, delay) {
 			return
 		}

@@ -13,13 +13,14 @@ import (
 func (s *subscription) renew(ctx context.Context) {
 	ids := s.inFlightIDs()
 	if len(ids) == 0 {
+		s.outage.Record(ctx, "renew", nil)
 		return
 	}
 	err := s.cfg.Client.XClaimJustID(ctx, &redis.XClaimArgs{
 		Stream: s.topic, Group: s.cfg.Group, Consumer: s.cfg.Consumer, Messages: ids,
 	}).Err()
-	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.Log(ctx, retryLevel(err), "entries in flight could not be renewed", "topic", s.topic, "error", err.Error())
+	if ctx.Err() == nil {
+		s.outage.Record(ctx, "renew", err)
 	}
 }
 
@@ -37,10 +38,11 @@ func (s *subscription) claim(ctx context.Context, dispatch dispatchFunc) {
 		s.claimed.release(free - len(entries))
 		if err != nil {
 			if ctx.Err() == nil && !lostGroup(err) && !errors.Is(err, redis.Nil) {
-				s.cfg.Log.Log(ctx, retryLevel(err), "abandoned entries could not be claimed", "topic", s.topic, "error", err.Error())
+				s.outage.Record(ctx, "claim", err)
 			}
 			return
 		}
+		s.outage.Record(ctx, "claim", nil)
 		s.reportLost(ctx, gone)
 		if len(entries) > 0 {
 			s.metrics.claimed.With(s.labels).Add(float64(len(entries)))

@@ -65,3 +65,45 @@ func TestOutageLog(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRefusedWrites is REL-75: while Redis refuses writes, as with a full disk, a
+// subscriber logs one line for all that it repeats, and one when that is over.
+func TestRefusedWrites(t *testing.T) {
+	t.Parallel()
+	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := testkit.OpenRedis(t, server.URL, time.Second)
+	f := newFixture(t, client)
+	p := f.process("a")
+	f.publishTo(p)
+	before := p.log.Count("level=WARN")
+	refuse := func(replicas string) {
+		t.Helper()
+		if err := client.ConfigSet(t.Context(), "min-replicas-to-write", replicas).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse("1")
+	outage := time.NewTimer(4 * time.Second)
+	<-outage.C
+	if n := p.log.Count("level=WARN") - before; n != 1 || p.log.Count("NOREPLICAS") != 1 {
+		t.Errorf("%d warnings during the outage, want 1:\n%s", n, p.log)
+	}
+	refuse("0")
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if p.log.Count("stream commands succeed again") != 1 {
+			return fmt.Errorf("not over:\n%s", p.log)
+		}
+		return nil
+	})
+	f.publishTo(p)
+	p.stop()
+	if err := p.subscriber.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := server.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

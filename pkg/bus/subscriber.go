@@ -12,6 +12,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // SubscriberConfig says to which consumer group a subscriber belongs. Zero members
@@ -184,6 +186,7 @@ type subscription struct {
 	quarantine slots // for one entry at a time that may be what kills its consumers
 	waiting    *waitList
 	owner      *owner
+	outage     *service.Outage // of the commands that are repeated until they succeed
 	acks       chan []string
 	labels     prometheus.Labels
 
@@ -205,7 +208,11 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		waiting: &waitList{
 			places: newSlots(s.cfg.WaitList), attempts: newSlots(max(1, s.cfg.Window/8)), length: s.metrics.waiting.With(labels),
 		},
-		owner:    s.ownerOf(topic),
+		owner: s.ownerOf(topic),
+		outage: service.NewOutage(service.OutageConfig{
+			Log: s.cfg.Log.With("topic", topic), Failing: "stream commands failed; retrying", Over: "stream commands succeed again",
+			Parts: "failing", Reported: redisUnavailable,
+		}),
 		acks:     make(chan []string, s.cfg.Window),
 		labels:   labels,
 		inFlight: map[string]struct{}{},
@@ -289,6 +296,7 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 		}
 		delay = 0
 		s.failing.Store(nil)
+		s.outage.Record(ctx, "read", nil)
 		if from == ">" {
 			dispatch(s.fresh, entries, nil)
 			continue
@@ -340,7 +348,7 @@ func (s *subscription) recoverRead(ctx context.Context, err error, delay time.Du
 			return
 		}
 	}
-	s.cfg.Log.Log(ctx, retryLevel(err), "stream read failed; retrying", "topic", s.topic, "next_in_ms", delay.Milliseconds(), "error", err.Error())
+	s.outage.Record(ctx, "read", err)
 	wait(ctx, delay)
 }
 

@@ -13,8 +13,8 @@ func (s *subscription) maintain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, EventTimeout)
 	defer cancel()
 	err := errors.Join(s.trim(ctx), s.removeIdleConsumers(ctx))
-	if err != nil && !lostGroup(err) && ctx.Err() == nil {
-		s.cfg.Log.Log(ctx, retryLevel(err), "stream maintenance failed", "topic", s.topic, "error", err.Error())
+	if ctx.Err() == nil && !lostGroup(err) {
+		s.outage.Record(ctx, "maintain", err)
 	}
 }
 
