@@ -94,7 +94,8 @@ func (s *Store) Withheld(ctx context.Context) (Withheld, error) {
 type Resumed struct{ Due, Suppressed int }
 
 // Resume makes the withheld mails due, except that those of events that occurred
-// before skipBefore are suppressed; the zero time suppresses none. The same applies to
+// before skipBefore are suppressed, as are those whose time is in the future; the zero
+// time suppresses none. The same applies to
 // events that arrive later. A mail whose link has expired meanwhile fails when it is due.
 // Resume records the decision as an event and applies it in batches. If it is
 // interrupted, the running service continues; calling it again is safe.
@@ -144,8 +145,10 @@ func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, erro
 	return resumed, nil
 }
 
-// skipped is the SQL condition for a delivery m that the decision about r suppresses.
-const skipped = `coalesce(coalesce(m.occurred_at, m.created_at) < r.skip_before, false)`
+// skipped is the SQL condition for a delivery m that the decision about r suppresses. The
+// event of a withheld mail was handled before the restore. If it occurred after that, the
+// clock of its producer was ahead, and the mail counts as old.
+const skipped = `coalesce(coalesce(m.occurred_at, m.created_at) < r.skip_before OR r.skip_before IS NOT NULL AND m.occurred_at > r.created_at, false)`
 
 // resumeBatch applies the decisions of operators to some of the deliveries that are still
 // withheld, if an SQL condition is true, and returns how many those are. A delivery
