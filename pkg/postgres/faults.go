@@ -17,8 +17,8 @@ func Violates(err error, constraint string) bool {
 }
 
 // Unavailable reports whether err says that the database cannot work at present:
-// it is unreachable, starting, stopping, full, read-only, or too slow. The same
-// statement may succeed later.
+// it is unreachable, starting, stopping, full, read-only, being restored, or too slow. The
+// same statement may succeed later.
 func Unavailable(err error) bool {
 	if err == nil {
 		return false
@@ -60,5 +60,7 @@ func unavailable(code string) bool {
 	}
 	return code == "57014" || // statement timeout
 		code == "25006" || // read-only: a standby
-		code == "25P03" // idle in transaction for too long
+		code == "25P03" || // idle in transaction for too long
+		code == "42P01" || // undefined table: a restore has dropped it and not created it yet
+		code == "3F000" // undefined schema: the same
 }
