@@ -50,6 +50,7 @@ const incarnation = `(` + postgres.IncarnationSQL + ` || '/' || pg_relation_file
 type epoch struct {
 	name        string
 	first, last int64 // last is maxSeq while it is current
+	known       int64 // when it was closed, or was found out since; 0 while it is current
 }
 
 // maxSeq is above every sequence number.
@@ -90,7 +91,7 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 	if err != nil {
 		return err
 	}
-	if now.incarnation == before.incarnation && now.compared == now.incarnation && now.contains(known) {
+	if now.incarnation == before.incarnation && now.compared == now.incarnation && now.contains(known) && len(now.exceeded(known)) == 0 {
 		return nil
 	}
 	var found verdict
@@ -114,7 +115,7 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 	})
 	if err == nil && found.copied {
 		e.log.ErrorContext(ctx, "outbox may be an older copy; new epoch started", "topic", string(topic),
-			"epoch", found.epoch.name, "last_seq", found.last, "known_seq", known.Of(found.epoch.name))
+			"epoch", found.epoch.name, "last_seq", found.last, "known_seq", known.Of(found.epoch.name), "end_unknown", found.endUnknown)
 		e.restored.WithLabelValues(string(topic)).Inc()
 	}
 	return err
@@ -122,9 +123,10 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 
 // verdict is what a check found.
 type verdict struct {
-	copied bool // the database may be an older copy
-	epoch  epoch
-	last   int64 // number
+	copied     bool // the database may be an older copy
+	epoch      epoch
+	last       int64 // number
+	endUnknown bool  // nobody knows whether there were events after it
 }
 
 var (
@@ -153,11 +155,11 @@ func (e *Epochs) read(ctx context.Context, db postgres.Querier, topic event.Topi
 }
 
 // readEpochs reads the epochs of a topic for scanEpoch.
-const readEpochs = `SELECT epoch, first_seq, coalesce(last_seq, 9223372036854775807) FROM outbox_epochs WHERE topic = $1 ORDER BY first_seq`
+const readEpochs = `SELECT epoch, first_seq, coalesce(last_seq, 9223372036854775807), coalesce(known_seq, 0) FROM outbox_epochs WHERE topic = $1 ORDER BY first_seq`
 
 func scanEpoch(row pgx.CollectableRow) (epoch, error) {
 	var e epoch
-	err := row.Scan(&e.name, &e.first, &e.last)
+	err := row.Scan(&e.name, &e.first, &e.last, &e.known)
 	return e, err
 }
 
@@ -176,6 +178,19 @@ func (s sequence) foreign(known reconcile.Known) map[string]int64 {
 	return foreign
 }
 
+// exceeded returns the closed epochs of which more is known than when they were closed.
+// Redis may have been emptied then; consumers that were down tell later what they have
+// seen.
+func (s sequence) exceeded(known reconcile.Known) map[string]int64 {
+	exceeded := map[string]int64{}
+	for _, e := range s.epochs {
+		if seq := known.Of(e.name); e.last != maxSeq && seq > e.known {
+			exceeded[e.name] = seq
+		}
+	}
+	return exceeded
+}
+
 // decide trusts the database or starts a new epoch.
 func (e *Epochs) decide(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequence, known reconcile.Known) (verdict, error) {
 	current, ok := s.current()
@@ -187,10 +202,17 @@ func (e *Epochs) decide(ctx context.Context, tx pgx.Tx, topic event.Topic, s seq
 			return verdict{}, fmt.Errorf("store the first epoch of %s: %w", topic, err)
 		}
 	}
-	if s.contains(known) && !s.inDoubt(current, known) {
+	const raiseKnown = `UPDATE outbox_epochs SET known_seq = $3 WHERE topic = $1 AND epoch = $2`
+	for name, seq := range s.exceeded(known) {
+		if _, err := tx.Exec(ctx, raiseKnown, topic, name, seq); err != nil {
+			return verdict{}, fmt.Errorf("store what is known of an epoch of %s: %w", topic, err)
+		}
+	}
+	doubt := s.inDoubt(current, known)
+	if s.contains(known) && !doubt {
 		return verdict{}, e.trust(ctx, tx, topic)
 	}
-	v := verdict{copied: ok || len(known.Epochs()) > 0, epoch: current, last: s.last}
+	v := verdict{copied: ok || len(known.Epochs()) > 0, epoch: current, last: s.last, endUnknown: doubt}
 	return v, e.start(ctx, tx, topic, s, known)
 }
 
@@ -214,9 +236,13 @@ func (e *Epochs) trust(ctx context.Context, tx pgx.Tx, topic event.Topic) error 
 
 // start closes the current epoch, and starts one whose numbers are above all known ones.
 func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequence, known reconcile.Known) error {
-	const closeCurrent = `UPDATE outbox_epochs SET last_seq = $2::bigint, known_seq = greatest($2::bigint, $3::bigint) WHERE topic = $1 AND last_seq IS NULL`
+	const closeCurrent = `
+		UPDATE outbox_epochs SET last_seq = $2::bigint, known_seq = greatest($2::bigint, $3::bigint), end_unknown = $4
+		WHERE topic = $1 AND last_seq IS NULL`
 	// An epoch that the database has lost has no rows: it ends before it begins.
-	const addForeign = `INSERT INTO outbox_epochs (topic, epoch, first_seq, last_seq, known_seq) VALUES ($1, $2, 1, 0, $3)`
+	const addForeign = `
+		INSERT INTO outbox_epochs (topic, epoch, first_seq, last_seq, known_seq, end_unknown)
+		VALUES ($1, $2, 1, 0, $3, $4)`
 	const begin = `INSERT INTO outbox_epochs (topic, epoch, first_seq) VALUES ($1, $2, $3)`
 	const raise = `UPDATE outbox_sequences SET last_seq = $2 WHERE topic = $1`
 	highest := s.last
@@ -225,10 +251,11 @@ func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequ
 	}
 	batch := &pgx.Batch{}
 	if current, ok := s.current(); ok {
-		batch.Queue(closeCurrent, topic, s.last, known.Of(current.name))
+		batch.Queue(closeCurrent, topic, s.last, known.Of(current.name), s.inDoubt(current, known))
 	}
 	for name, seq := range s.foreign(known) {
-		batch.Queue(addForeign, topic, name, seq)
+		_, added := known.Added[name]
+		batch.Queue(addForeign, topic, name, seq, !added)
 	}
 	batch.Queue(begin, topic, rand.Text(), highest+1)
 	batch.Queue(raise, topic, highest)

@@ -22,12 +22,13 @@ func TestEpochs(t *testing.T) {
 		seen   string             // by a consumer
 		epochs int
 		first  int64 // number of the present epoch
+		doubt  bool  // whether the first epoch went on
 	}{
 		"Postgres was restarted": {change: restarted, known: map[string]float64{"test ": 10}, epochs: 1},
 		"nothing is known and nothing was compared, as after an upgrade": {change: `UPDATE outbox_sequences SET incarnation = ''`, epochs: 1},
 		"Redis was emptied":                                 {epochs: 1},
-		"Redis was emptied and Postgres restarted":          {change: restarted, epochs: 2, first: 11},
-		"Redis is an older copy and Postgres was restarted": {change: restarted, known: map[string]float64{"test ": 4}, epochs: 2, first: 11},
+		"Redis was emptied and Postgres restarted":          {change: restarted, epochs: 2, first: 11, doubt: true},
+		"Redis is an older copy and Postgres was restarted": {change: restarted, known: map[string]float64{"test ": 4}, epochs: 2, first: 11, doubt: true},
 		"more was published than the database knows":        {change: restarted, known: map[string]float64{"test ": 14}, epochs: 2, first: 15},
 		"the same without a sign of a restart":              {known: map[string]float64{"test ": 14, "other ": 99}, epochs: 2, first: 15},
 		"a consumer has seen more":                          {change: restarted, known: map[string]float64{"test ": 10}, seen: `{"producers":{"test":{"":{"seq":3,"seen":20}},"other":{"":{"seq":99}}}}`, epochs: 2, first: 21},
@@ -76,7 +77,7 @@ func TestEpochs(t *testing.T) {
 			if after, err := published.Watermark(t.Context(), event.Audit); err != nil || after.Epoch != w.Epoch || after.First != w.First || after.Seq != w.Seq+1 {
 				t.Errorf("watermark %+v after %+v, %v", after.EpochWatermark, w.EpochWatermark, err)
 			}
-			if tc.epochs == 2 && (w.Closed[0].Last != 10 || w.Closed[0].Known < 10) {
+			if tc.epochs == 2 && (w.Closed[0].Last != 10 || w.Closed[0].Known < 10 || w.Closed[0].EndUnknown != tc.doubt) {
 				t.Errorf("closed epoch %+v", w.Closed[0])
 			}
 		})
@@ -91,5 +92,33 @@ func TestCheckWithoutRedis(t *testing.T) {
 	client.Close()
 	if err := newPublished(t, db, client).Check(t.Context(), event.Audit); !errors.Is(err, redis.ErrClosed) {
 		t.Errorf("Check() = %v", err)
+	}
+}
+
+// TestKnownLater is REL-50: a consumer that was down when an epoch was closed tells later
+// that it has seen more of it.
+func TestKnownLater(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	fill(t, db, 10)
+	published := newPublished(t, db, client)
+	check := func() {
+		t.Helper()
+		if err := published.Check(t.Context(), event.Audit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check()
+	if _, err := db.Exec(t.Context(), `UPDATE outbox_sequences SET incarnation = 'another'`); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	if err := client.HSet(t.Context(), "watermark:consumed:{audit-events}", "g", `{"producers":{"test":{"":{"seq":12,"seen":17}}}}`).Err(); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	w, err := published.Watermark(t.Context(), event.Audit)
+	if err != nil || len(w.Closed) != 1 || w.Closed[0].Last != 10 || w.Closed[0].Known != 17 || w.First != 11 {
+		t.Errorf("watermark %+v, %v; want one closed epoch that is known up to 17", w, err)
 	}
 }

@@ -72,7 +72,7 @@ func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconci
 	batch.Queue(useIndexes)
 	batch.Queue(epochWatermarks, topic).Query(func(rows pgx.Rows) (err error) {
 		epochs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e reconcile.EpochWatermark, err error) {
-			err = row.Scan(&e.Epoch, &e.First, &e.Seq, &e.Last, &e.Known)
+			err = row.Scan(&e.Epoch, &e.First, &e.Seq, &e.Last, &e.Known, &e.EndUnknown)
 			return e, err
 		})
 		return err
@@ -119,13 +119,13 @@ const epochWatermarks = `
 		SELECT seq FROM (SELECT seq FROM outbox WHERE topic = $1 AND published_at IS NULL ORDER BY topic, id + 0 OFFSET 0) AS queue
 		WHERE seq IS NOT NULL),
 	epochs AS (
-		SELECT epoch, first_seq, coalesce(e.last_seq, s.last_seq) AS last_seq, e.last_seq AS closed_seq, known_seq
+		SELECT epoch, first_seq, coalesce(e.last_seq, s.last_seq) AS last_seq, e.last_seq AS closed_seq, known_seq, end_unknown
 		FROM outbox_epochs e JOIN outbox_sequences s USING (topic)
 		WHERE topic = $1 AND s.incarnation = ` + incarnation + `)
 	SELECT epoch,
 		coalesce((SELECT min(seq) FROM outbox WHERE topic = $1 AND seq BETWEEN first_seq AND last_seq), greatest(last_seq, known_seq) + 1),
 		coalesce((SELECT min(seq) - 1 FROM unpublished WHERE seq BETWEEN first_seq AND last_seq), last_seq),
-		coalesce(closed_seq, 0), coalesce(known_seq, 0)
+		coalesce(closed_seq, 0), coalesce(known_seq, 0), end_unknown
 	FROM epochs
 	ORDER BY closed_seq IS NULL, closed_seq, first_seq`
 

@@ -26,7 +26,7 @@ var ErrNotMissing = errors.New("nothing is missing there")
 
 // ParseGap returns the gap with an id as Gap.ID returns it.
 func ParseGap(id string) (Gap, error) {
-	malformed := fmt.Errorf("invalid gap %q: want PRODUCER:FIRST..LAST or PRODUCER@HOUR as gaps prints them", id)
+	malformed := fmt.Errorf("invalid gap %q: want PRODUCER:FIRST..LAST, PRODUCER:FIRST.. or PRODUCER@HOUR as gaps prints them", id)
 	at := strings.LastIndexAny(id, ":@")
 	if at <= 0 {
 		return Gap{}, malformed
@@ -42,8 +42,11 @@ func ParseGap(id string) (Gap, error) {
 		return g, nil
 	}
 	first, last, isRange := strings.Cut(id[at+1:], "..")
-	if !isRange {
+	switch {
+	case !isRange:
 		last = first
+	case last == "":
+		last = strconv.FormatInt(maxSeq, 10)
 	}
 	var faults [2]error
 	g.Missing.First, faults[0] = strconv.ParseInt(first, 10, 64)
@@ -55,8 +58,9 @@ func ParseGap(id string) (Gap, error) {
 }
 
 // Accept records, within tx, that a gap stays: it is no longer requested, and the
-// consumed watermark passes it. The error wraps ErrNotMissing if nothing is missing
-// there, or not everything was published up to the end of the range.
+// consumed watermark passes it. A gap whose end nobody knows is no longer a doubt. The
+// error wraps ErrNotMissing if nothing is missing there, or not everything was published
+// up to the end of the range.
 func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
 	n := numbers{a.Topic, a.Gap.Producer, a.Gap.Epoch}
 	if a.Gap.Missing.First == 0 {
@@ -64,12 +68,14 @@ func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
 	}
 	const within = `
 		SELECT EXISTS (SELECT FROM epoch_watermarks
-			WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND end_seq >= @last)`
+			WHERE topic = @topic AND producer = @producer AND epoch = @epoch
+				AND (end_seq >= @last OR @last = @unknown AND end_unknown AND end_seq + 1 = @first))`
 	const accept = `
 		INSERT INTO accepted_gaps (topic, producer, epoch, first_seq, last_seq, reason, accepted_by)
 		VALUES (@topic, @producer, @epoch, @first, @last, @reason, @by)`
 	var published bool
-	if err := tx.QueryRow(ctx, within, n.args(pgx.StrictNamedArgs{"last": a.Gap.Missing.Last})).Scan(&published); err != nil {
+	args := n.args(pgx.StrictNamedArgs{"first": a.Gap.Missing.First, "last": a.Gap.Missing.Last, "unknown": int64(maxSeq)})
+	if err := tx.QueryRow(ctx, within, args).Scan(&published); err != nil {
 		return fmt.Errorf("read watermark: %w", err)
 	}
 	missing, err := findMissing(ctx, tx, n, a.Gap.Missing, gapsLimit)

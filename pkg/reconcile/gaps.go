@@ -16,7 +16,7 @@ import (
 type Gap struct {
 	Producer  string
 	Epoch     string
-	Missing   SeqRange  // zero for an hour
+	Missing   SeqRange  // zero for an hour; up to maxSeq if nobody knows where it ends
 	Lost      bool      // the producer cannot republish the range
 	Hour      time.Time // whose checksums differ; zero for a range
 	Published int64     // events in that hour
@@ -26,13 +26,15 @@ type Gap struct {
 // ID names the gap for Accept.
 func (g Gap) ID() string {
 	id := numbers{producer: g.Producer, epoch: g.Epoch}.name()
-	switch g.Missing.First {
-	case 0:
+	switch first, last := g.Missing.First, g.Missing.Last; {
+	case first == 0:
 		return id + "@" + g.Hour.Format(hourForm)
-	case g.Missing.Last:
-		return fmt.Sprintf("%s:%d", id, g.Missing.First)
+	case last == maxSeq:
+		return fmt.Sprintf("%s:%d..", id, first)
+	case first == last:
+		return fmt.Sprintf("%s:%d", id, first)
 	default:
-		return fmt.Sprintf("%s:%d..%d", id, g.Missing.First, g.Missing.Last)
+		return fmt.Sprintf("%s:%d..%d", id, first, last)
 	}
 }
 
@@ -70,12 +72,7 @@ type Report struct {
 	Notes []string
 }
 
-const (
-	gapsLimit = 10_000
-	// staleAfter is how long a watermark may stay unchanged before what was published
-	// since is in doubt.
-	staleAfter = 10 * time.Minute
-)
+const gapsLimit = 10_000 // ranges of an epoch
 
 // Gaps compares all records with the watermarks stored so far, at a cost that
 // grows with the number of records. It leaves out hours before since.
@@ -85,7 +82,7 @@ func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since tim
 		return Report{}, err
 	}
 	const query = `
-		SELECT producer, epoch, first_seq, held_seq, published_seq, end_seq FROM epoch_watermarks
+		SELECT producer, epoch, first_seq, held_seq, published_seq, end_seq, end_unknown FROM epoch_watermarks
 		WHERE topic = $1
 		ORDER BY producer, epoch`
 	rows, err := db.Query(ctx, query, topic)
@@ -95,10 +92,11 @@ func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since tim
 	type stored struct {
 		numbers
 		first, available, published, end int64
+		endUnknown                       bool
 	}
 	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (stored, error) {
 		s := stored{numbers: numbers{topic: topic}}
-		err := row.Scan(&s.producer, &s.epoch, &s.first, &s.available, &s.published, &s.end)
+		err := row.Scan(&s.producer, &s.epoch, &s.first, &s.available, &s.published, &s.end, &s.endUnknown)
 		return s, err
 	})
 	if err != nil {
@@ -115,6 +113,11 @@ func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since tim
 		report.Gaps = append(report.Gaps, lost(w.gaps(within(missing, SeqRange{max(available.First, available.Last+1), w.end})))...)
 		if w.end > w.published {
 			report.Notes = append(report.Notes, fmt.Sprintf("%s: the database of the producer was restored: it ends at event %d, but %d were published", w.name(), w.published, w.end))
+		}
+		if w.endUnknown {
+			if err := report.doubtEnd(ctx, db, w.numbers, w.end); err != nil {
+				return Report{}, err
+			}
 		}
 		hours, err := findDifferingHours(ctx, db, w.numbers, since)
 		if err != nil {
@@ -149,12 +152,32 @@ func (n numbers) name() string {
 	return n.producer + "/" + n.epoch
 }
 
+// doubtEnd adds that nobody knows whether there were numbers after end, unless that was
+// accepted.
+func (r *Report) doubtEnd(ctx context.Context, db postgres.Querier, n numbers, end int64) error {
+	accepted, err := acceptedRanges(ctx, db, n)
+	if err != nil {
+		return err
+	}
+	unknown := subtract([]SeqRange{{end + 1, maxSeq}}, accepted)
+	for _, gap := range n.gaps(unknown) {
+		r.Doubts = append(r.Doubts, gap.ID()+"  the database of the producer was replaced while Redis was empty or older; nobody knows what came next")
+	}
+	return nil
+}
+
 // addDoubts adds why the watermarks may not tell everything.
 func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event.Topic) error {
+	// A producer posts a new watermark even if it has published nothing. One that misses
+	// a few may have published what nobody has read. A time in the future was written
+	// before the clock went back.
 	const query = `
-		SELECT producer, extract(epoch FROM now() - max(changed_at))::bigint FROM epoch_watermarks
-		WHERE topic = $1
-		GROUP BY producer
+		SELECT producer, extract(epoch FROM age)::bigint, greatest(age, -age) > stale FROM (
+			SELECT producer, now() - max(changed_at) AS age,
+				greatest(4 * coalesce(max(post_interval), interval '150 seconds'), interval '1 minute') AS stale
+			FROM epoch_watermarks
+			WHERE topic = $1
+			GROUP BY producer) AS w
 		ORDER BY producer`
 	var checked bool
 	if err := db.QueryRow(ctx, `SELECT `+CheckedSQL(topic)).Scan(&checked); err != nil {
@@ -167,26 +190,22 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 	if err != nil {
 		return fmt.Errorf("read age of watermarks: %w", err)
 	}
-	type watermark struct {
-		producer string
-		age      time.Duration
-	}
-	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w watermark, err error) {
-		var seconds int64
-		err = row.Scan(&w.producer, &seconds)
-		w.age = time.Duration(seconds) * time.Second
-		return w, err
+	var producer string
+	var seconds int64
+	var stale bool
+	tag, err := pgx.ForEachRow(rows, []any{&producer, &seconds, &stale}, func() error {
+		age := (time.Duration(seconds) * time.Second).Abs()
+		if stale {
+			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", producer, age))
+		} else {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s: compared with its watermark of %s ago", producer, age))
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read age of watermarks: %w", err)
 	}
-	for _, w := range watermarks {
-		// A time in the future was written before the clock went back.
-		if w.age.Abs() > staleAfter {
-			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, w.age.Abs()))
-		}
-	}
-	if len(watermarks) == 0 {
+	if tag.RowsAffected() == 0 {
 		r.Doubts = append(r.Doubts, "no producer has posted a watermark")
 	}
 	return nil

@@ -155,7 +155,7 @@ func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
 	if err != nil {
 		return err
 	}
-	w.Producer, w.At = p.cfg.Name, time.Now().UTC()
+	w.Producer, w.At, w.Interval = p.cfg.Name, time.Now().UTC(), p.cfg.Interval
 	data, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode watermark: %w", err)

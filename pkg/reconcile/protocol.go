@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ type Watermark struct {
 	Producer string      `json:"producer"`
 	Topic    event.Topic `json:"topic"`
 	At       time.Time   `json:"at"` // by the producer's clock; only compared for equality
+	// Interval is how often the producer posts watermarks. A producer of the previous
+	// release leaves it 0.
+	Interval time.Duration `json:"interval,omitempty"`
 	EpochWatermark
 	// Closed are the earlier epochs.
 	Closed []EpochWatermark `json:"closed,omitempty"`
@@ -47,6 +51,9 @@ type EpochWatermark struct {
 	// number that anybody knows of; above Last if the outbox was restored.
 	Last  int64 `json:"last,omitempty"`
 	Known int64 `json:"known,omitempty"`
+	// EndUnknown says that nobody knows whether there were events after Known: the
+	// outbox was restored while Redis could not tell.
+	EndUnknown bool `json:"endUnknown,omitempty"`
 	// Hours are the checksums of the hours that the outbox still holds.
 	Hours []HourlyChecksum `json:"hours"`
 }
@@ -81,6 +88,9 @@ type HourlyChecksum struct {
 func (c HourlyChecksum) matches(other HourlyChecksum) bool {
 	return c.Count == other.Count && c.Sum == other.Sum
 }
+
+// maxSeq is the end of a range whose end nobody knows. The next number exists as well.
+const maxSeq = math.MaxInt64 - 1
 
 // SeqRange is a range of sequence numbers, both ends included.
 type SeqRange struct {

@@ -13,12 +13,13 @@ import (
 // can republish: nothing below it was ever offered to this consumer.
 func (c *Consumer) store(ctx context.Context, w Watermark) error {
 	const watermark = `
-		INSERT INTO epoch_watermarks AS w (topic, producer, epoch, first_seq, held_seq, published_seq, end_seq, consumed_seq, reported_at)
-		VALUES (@topic, @producer, @epoch, greatest(@held, 1), @held, @published, @end, greatest(@held, 1) - 1, @at)
+		INSERT INTO epoch_watermarks AS w (topic, producer, epoch, first_seq, held_seq, published_seq, end_seq, consumed_seq, reported_at, end_unknown, post_interval)
+		VALUES (@topic, @producer, @epoch, greatest(@held, 1), @held, @published, @end, greatest(@held, 1) - 1, @at, @endUnknown, @interval::interval)
 		ON CONFLICT (topic, producer, epoch) DO UPDATE
 		SET held_seq = excluded.held_seq,
 			published_seq = CASE WHEN @closed THEN excluded.published_seq ELSE greatest(w.published_seq, excluded.published_seq) END,
-			end_seq = greatest(w.end_seq, excluded.end_seq), reported_at = excluded.reported_at,
+			end_seq = greatest(w.end_seq, excluded.end_seq), end_unknown = excluded.end_unknown,
+			reported_at = excluded.reported_at, post_interval = excluded.post_interval,
 			changed_at = CASE WHEN w.reported_at = excluded.reported_at THEN w.changed_at ELSE now() END`
 	const hours = `
 		INSERT INTO epoch_checksums AS h (topic, producer, epoch, hour, count, sum, last_seq)
@@ -37,7 +38,7 @@ func (c *Consumer) store(ctx context.Context, w Watermark) error {
 		epochs = append(epochs, e.Epoch)
 		batch.Queue(watermark, pgx.StrictNamedArgs{
 			"topic": w.Topic, "producer": w.Producer, "epoch": e.Epoch,
-			"held": e.First, "published": e.Seq, "end": e.end(), "closed": e.Last > 0, "at": w.At,
+			"held": e.First, "published": e.Seq, "end": e.end(), "closed": e.Last > 0, "at": w.At, "endUnknown": e.EndUnknown, "interval": w.Interval,
 		})
 		var hour, count, last []int64
 		var sum []string

@@ -163,8 +163,9 @@ func restoreConsumer(database, service string) func(context.Context, *phase) err
 	}
 }
 
-// lostGap is how gaps says that a producer does not have events: producer/epoch:first..last.
-var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d+)?)\s.*the producer does not have`)
+// lostGap is how gaps says that a producer does not have events, or that nobody knows whether
+// it had more: producer/epoch:first..last.
+var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d*)?)\s.*(?:the producer does not have|nobody knows what came next)`)
 
 // acceptLost does what the runbook says about events that the restores of a producer and of a
 // consumer have removed: they exist nowhere, and an operator accepts that.
