@@ -197,6 +197,54 @@ func TestLastResort(t *testing.T) {
 	}
 }
 
+// TestREL83NothingIsLeftOutForAnotherReason is REL-83: an error that the message did not
+// cause takes nothing from its dead letter. Publish fails instead, so the message is
+// redelivered.
+func TestREL83NothingIsLeftOutForAnotherReason(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]string{
+		"a lock timeout": "55P03",
+		"a deadlock":     "40P01",
+		"a statement that a pooler does not know":  "26000",
+		"a missing privilege":                      "42501",
+		"a fault of the server":                    "XX000",
+		"a column that the database does not have": "42703",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := newDatabase(t)
+			// The first two inserts fail. A rollback does not reset a sequence.
+			if _, err := db.Exec(t.Context(), `
+				CREATE SEQUENCE inserts;
+				CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+				BEGIN
+					IF nextval('inserts') <= 2 THEN
+						RAISE EXCEPTION 'not now' USING ERRCODE = '`+code+`';
+					END IF;
+					RETURN NEW;
+				END $$;
+				CREATE TRIGGER fail BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION fail();`); err != nil {
+				t.Fatal(err)
+			}
+			store := deadletter.New(db, outbox.New("test"), time.Now)
+			_, payload := sealedEvent(t)
+			m := poisoned(t, payload, "a fault")
+			for n := range 3 {
+				if err := store.Publish("", m); (err == nil) != (n == 2) {
+					t.Errorf("delivery %d: Publish() = %v", n+1, err)
+				}
+			}
+			deadLetters, err := store.List(t.Context(), deadletter.Filter{}, "", 10)
+			if err != nil || len(deadLetters) != 1 || deadLetters[0].Reason != "a fault" {
+				t.Fatalf("List() = %+v, %v, want one for a fault", deadLetters, err)
+			}
+			if err := store.Replay(t.Context(), deadLetters[0].ID); err != nil {
+				t.Errorf("Replay() = %v", err)
+			}
+		})
+	}
+}
+
 // TestAttemptsAreBounded: a message that fails again and again does not make its dead
 // letter grow without bound.
 func TestAttemptsAreBounded(t *testing.T) {

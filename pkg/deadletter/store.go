@@ -75,8 +75,9 @@ const recordFailure = `
 // metadata.
 //
 // Any message can be stored, whatever it consists of: texts are cut and cleaned, and
-// what Postgres rejects even so is left out. Publish fails only if the database is
-// unavailable.
+// what Postgres rejects even so is left out. Any other error, such as a lock timeout or an
+// unavailable database, is returned and says nothing about the message: Publish succeeds
+// later.
 func (s *Store) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
 		if err := s.store(m); err != nil {
@@ -114,7 +115,7 @@ func (s *Store) store(m *message.Message) error {
 	for _, without := range []pgx.StrictNamedArgs{{}, withoutDetails, withoutContent} {
 		maps.Copy(args, without)
 		_, err = s.db.Exec(ctx, insert, args)
-		if err == nil || postgres.Unavailable(err) {
+		if !postgres.Rejected(err) {
 			break
 		}
 	}

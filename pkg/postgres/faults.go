@@ -49,6 +49,15 @@ func Contended(err error) bool {
 		fault.Code == "40001" // serialization failure
 }
 
+// Rejected reports whether err says that the values of a statement cannot be stored,
+// whenever it is executed: they are no valid data, too large, or violate a constraint.
+func Rejected(err error) bool {
+	fault, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (strings.HasPrefix(fault.Code, "22") || // data exception
+		strings.HasPrefix(fault.Code, "23") || // integrity constraint violation
+		strings.HasPrefix(fault.Code, "54")) // program limit exceeded
+}
+
 // unavailable knows the SQLSTATEs of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 func unavailable(code string) bool {
 	switch {
