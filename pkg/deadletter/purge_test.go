@@ -151,3 +151,14 @@ func TestOpenDeadLettersAreAMetric(t *testing.T) {
 	}
 	want(map[string]float64{"message none": 1, "message other": 3})
 }
+
+// TestUpgradeLetsWritersPass is REL-41 for dead letters.
+func TestUpgradeLetsWritersPass(t *testing.T) {
+	t.Parallel()
+	testkit.Upgrade{
+		DB: testkit.Database(t, testkit.Until(t, deadletter.Schema(), "00003")), Schema: deadletter.Schema(), Table: "dead_letters",
+		Write: `
+			INSERT INTO dead_letters (id, message_id, stream, entry_id, reason, class, attempts, payload, metadata, first_failed_at, last_failed_at)
+			VALUES (gen_random_uuid(), gen_random_uuid()::text, 's', '', '', '', '[]', '', '{}', now(), now())`,
+	}.WantWritersPass(t)
+}

@@ -3,10 +3,8 @@ package deadletter_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -380,15 +378,7 @@ func TestPreviousRelease(t *testing.T) {
 // the replay was pending is replaying afterwards, once for each message.
 func TestMigrationOfPendingReplays(t *testing.T) {
 	t.Parallel()
-	first := fstest.MapFS{}
-	for _, name := range []string{"migrations/00001_dead_letters.sql", "migrations/00002_replay.sql"} {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first[name] = &fstest.MapFile{Data: data}
-	}
-	db := testkit.Database(t, outbox.Schema(), postgres.NewSchema("dead_letters", first, "migrations"))
+	db := testkit.Database(t, outbox.Schema(), testkit.Until(t, deadletter.Schema(), "00002"))
 	const insert = `
 		INSERT INTO dead_letters (id, message_id, event_id, stream, entry_id, reason, class, attempts, payload, metadata, status,
 			first_failed_at, last_failed_at, replay_due)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
-	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -38,22 +37,20 @@ func NewSchema(name string, files fs.FS, folder string) Schema {
 }
 
 const (
-	// migrationLockTimeout bounds how long a statement of a migration waits for a lock.
-	// While an ALTER TABLE waits, for example for a backup to end, everybody who comes
-	// later to that table waits behind it.
-	migrationLockTimeout = "2s"
-	firstLockPause       = time.Second
-	longestLockPause     = 15 * time.Second
+	firstLockPause   = time.Second
+	longestLockPause = 15 * time.Second
 )
 
 // Migrate applies the migrations of schema that the database lacks. It waits until ctx
 // ends for another process that migrates. A migration may take as long as it needs: it
-// has no statement_timeout. If it does not get a lock in time, it is rolled back and
-// retried until ctx ends, so writers wait only briefly.
+// has no statement_timeout. If it does not get a lock within the lock_timeout of pool, or
+// 2.5 s, it is rolled back and retried until ctx ends, so writers wait only briefly.
 //
-// A migration without a transaction, such as CREATE INDEX CONCURRENTLY, blocks nobody
-// and waits for its locks without a limit. If one was interrupted in an earlier start,
-// Migrate builds its invalid index again.
+// A migration without a transaction waits for its locks without a limit, since it is for
+// statements such as CREATE INDEX CONCURRENTLY, behind which no writer waits. Before any
+// other statement it sets a lock_timeout itself; Migrate refuses a migration that does not.
+// Such a migration is retried from its first statement. If an index build was interrupted
+// in an earlier start, Migrate builds the invalid index again.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
 	return migrate(ctx, pool, slog.New(slog.DiscardHandler), schema)
 }
@@ -62,7 +59,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, schemas 
 	cfg := pool.Config().ConnConfig
 	params := cfg.RuntimeParams
 	params["statement_timeout"] = "0"
-	m := migrator{lockTimeout: cmp.Or(params["lock_timeout"], migrationLockTimeout), log: log}
+	// While an ALTER TABLE waits, for example for a backup to end, everybody who comes
+	// later to that table waits behind it.
+	m := migrator{lockTimeout: cmp.Or(params["lock_timeout"], lockTimeout), log: log}
 	params["lock_timeout"] = m.lockTimeout
 	// With a single connection, the advisory lock, lock_timeout and the migrations share
 	// a session. The lock is released when the connection closes.
@@ -103,9 +102,6 @@ func (m *migrator) lock(ctx context.Context) (err error) {
 	return m.locker.SessionLock(ctx, conn)
 }
 
-// withoutTransaction is goose's annotation of a file.
-var withoutTransaction = regexp.MustCompile(`(?m)^--\s*\+goose\s+NO\s+TRANSACTION\s*$`)
-
 func (m *migrator) apply(ctx context.Context, schema Schema) error {
 	provider, err := goose.NewProvider(goose.DialectPostgres, m.db, schema.Files,
 		goose.WithSessionLocker(m.locker), goose.WithTableName("schema_"+schema.Name),
@@ -128,6 +124,9 @@ func (m *migrator) apply(ctx context.Context, schema Schema) error {
 		timeout := m.lockTimeout
 		if withoutTransaction.Match(text) {
 			timeout = "0"
+			if statement := unlimitedLockWait(string(text)); statement != "" {
+				return fmt.Errorf("%s: no lock_timeout before %q", migration.Source.Path, statement)
+			}
 		}
 		err = m.retry(ctx, timeout, migration.Source.Path, func() error {
 			_, err := provider.UpByOne(ctx)

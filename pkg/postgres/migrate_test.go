@@ -1,8 +1,6 @@
 package postgres_test
 
 import (
-	"context"
-	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,72 +36,12 @@ func openWith(t *testing.T, settings string) *pgxpool.Pool {
 	return pool
 }
 
-// begin starts a transaction that has read things, as pg_dump does, and holds its lock
-// and snapshot until the returned function is called.
-func begin(t *testing.T, pool *pgxpool.Pool) (end func()) {
-	t.Helper()
-	tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(t.Context(), `SELECT count(*) FROM things`); err != nil {
-		t.Fatal(err)
-	}
-	end = func() { _ = tx.Rollback(context.Background()) } // After the first call it has ended.
-	t.Cleanup(end)
-	return end
-}
-
-// migrating runs Migrate until the test ends.
-func migrating(t *testing.T, pool *pgxpool.Pool, schema postgres.Schema) <-chan error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	result, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		result <- postgres.Migrate(ctx, pool, schema)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
-	return result
-}
-
-func wantMigrated(t *testing.T, result <-chan error) {
-	t.Helper()
-	select {
-	case err := <-result:
-		if err != nil {
-			t.Errorf("Migrate = %v", err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("Migrate did not end")
-	}
-}
-
-// awaitWaiting waits until a migration waits for a lock.
-func awaitWaiting(t *testing.T, pool *pgxpool.Pool) {
-	t.Helper()
-	testkit.Eventually(t, 10*time.Second, func() error {
-		var waiting int
-		const query = `SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()`
-		if err := pool.QueryRow(t.Context(), query).Scan(&waiting); err != nil {
-			return err
-		}
-		if waiting == 0 {
-			return errors.New("nothing waits for a lock")
-		}
-		return nil
-	})
-}
-
 // TestLongMigrationEnds is REL-41: no statement_timeout ends a migration.
 func TestLongMigrationEnds(t *testing.T) {
 	t.Parallel()
 	pool := openWith(t, "statement_timeout=200ms")
 	for name, annotation := range map[string]string{"in a transaction": "", "without a transaction": "-- +goose NO TRANSACTION\n"} {
-		schema := things(annotation + "-- +goose Up\nSELECT pg_sleep(0.6);\n")
+		schema := things(annotation + "-- +goose Up\nSET lock_timeout = '1s';\nSELECT pg_sleep(0.6);\n")
 		schema.Name = "things_" + name[:2]
 		schema.Files.(fstest.MapFS)["00001_things.sql"].Data = []byte("-- +goose Up\nSELECT 1;\n")
 		if err := postgres.Migrate(t.Context(), pool, schema); err != nil {
@@ -121,26 +59,38 @@ func TestLongMigrationEnds(t *testing.T) {
 func TestMigrationLetsWritersPass(t *testing.T) {
 	t.Parallel()
 	pool := openWith(t, "")
-	endBackup := begin(t, pool)
-	migrated := migrating(t, pool, things("-- +goose Up\nALTER TABLE things ADD COLUMN size int;\n"))
-	for range 2 { // also in a later try
-		awaitWaiting(t, pool)
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		_, err := pool.Exec(ctx, `INSERT INTO things (name) VALUES ('written')`)
-		cancel()
-		if err != nil {
-			t.Fatalf("write while the ALTER TABLE waits: %v", err)
-		}
-		select {
-		case err := <-migrated:
-			t.Fatalf("Migrate = %v while the backup had its locks", err)
-		default:
-		}
-	}
-	endBackup()
-	wantMigrated(t, migrated)
+	testkit.Upgrade{
+		DB: pool, Table: "things", Write: `INSERT INTO things (name) VALUES ('written')`,
+		Schema: things("-- +goose Up\nALTER TABLE things ADD COLUMN size int;\n"),
+	}.WantWritersPass(t)
 	if _, err := pool.Exec(t.Context(), `UPDATE things SET size = 1`); err != nil {
 		t.Errorf("after the migration: %v", err)
+	}
+}
+
+// TestUnlimitedLockWait is REL-41: a migration without a transaction that contains a
+// statement behind which writers would wait without a limit is refused.
+func TestUnlimitedLockWait(t *testing.T) {
+	t.Parallel()
+	pool := openWith(t, "")
+	const limit = "SET lock_timeout = '2500ms';\n"
+	for statements, refused := range map[string]string{
+		"ALTER TABLE things ADD COLUMN IF NOT EXISTS size int;\n":                                                                         "ALTER TABLE things ADD COLUMN IF NOT EXISTS size int",
+		limit + "ALTER TABLE things ADD COLUMN IF NOT EXISTS size int;\n":                                                                 "",
+		limit + "SET lock_timeout TO 0;\nTRUNCATE things;\n":                                                                              "TRUNCATE things",
+		"DROP INDEX CONCURRENTLY IF EXISTS a; -- a comment; with CONCURRENTLY\nCREATE UNIQUE INDEX\n  CONCURRENTLY a ON things (name);\n": "",
+		"CREATE INDEX CONCURRENTLY IF NOT EXISTS b ON things (name);\nDROP INDEX IF EXISTS b;\n":                                          "DROP INDEX IF EXISTS b",
+		"ALTER TABLE things VALIDATE CONSTRAINT absent;\n":                                                                                "",
+		"ALTER TABLE things VALIDATE CONSTRAINT absent, ADD COLUMN c int;\n":                                                              "ALTER TABLE things VALIDATE CONSTRAINT absent, ADD COLUMN c int",
+		"select lock_everything(); -- +goose Down\n":                                                                                      "select lock_everything()",
+	} {
+		err := postgres.Migrate(t.Context(), pool, things("-- +goose NO TRANSACTION\n-- +goose Up\n"+statements))
+		if got := err != nil && strings.Contains(err.Error(), "00002_change.sql: no lock_timeout before "+strconv.Quote(refused)); got != (refused != "") {
+			t.Errorf("Migrate = %v of\n%s", err, statements)
+		}
+		if _, err := pool.Exec(t.Context(), `DELETE FROM schema_things WHERE version_id = 2`); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -150,9 +100,9 @@ func TestMigrationLetsWritersPass(t *testing.T) {
 func TestIndexBuildWaitsForBackup(t *testing.T) {
 	t.Parallel()
 	pool := openWith(t, "lock_timeout=100ms&statement_timeout=10s")
-	endBackup := begin(t, pool)
-	migrated := migrating(t, pool, things("-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY IF NOT EXISTS things_name ON things (name);\n"))
-	awaitWaiting(t, pool)
+	endBackup := testkit.Backup(t, pool, "things")
+	migrated := testkit.Migrating(t, pool, things("-- +goose NO TRANSACTION\n-- +goose Up\nCREATE INDEX CONCURRENTLY IF NOT EXISTS things_name ON things (name);\n"))
+	testkit.AwaitLockWait(t, pool)
 	started := time.Now()
 	for i := 0; time.Since(started) < 500*time.Millisecond; i++ { // longer than lock_timeout
 		if _, err := pool.Exec(t.Context(), `INSERT INTO things (name) VALUES ($1)`, strconv.Itoa(i)); err != nil {
@@ -165,7 +115,7 @@ func TestIndexBuildWaitsForBackup(t *testing.T) {
 	default:
 	}
 	endBackup()
-	wantMigrated(t, migrated)
+	testkit.WantMigrated(t, migrated)
 	wantValid(t, pool, "things_name")
 }
 

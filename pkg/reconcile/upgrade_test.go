@@ -1,10 +1,8 @@
 package reconcile_test
 
 import (
-	"io/fs"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -67,9 +65,9 @@ func TestPreviousRelease(t *testing.T) {
 			}
 		}
 	}
-	migrate(t, db, until(t, outbox.Schema(), "00002"))
-	migrate(t, db, until(t, reconcile.RecordsSchema(), "00001"))
-	migrate(t, db, until(t, reconcile.WatermarksSchema(), "00001"))
+	migrate(t, db, testkit.Until(t, outbox.Schema(), "00002"))
+	migrate(t, db, testkit.Until(t, reconcile.RecordsSchema(), "00001"))
+	migrate(t, db, testkit.Until(t, reconcile.WatermarksSchema(), "00001"))
 	previous()
 	for _, schema := range []postgres.Schema{outbox.Schema(), reconcile.RecordsSchema(), reconcile.WatermarksSchema()} {
 		migrate(t, db, schema)
@@ -141,9 +139,9 @@ func TestPreviousReleaseWithoutEpochs(t *testing.T) {
 			}
 		}
 	}
-	migrate(t, db, until(t, outbox.Schema(), "00004"))
-	migrate(t, db, until(t, reconcile.RecordsSchema(), "00002"))
-	migrate(t, db, until(t, reconcile.WatermarksSchema(), "00002"))
+	migrate(t, db, testkit.Until(t, outbox.Schema(), "00004"))
+	migrate(t, db, testkit.Until(t, reconcile.RecordsSchema(), "00002"))
+	migrate(t, db, testkit.Until(t, reconcile.WatermarksSchema(), "00002"))
 	previous(1)
 	for _, schema := range []postgres.Schema{outbox.Schema(), reconcile.RecordsSchema(), reconcile.WatermarksSchema()} {
 		migrate(t, db, schema)
@@ -181,23 +179,11 @@ func migrate(t *testing.T, db *pgxpool.Pool, schema postgres.Schema) {
 	}
 }
 
-// until returns the schema with the migrations up to a version.
-func until(t *testing.T, schema postgres.Schema, version string) postgres.Schema {
-	t.Helper()
-	names, err := fs.Glob(schema.Files, "*.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := fstest.MapFS{}
-	for _, name := range names {
-		if name[:len(version)] > version {
-			continue
-		}
-		data, err := fs.ReadFile(schema.Files, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[name] = &fstest.MapFile{Data: data}
-	}
-	return postgres.Schema{Name: schema.Name, Files: files}
+// TestUpgradeLetsWritersPass is REL-41 for consumed-event records.
+func TestUpgradeLetsWritersPass(t *testing.T) {
+	t.Parallel()
+	testkit.Upgrade{
+		DB: testkit.Database(t, testkit.Until(t, reconcile.RecordsSchema(), "00002")), Schema: reconcile.RecordsSchema(), Table: "consumed_events",
+		Write: `INSERT INTO consumed_events (topic, producer, seq, event_id) VALUES ('t', 'p', 1, gen_random_uuid())`,
+	}.WantWritersPass(t)
 }

@@ -1,11 +1,14 @@
 -- +goose NO TRANSACTION
 -- +goose Up
 -- The epoch of the producer's number; the previous release leaves it ''.
+SET lock_timeout = '2500ms'; -- Writers wait behind an ALTER TABLE that waits for a backup.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS producer_epoch text NOT NULL DEFAULT '';
+SET lock_timeout = 0;
 DROP INDEX CONCURRENTLY IF EXISTS events_producer_epoch_seq; -- an earlier attempt may have left it invalid
 CREATE INDEX CONCURRENTLY events_producer_epoch_seq ON events (producer, producer_epoch, producer_seq) WHERE producer_seq > 0;
 DROP INDEX CONCURRENTLY IF EXISTS events_producer_seq;
 
+SET lock_timeout = '2500ms';
 -- More numbers of events in the log: a producer whose database was restored gives an
 -- event another number. Entries of the log do not change.
 CREATE TABLE IF NOT EXISTS event_numbers (
