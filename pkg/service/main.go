@@ -36,7 +36,7 @@ type Command[C Config] struct {
 // with WithExitCode.
 //
 // Every service has three more commands: config prints the table of its environment
-// variables, healthcheck asks the running service whether it is ready, for
+// variables, healthcheck asks the running service whether it can serve requests, for
 // containers, and version prints the version.
 func Main[C Config](name string, run func(ctx context.Context, s *Service, cfg C) error, commands ...Command[C]) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -159,7 +159,7 @@ func usage[C Config](name, unknown string, commands []Command[C]) usageError {
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %s\t%s\n", c.Name, c.Usage)
 	}
-	fmt.Fprint(w, "  config\tprint the environment variables\n  healthcheck\tcheck whether the running service is ready\n  version\tprint the version")
+	fmt.Fprint(w, "  config\tprint the environment variables\n  healthcheck\tcheck whether the running service can serve requests\n  version\tprint the version")
 	_ = w.Flush() // A strings.Builder takes everything.
 	return usageError(b.String())
 }
@@ -204,7 +204,7 @@ func healthcheck(ctx context.Context, cfg Common) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+requestsPath, http.NoBody)
 	if err != nil {
 		return fmt.Errorf("check readiness: %w", err)
 	}

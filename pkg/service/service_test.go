@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +18,63 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 )
+
+// programConfig is the configuration of the program that TestMain can be.
+type programConfig struct {
+	service.Common
+
+	FaultFile string `envconfig:"FAULT_FILE" desc:"Contains the name of the check that fails."`
+}
+
+func TestMain(m *testing.M) {
+	testkit.ProgramMain(m, func() {
+		service.Main("svc", func(ctx context.Context, s *service.Service, cfg programConfig) error {
+			failing := func(name string) func(context.Context) error {
+				return func(context.Context) error {
+					if fault, err := os.ReadFile(cfg.FaultFile); err == nil && string(fault) == name {
+						return errors.New("away")
+					}
+					return nil
+				}
+			}
+			s.Check("database", failing("database"))
+			s.CheckWork("consumer", failing("consumer"))
+			return s.Run(ctx, until(func() {}))
+		})
+	})
+}
+
+// TestREL84HealthcheckIsAboutRequests is REL-84: the health check of a container fails only
+// while the service cannot serve requests. While its other work fails, the internal /readyz
+// says no, and the services that depend on this one start nevertheless.
+func TestREL84HealthcheckIsAboutRequests(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "fault")
+	p := testkit.StartProgram(t, map[string]string{"FAULT_FILE": file})
+	environment := map[string]string{"OPS_ADDR": strings.TrimPrefix(p.OpsURL, "http://")}
+	for _, tc := range []struct {
+		fault, ready string
+		code         int
+	}{
+		{"", `"status":"ready"`, 0},
+		{"consumer", `"reason":"consumer: away"`, 0},
+		{"database", `"reason":"database: away"`, 1},
+	} {
+		if err := os.WriteFile(file, []byte(tc.fault), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ready := p.Ready(); !strings.Contains(ready, tc.ready) {
+			t.Errorf("%q fails: readyz = %s", tc.fault, ready)
+		}
+		if _, stderr, code := testkit.RunProgram(t, environment, "healthcheck"); code != tc.code {
+			t.Errorf("%q fails: healthcheck = %d %s, want %d", tc.fault, code, stderr, tc.code)
+		}
+	}
+	p.Stop()
+	if _, _, code := testkit.RunProgram(t, environment, "healthcheck"); code != 1 {
+		t.Errorf("healthcheck of a service that has stopped = %d, want 1", code)
+	}
+}
 
 func TestLogCarriesTheRequestID(t *testing.T) {
 	t.Parallel()
