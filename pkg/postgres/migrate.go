@@ -11,7 +11,6 @@ import (
 	"math"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -50,7 +49,8 @@ const (
 // statements such as CREATE INDEX CONCURRENTLY, behind which no writer waits. Before any
 // other statement it sets a lock_timeout itself; Migrate refuses a migration that does not.
 // Such a migration is retried from its first statement. If an index build was interrupted
-// in an earlier start, Migrate builds the invalid index again.
+// in an earlier start, Migrate builds the invalid index again. It leaves indexes alone that
+// no migration creates, and those that are being built.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
 	return migrate(ctx, pool, slog.New(slog.DiscardHandler), schema)
 }
@@ -77,7 +77,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, schemas 
 			return fmt.Errorf("migrate %s: %w", schema.Name, err)
 		}
 	}
-	if err := m.rebuildInvalidIndexes(ctx); err != nil {
+	if err := m.rebuildInvalidIndexes(ctx, schemas); err != nil {
 		return fmt.Errorf("rebuild invalid indexes: %w", err)
 	}
 	return nil
@@ -147,7 +147,7 @@ func (m *migrator) retry(ctx context.Context, timeout, migration string, f func(
 			return fmt.Errorf("set lock_timeout: %w", err)
 		}
 		err := f()
-		if err == nil || !lockMissed(err) {
+		if err == nil || !Contended(err) {
 			return err
 		}
 		m.log.WarnContext(ctx, "migration did not get a lock; retrying", "migration", migration, "attempt", attempt, "next_in", pause.String(), "error", err.Error())
@@ -158,62 +158,4 @@ func (m *migrator) retry(ctx context.Context, timeout, migration string, f func(
 		}
 		pause = min(2*pause, longestLockPause)
 	}
-}
-
-func lockMissed(err error) bool {
-	fault, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && (fault.Code == "55P03" || fault.Code == "40P01") // lock timeout, deadlock
-}
-
-// rebuildInvalidIndexes mends what an interrupted CREATE INDEX CONCURRENTLY left: its
-// IF NOT EXISTS accepts the invalid index of the first try, which no query uses and
-// which enforces nothing.
-func (m *migrator) rebuildInvalidIndexes(ctx context.Context) error {
-	indexes, err := m.invalidIndexes(ctx)
-	if err != nil || len(indexes) == 0 {
-		return err
-	}
-	if _, err := m.db.ExecContext(ctx, `SELECT set_config('lock_timeout', '0', false)`); err != nil {
-		return fmt.Errorf("set lock_timeout: %w", err)
-	}
-	for _, index := range indexes {
-		m.log.WarnContext(ctx, "invalid index found; rebuilding", "index", index.name)
-		if _, err := m.db.ExecContext(ctx, index.mend); err != nil {
-			return fmt.Errorf("%s: %w", index.name, err)
-		}
-	}
-	return nil
-}
-
-// invalidIndex is an index with the statement that rebuilds it, or drops it if an
-// interrupted REINDEX left it beside the original.
-type invalidIndex struct{ name, mend string }
-
-func (m *migrator) invalidIndexes(ctx context.Context) ([]invalidIndex, error) {
-	const query = `
-		SELECT c.relname, format(
-			CASE WHEN c.relname ~ '_cc(new|old)[0-9]*$'
-				THEN 'DROP INDEX CONCURRENTLY IF EXISTS %I.%I'
-				ELSE 'REINDEX INDEX CONCURRENTLY %I.%I'
-			END, n.nspname, c.relname) AS mend
-		FROM pg_index i
-		JOIN pg_class c ON c.oid = i.indexrelid
-		JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname = current_schema()
-			AND pg_has_role(c.relowner, 'USAGE')
-		ORDER BY mend`
-	rows, err := m.db.QueryContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var found []invalidIndex
-	for rows.Next() {
-		var index invalidIndex
-		if err := rows.Scan(&index.name, &index.mend); err != nil {
-			return nil, err
-		}
-		found = append(found, index)
-	}
-	return found, rows.Err()
 }

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
@@ -149,6 +150,59 @@ func TestInvalidIndexIsRebuilt(t *testing.T) {
 		t.Fatalf("Migrate = %v", err)
 	}
 	wantValid(t, pool, "things Name")
+}
+
+// TestForeignIndexIsLeftAlone is REL-41: an index of an operator whose build failed keeps no
+// service from starting, and is not rebuilt.
+func TestForeignIndexIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	pool := openWith(t, "")
+	if _, err := pool.Exec(t.Context(), `INSERT INTO things VALUES ('a'), ('a')`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `CREATE UNIQUE INDEX CONCURRENTLY operators ON things (name)`); err == nil {
+		t.Fatal("the index of equal names was built")
+	}
+	if err := postgres.Migrate(t.Context(), pool, things("-- +goose Up\nSELECT 1;\n")); err != nil {
+		t.Errorf("Migrate = %v", err)
+	}
+	var valid bool
+	if err := pool.QueryRow(t.Context(), `SELECT indisvalid FROM pg_index WHERE indexrelid = 'operators'::regclass`).Scan(&valid); err != nil || valid {
+		t.Errorf("the operator's index: valid %t, %v", valid, err)
+	}
+}
+
+// TestIndexThatIsBeingBuilt is REL-41: a start does not wait for an index that an operator
+// builds, under the name of a migration's index, and does not build it a second time.
+func TestIndexThatIsBeingBuilt(t *testing.T) {
+	t.Parallel()
+	pool := openWith(t, "")
+	const create = `CREATE INDEX CONCURRENTLY IF NOT EXISTS things_name ON things (name)`
+	schema := things("-- +goose NO TRANSACTION\n-- +goose Up\n" + create + ";\n")
+	if err := postgres.Migrate(t.Context(), pool, schema); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `DROP INDEX things_name`); err != nil {
+		t.Fatal(err)
+	}
+	endBackup := testkit.Backup(t, pool, "things")
+	built := make(chan error, 1)
+	go func() {
+		_, err := pool.Exec(context.WithoutCancel(t.Context()), create)
+		built <- err
+	}()
+	testkit.AwaitLockWait(t, pool)
+	testkit.WantMigrated(t, testkit.Migrating(t, pool, schema))
+	select {
+	case err := <-built:
+		t.Errorf("the build ended during the backup: %v", err)
+	default:
+	}
+	endBackup()
+	if err := <-built; err != nil {
+		t.Errorf("build = %v", err)
+	}
+	wantValid(t, pool, "things_name")
 }
 
 // wantValid fails unless the index of things is valid and the only one.
