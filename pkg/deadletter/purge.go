@@ -36,7 +36,8 @@ type PurgeConfig struct {
 	Retention time.Duration // all are kept if zero
 	// AreRecords says that the dead letters are the service's consumed-event records. A
 	// row that is a record is then kept without its content, so that its event does not
-	// become a gap. It is in no list any more.
+	// become a gap. It is in no list any more. One without a sequence number is no record,
+	// and is deleted.
 	AreRecords bool
 	Log        *slog.Logger
 }
@@ -69,10 +70,12 @@ func (p *Purge) Run(ctx context.Context) error {
 	}
 }
 
-// expired selects a batch of the dead letters to purge.
+// expired selects a batch of the dead letters to purge. One that is to be kept as a record
+// has a sequence number; what could not be decoded has none.
 const expired = `
 	SELECT id FROM dead_letters
 	WHERE status IN ('replayed', 'discarded') AND purged_at IS NULL AND coalesce(closed_at, last_failed_at) < @before
+		AND (@records AND coalesce(producer_seq, 0) > 0) = @keep
 	LIMIT @limit
 	FOR UPDATE SKIP LOCKED`
 
@@ -88,12 +91,18 @@ func (p *Purge) Once(ctx context.Context) (int64, error) {
 		return 0, nil
 	}
 	now := p.cfg.Store.now()
-	args := pgx.StrictNamedArgs{"before": now.Add(-p.cfg.Retention), "limit": purgeBatch}
-	query := remove
-	if p.cfg.AreRecords {
-		query, args["now"] = strip, now
+	args := pgx.StrictNamedArgs{"before": now.Add(-p.cfg.Retention), "limit": purgeBatch, "records": p.cfg.AreRecords, "keep": false}
+	total, err := p.batches(ctx, remove, args)
+	if err != nil || !p.cfg.AreRecords {
+		return total, err
 	}
-	var total int64
+	args["now"], args["keep"] = now, true
+	stripped, err := p.batches(ctx, strip, args)
+	return total + stripped, err
+}
+
+// batches runs query until it finds nothing more, and returns the number of rows.
+func (p *Purge) batches(ctx context.Context, query string, args pgx.StrictNamedArgs) (total int64, err error) {
 	for {
 		tag, err := p.cfg.Store.db.Exec(ctx, query, args)
 		if err != nil {

@@ -64,13 +64,14 @@ func TestREL73ClosedDeadLettersArePurged(t *testing.T) {
 }
 
 // TestPurgeKeepsRecords: where dead letters are consumed-event records, a purged one is
-// still a record, and nothing else of it is left.
+// still a record, and nothing else of it is left. One without a number is no record and is
+// deleted.
 func TestPurgeKeepsRecords(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	i := newInstance(t, db, 0)
 	_, data := sealedEvent(t)
-	const n = 1234
+	const n = 1800
 	for range 2 {
 		if err := i.store.Publish("", poisoned(t, strings.Replace(data, `"id"`, `"producerSeq":7,"id"`, 1), "a fault")); err != nil {
 			t.Fatal(err)
@@ -84,10 +85,10 @@ func TestPurgeKeepsRecords(t *testing.T) {
 	if err := i.store.Discard(t.Context(), id, "a test"); err != nil {
 		t.Fatal(err)
 	}
-	// As many as several batches.
+	// As many as several batches, of each kind a third.
 	if _, err := db.Exec(t.Context(), `
-		INSERT INTO dead_letters (id, message_id, stream, entry_id, reason, class, attempts, payload, metadata, status, first_failed_at, last_failed_at)
-		SELECT gen_random_uuid(), n::text, 'email-events', '', '', '', '[]', '', '{}', 'discarded', now(), now()
+		INSERT INTO dead_letters (id, message_id, stream, entry_id, reason, class, attempts, payload, metadata, status, first_failed_at, last_failed_at, producer_seq)
+		SELECT gen_random_uuid(), n::text, 'email-events', '', '', '', '[]', '', '{}', 'discarded', now(), now(), (ARRAY[NULL, 0, n])[n % 3 + 1]
 		FROM generate_series(1, $1::int) AS n`, n); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +106,10 @@ func TestPurgeKeepsRecords(t *testing.T) {
 	}
 	if err := i.store.Discard(t.Context(), id, "again"); !errors.Is(err, deadletter.ErrNotFound) {
 		t.Errorf("Discard() = %v, want ErrNotFound", err)
+	}
+	var kept, others int
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE producer_seq > 0), count(*) FILTER (WHERE coalesce(producer_seq, 0) = 0) FROM dead_letters`).Scan(&kept, &others); err != nil || kept != n/3+1 || others != 0 {
+		t.Errorf("%d records and %d other rows are left, %v, want %d and 0", kept, others, err, n/3+1)
 	}
 	const query = `SELECT stream || ' ' || producer || ' ' || producer_seq, d::text FROM dead_letters d WHERE event_id IS NOT NULL`
 	var record, row string
