@@ -38,7 +38,7 @@ const databaseProbeTimeout = 5 * time.Second
 
 // Consumer returns the runners of a consumer: one handles the events of the stream
 // and replays dead letters, one is the consumer's side of reconciliation, and one
-// purges closed dead letters.
+// purges closed dead letters. If the database was restored, pending replays are canceled.
 // From then on, /readyz of the internal listener says whether the consumer works.
 func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	if cfg.Window == 0 {
@@ -52,7 +52,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	b.Metrics.MustRegister(cfg.DeadLetters.Gauge())
 
 	var due []message.Subscriber
-	for _, source := range append([]bus.PollerConfig{cfg.DeadLetters.Replays(b.Log)}, cfg.Due...) {
+	for _, source := range append([]bus.PollerConfig{cfg.DeadLetters.ReplaysIf(reconcile.CheckedSQL(cfg.Topic), b.Log)}, cfg.Due...) {
 		source.Limit, source.Reported = max(1, cfg.Window/4), postgres.Disconnected
 		due = append(due, bus.NewPoller(source))
 	}
@@ -86,11 +86,28 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		consumer,
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
 			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
-			Retention: retention, Restored: cfg.Restored, Log: b.Log, Metrics: b.Metrics,
+			Retention: retention, Restored: b.restored(cfg), Log: b.Log, Metrics: b.Metrics,
 		}),
 		deadletter.NewPurge(deadletter.PurgeConfig{
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,
 		}),
+	}
+}
+
+// restored returns what is done when the database turns out to be an older copy.
+func (b *Backend) restored(cfg ConsumerConfig) func(context.Context, reconcile.Handled) error {
+	return func(ctx context.Context, handled reconcile.Handled) error {
+		canceled, err := cfg.DeadLetters.CancelReplays(ctx)
+		if err != nil {
+			return err
+		}
+		if canceled > 0 {
+			b.Log.WarnContext(ctx, "replays canceled; the database was restored and may have completed them before", "count", canceled)
+		}
+		if cfg.Restored == nil {
+			return nil
+		}
+		return cfg.Restored(ctx, handled)
 	}
 }
 

@@ -43,8 +43,9 @@ func scanSubject(row pgx.CollectableRow) (subject, error) {
 
 // Replay requests that the consumer handles the dead letter's event again. The
 // dead letter is replaying until then: replayed if the handler succeeds, open
-// again if it fails. The event keeps its id, so it cannot act twice. The error is
-// ErrNotFound, ErrClosed or ErrNotReplayable.
+// again if it fails. The event keeps its id and its number, so a handler that goes by
+// them does not act twice, also if the database was restored after an earlier replay. The
+// error is ErrNotFound, ErrClosed or ErrNotReplayable.
 func (s *Store) Replay(ctx context.Context, id string) error {
 	const query = `
 		UPDATE dead_letters SET status = 'replaying', replay_due = @at, closed_by = @by

@@ -24,10 +24,31 @@ const (
 // replaying dead letters to this service's consumer. They do not go through the
 // stream, where other services would receive the event again. Several instances share
 // the work.
-func (s *Store) Replays(log *slog.Logger) bus.PollerConfig {
-	return bus.PollerConfig{
-		Take: s.take, Renew: s.renewReplay, Complete: s.completeReplay, Release: s.releaseReplay, RenewEvery: renewal, Log: log,
+func (s *Store) Replays(log *slog.Logger) bus.PollerConfig { return s.ReplaysIf("true", log) }
+
+// ReplaysIf returns Replays that delivers nothing while an SQL condition is false: while
+// nobody knows yet whether the database was restored, what is replaying in it may have been
+// replayed before.
+func (s *Store) ReplaysIf(condition string, log *slog.Logger) bus.PollerConfig {
+	take := func(ctx context.Context, topic string, limit int) ([]*message.Message, error) {
+		return s.take(ctx, condition, topic, limit)
 	}
+	return bus.PollerConfig{
+		Take: take, Renew: s.renewReplay, Complete: s.completeReplay, Release: s.releaseReplay, RenewEvery: renewal, Log: log,
+	}
+}
+
+// CancelReplays makes every replaying dead letter open again, and returns how many those
+// were. It is for a database that was restored: the lost one may have completed the replays,
+// so an operator requests them again. A replay in flight does not change its dead letter any
+// more.
+func (s *Store) CancelReplays(ctx context.Context) (int64, error) {
+	const query = `UPDATE dead_letters SET status = 'open', replay_due = NULL, closed_by = '' WHERE status = 'replaying'`
+	tag, err := s.db.Exec(ctx, query)
+	if err != nil {
+		return 0, fmt.Errorf("cancel replays: %w", err)
+	}
+	return tag.RowsAffected(), nil
 }
 
 // replay is the lease of a dead letter's replay. The time when it expires tells it
@@ -51,13 +72,13 @@ func (s *Store) leaseEnd() time.Time {
 	return s.now().Add(leaseTime).Truncate(time.Microsecond) // the precision of Postgres
 }
 
-// take leases the replays that are due, the longest due first.
-func (s *Store) take(ctx context.Context, topic string, limit int) ([]*message.Message, error) {
-	const query = `
+// take leases the replays that are due if the condition is true, the longest due first.
+func (s *Store) take(ctx context.Context, condition, topic string, limit int) ([]*message.Message, error) {
+	query := `
 		UPDATE dead_letters SET replay_due = @until
 		WHERE id IN (
 			SELECT id FROM dead_letters
-			WHERE replay_due <= @now AND stream = @stream
+			WHERE replay_due <= @now AND stream = @stream AND (` + condition + `)
 			ORDER BY replay_due, id
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
