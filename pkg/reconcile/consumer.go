@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -70,8 +69,6 @@ type ConsumerConfig struct {
 const (
 	consumerRoundTimeout = 20 * time.Second
 	requestLimit         = 10_000 // ranges that are looked for in an epoch
-	purgeEvery           = time.Hour
-	purgeBatch           = 10_000
 	// While a request is open, rounds follow faster.
 	openInterval = 500 * time.Millisecond
 	// A restored database is recognised unless its copy is younger than two of these.
@@ -246,59 +243,6 @@ func (c *Consumer) post(ctx context.Context) error {
 	}
 	if err := c.cfg.Redis.HSet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group, data).Err(); err != nil {
 		return fmt.Errorf("post consumed watermark of %s: %w", c.cfg.Topic, err)
-	}
-	return nil
-}
-
-// purge deletes old records up to the consumed watermark: those above still tell what
-// is missing.
-func (c *Consumer) purge(ctx context.Context) {
-	if c.cfg.Retention == 0 {
-		return
-	}
-	if err := c.purgeRecords(ctx); err != nil && ctx.Err() == nil {
-		c.cfg.Log.WarnContext(ctx, "consumed-event record purge failed; retrying",
-			"error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
-	}
-}
-
-func (c *Consumer) purgeRecords(ctx context.Context) error {
-	const records = `
-		DELETE FROM consumed_events WHERE ctid = ANY(array(
-			SELECT ctid FROM consumed_events
-			WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND seq <= @consumed
-				AND consumed_at < now() - @retention::interval
-			ORDER BY seq
-			LIMIT @limit))`
-	const first = `
-		UPDATE epoch_watermarks w SET first_seq = greatest(first_seq, least(consumed_seq + 1, (
-			SELECT min(seq) FROM consumed_events e WHERE e.topic = w.topic AND e.producer = w.producer AND e.epoch = w.epoch)))
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch`
-	const checksums = `DELETE FROM epoch_checksums WHERE topic = $1 AND hour < extract(epoch FROM now() - $2::interval) / 3600`
-	producers, err := consumedIn(ctx, c.cfg.Database, c.cfg.Topic)
-	if err != nil {
-		return err
-	}
-	for producer, epochs := range producers {
-		for epoch, consumed := range epochs {
-			n := numbers{c.cfg.Topic, producer, epoch}
-			args := n.args(pgx.StrictNamedArgs{"consumed": consumed.Seq, "retention": c.cfg.Retention, "limit": purgeBatch})
-			for {
-				tag, err := c.cfg.Database.Exec(ctx, records, args)
-				if err != nil {
-					return fmt.Errorf("delete consumed-event records: %w", err)
-				}
-				if tag.RowsAffected() < purgeBatch {
-					break
-				}
-			}
-			if _, err := c.cfg.Database.Exec(ctx, first, n.args(nil)); err != nil {
-				return fmt.Errorf("store the first record: %w", err)
-			}
-		}
-	}
-	if _, err := c.cfg.Database.Exec(ctx, checksums, c.cfg.Topic, c.cfg.Retention); err != nil {
-		return fmt.Errorf("delete checksums: %w", err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -75,8 +76,17 @@ type Report struct {
 const gapsLimit = 10_000 // ranges of an epoch
 
 // Gaps compares all records with the watermarks stored so far, at a cost that
-// grows with the number of records. It leaves out hours before since.
-func Gaps(ctx context.Context, db postgres.Querier, topic event.Topic, since time.Time) (Report, error) {
+// grows with the number of records. It leaves out hours before since. It reads one
+// snapshot, so that neither new events nor a purge change its verdict meanwhile.
+func Gaps(ctx context.Context, db *pgxpool.Pool, topic event.Topic, since time.Time) (report Report, err error) {
+	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		report, err = gapsIn(ctx, tx, topic, since)
+		return err
+	})
+	return report, err
+}
+
+func gapsIn(ctx context.Context, db postgres.Querier, topic event.Topic, since time.Time) (Report, error) {
 	var report Report
 	if err := report.addDoubts(ctx, db, topic); err != nil {
 		return Report{}, err
@@ -219,7 +229,7 @@ func findDifferingHours(ctx context.Context, db postgres.Querier, n numbers, sin
 			coalesce(h.accepted_count, -1), coalesce(h.accepted_sum, 0)::text
 		FROM epoch_checksums h
 			JOIN epoch_watermarks w USING (topic, producer, epoch)
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND h.last_seq <= w.consumed_seq AND hour >= @since
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT purged AND h.last_seq <= w.consumed_seq AND hour >= @since
 		ORDER BY hour`
 	rows, err := db.Query(ctx, query, n.args(pgx.StrictNamedArgs{"since": max(0, since.Unix()/3600)}))
 	if err != nil {

@@ -68,7 +68,7 @@ func (c *Consumer) openHours(ctx context.Context, n numbers) ([]openHour, error)
 			WHERE a.topic = h.topic AND a.producer = h.producer AND a.epoch = h.epoch AND a.last_seq <= h.last_seq)
 		FROM epoch_checksums h
 			JOIN epoch_watermarks w USING (topic, producer, epoch)
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT matched AND h.last_seq <= w.consumed_seq
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT matched AND NOT purged AND h.last_seq <= w.consumed_seq
 			AND hour >= extract(epoch FROM now() - @retention::interval) / 3600
 		ORDER BY hour`
 	rows, err := c.cfg.Database.Query(ctx, query, n.args(pgx.StrictNamedArgs{"again": askAgain, "retention": OutboxRetention}))

@@ -36,6 +36,7 @@ type fixture struct {
 	box      *outbox.Box
 	// restored is called when the consumer's database was restored.
 	restored   func(context.Context, reconcile.Handled) error
+	retention  time.Duration // of records; unlimited if zero
 	registries []*prometheus.Registry
 }
 
@@ -107,7 +108,7 @@ func (f *fixture) consume(handler bus.Handler) (stop func()) {
 	}))
 	reconciler := testkit.Run(f.t, reconcile.NewConsumer(reconcile.ConsumerConfig{
 		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Interval: interval,
-		Restored: f.restored, Log: log, Metrics: f.produced(),
+		Retention: f.retention, Restored: f.restored, Log: log, Metrics: f.produced(),
 	}))
 	return func() { consumer.Stop(); reconciler.Stop() }
 }
