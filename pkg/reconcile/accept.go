@@ -58,38 +58,61 @@ func ParseGap(id string) (Gap, error) {
 }
 
 // Accept records, within tx, that a gap stays: it is no longer requested, and the
-// consumed watermark passes it. A gap whose end nobody knows is no longer a doubt. The
-// error wraps ErrNotMissing if nothing is missing there, or not everything was published
-// up to the end of the range.
+// consumed watermark passes it. It leaves out the numbers of the range that are not
+// missing. A gap whose end nobody knows is no longer a doubt. The error wraps
+// ErrNotMissing if nothing is missing there, or not everything was published up to the
+// end of the range.
 func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
 	n := numbers{a.Topic, a.Gap.Producer, a.Gap.Epoch}
 	if a.Gap.Missing.First == 0 {
 		return acceptHour(ctx, tx, n, a.Gap.Hour)
 	}
-	const within = `
-		SELECT EXISTS (SELECT FROM epoch_watermarks
-			WHERE topic = @topic AND producer = @producer AND epoch = @epoch
-				AND (end_seq >= @last OR @last = @unknown AND end_unknown AND end_seq + 1 = @first))`
-	const accept = `
-		INSERT INTO accepted_gaps (topic, producer, epoch, first_seq, last_seq, reason, accepted_by)
-		VALUES (@topic, @producer, @epoch, @first, @last, @reason, @by)`
-	var published bool
-	args := n.args(pgx.StrictNamedArgs{"first": a.Gap.Missing.First, "last": a.Gap.Missing.Last, "unknown": int64(maxSeq)})
-	if err := tx.QueryRow(ctx, within, args).Scan(&published); err != nil {
+	// The lock keeps a purge from making a number that it deletes a missing one.
+	const lowest = `
+		SELECT first_seq FROM epoch_watermarks
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch
+			AND (end_seq >= @last OR @last = @unknown AND end_unknown AND end_seq + 1 = @first)
+		FOR UPDATE`
+	in := a.Gap.Missing
+	notMissing := fmt.Errorf("accept %s: %w", a.Gap.ID(), ErrNotMissing)
+	var first int64
+	err := tx.QueryRow(ctx, lowest, n.args(pgx.StrictNamedArgs{"first": in.First, "last": in.Last, "unknown": int64(maxSeq)})).Scan(&first)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return notMissing
+	}
+	if err != nil {
 		return fmt.Errorf("read watermark: %w", err)
 	}
-	missing, err := findMissing(ctx, tx, n, a.Gap.Missing, gapsLimit)
-	if err != nil {
-		return err
-	}
-	if !published || len(missing) == 0 {
-		return fmt.Errorf("accept %s: %w", a.Gap.ID(), ErrNotMissing)
-	}
-	for _, r := range missing {
-		args := n.args(pgx.StrictNamedArgs{"first": r.First, "last": r.Last, "reason": a.Reason, "by": a.By})
-		if _, err := tx.Exec(ctx, accept, args); err != nil {
-			return fmt.Errorf("accept %s: %w", a.Gap.ID(), err)
+	in.First = max(in.First, first)
+	accepted := 0
+	for {
+		missing, err := findMissing(ctx, tx, n, in, gapsLimit)
+		if err != nil {
+			return err
 		}
+		if len(missing) == 0 {
+			break
+		}
+		if err := a.acceptRanges(ctx, tx, n, missing); err != nil {
+			return err
+		}
+		accepted += len(missing)
+		in.First = missing[len(missing)-1].Last + 1
+	}
+	if accepted == 0 {
+		return notMissing
+	}
+	return nil
+}
+
+func (a Acceptance) acceptRanges(ctx context.Context, tx pgx.Tx, n numbers, ranges []SeqRange) error {
+	const query = `
+		INSERT INTO accepted_gaps (topic, producer, epoch, first_seq, last_seq, reason, accepted_by)
+		SELECT @topic, @producer, @epoch, first, last, @reason, @by FROM unnest(@first::bigint[], @last::bigint[]) AS r (first, last)`
+	firsts, lasts := bounds(ranges)
+	args := n.args(pgx.StrictNamedArgs{"first": firsts, "last": lasts, "reason": a.Reason, "by": a.By})
+	if _, err := tx.Exec(ctx, query, args); err != nil {
+		return fmt.Errorf("accept %s: %w", a.Gap.ID(), err)
 	}
 	return nil
 }
@@ -98,7 +121,7 @@ func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
 func acceptHour(ctx context.Context, tx pgx.Tx, n numbers, at time.Time) error {
 	const read = `
 		SELECT hour, count, sum::text, last_seq FROM epoch_checksums
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND hour = @hour AND NOT purged
 		FOR UPDATE`
 	const write = `
 		UPDATE epoch_checksums SET accepted_count = @count, accepted_sum = @sum::numeric, matched = true

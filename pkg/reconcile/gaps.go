@@ -225,8 +225,7 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 // differ nevertheless.
 func findDifferingHours(ctx context.Context, db postgres.Querier, n numbers, since time.Time) ([]Gap, error) {
 	const query = `
-		SELECT h.hour, h.count, h.sum::text, h.last_seq, h.matched,
-			coalesce(h.accepted_count, -1), coalesce(h.accepted_sum, 0)::text
+		SELECT h.hour, h.count, h.sum::text, h.last_seq, coalesce(h.accepted_count, -1), coalesce(h.accepted_sum, 0)::text
 		FROM epoch_checksums h
 			JOIN epoch_watermarks w USING (topic, producer, epoch)
 		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT purged AND h.last_seq <= w.consumed_seq AND hour >= @since
@@ -237,20 +236,15 @@ func findDifferingHours(ctx context.Context, db postgres.Querier, n numbers, sin
 	}
 	type stored struct {
 		HourlyChecksum
-		matched  bool
 		accepted HourlyChecksum
 	}
 	checksums, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (stored, error) {
 		var h stored
-		err := row.Scan(&h.Hour, &h.Count, &h.Sum, &h.LastSeq, &h.matched, &h.accepted.Count, &h.accepted.Sum)
+		err := row.Scan(&h.Hour, &h.Count, &h.Sum, &h.LastSeq, &h.accepted.Count, &h.accepted.Sum)
 		return h, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read published checksums: %w", err)
-	}
-	accepted, err := acceptedRanges(ctx, db, n)
-	if err != nil {
-		return nil, err
 	}
 	var gaps []Gap
 	for _, published := range checksums {
@@ -261,9 +255,11 @@ func findDifferingHours(ctx context.Context, db postgres.Querier, n numbers, sin
 		if recorded.matches(published.HourlyChecksum) || recorded.matches(published.accepted) {
 			continue
 		}
-		// The consumer has matched an hour that lacks what was accepted as missing.
-		short := published.Count - recorded.Count
-		if published.matched && short > 0 && short <= count(within(accepted, SeqRange{1, published.LastSeq})) {
+		accepted, err := lacksAccepted(ctx, db, n, published.HourlyChecksum, recorded)
+		if err != nil {
+			return nil, err
+		}
+		if accepted {
 			continue
 		}
 		gaps = append(gaps, Gap{

@@ -32,8 +32,13 @@ func (c *Consumer) compareHours(ctx context.Context, w Watermark, found *finding
 			if err != nil {
 				return err
 			}
-			explained := h.asked && recorded.Count < h.Count && h.Count-recorded.Count <= h.accepted
-			if recorded.matches(h.HourlyChecksum) || explained {
+			matches := recorded.matches(h.HourlyChecksum)
+			if !matches && h.asked {
+				if matches, err = lacksAccepted(ctx, c.cfg.Database, n, h.HourlyChecksum, recorded); err != nil {
+					return err
+				}
+			}
+			if matches {
 				if err := c.markMatched(ctx, n, h.HourlyChecksum); err != nil {
 					return err
 				}
@@ -56,16 +61,13 @@ func (c *Consumer) compareHours(ctx context.Context, w Watermark, found *finding
 // openHour is the published checksum of an hour that has not matched yet.
 type openHour struct {
 	HourlyChecksum
-	asked    bool  // not long ago, and the producer had nothing to add
-	accepted int64 // numbers up to LastSeq that were accepted as missing
+	asked bool // not long ago, and the producer had nothing to add
 }
 
 func (c *Consumer) openHours(ctx context.Context, n numbers) ([]openHour, error) {
 	const query = `
 		SELECT h.hour, h.count, h.sum::text, h.last_seq,
-			coalesce(h.asked_at BETWEEN now() - @again::interval AND now(), false),
-			(SELECT coalesce(sum(a.last_seq - a.first_seq + 1), 0)::bigint FROM accepted_gaps a
-			WHERE a.topic = h.topic AND a.producer = h.producer AND a.epoch = h.epoch AND a.last_seq <= h.last_seq)
+			coalesce(h.asked_at BETWEEN now() - @again::interval AND now(), false)
 		FROM epoch_checksums h
 			JOIN epoch_watermarks w USING (topic, producer, epoch)
 		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT matched AND NOT purged AND h.last_seq <= w.consumed_seq
@@ -77,7 +79,7 @@ func (c *Consumer) openHours(ctx context.Context, n numbers) ([]openHour, error)
 	}
 	hours, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (openHour, error) {
 		var h openHour
-		err := row.Scan(&h.Hour, &h.Count, &h.Sum, &h.LastSeq, &h.asked, &h.accepted)
+		err := row.Scan(&h.Hour, &h.Count, &h.Sum, &h.LastSeq, &h.asked)
 		return h, err
 	})
 	if err != nil {

@@ -96,13 +96,17 @@ func scanRange(row pgx.CollectableRow) (r SeqRange, err error) {
 	return r, err
 }
 
-// subtract returns what is in ranges and not in removed. Both are in order.
+// subtract returns what is in ranges and not in removed. Both are in order and do not
+// overlap.
 func subtract(ranges, removed []SeqRange) []SeqRange {
 	var left []SeqRange
 	for _, r := range ranges {
+		for len(removed) > 0 && removed[0].Last < r.First {
+			removed = removed[1:]
+		}
 		for _, gone := range removed {
-			if gone.Last < r.First || gone.First > r.Last {
-				continue
+			if gone.First > r.Last {
+				break
 			}
 			if gone.First > r.First {
 				left = append(left, SeqRange{r.First, gone.First - 1})
