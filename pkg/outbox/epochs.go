@@ -61,6 +61,7 @@ type sequence struct {
 	last, published       int64  // numbers; of a published row
 	incarnation, compared string // now, and when last was compared
 	epochs                []epoch
+	offered               map[string]int64 // the first number of each epoch in the last watermark in Redis
 }
 
 func (s sequence) current() (epoch, bool) {
@@ -94,6 +95,10 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 	if now.incarnation == before.incarnation && now.compared == now.incarnation && now.contains(known) && len(now.exceeded(known)) == 0 {
 		return nil
 	}
+	offered, err := reconcile.ReadFirst(ctx, e.redis, topic, e.producer)
+	if err != nil {
+		return err
+	}
 	var found verdict
 	err = pgx.BeginFunc(ctx, e.db, func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
@@ -110,6 +115,7 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 		if locked.incarnation != before.incarnation {
 			return errReplaced
 		}
+		locked.offered = offered
 		found, err = e.decide(ctx, tx, topic, locked, known)
 		return err
 	})
@@ -202,7 +208,7 @@ func (e *Epochs) decide(ctx context.Context, tx pgx.Tx, topic event.Topic, s seq
 			return verdict{}, fmt.Errorf("store the first epoch of %s: %w", topic, err)
 		}
 	}
-	const raiseKnown = `UPDATE outbox_epochs SET known_seq = $3 WHERE topic = $1 AND epoch = $2`
+	const raiseKnown = `UPDATE outbox_epochs SET known_seq = $3, closed_at = now() WHERE topic = $1 AND epoch = $2`
 	for name, seq := range s.exceeded(known) {
 		if _, err := tx.Exec(ctx, raiseKnown, topic, name, seq); err != nil {
 			return verdict{}, fmt.Errorf("store what is known of an epoch of %s: %w", topic, err)
@@ -237,12 +243,12 @@ func (e *Epochs) trust(ctx context.Context, tx pgx.Tx, topic event.Topic) error 
 // start closes the current epoch, and starts one whose numbers are above all known ones.
 func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequence, known reconcile.Known) error {
 	const closeCurrent = `
-		UPDATE outbox_epochs SET last_seq = $2::bigint, known_seq = greatest($2::bigint, $3::bigint), end_unknown = $4
+		UPDATE outbox_epochs SET last_seq = $2::bigint, known_seq = greatest($2::bigint, $3::bigint), end_unknown = $4, closed_at = now()
 		WHERE topic = $1 AND last_seq IS NULL`
 	// An epoch that the database has lost has no rows: it ends before it begins.
 	const addForeign = `
-		INSERT INTO outbox_epochs (topic, epoch, first_seq, last_seq, known_seq, end_unknown)
-		VALUES ($1, $2, 1, 0, $3, $4)`
+		INSERT INTO outbox_epochs (topic, epoch, first_seq, last_seq, known_seq, end_unknown, closed_at)
+		VALUES ($1, $2, $3::bigint, $3::bigint - 1, $4, $5, now())`
 	const begin = `INSERT INTO outbox_epochs (topic, epoch, first_seq) VALUES ($1, $2, $3)`
 	const raise = `UPDATE outbox_sequences SET last_seq = $2 WHERE topic = $1`
 	highest := s.last
@@ -255,7 +261,7 @@ func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequ
 	}
 	for name, seq := range s.foreign(known) {
 		_, added := known.Added[name]
-		batch.Queue(addForeign, topic, name, seq, !added)
+		batch.Queue(addForeign, topic, name, s.firstOf(name, known), seq, !added)
 	}
 	batch.Queue(begin, topic, rand.Text(), highest+1)
 	batch.Queue(raise, topic, highest)
@@ -263,6 +269,28 @@ func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequ
 		return fmt.Errorf("start an epoch of %s: %w", topic, err)
 	}
 	return e.trust(ctx, tx, topic)
+}
+
+// firstOf returns the first number that a known epoch offered, which the database does
+// not have: as its last watermark says or, if Redis has none, above every lower number that
+// is known.
+func (s sequence) firstOf(name string, known reconcile.Known) int64 {
+	if first := s.offered[name]; first > 0 {
+		return min(first, known.Of(name)+1)
+	}
+	below := int64(0)
+	lower := func(seq int64) {
+		if seq < known.Of(name) {
+			below = max(below, seq)
+		}
+	}
+	lower(s.last)
+	for other, seq := range known.Epochs() {
+		if other != name {
+			lower(seq)
+		}
+	}
+	return below + 1
 }
 
 // epochOf returns the epoch of a number.

@@ -122,3 +122,63 @@ func TestKnownLater(t *testing.T) {
 		t.Errorf("watermark %+v, %v; want one closed epoch that is known up to 17", w, err)
 	}
 }
+
+// TestLostNumbersAreOffered is REL-89: what was lost with a database is offered to
+// consumers that learn of its epoch only afterwards, until every known consumer has
+// accounted for it and its rows would have been purged.
+func TestLostNumbersAreOffered(t *testing.T) {
+	t.Parallel()
+	const old = `UPDATE outbox_epochs SET closed_at = now() - interval '8 days'`
+	const lacks = `INSERT INTO outbox_consumers VALUES ('audit-events', 'g', '{"producers":{"test":{"":{"seq":14},"LATER":{"seq":29}}}}');`
+	const consumed = `INSERT INTO outbox_consumers VALUES ('audit-events', 'g', '{"producers":{"test":{"":{"seq":14},"LATER":{"seq":30}}}}');`
+	const forgotten = `UPDATE outbox_consumers SET forgotten_at = now();`
+	for name, tc := range map[string]struct {
+		posted string // the last watermark
+		change string // in the database, afterwards
+		purged int64  // rows
+		first  map[string]int64
+	}{
+		"the epoch's watermark is known":  {posted: `{"epoch":"LATER","first":21}`, first: map[string]int64{"": 1, "LATER": 21}},
+		"no watermark is known":           {first: map[string]int64{"": 1, "LATER": 15}},
+		"no row is left":                  {purged: 10, first: map[string]int64{"": 11, "LATER": 15}},
+		"long ago":                        {purged: 10, change: old, first: map[string]int64{"": 15, "LATER": 31}},
+		"long ago, and a consumer lacks":  {purged: 10, change: lacks + old, first: map[string]int64{"": 15, "LATER": 15}},
+		"long ago, and all have consumed": {purged: 10, change: consumed + old, first: map[string]int64{"": 15, "LATER": 31}},
+		"long ago, and it was forgotten":  {purged: 10, change: lacks + forgotten + old, first: map[string]int64{"": 15, "LATER": 31}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+			fill(t, db, 10)
+			published := newPublished(t, db, client)
+			known := []redis.Z{{Member: "test ", Score: 14}, {Member: "test LATER", Score: 30}}
+			if err := client.ZAdd(t.Context(), "published:{audit-events}", known...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.HSet(t.Context(), "watermark:published:audit-events", "test", tc.posted).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := published.Check(t.Context(), event.Audit); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(t.Context(), `DELETE FROM outbox WHERE seq <= $1`, tc.purged); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.Exec(t.Context(), tc.change); err != nil {
+				t.Fatal(err)
+			}
+			w, err := published.Watermark(t.Context(), event.Audit)
+			if err != nil || len(w.Closed) != 2 {
+				t.Fatalf("watermark %+v, %v", w, err)
+			}
+			for _, e := range w.Closed {
+				if e.First != tc.first[e.Epoch] || e.Known != map[string]int64{"": 14, "LATER": 30}[e.Epoch] {
+					t.Errorf("epoch %q: %+v, want first %d", e.Epoch, e, tc.first[e.Epoch])
+				}
+			}
+			if w.First != 31 {
+				t.Errorf("the current epoch begins at %d, want 31", w.First)
+			}
+		})
+	}
+}

@@ -70,7 +70,7 @@ func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconci
 	var epochs []reconcile.EpochWatermark
 	batch := &pgx.Batch{}
 	batch.Queue(useIndexes)
-	batch.Queue(epochWatermarks, topic).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(epochWatermarks, topic, p.producer, reconcile.OutboxRetention).Query(func(rows pgx.Rows) (err error) {
 		epochs, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e reconcile.EpochWatermark, err error) {
 			err = row.Scan(&e.Epoch, &e.First, &e.Seq, &e.Last, &e.Known, &e.EndUnknown)
 			return e, err
@@ -114,16 +114,26 @@ func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconci
 
 // epochWatermarks returns nothing unless the numbers were checked in this incarnation.
 // The unpublished rows are read through their index: there are few that have a number.
+//
+// An epoch without rows begins at what was lost with the database until every known
+// consumer has accounted for that, and for as long as rows would be kept: a consumer that
+// learns of the epoch only now must not take it for consumed. After that, it begins above
+// every known number, so that a new consumer does not miss what it was never offered.
 const epochWatermarks = `
 	WITH unpublished AS MATERIALIZED (
 		SELECT seq FROM (SELECT seq FROM outbox WHERE topic = $1 AND published_at IS NULL ORDER BY topic, id + 0 OFFSET 0) AS queue
 		WHERE seq IS NOT NULL),
 	epochs AS (
-		SELECT epoch, first_seq, coalesce(e.last_seq, s.last_seq) AS last_seq, e.last_seq AS closed_seq, known_seq, end_unknown
+		SELECT epoch, first_seq, coalesce(e.last_seq, s.last_seq) AS last_seq, e.last_seq AS closed_seq, known_seq, end_unknown,
+			known_seq > e.last_seq AND closed_at IS NOT NULL AND (closed_at > now() - $3::interval OR EXISTS (
+				SELECT FROM outbox_consumers c
+				WHERE c.topic = e.topic AND c.forgotten_at IS NULL
+					AND coalesce((c.watermark #>> ARRAY['producers', $2, e.epoch, 'seq'])::bigint, 0) < known_seq)) AS lost
 		FROM outbox_epochs e JOIN outbox_sequences s USING (topic)
 		WHERE topic = $1 AND s.incarnation = ` + incarnation + `)
 	SELECT epoch,
-		coalesce((SELECT min(seq) FROM outbox WHERE topic = $1 AND seq BETWEEN first_seq AND last_seq), greatest(last_seq, known_seq) + 1),
+		coalesce((SELECT min(seq) FROM outbox WHERE topic = $1 AND seq BETWEEN first_seq AND last_seq),
+			CASE WHEN lost THEN greatest(last_seq + 1, first_seq) ELSE greatest(last_seq, known_seq) + 1 END),
 		coalesce((SELECT min(seq) - 1 FROM unpublished WHERE seq BETWEEN first_seq AND last_seq), last_seq),
 		coalesce(closed_seq, 0), coalesce(known_seq, 0), end_unknown
 	FROM epochs

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
@@ -41,6 +42,23 @@ func ReadKnown(ctx context.Context, client redis.UniversalClient, topic event.To
 		}
 	}
 	return known, nil
+}
+
+// ReadFirst returns, by epoch, the lowest number that the producer's last watermark in
+// Redis offered; nothing if there is none that can be decoded.
+func ReadFirst(ctx context.Context, client redis.UniversalClient, topic event.Topic, producer string) (map[string]int64, error) {
+	data, err := client.HGet(ctx, watermarksKey(topic), producer).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("read watermark of %s: %w", topic, err)
+	}
+	first := map[string]int64{}
+	var w Watermark
+	if err == nil && json.Unmarshal(data, &w) == nil && w.hasEpochs() {
+		for _, e := range w.epochs() {
+			first[e.Epoch] = e.First
+		}
+	}
+	return first, nil
 }
 
 // Of returns the highest known number of an epoch.

@@ -43,7 +43,8 @@ type EpochWatermark struct {
 	Epoch string `json:"epoch,omitempty"`
 	// First is the lowest number that the outbox can republish: it has no row with a
 	// lower one, either because consumers had consumed it or because the epoch began
-	// later.
+	// later. What was lost with a producer's database counts as offered for as long as
+	// rows are kept.
 	First int64 `json:"first,omitempty"`
 	// Seq is the sequence number up to which every event was published.
 	Seq int64 `json:"seq"`
