@@ -245,6 +245,13 @@ func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequ
 	const closeCurrent = `
 		UPDATE outbox_epochs SET last_seq = $2::bigint, known_seq = greatest($2::bigint, $3::bigint), end_unknown = $4, closed_at = now()
 		WHERE topic = $1 AND last_seq IS NULL`
+	// What the previous release adds to an hour from now on is of the new epoch.
+	const movePrevious = `
+		WITH previous AS (DELETE FROM outbox_hourly_checksums WHERE topic = $1 RETURNING topic, hour, count, sum, last_seq)
+		INSERT INTO outbox_epoch_checksums AS o (topic, epoch, hour, count, sum, last_seq)
+		SELECT c.topic, epoch, hour, count, sum, c.last_seq FROM previous c JOIN outbox_epochs e ON ` + epochOfPrevious + `
+		ON CONFLICT (topic, epoch, hour) DO UPDATE
+		SET count = o.count + excluded.count, sum = o.sum + excluded.sum, last_seq = greatest(o.last_seq, excluded.last_seq)`
 	// An epoch that the database has lost has no rows: it ends before it begins.
 	const addForeign = `
 		INSERT INTO outbox_epochs (topic, epoch, first_seq, last_seq, known_seq, end_unknown, closed_at)
@@ -256,6 +263,7 @@ func (e *Epochs) start(ctx context.Context, tx pgx.Tx, topic event.Topic, s sequ
 		highest = max(highest, seq)
 	}
 	batch := &pgx.Batch{}
+	batch.Queue(movePrevious, topic)
 	if current, ok := s.current(); ok {
 		batch.Queue(closeCurrent, topic, s.last, known.Of(current.name), s.inDoubt(current, known))
 	}

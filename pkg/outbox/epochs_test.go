@@ -3,11 +3,14 @@ package outbox_test
 import (
 	"errors"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -180,5 +183,55 @@ func TestLostNumbersAreOffered(t *testing.T) {
 				t.Errorf("the current epoch begins at %d, want 31", w.First)
 			}
 		})
+	}
+}
+
+// TestPreviousReleaseAfterRestore is REL-50: checksums of events that the previous release
+// has numbered, before and after an epoch with a name began, are those of their epochs.
+func TestPreviousReleaseAfterRestore(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	fill(t, db, 10)
+	published := newPublished(t, db, client)
+	now := time.Now().Unix() / 3600
+	previous := func(hour int64, count, last int) {
+		t.Helper()
+		const query = `
+			INSERT INTO outbox_hourly_checksums AS c (topic, hour, count, sum, last_seq) VALUES ($1, $2, $3::bigint, 100 * $3::bigint, $4)
+			ON CONFLICT (topic, hour) DO UPDATE
+			SET count = c.count + excluded.count, sum = c.sum + excluded.sum, last_seq = greatest(c.last_seq, excluded.last_seq)`
+		if _, err := db.Exec(t.Context(), query, event.Audit, hour, count, last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(change string) reconcile.Watermark {
+		t.Helper()
+		if _, err := db.Exec(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+		if err := published.Check(t.Context(), event.Audit); err != nil {
+			t.Fatal(err)
+		}
+		w, err := published.Watermark(t.Context(), event.Audit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	previous(now-1, 6, 6)
+	previous(now, 3, 9)
+	check(`INSERT INTO outbox_epoch_checksums SELECT 'audit-events', '', hour, 1, 100, 10 FROM outbox_hourly_checksums WHERE last_seq = 9`)
+	check(`UPDATE outbox_sequences SET incarnation = 'another'`) // A new epoch begins at 11.
+	previous(now, 2, 12)
+	w := check(`UPDATE outbox_sequences SET last_seq = 12`)
+	if len(w.Closed) != 1 {
+		t.Fatalf("watermark %+v, want one closed epoch", w)
+	}
+	want := [][]reconcile.HourlyChecksum{
+		{{Hour: now - 1, Count: 6, Sum: "600", LastSeq: 6}, {Hour: now, Count: 4, Sum: "400", LastSeq: 10}},
+		{{Hour: now, Count: 2, Sum: "200", LastSeq: 12}},
+	}
+	if diff := cmp.Diff(want, [][]reconcile.HourlyChecksum{w.Closed[0].Hours, w.Hours}); diff != "" {
+		t.Errorf("checksums of both epochs (-want +got):\n%s", diff)
 	}
 }

@@ -145,10 +145,15 @@ const checksums = `
 	FROM (
 		SELECT epoch, hour, count, sum, last_seq FROM outbox_epoch_checksums WHERE topic = $1
 		UNION ALL
-		SELECT '', hour, count, sum, last_seq FROM outbox_hourly_checksums WHERE topic = $1) AS c
+		SELECT epoch, hour, count, sum, c.last_seq FROM outbox_hourly_checksums c JOIN outbox_epochs e ON ` + epochOfPrevious + `
+		WHERE c.topic = $1) AS c
 	WHERE hour >= extract(epoch FROM now() - $2::interval) / 3600
 	GROUP BY epoch, hour
 	ORDER BY epoch, hour`
+
+// epochOfPrevious joins a checksum c of the previous release with its epoch e. That release
+// knows no epochs, but numbers rise across them.
+const epochOfPrevious = `e.topic = c.topic AND c.last_seq BETWEEN e.first_seq AND coalesce(e.last_seq, c.last_seq)`
 
 func collectChecksums(rows pgx.Rows, epochs []reconcile.EpochWatermark) error {
 	var epoch string
