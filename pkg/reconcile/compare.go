@@ -18,6 +18,9 @@ type findings struct {
 	unavailable int64 // lost, and the producer does not have them
 	surplus     int64 // recorded, but not published according to the checksums
 	request     RepublishRequest
+	// complete are the epochs of which no number is missing and, after compareHours, no
+	// hour differs.
+	complete map[string]bool
 }
 
 // compare finds what the group lacks of the producer's events, and requests it.
@@ -35,18 +38,19 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 			return err
 		}
 	}
-	found := findings{request: RepublishRequest{Group: c.cfg.Group, Answers: proven.Answers[c.cfg.Group]}}
+	found := findings{request: RepublishRequest{Group: c.cfg.Group, Answers: proven.Answers[c.cfg.Group]}, complete: map[string]bool{}}
 	lost := map[string]EpochWatermark{}
 	if ok {
 		for _, e := range proven.epochs() {
 			lost[e.Epoch] = e
 		}
 	}
-	for _, e := range w.epochs() {
+	for _, e := range c.finished.rest(w) {
 		ranges, err := c.advance(ctx, numbers{w.Topic, w.Producer, e.Epoch})
 		if err != nil {
 			return err
 		}
+		found.complete[e.Epoch] = len(ranges) == 0
 		// Without proof nothing counts as lost.
 		before, isProven := lost[e.Epoch]
 		requestable := within(ranges, SeqRange{max(e.First, 1), min(e.Seq, before.Seq)})
@@ -65,9 +69,10 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		return nil // The last request stands.
 	}
 	if len(found.request.Ranges) == 0 {
-		if err := c.compareHours(ctx, proven, &found); err != nil {
+		if err := c.compareHours(ctx, w, &found); err != nil {
 			return err
 		}
+		c.finished.add(w, found.complete)
 	}
 	c.metrics.set(w, found)
 	if !w.hasEpochs() {

@@ -39,6 +39,7 @@ type memory struct {
 	compared   map[string]time.Time // when a producer was last compared
 	next       map[string]HourChunk // where the next chunk of an hour begins, by producer
 	consumed   *ConsumedWatermark   // as it was at the last post
+	finished   finished
 }
 
 func newMemory(database string) memory {
@@ -46,6 +47,7 @@ func newMemory(database string) memory {
 		database: database, since: time.Now(),
 		bases: bases{}, posted: map[string][]byte{}, asked: map[string]RepublishRequest{},
 		scanned: map[numbers]scanned{}, compared: map[string]time.Time{}, next: map[string]HourChunk{},
+		finished: finished{},
 	}
 }
 

@@ -184,7 +184,7 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 	const query = `
 		SELECT producer, extract(epoch FROM age)::bigint, greatest(age, -age) > stale FROM (
 			SELECT producer, now() - max(changed_at) AS age,
-				greatest(4 * coalesce(max(post_interval), interval '150 seconds'), interval '1 minute') AS stale
+				greatest(4 * coalesce((array_agg(post_interval ORDER BY changed_at DESC))[1], interval '150 seconds'), interval '1 minute') AS stale
 			FROM epoch_watermarks
 			WHERE topic = $1
 			GROUP BY producer) AS w

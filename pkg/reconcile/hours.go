@@ -21,7 +21,7 @@ const (
 // records than published events, to which the producer had nothing to add, is a
 // surplus: nothing is republished.
 func (c *Consumer) compareHours(ctx context.Context, w Watermark, found *findings) error {
-	for _, e := range w.epochs() {
+	for _, e := range c.finished.rest(w) {
 		n := numbers{w.Topic, w.Producer, e.Epoch}
 		hours, err := c.openHours(ctx, n)
 		if err != nil {
@@ -44,6 +44,7 @@ func (c *Consumer) compareHours(ctx context.Context, w Watermark, found *finding
 				}
 				continue
 			}
+			found.complete[e.Epoch] = false
 			if h.asked {
 				found.surplus += max(0, recorded.Count-h.Count)
 				continue

@@ -34,11 +34,14 @@ func (c *Consumer) store(ctx context.Context, w Watermark) error {
 		UPDATE epoch_watermarks SET held_seq = end_seq + 1
 		WHERE topic = @topic AND producer = @producer AND epoch <> ALL(@epochs::text[]) AND held_seq <= end_seq`
 	batch, epochs := &pgx.Batch{}, []string{}
-	for i, e := range w.epochs() {
+	for _, e := range w.epochs() {
 		epochs = append(epochs, e.Epoch)
+	}
+	rest := c.finished.rest(w)
+	for i, e := range rest {
 		batch.Queue(watermark, pgx.StrictNamedArgs{
 			"topic": w.Topic, "producer": w.Producer, "epoch": e.Epoch,
-			"held": e.First, "published": e.Seq, "end": e.end(), "closed": i < len(w.Closed), "at": w.At, "endUnknown": e.EndUnknown, "interval": w.Interval,
+			"held": e.First, "published": e.Seq, "end": e.end(), "closed": i < len(rest)-1, "at": w.At, "endUnknown": e.EndUnknown, "interval": w.Interval,
 		})
 		var hour, count, last []int64
 		var sum []string
