@@ -200,22 +200,27 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 	if err != nil {
 		return fmt.Errorf("read age of watermarks: %w", err)
 	}
-	var producer string
-	var seconds int64
-	var stale bool
-	tag, err := pgx.ForEachRow(rows, []any{&producer, &seconds, &stale}, func() error {
-		age := (time.Duration(seconds) * time.Second).Abs()
-		if stale {
-			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", producer, age))
-		} else {
-			r.Notes = append(r.Notes, fmt.Sprintf("%s: compared with its watermark of %s ago", producer, age))
-		}
-		return nil
+	type posted struct {
+		producer string
+		seconds  int64
+		stale    bool
+	}
+	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w posted, err error) {
+		err = row.Scan(&w.producer, &w.seconds, &w.stale)
+		return w, err
 	})
 	if err != nil {
 		return fmt.Errorf("read age of watermarks: %w", err)
 	}
-	if tag.RowsAffected() == 0 {
+	for _, w := range watermarks {
+		age := (time.Duration(w.seconds) * time.Second).Abs()
+		if w.stale {
+			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, age))
+		} else {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s: compared with its watermark of %s ago", w.producer, age))
+		}
+	}
+	if len(watermarks) == 0 {
 		r.Doubts = append(r.Doubts, "no producer has posted a watermark")
 	}
 	return nil
