@@ -25,15 +25,15 @@ const (
 
 // own makes this instance the one that answers a request. It fails to if the group had
 // another number of answers when it based its request, if another instance answers, or
-// if the last answer to a request for the same events was not long ago. The pause
-// doubles with each such answer, from 5 seconds to an hour. A time in the future was
-// written before a clock went back: it counts as over.
+// if the last answer was to the same request and not long ago. The pause doubles with
+// each such answer, from 5 seconds to an hour. A time in the future was written before a
+// clock went back: it counts as over.
 const own = `
 	UPDATE outbox_answers
 	SET owner = @owner, owned_until = now() + interval '30 seconds'
 	WHERE topic = @topic AND consumer = @consumer AND (answers = @answers OR @previous)
 		AND (owner IN ('', @owner) OR owned_until NOT BETWEEN now() AND now() + interval '30 seconds')
-		AND (reached > 0 OR lowest <> @lowest OR answered_at > now()
+		AND (reached > 0 OR digest <> @digest OR answered_at > now()
 			OR answered_at < now() - least(interval '1 hour', interval '5 seconds' * (1::bigint << least(attempts - 1, 20))))
 	RETURNING reached`
 
@@ -43,8 +43,8 @@ const (
 		WHERE topic = $1 AND consumer = $2 AND owner = $3`
 	answered = `
 		UPDATE outbox_answers
-		SET answers = answers + 1, reached = 0, owner = '', attempts = CASE WHEN lowest = @lowest THEN attempts + 1 ELSE 1 END,
-			lowest = @lowest, answered_at = now()
+		SET answers = answers + 1, reached = 0, owner = '', attempts = CASE WHEN digest = @digest THEN attempts + 1 ELSE 1 END,
+			digest = @digest, partly = @partly, answered_at = now()
 		WHERE topic = @topic AND consumer = @consumer AND owner = @owner`
 )
 
@@ -65,11 +65,15 @@ func (p *Published) Answer(ctx context.Context, topic event.Topic, request recon
 			return reconcile.Answer{Sent: a.sent}, err
 		}
 		if len(rows) == 0 {
-			return reconcile.Answer{Sent: a.sent, Done: true}, a.end(ctx)
+			return reconcile.Answer{Sent: a.sent, Done: true}, a.end(ctx, whole)
 		}
 		if err := a.send(ctx, rows); err != nil {
 			return reconcile.Answer{Sent: a.sent}, err
 		}
+	}
+	if a.isChunk() {
+		// The group asks for the rest with the ids that it has by then.
+		return reconcile.Answer{Sent: a.sent, Done: true}, a.end(ctx, partly)
 	}
 	return reconcile.Answer{Sent: a.sent, More: true}, nil
 }
@@ -86,13 +90,24 @@ type answer struct {
 	sent      int64
 }
 
+// extent says how much of a request was answered.
+type extent int
+
+const (
+	whole extent = iota
+	partly
+)
+
+// isChunk reports whether a chunk of an hour is requested.
+func (a *answer) isChunk() bool { return a.request.Chunk != nil && len(a.request.Ranges) == 0 }
+
 func (a *answer) begin(ctx context.Context) (ok bool, err error) {
 	const add = `INSERT INTO outbox_answers (topic, consumer) VALUES ($1, $2) ON CONFLICT DO NOTHING`
 	batch := &pgx.Batch{}
 	batch.Queue(add, a.topic, a.request.Group)
 	batch.Queue(own, pgx.StrictNamedArgs{
 		"topic": a.topic, "consumer": a.request.Group, "owner": a.instance, "answers": a.request.Answers,
-		"previous": !a.request.CaughtUp.IsZero(), "lowest": a.request.Lowest(),
+		"previous": !a.request.CaughtUp.IsZero(), "digest": a.request.Digest(),
 	}).QueryRow(func(row pgx.Row) error {
 		err := row.Scan(&a.reached)
 		ok = err == nil
@@ -133,7 +148,7 @@ func (a *answer) epoch(name string) (epoch, bool) {
 
 // next returns the next rows to publish; none if there are no more.
 func (a *answer) next(ctx context.Context) ([]row, error) {
-	if a.request.Chunk != nil && len(a.request.Ranges) == 0 {
+	if a.isChunk() {
 		return a.nextInHour(ctx, *a.request.Chunk)
 	}
 	const query = `
@@ -234,8 +249,8 @@ func (a *answer) send(ctx context.Context, rows []row) error {
 	}
 	a.sent += int64(len(rows))
 	last := rows[len(rows)-1]
-	reached := int64(0) // A chunk begins again.
-	if len(a.request.Ranges) > 0 {
+	reached := int64(0) // A chunk has no position: it is answered in one call.
+	if !a.isChunk() {
 		a.reached, reached = last.seq, last.seq
 	}
 	a.reachedID = last.eventID
@@ -251,8 +266,10 @@ func (a *answer) send(ctx context.Context, rows []row) error {
 
 // end stores that the request was answered. What the group requests from now on has to
 // be based on a later watermark.
-func (a *answer) end(ctx context.Context) error {
-	args := pgx.StrictNamedArgs{"topic": a.topic, "consumer": a.request.Group, "owner": a.instance, "lowest": a.request.Lowest()}
+func (a *answer) end(ctx context.Context, e extent) error {
+	args := pgx.StrictNamedArgs{
+		"topic": a.topic, "consumer": a.request.Group, "owner": a.instance, "digest": a.request.Digest(), "partly": e == partly,
+	}
 	if _, err := a.db.Exec(ctx, answered, args); err != nil {
 		return fmt.Errorf("end the answer to %s: %w", a.request.Group, err)
 	}

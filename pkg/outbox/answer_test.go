@@ -130,12 +130,56 @@ func TestAnswerOnce(t *testing.T) {
 	}
 	want(one, 0)
 	for _, over := range []string{"-1 second", "1 hour"} { // A clock that went back must not make it wait for ever.
-		if _, err := db.Exec(t.Context(), fmt.Sprintf(`UPDATE outbox_answers SET owner = 'another', lowest = '', owned_until = now() + interval '%s'`, over)); err != nil {
+		if _, err := db.Exec(t.Context(), fmt.Sprintf(`UPDATE outbox_answers SET owner = 'another', digest = '', owned_until = now() + interval '%s'`, over)); err != nil {
 			t.Fatal(err)
 		}
 		want(one, 1)
 		request.Answers++
 	}
+}
+
+// TestLargeChunk is REL-55: an hour that lacks more events than one answer sends is
+// answered in parts, each event once.
+func TestLargeChunk(t *testing.T) {
+	t.Parallel()
+	const missing = 60_000
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	fill(t, db, missing)
+	published := newPublished(t, db, client)
+	if err := published.Check(t.Context(), event.Audit); err != nil {
+		t.Fatal(err)
+	}
+	request := reconcile.RepublishRequest{Group: "g", Chunk: &reconcile.HourChunk{
+		From: "00000000-0000-0000-0000-000000000000", Until: "ffffffff-ffff-ffff-ffff-ffffffffffff", IDs: []string{},
+	}}
+	for sent := int64(0); sent < missing; {
+		answer, err := published.Answer(t.Context(), event.Audit, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent += answer.Sent; answer.Sent == 0 || answer.Sent > 50_000 || !answer.Done {
+			t.Fatalf("answer %+v after %d events", answer, sent)
+		}
+		if again, err := published.Answer(t.Context(), event.Audit, request); err != nil || again.Sent > 0 {
+			t.Fatalf("answer %+v, %v to a request that was answered", again, err)
+		}
+		w, err := published.Watermark(t.Context(), event.Audit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (reconcile.Answered{Digest: request.Digest(), Partly: sent < missing}); w.Answered["g"] != want {
+			t.Errorf("answered %+v, want %+v", w.Answered["g"], want)
+		}
+		// The consumer asks again when it has recorded what was sent. It has come to the
+		// last part of the hour.
+		request.Answers, request.Chunk.IDs = w.Answers["g"], nil
+		const last = `SELECT array(SELECT event_id::text FROM outbox ORDER BY event_id OFFSET $1 LIMIT 10)`
+		if err := db.QueryRow(t.Context(), last, sent-10).Scan(&request.Chunk.IDs); err != nil {
+			t.Fatal(err)
+		}
+		request.Chunk.From = request.Chunk.IDs[0]
+	}
+	wantAdded(t, client, missing)
 }
 
 // TestAnswerUnknownEpoch: a range of an epoch that the outbox does not have is no range of

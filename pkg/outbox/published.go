@@ -66,7 +66,10 @@ func (p *Published) StoreConsumed(ctx context.Context, topic event.Topic, consum
 
 // Watermark implements reconcile.Outbox. It reads everything in one snapshot.
 func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconcile.Watermark, err error) {
-	w = reconcile.Watermark{Topic: topic, Answers: map[string]int64{}, Consumers: map[string]reconcile.ConsumedWatermark{}}
+	w = reconcile.Watermark{
+		Topic: topic, Answers: map[string]int64{}, Answered: map[string]reconcile.Answered{},
+		Consumers: map[string]reconcile.ConsumedWatermark{},
+	}
 	var epochs []reconcile.EpochWatermark
 	batch := &pgx.Batch{}
 	batch.Queue(useIndexes)
@@ -80,11 +83,12 @@ func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconci
 	batch.Queue(checksums, topic, reconcile.OutboxRetention).Query(func(rows pgx.Rows) error {
 		return collectChecksums(rows, epochs)
 	})
-	batch.Queue(`SELECT consumer, answers FROM outbox_answers WHERE topic = $1`, topic).Query(func(rows pgx.Rows) error {
+	batch.Queue(`SELECT consumer, answers, digest, partly FROM outbox_answers WHERE topic = $1`, topic).Query(func(rows pgx.Rows) error {
 		var consumer string
 		var answers int64
-		_, err := pgx.ForEachRow(rows, []any{&consumer, &answers}, func() error {
-			w.Answers[consumer] = answers
+		var answered reconcile.Answered
+		_, err := pgx.ForEachRow(rows, []any{&consumer, &answers, &answered.Digest, &answered.Partly}, func() error {
+			w.Answers[consumer], w.Answered[consumer] = answers, answered
 			return nil
 		})
 		return err

@@ -33,43 +33,32 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		return err
 	}
 	proven, ok := c.bases.proven(w, position)
-	if ok {
-		if err := c.noteAnswer(ctx, proven); err != nil {
-			return err
-		}
-	}
-	found := findings{request: RepublishRequest{Group: c.cfg.Group, Answers: proven.Answers[c.cfg.Group]}, complete: map[string]bool{}}
-	lost := map[string]EpochWatermark{}
-	if ok {
-		for _, e := range proven.epochs() {
-			lost[e.Epoch] = e
-		}
-	}
+	missing := map[string][]SeqRange{}
 	for _, e := range c.finished.rest(w) {
 		ranges, err := c.advance(ctx, numbers{w.Topic, w.Producer, e.Epoch})
 		if err != nil {
 			return err
 		}
-		found.complete[e.Epoch] = len(ranges) == 0
-		// Without proof nothing counts as lost.
-		before, isProven := lost[e.Epoch]
-		requestable := within(ranges, SeqRange{max(e.First, 1), min(e.Seq, before.Seq)})
-		found.missing += count(requestable)
-		if isProven {
-			found.unavailable += count(within(ranges, SeqRange{1, e.First - 1})) + count(within(ranges, SeqRange{max(e.First, e.Seq+1), e.end()}))
-		}
-		found.request.add(e.Epoch, requestable)
+		missing[e.Epoch] = ranges
 	}
 	forgotten, err := c.missingOfForgotten(ctx, w)
 	if err != nil {
 		return err
 	}
-	found.unavailable += forgotten
 	if !ok {
-		return nil // The last request stands.
+		return nil // Without proof nothing counts as lost. The last request stands.
+	}
+	if err := c.noteAnswer(ctx, proven, missing); err != nil {
+		return err
+	}
+	found := findings{
+		unavailable: forgotten, request: RepublishRequest{Group: c.cfg.Group, Answers: proven.Answers[c.cfg.Group]}, complete: map[string]bool{},
+	}
+	if err := c.addMissing(ctx, w, proven, missing, &found); err != nil {
+		return err
 	}
 	if len(found.request.Ranges) == 0 {
-		if err := c.compareHours(ctx, w, &found); err != nil {
+		if err := c.compareHours(ctx, w, proven, &found); err != nil {
 			return err
 		}
 		c.finished.add(w, found.complete)
@@ -79,6 +68,30 @@ func (c *Consumer) compare(ctx context.Context, w Watermark, position bus.Positi
 		found.request.CaughtUp = position.HandledUntil
 	}
 	return c.request(ctx, w.Producer, found.request)
+}
+
+// addMissing adds what the group lacks, by epoch, to what was found.
+func (c *Consumer) addMissing(ctx context.Context, w, proven Watermark, missing map[string][]SeqRange, found *findings) error {
+	lost := proven.byEpoch()
+	for _, e := range c.finished.rest(w) {
+		ranges := missing[e.Epoch]
+		found.complete[e.Epoch] = len(ranges) == 0
+		before, isProven := lost[e.Epoch]
+		requestable := within(ranges, SeqRange{max(e.First, 1), min(e.Seq, before.Seq)})
+		found.missing += count(requestable)
+		if isProven {
+			found.unavailable += count(within(ranges, SeqRange{1, e.First - 1})) + count(within(ranges, SeqRange{max(e.First, e.Seq+1), e.end()}))
+		}
+		if len(requestable) == 0 {
+			continue
+		}
+		unfilled, err := c.unfilled(ctx, numbers{w.Topic, w.Producer, e.Epoch})
+		if err != nil {
+			return err
+		}
+		found.request.add(e.Epoch, subtract(requestable, unfilled))
+	}
+	return nil
 }
 
 // missingOfForgotten returns how many events are missing of the epochs that the
@@ -123,12 +136,17 @@ func (c *Consumer) waits(w Watermark) bool {
 // to which there is none. Numbers below that are never compared again, so the cost is
 // that of what is new.
 func (c *Consumer) advance(ctx context.Context, n numbers) ([]SeqRange, error) {
+	const read = `
+		SELECT consumed_seq, end_seq, (
+			SELECT count(*) FROM unfilled_ranges u WHERE (u.topic, u.producer, u.epoch) = (w.topic, w.producer, w.epoch))
+		FROM epoch_watermarks w
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch`
 	var consumed, end int64
-	const read = `SELECT consumed_seq, end_seq FROM epoch_watermarks WHERE topic = @topic AND producer = @producer AND epoch = @epoch`
-	if err := c.cfg.Database.QueryRow(ctx, read, n.args(nil)).Scan(&consumed, &end); err != nil {
+	var unfilled int
+	if err := c.cfg.Database.QueryRow(ctx, read, n.args(nil)).Scan(&consumed, &end, &unfilled); err != nil {
 		return nil, fmt.Errorf("read consumed watermark: %w", err)
 	}
-	ranges, err := c.scan(ctx, n, SeqRange{consumed + 1, end})
+	ranges, err := c.scan(ctx, n, SeqRange{consumed + 1, end}, requestLimit+unfilled)
 	if err != nil {
 		return nil, err
 	}
@@ -154,23 +172,23 @@ type scanned struct {
 // rescanLimit is how many ranges are looked at one by one.
 const rescanLimit = 100
 
-// scan returns the ranges of numbers that lack a record. Of what an earlier scan has
+// scan returns the ranges of numbers that lack a record, at most limit of them. Of what an earlier scan has
 // seen, it looks again only at what was missing, so that an event that stays missing
 // does not make each round read everything after it.
-func (c *Consumer) scan(ctx context.Context, n numbers, in SeqRange) ([]SeqRange, error) {
+func (c *Consumer) scan(ctx context.Context, n numbers, in SeqRange, limit int) ([]SeqRange, error) {
 	before := c.scanned[n]
 	if before.upTo < in.First || before.upTo > in.Last || len(before.missing) > rescanLimit {
 		before = scanned{upTo: in.First - 1}
 	}
 	var missing []SeqRange
 	for _, r := range append(within(before.missing, in), SeqRange{before.upTo + 1, in.Last}) {
-		found, err := findMissing(ctx, c.cfg.Database, n, r, requestLimit-len(missing))
+		found, err := findMissing(ctx, c.cfg.Database, n, r, limit-len(missing))
 		if err != nil {
 			return nil, err
 		}
 		missing = append(missing, found...)
 	}
-	if len(missing) < requestLimit {
+	if len(missing) < limit {
 		c.scanned[n] = scanned{upTo: in.Last, missing: missing}
 	}
 	return missing, nil

@@ -70,7 +70,7 @@ type ConsumerConfig struct {
 
 const (
 	consumerRoundTimeout = 20 * time.Second
-	requestLimit         = 10_000 // ranges that are looked for in an epoch
+	requestLimit         = 10_000 // ranges that are looked for in an epoch, besides the unfilled ones
 	// While a request is open, rounds follow faster.
 	openInterval = 500 * time.Millisecond
 	// A restored database is recognised unless its copy is younger than two of these.

@@ -16,14 +16,16 @@ const (
 	askAgain = "1 hour"
 )
 
-// compareHours compares the hours whose numbers all have a record. For the first that
-// differs it requests what the producer has and the group has not. An hour with more
-// records than published events, to which the producer had nothing to add, is a
-// surplus: nothing is republished.
-func (c *Consumer) compareHours(ctx context.Context, w Watermark, found *findings) error {
+// compareHours compares the hours whose numbers all have a record, and hours that are
+// over although some of their numbers stay missing. It is called when nothing else is
+// requested. For the first that differs it requests what the producer has and the group
+// has not. An hour with more records than published events, to which the producer had
+// nothing to add, is a surplus: nothing is republished.
+func (c *Consumer) compareHours(ctx context.Context, w, proven Watermark, found *findings) error {
+	lost := proven.byEpoch()
 	for _, e := range c.finished.rest(w) {
 		n := numbers{w.Topic, w.Producer, e.Epoch}
-		hours, err := c.openHours(ctx, n)
+		hours, err := c.openHours(ctx, n, min(e.Seq, lost[e.Epoch].Seq))
 		if err != nil {
 			return err
 		}
@@ -65,16 +67,19 @@ type openHour struct {
 	asked bool // not long ago, and the producer had nothing to add
 }
 
-func (c *Consumer) openHours(ctx context.Context, n numbers) ([]openHour, error) {
+// openHours returns the hours to compare. Every number up to proven has a record, or the
+// producer had nothing to add.
+func (c *Consumer) openHours(ctx context.Context, n numbers, proven int64) ([]openHour, error) {
 	const query = `
 		SELECT h.hour, h.count, h.sum::text, h.last_seq,
 			coalesce(h.asked_at BETWEEN now() - @again::interval AND now(), false)
 		FROM epoch_checksums h
 			JOIN epoch_watermarks w USING (topic, producer, epoch)
-		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT matched AND NOT purged AND h.last_seq <= w.consumed_seq
+		WHERE topic = @topic AND producer = @producer AND epoch = @epoch AND NOT matched AND NOT purged
+			AND (h.last_seq <= w.consumed_seq OR h.last_seq <= @proven AND hour < floor(extract(epoch FROM now()) / 3600))
 			AND hour >= extract(epoch FROM now() - @retention::interval) / 3600
 		ORDER BY hour`
-	rows, err := c.cfg.Database.Query(ctx, query, n.args(pgx.StrictNamedArgs{"again": askAgain, "retention": OutboxRetention}))
+	rows, err := c.cfg.Database.Query(ctx, query, n.args(pgx.StrictNamedArgs{"again": askAgain, "retention": OutboxRetention, "proven": proven}))
 	if err != nil {
 		return nil, fmt.Errorf("read published checksums: %w", err)
 	}
@@ -127,15 +132,32 @@ func (c *Consumer) chunk(ctx context.Context, n numbers, hour int64) (*HourChunk
 	return &HourChunk{Epoch: n.epoch, Hour: hour, From: from, Until: until, IDs: ids}, nil
 }
 
-// noteAnswer moves on to the next part of an hour once the producer has answered the
-// request for the last part. After the last part, the producer has nothing to add.
-func (c *Consumer) noteAnswer(ctx context.Context, w Watermark) error {
+// noteAnswer notes that the producer has answered the request of this instance, if it
+// has. What is still missing by epoch stays so for the time being. The answer may be one
+// to another instance: then the request has to be repeated. A producer that does not say
+// what it has answered is believed.
+func (c *Consumer) noteAnswer(ctx context.Context, w Watermark, missing map[string][]SeqRange) error {
 	asked, ok := c.asked[w.Producer]
-	if !ok || asked.Chunk == nil || w.Answers[c.cfg.Group] <= asked.Answers {
+	if !ok || w.Answers[c.cfg.Group] <= asked.Answers {
+		return nil
+	}
+	answered, named := w.Answered[c.cfg.Group]
+	if named && answered.Digest != asked.Digest() {
 		return nil
 	}
 	delete(c.asked, w.Producer)
-	chunk := *asked.Chunk
+	if asked.Chunk == nil {
+		return c.noteUnfilled(ctx, w, asked.Ranges, missing)
+	}
+	if answered.Partly {
+		return nil
+	}
+	return c.noteChunk(ctx, w, *asked.Chunk)
+}
+
+// noteChunk moves on to the next part of an hour. After the last part, the producer has
+// nothing to add.
+func (c *Consumer) noteChunk(ctx context.Context, w Watermark, chunk HourChunk) error {
 	if _, end := HourIDs(chunk.Hour); chunk.Until < end {
 		c.next[w.Producer] = HourChunk{Epoch: chunk.Epoch, Hour: chunk.Hour, From: chunk.Until}
 		return nil

@@ -1,6 +1,9 @@
 package reconcile
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
@@ -33,9 +36,19 @@ type Watermark struct {
 	// Answers counts, for each consumer group, the republish requests that the
 	// producer had answered completely.
 	Answers map[string]int64 `json:"answers,omitempty"`
+	// Answered says, for each consumer group, which request was answered last.
+	Answered map[string]Answered `json:"answered,omitempty"`
 	// Consumers are the consumed watermarks as the producer's database has them, so
 	// that they survive the loss of both Redis and the consumer's database.
 	Consumers map[string]ConsumedWatermark `json:"consumers,omitempty"`
+}
+
+// Answered says which request was answered.
+type Answered struct {
+	Digest string `json:"digest"` // of the request
+	// Partly says that the chunk of an hour was too large for one answer. It has to be
+	// requested again with the ids that the group has by then.
+	Partly bool `json:"partly,omitempty"`
 }
 
 // EpochWatermark says what was published in one epoch of a producer's numbers.
@@ -62,6 +75,14 @@ type EpochWatermark struct {
 // epochs returns the watermarks of all epochs; the current one is the last.
 func (w Watermark) epochs() []EpochWatermark {
 	return append(append([]EpochWatermark{}, w.Closed...), w.EpochWatermark)
+}
+
+func (w Watermark) byEpoch() map[string]EpochWatermark {
+	epochs := map[string]EpochWatermark{}
+	for _, e := range w.epochs() {
+		epochs[e.Epoch] = e
+	}
+	return epochs
 }
 
 // hasEpochs says that the producer's release knows epochs.
@@ -144,16 +165,12 @@ func (r *RepublishRequest) add(epoch string, ranges []SeqRange) {
 	}
 }
 
-// Lowest returns what distinguishes a request from one that asks for later events.
-func (r RepublishRequest) Lowest() string {
-	switch {
-	case len(r.Ranges) > 0:
-		return fmt.Sprintf("%s:%d", r.Ranges[0].Epoch, r.Ranges[0].First)
-	case r.Chunk != nil:
-		return fmt.Sprintf("%s@%d:%s", r.Chunk.Epoch, r.Chunk.Hour, r.Chunk.From)
-	default:
-		return ""
-	}
+// Digest returns what distinguishes a request from one for other events. Instances of a
+// consumer that lack the same events have the same digest.
+func (r RepublishRequest) Digest() string {
+	data, _ := json.Marshal(RepublishRequest{Ranges: r.Ranges, Chunk: r.Chunk}) // It always encodes.
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
 }
 
 // HourChunk asks for the events of an hour, or of a part of it, that the group lacks
