@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -44,24 +45,73 @@ func (p *Published) Topics(ctx context.Context) ([]event.Topic, error) {
 }
 
 // StoreConsumed implements reconcile.Outbox. A consumer that was forgotten and posts a
-// new watermark is remembered again.
+// new watermark is remembered again. An older watermark changes nothing: Redis may be an
+// older copy.
 func (p *Published) StoreConsumed(ctx context.Context, topic event.Topic, consumers map[string]reconcile.ConsumedWatermark) error {
+	// If another instance has changed the row meanwhile, the next call merges again.
 	const query = `
 		INSERT INTO outbox_consumers AS c (topic, consumer, watermark) VALUES ($1, $2, $3)
 		ON CONFLICT (topic, consumer) DO UPDATE SET watermark = excluded.watermark, forgotten_at = NULL
-		WHERE c.watermark <> excluded.watermark`
+		WHERE c.watermark = $4::jsonb`
+	stored, err := p.storedConsumed(ctx, topic)
+	if err != nil {
+		return err
+	}
 	batch := &pgx.Batch{}
 	for group, watermark := range consumers {
+		before, known := stored[group]
+		if known {
+			watermark = before.Merge(watermark)
+		}
 		data, err := json.Marshal(watermark)
 		if err != nil {
 			return fmt.Errorf("encode consumed watermark: %w", err)
 		}
-		batch.Queue(query, topic, group, data)
+		if known && bytes.Equal(data, before.encoded) {
+			continue
+		}
+		batch.Queue(query, topic, group, data, before.raw)
+	}
+	if batch.Len() == 0 {
+		return nil
 	}
 	if err := p.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("store consumed watermarks of %s: %w", topic, err)
 	}
 	return nil
+}
+
+// storedConsumed is a consumed watermark in the database.
+type storedConsumed struct {
+	reconcile.ConsumedWatermark
+	group   string
+	raw     []byte // as it is stored
+	encoded []byte // as this release encodes it
+}
+
+func (p *Published) storedConsumed(ctx context.Context, topic event.Topic) (map[string]storedConsumed, error) {
+	rows, err := p.db.Query(ctx, `SELECT consumer, watermark FROM outbox_consumers WHERE topic = $1`, topic)
+	if err != nil {
+		return nil, fmt.Errorf("read consumed watermarks of %s: %w", topic, err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c storedConsumed, err error) {
+		if err := row.Scan(&c.group, &c.raw); err != nil {
+			return c, err
+		}
+		if err := json.Unmarshal(c.raw, &c.ConsumedWatermark); err != nil {
+			return c, err
+		}
+		c.encoded, err = json.Marshal(c.ConsumedWatermark)
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read consumed watermarks of %s: %w", topic, err)
+	}
+	stored := map[string]storedConsumed{}
+	for _, c := range all {
+		stored[c.group] = c
+	}
+	return stored, nil
 }
 
 // Watermark implements reconcile.Outbox. It reads everything in one snapshot.

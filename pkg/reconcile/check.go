@@ -29,11 +29,11 @@ const databaseSQL = `(` + postgres.IncarnationSQL + ` || '/' || ` + fileSQL + `)
 // errReplaced ends a round: what it has read is no longer true.
 var errReplaced = errors.New("the database was replaced")
 
-// sameDatabase returns errReplaced if the database is another one than when the round
-// began. A round calls it before it tells others what it has read.
-func (c *Consumer) sameDatabase(ctx context.Context) error {
+// sameDatabase returns errReplaced if the database is another one than the named one,
+// with which a round began. A round calls it before it tells others what it has read.
+func sameDatabase(ctx context.Context, db postgres.Querier, name string) error {
 	var same bool
-	if err := c.cfg.Database.QueryRow(ctx, `SELECT `+databaseSQL+` = $1`, c.database).Scan(&same); err != nil {
+	if err := db.QueryRow(ctx, `SELECT `+databaseSQL+` = $1`, name).Scan(&same); err != nil {
 		return fmt.Errorf("identify the database: %w", err)
 	}
 	if !same {
@@ -64,19 +64,22 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 		return false, fmt.Errorf("read database check: %w", err)
 	}
 	if database != c.database {
+		c.poster.checked.Store(nil)
 		c.memory = newMemory(database)
 	}
 	if checked && len(generations) > 0 {
 		c.generation = generations[len(generations)-1]
+		c.poster.checked.Store(&checkedDatabase{c.database, c.generation})
 		return true, nil
 	}
 	known, complete, err := c.known(ctx, watermarks)
 	if err != nil {
 		return false, err
 	}
-	if !complete && time.Since(c.since) < producersTimeout {
+	if !complete && time.Since(c.since) < producersTimeout(watermarks) {
 		return false, nil
 	}
+	var handled *Handled
 	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
 		var locked bool
 		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
@@ -89,13 +92,19 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 		if err := tx.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations, &database); err != nil || checked && len(generations) > 0 {
 			return err
 		}
-		return c.decide(ctx, tx, generations, known, position)
+		handled, err = c.decide(ctx, tx, generations, known, position)
+		return err
 	})
 	if errors.Is(err, errCheckedElsewhere) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("check the database: %w", err)
+	}
+	if handled != nil {
+		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",
+			"topic", string(c.cfg.Topic), "handled_until", handled.Until.UTC().Format(time.RFC3339))
+		c.metrics.restored.WithLabelValues(string(c.cfg.Topic)).Inc()
 	}
 	return false, nil // The next round reads the generation.
 }
@@ -108,29 +117,46 @@ func (c *Consumer) checkLock() int64 {
 	return int64(h.Sum64() >> 1)
 }
 
-// producersTimeout is how long a check waits for the producers when Redis does not have
-// the group's consumed watermark. It goes on without those that are gone.
-const producersTimeout = time.Minute
+// producersTimeout is how long a check waits for watermarks that the producers have
+// posted since it began. It goes on without the producers that are gone.
+func producersTimeout(watermarks []Watermark) time.Duration {
+	timeout := time.Minute
+	for _, w := range watermarks {
+		timeout = max(timeout, 2*w.Interval)
+	}
+	return timeout
+}
 
 // known returns the consumed watermarks of this group that Redis and the producers have.
-// It is not complete if Redis was emptied and a producer has not told again.
+// Redis may be empty or an older copy, as the database may be. So it is not complete
+// before each producer has posted again what its own database knows. It is complete at
+// once if Redis still has what this process has posted last: a restart of Postgres alone
+// does not make anything wait.
 func (c *Consumer) known(ctx context.Context, watermarks []Watermark) (known []ConsumedWatermark, complete bool, err error) {
 	data, err := c.cfg.Redis.HGet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, false, fmt.Errorf("read consumed watermark of %s: %w", c.cfg.Topic, err)
 	}
 	var own ConsumedWatermark
-	if err == nil && json.Unmarshal([]byte(data), &own) == nil {
-		known, complete = append(known, own), true
+	found := err == nil && json.Unmarshal([]byte(data), &own) == nil
+	if found {
+		known = append(known, own)
 	}
-	posted := []string{}
+	if c.reported == nil {
+		c.reported = map[string]time.Time{}
+		for _, w := range watermarks {
+			c.reported[w.Producer] = w.At
+		}
+	}
+	posted, again := []string{}, true
 	for _, w := range watermarks {
 		posted = append(posted, w.Producer)
+		again = again && !w.At.Equal(c.reported[w.Producer])
 		if echo, ok := w.Consumers[c.cfg.Group]; ok {
 			known = append(known, echo)
 		}
 	}
-	if complete {
+	if last := c.poster.posted.Load(); found && last != nil && own.covers(*last) {
 		return known, true, nil
 	}
 	const absent = `SELECT EXISTS (SELECT FROM epoch_watermarks WHERE topic = $1 AND producer <> ALL($2::text[]))`
@@ -138,43 +164,44 @@ func (c *Consumer) known(ctx context.Context, watermarks []Watermark) (known []C
 	if err := c.cfg.Database.QueryRow(ctx, absent, c.cfg.Topic, posted).Scan(&some); err != nil {
 		return nil, false, fmt.Errorf("read known producers of %s: %w", c.cfg.Topic, err)
 	}
-	return known, len(posted) > 0 && !some, nil
+	return known, again && !some && (found || len(posted) > 0), nil
 }
 
-func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, known []ConsumedWatermark, position bus.Position) error {
+// decide stores that the database is checked. If it is an older copy, decide calls
+// Restored first, and returns what the lost database had handled.
+func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, known []ConsumedWatermark, position bus.Position) (*Handled, error) {
 	own, err := consumedIn(ctx, tx, c.cfg.Topic)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	restored, handled := false, Handled{Numbers: map[string]map[string]int64{}}
+	var handled *Handled // nil if the database is no older copy
 	for _, k := range known {
 		if olderThan(own, generations, k) {
-			restored = true
+			if handled == nil {
+				handled = &Handled{Numbers: map[string]map[string]int64{}}
+			}
 			handled.add(k)
 		}
 	}
-	if restored {
+	if handled != nil {
 		handled.Until = latest(handled.Until, position.HandledUntil)
-		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",
-			"topic", string(c.cfg.Topic), "handled_until", handled.Until.UTC().Format(time.RFC3339))
-		c.metrics.restored.WithLabelValues(string(c.cfg.Topic)).Inc()
 		if c.cfg.Restored != nil {
-			if err := c.cfg.Restored(ctx, handled); err != nil {
-				return fmt.Errorf("prepare the restored database: %w", err)
+			if err := c.cfg.Restored(ctx, *handled); err != nil {
+				return nil, fmt.Errorf("prepare the restored database: %w", err)
 			}
 		}
 	}
-	if restored || len(generations) == 0 {
+	if handled != nil || len(generations) == 0 {
 		const start = `INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`
 		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text()); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	const checked = `
 		INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
 		ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
 	_, err = tx.Exec(ctx, checked, c.cfg.Topic)
-	return err
+	return handled, err
 }
 
 // olderThan reports whether a database is older than what was known of it: it does not
@@ -186,14 +213,7 @@ func olderThan(own map[string]map[string]Consumed, generations []string, known C
 	if known.Generation != generations[len(generations)-1] {
 		return false
 	}
-	for producer, epochs := range known.Producers {
-		for epoch, consumed := range epochs {
-			if own[producer][epoch].Seq < consumed.Seq || own[producer][epoch].Seen < consumed.Seen {
-				return true
-			}
-		}
-	}
-	return false
+	return lacks(own, known.Producers)
 }
 
 func latest(a, b time.Time) time.Time {

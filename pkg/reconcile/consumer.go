@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -23,6 +24,7 @@ import (
 type Consumer struct {
 	cfg     ConsumerConfig
 	metrics consumerMetrics
+	poster  poster
 	memory
 }
 
@@ -38,8 +40,8 @@ type memory struct {
 	scanned    map[numbers]scanned
 	compared   map[string]time.Time // when a producer was last compared
 	next       map[string]HourChunk // where the next chunk of an hour begins, by producer
-	consumed   *ConsumedWatermark   // as it was at the last post
 	finished   finished
+	reported   map[string]time.Time // the times of the watermarks when the check began, by producer
 }
 
 func newMemory(database string) memory {
@@ -73,10 +75,6 @@ const (
 	requestLimit         = 10_000 // ranges that are looked for in an epoch, besides the unfilled ones
 	// While a request is open, rounds follow faster.
 	openInterval = 500 * time.Millisecond
-	// A restored database is recognised unless its copy is younger than two of these.
-	// Postgres writes an asynchronous commit to disk within three wal_writer_delays of
-	// 200 ms.
-	postInterval = time.Second
 )
 
 // Handled says which events a group had handled.
@@ -103,31 +101,26 @@ func (h *Handled) add(w ConsumedWatermark) {
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), memory: newMemory("")}
+	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), poster: poster{cfg: cfg}, memory: newMemory("")}
 }
 
 // Run implements service.Runner.
 func (c *Consumer) Run(ctx context.Context) error {
 	outage := newOutage(c.cfg.Log, "producers")
+	var posting sync.WaitGroup
+	defer posting.Wait()
+	posting.Go(func() { c.poster.run(ctx) })
 	c.purge(ctx)
 	next := time.NewTimer(0)
 	defer next.Stop()
 	purge := time.NewTicker(purgeEvery)
 	defer purge.Stop()
-	post := time.NewTicker(postInterval)
-	defer post.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-purge.C:
 			c.purge(ctx)
-			continue
-		case <-post.C:
-			// A failure shows in the next round, too.
-			if err := c.post(ctx); err != nil && ctx.Err() == nil {
-				c.cfg.Log.DebugContext(ctx, "consumed watermark could not be posted; retrying", "error", err.Error())
-			}
 			continue
 		case <-next.C:
 		}
@@ -202,7 +195,7 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 	if err != nil {
 		return fmt.Errorf("encode republish request: %w", err)
 	}
-	if err := c.sameDatabase(ctx); err != nil {
+	if err := sameDatabase(ctx, c.cfg.Database, c.database); err != nil {
 		return err
 	}
 	if !bytes.Equal(data, c.posted[producer]) {
@@ -210,41 +203,6 @@ func (c *Consumer) request(ctx context.Context, producer string, request Republi
 	}
 	if err := c.cfg.Redis.HSet(ctx, key, c.cfg.Group, data).Err(); err != nil {
 		return fmt.Errorf("post republish request to %s: %w", producer, err)
-	}
-	return nil
-}
-
-// post posts the consumed watermark, so that producers keep what the group needs, and
-// an older copy of this database is recognised as one. What it posts was read
-// postInterval ago: by now Postgres has written it to disk, and no crash can lose it.
-func (c *Consumer) post(ctx context.Context) error {
-	if c.generation == "" {
-		return nil // not checked yet
-	}
-	ctx, cancel := context.WithTimeout(ctx, consumerRoundTimeout)
-	defer cancel()
-	position, err := bus.GroupPosition(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
-	if err != nil {
-		return err
-	}
-	producers, err := consumedIn(ctx, c.cfg.Database, c.cfg.Topic)
-	if err != nil {
-		return err
-	}
-	if err := c.sameDatabase(ctx); err != nil {
-		return err
-	}
-	own := c.consumed
-	c.consumed = &ConsumedWatermark{Generation: c.generation, HandledUntil: position.HandledUntil, Producers: producers}
-	if own == nil {
-		return nil
-	}
-	data, err := json.Marshal(own)
-	if err != nil {
-		return fmt.Errorf("encode consumed watermark: %w", err)
-	}
-	if err := c.cfg.Redis.HSet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group, data).Err(); err != nil {
-		return fmt.Errorf("post consumed watermark of %s: %w", c.cfg.Topic, err)
 	}
 	return nil
 }

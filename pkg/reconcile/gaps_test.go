@@ -235,15 +235,12 @@ func TestPreviousProducer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.consume(accept)
-	post := func(watermark string) {
-		t.Helper()
-		if err := f.client.HSet(t.Context(), "watermark:published:audit-events", "producer", watermark).Err(); err != nil {
-			t.Fatal(err)
-		}
+	post := func(seq int) {
+		const previous = `{"producer":"producer","topic":"audit-events","at":%q,"seq":%d,"hours":[]}`
+		f.post(fmt.Sprintf(previous, time.Now().UTC().Format(time.RFC3339Nano), seq))
 	}
-	previous := `{"producer":"producer","topic":"audit-events","at":"2026-01-01T00:00:00Z","seq":%d,"hours":[]}`
-	post(fmt.Sprintf(previous, 3))
 	testkit.Eventually(t, 20*time.Second, func() error {
+		post(3)
 		request, err := f.request()
 		if err != nil {
 			return err
@@ -253,7 +250,7 @@ func TestPreviousProducer(t *testing.T) {
 		}
 		return nil
 	})
-	post(`{"producer":"producer","topic":"audit-events","at":"2026-01-01T00:00:01Z","first":1,"seq":2,"epoch":"E","hours":[],"answers":{"consumer":7}}`)
+	f.post(`{"producer":"producer","topic":"audit-events","at":"2026-01-01T00:00:01Z","first":1,"seq":2,"epoch":"E","hours":[],"answers":{"consumer":7}}`)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		request, err := f.request()
 		if err != nil {
@@ -264,7 +261,7 @@ func TestPreviousProducer(t *testing.T) {
 		}
 		return nil
 	})
-	post(fmt.Sprintf(previous, 9))
+	post(9)
 	f.eventuallyReports("producer:1..3  3 events are missing; the producer does not have it any more", "producer/EPOCH:1..2  2 events are missing")
 }
 

@@ -187,6 +187,9 @@ type HourChunk struct {
 type ConsumedWatermark struct {
 	// Generation changes when the group's database was found to be an older copy.
 	Generation string `json:"generation"`
+	// Earlier are earlier generations. Only the copies in the producers' databases have
+	// them.
+	Earlier []string `json:"earlier,omitempty"`
 	// HandledUntil is the time, by the stream, up to which the group had acknowledged
 	// everything.
 	HandledUntil time.Time `json:"handledUntil"`

@@ -29,7 +29,8 @@
 //     gap, and so is an hour whose checksum differs.
 //   - Republish request. The Consumer posts its gaps in Redis as a
 //     [RepublishRequest]. The Producer reads those rows and publishes them again, in
-//     bounded parts, with their numbers.
+//     bounded parts, with their numbers. What stays missing is requested again after a
+//     growing pause, so it delays no other event.
 //
 // # What is stored where
 //
@@ -56,7 +57,7 @@
 // outage. No clock decides that. A consumer reads a watermark, then the end of the
 // stream. Once its group has acknowledged everything up to that end, a number up to the
 // watermark without a record is lost. A watermark also counts the requests that the
-// producer has answered. The producer ignores a request that is based on an earlier
+// producer has answered, and names the last one. The producer ignores a request that is based on an earlier
 // count: what it has republished since may still be in the stream.
 package reconcile
 
@@ -77,8 +78,8 @@ func RecordsSchema() postgres.Schema {
 
 // WatermarksSchema returns the migrations of the watermarks that a consumer has
 // seen. A service whose own tables are its records has this schema and a view
-// named consumed_events with the columns topic, producer, seq and event_id, in
-// place of RecordsSchema. Its version table has the name under which databases
+// named consumed_events with the columns topic, producer, epoch, seq and event_id,
+// in place of RecordsSchema. Its version table has the name under which databases
 // already know it.
 func WatermarksSchema() postgres.Schema {
 	return postgres.NewSchema("ledger", migrations, "migrations/watermarks")

@@ -16,12 +16,10 @@ func TestRequestIsBounded(t *testing.T) {
 	f := newFixture(t)
 	f.log = slog.New(slog.DiscardHandler)
 	f.consume(accept)
-	watermark := `{"producer":"producer","topic":"audit-events","at":"2026-01-01T00:00:00Z","first":1,"seq":50,"epoch":"B","hours":[],
+	watermark := `{"producer":"producer","topic":"audit-events","at":%q,"first":1,"seq":50,"epoch":"B","hours":[],
 		"closed":[{"epoch":"A","first":1,"seq":99990,"last":99990,"known":99990}]}`
-	if err := f.client.HSet(t.Context(), "watermark:published:audit-events", "producer", watermark).Err(); err != nil {
-		t.Fatal(err)
-	}
 	testkit.Eventually(t, 20*time.Second, func() error {
+		f.post(fmt.Sprintf(watermark, time.Now().UTC().Format(time.RFC3339Nano)))
 		request, err := f.request()
 		if err != nil {
 			return err

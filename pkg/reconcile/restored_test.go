@@ -1,12 +1,10 @@
 package reconcile_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -236,6 +234,24 @@ func (f *fixture) wantPostedClosed() {
 	})
 }
 
+// repost posts the producer's watermark again, as an instance that is still running does.
+func (f *fixture) repost() {
+	f.t.Helper()
+	data, err := f.client.HGet(f.t.Context(), "watermark:published:"+string(event.Audit), "producer").Bytes()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var w reconcile.Watermark
+	if err := json.Unmarshal(data, &w); err != nil {
+		f.t.Fatal(err)
+	}
+	w.At = time.Now().UTC()
+	if data, err = json.Marshal(w); err != nil {
+		f.t.Fatal(err)
+	}
+	f.post(string(data))
+}
+
 // TestRecreatedProducer is REL-50: an empty database in the place of the producer's gives
 // numbers that were given before. They are those of a new epoch.
 func TestRecreatedProducer(t *testing.T) {
@@ -285,6 +301,7 @@ func TestLostWithEveryRow(t *testing.T) {
 			if tc.informed {
 				stop = f.consume(accept) // It learns that they were published.
 				testkit.Eventually(t, 10*time.Second, func() error {
+					f.repost()
 					if gaps := f.report().Gaps; len(gaps) != 1 {
 						return fmt.Errorf("gaps = %v", gaps)
 					}
@@ -311,99 +328,4 @@ func TestLostWithEveryRow(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestRestoredConsumer is REL-51: after the consumer's database was restored, Restored is
-// called once, before anything is republished, and then the consumer catches up.
-func TestRestoredConsumer(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct{ copied, flush, running bool }{
-		"an older copy": {copied: true}, "a new database": {}, "an older copy and an empty Redis": {copied: true, flush: true},
-		"an older copy under a running consumer": {copied: true, running: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFixture(t)
-			f.produce()
-			var calls atomic.Int64
-			f.restored = func(_ context.Context, handled reconcile.Handled) error {
-				if calls.Add(1) == 1 {
-					return errors.New("not yet")
-				}
-				if handled.Until.Before(time.Now().Add(-time.Minute)) {
-					t.Errorf("handled until %s", handled.Until)
-				}
-				for _, seq := range handled.Numbers["producer"] {
-					if seq != 35 {
-						t.Errorf("handled up to %d, want 35", seq)
-					}
-				}
-				if n := f.republished(); n > 0 {
-					t.Errorf("%d events were republished before", n)
-				}
-				return nil
-			}
-			stop := f.consume(accept)
-			f.add(5)
-			f.wantRecords(5)
-			restore := backup(t, f.consumer)
-			f.add(30)
-			f.wantRecords(35)
-			f.wantConsumed(35)
-			if !tc.running {
-				stop()
-			}
-			if tc.flush {
-				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if tc.copied {
-				restore()
-			} else {
-				f.consumer = testkit.Database(t, f.schemas()...)
-			}
-			if !tc.running {
-				if f.isChecked() {
-					t.Error("the restored database counts as checked")
-				}
-				f.consume(accept)
-			}
-			f.wantRecords(35)
-			f.eventuallyReports()
-			if n := calls.Load(); n != 2 {
-				t.Errorf("Restored was called %d times, want once without an error", n)
-			}
-			if !f.isChecked() {
-				t.Error("the database does not count as checked")
-			}
-		})
-	}
-}
-
-// wantConsumed waits until Redis and the producer know that the consumer has consumed
-// everything up to a number.
-func (f *fixture) wantConsumed(seq int64) {
-	f.t.Helper()
-	const query = `
-		SELECT coalesce(max((e.value ->> 'seq')::bigint), 0)
-		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> 'producer') AS e`
-	testkit.Eventually(f.t, 20*time.Second, func() error {
-		var got int64
-		if err := f.producer.QueryRow(f.t.Context(), query).Scan(&got); err != nil {
-			return err
-		}
-		if got < seq {
-			return fmt.Errorf("consumed up to %d, want %d", got, seq)
-		}
-		return nil
-	})
-}
-
-func (f *fixture) isChecked() (checked bool) {
-	f.t.Helper()
-	if err := f.consumer.QueryRow(f.t.Context(), `SELECT `+reconcile.CheckedSQL(event.Audit)).Scan(&checked); err != nil {
-		f.t.Fatal(err)
-	}
-	return checked
 }
