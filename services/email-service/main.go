@@ -23,6 +23,10 @@ const name = "email-service"
 
 var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store.Schema())
 
+// checked is an SQL condition: the database is no older copy of itself, or is prepared for
+// being one.
+var checked = reconcile.CheckedSQL(event.Email)
+
 func main() {
 	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.Email, schemas), resumeCommand)...)
 }
@@ -46,7 +50,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	messages, deadLetters := store.New(b.DB, b.Outbox, time.Now), deadletter.New(b.DB, b.Outbox, time.Now)
+	messages, deadLetters := store.New(b.DB, b.Outbox, time.Now, checked), deadletter.New(b.DB, b.Outbox, time.Now)
 	s.Notice("mail", messages.WithheldNotice)
 	s.Metrics.MustRegister(messages.Gauges()...)
 	mailer, err := mail.NewMailer(mail.Config{
@@ -64,13 +68,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		DeadLetters:         deadLetters,
 		DeadLetterRetention: cfg.DeadLetterRetention,
 		Due: []bus.PollerConfig{{
-			Take: messages.TakeDueIf(reconcile.CheckedSQL(event.Email)), Renew: messages.RenewDue,
+			Take: messages.TakeDue, Renew: messages.RenewDue,
 			Complete: messages.CompleteDue, Release: messages.ReleaseDue, Log: s.Log,
 		}},
 		Records:     reconcile.NewRecords(b.DB, event.Email),
 		Restored:    messages.Withhold,
 		Unavailable: api.Unavailable,
-		Probe:       sender.Ping,
+		Probe:       api.Probe(messages, sender),
 		Window:      cfg.window(),
 		Timeout:     cfg.attemptTimeout(),
 	})

@@ -1,21 +1,53 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/email-service/internal/smtptest"
 )
 
 func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
+
+// postWatermarks posts the watermarks of a producer that has published nothing, as the relay
+// of auth-service does, until the test ends. A new database is not checked without them.
+func postWatermarks(t *testing.T, client redis.UniversalClient) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var posting sync.WaitGroup
+	t.Cleanup(posting.Wait)
+	t.Cleanup(cancel)
+	posting.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			watermark, err := json.Marshal(reconcile.Watermark{Producer: "auth-service", Topic: event.Email, At: time.Now()})
+			if err == nil {
+				err = client.HSet(ctx, "watermark:published:"+string(event.Email), "auth-service", watermark).Err()
+			}
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+}
 
 // TestProgram: the program pauses while the mail server is down, sends the mail when
 // it is up, and lists it as sent.
@@ -32,8 +64,10 @@ func TestProgram(t *testing.T) {
 		"SMTP_URL": "smtp://" + mailServer, "MAIL_FROM": "Headgate <no-reply@example.com>",
 		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
 	})
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	postWatermarks(t, client)
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
-	testkit.Publish(t, testkit.OpenRedis(t, redisURL, 5*time.Second), event.Email, e)
+	testkit.Publish(t, client, event.Email, e)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if !strings.Contains(p.Metrics(), `headgate_consumer_paused{topic="email-events"} 1`) {
 			return errors.New("the consumer is not paused")
@@ -71,10 +105,13 @@ func TestResume(t *testing.T) {
 	}
 	// What Redis knows of the consumer, and this database does not.
 	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	postWatermarks(t, client)
 	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q,"producers":{"test":{"":{"seq":3,"seen":7}}}}`, time.Now().Format(time.RFC3339))
 	if err := client.HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
 		t.Fatal(err)
 	}
+	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
+	e.ProducerSeq = 7
 	p := testkit.StartProgram(t, environment)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, "0 so far; decide with email-service resume") {
@@ -82,8 +119,6 @@ func TestResume(t *testing.T) {
 		}
 		return nil
 	})
-	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
-	e.ProducerSeq = 7
 	testkit.Publish(t, client, event.Email, e)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "1 so far; decide with email-service resume") {
@@ -117,6 +152,56 @@ func TestResume(t *testing.T) {
 	}
 	if ready := p.Ready(); strings.Contains(ready, "notices") {
 		t.Errorf("readyz = %s", ready)
+	}
+	p.Stop()
+}
+
+// TestREL86RedeliveredBeforeTheCheck is REL-86: the database is an older copy, and entries
+// are redelivered before anybody knows it. No mail is sent before the check, those that may
+// have been sent wait for an operator, and fresh ones are sent after it.
+func TestREL86RedeliveredBeforeTheCheck(t *testing.T) {
+	t.Parallel()
+	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
+	server := smtptest.New(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"SMTP_URL": server.URL, "MAIL_FROM": "Headgate <no-reply@example.com>",
+		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
+		"RECONCILE_INTERVAL": "1s",
+	})
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	to := [...]string{"handled@example.com", "fresh@example.com"}
+	for i, address := range to {
+		e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: address, Name: "Ann"})
+		e.ProducerSeq = int64(7 + i)
+		testkit.Publish(t, client, event.Email, e)
+	}
+	// Neither Redis nor a producer has told yet what was handled.
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if !strings.Contains(p.Metrics(), `headgate_consumer_paused{topic="email-events"} 1`) {
+			return errors.New("the consumer is not paused")
+		}
+		return nil
+	})
+	if n := len(server.To(to[0])) + len(server.To(to[1])); n != 0 {
+		t.Fatalf("the mail server accepted %d mails before the check, want none", n)
+	}
+	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q,"producers":{"auth-service":{"":{"seq":3,"seen":7}},"test":{"":{"seq":3,"seen":7}}}}`, time.Now().Format(time.RFC3339))
+	if err := client.HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
+		t.Fatal(err)
+	}
+	postWatermarks(t, client)
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if n := len(server.To(to[1])); n != 1 {
+			return fmt.Errorf("the mail server accepted %d fresh mails, want 1", n)
+		}
+		if !strings.Contains(p.Metrics(), `headgate_mails{status="withheld"} 1`) {
+			return errors.New("no mail is withheld")
+		}
+		return nil
+	})
+	if n := len(server.To(to[0])); n != 0 {
+		t.Errorf("the mail server accepted %d mails of an event that was handled, want none", n)
 	}
 	p.Stop()
 }

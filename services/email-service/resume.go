@@ -33,7 +33,7 @@ func resume(ctx context.Context, cfg Config, args []string) error {
 		return err
 	}
 	defer db.Close()
-	messages := store.New(db, outbox.New(name), time.Now)
+	messages := store.New(db, outbox.New(name), time.Now, checked)
 	withheld, err := messages.Withheld(ctx)
 	if err != nil {
 		return err

@@ -41,10 +41,25 @@ func Handlers(mailer *mail.Mailer) map[string]bus.Handler {
 	return handlers
 }
 
-// Unavailable says whether err means that Postgres or the mail server is unavailable,
-// rather than that the event cannot be handled.
+// Unavailable says whether err means that Postgres or the mail server is unavailable, or
+// that the database is not checked yet, rather than that the event cannot be handled.
 func Unavailable(err error) bool {
-	return errors.Is(err, mail.ErrServerUnavailable) || postgres.Unavailable(err)
+	return errors.Is(err, mail.ErrServerUnavailable) || errors.Is(err, mail.ErrDatabaseUnchecked) || postgres.Unavailable(err)
+}
+
+type pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// Probe returns the probe of the consumer: whether the database is checked, and whether
+// the mail server accepts mails.
+func Probe(messages *store.Store, sender pinger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := messages.Checked(ctx); err != nil {
+			return err
+		}
+		return sender.Ping(ctx)
+	}
 }
 
 // classified marks the errors that no retry can fix as permanent.

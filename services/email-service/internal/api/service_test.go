@@ -71,7 +71,7 @@ func newServiceWithoutConsumer(t *testing.T) *service {
 		t.Fatal(err)
 	}
 	s.deadLetters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
-	messages := store.New(s.db, outbox.New("email-service"), time.Now)
+	messages := store.New(s.db, outbox.New("email-service"), time.Now, "true")
 	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.deadLetters.Routes(api.Prefix)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 	}))
@@ -92,7 +92,7 @@ func (s *service) consume(name string) testkit.Running {
 		s.t.Fatal(err)
 	}
 	s.metrics = prometheus.NewRegistry()
-	messages := store.New(s.db, outbox.New("email-service"), time.Now)
+	messages := store.New(s.db, outbox.New("email-service"), time.Now, "true")
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: s.sealer,
 		BaseURL: baseURL, From: from, Concurrency: 4, RetryFirst: 200 * time.Millisecond, Now: time.Now,
@@ -108,7 +108,7 @@ func (s *service) consume(name string) testkit.Running {
 			bus.NewPoller(s.deadLetters.Replays(s.log)),
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Renew: messages.RenewDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
-		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: sender.Ping,
+		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: api.Probe(messages, sender),
 		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: s.metrics,
 	})
 	s.t.Cleanup(func() { sender.Close() })

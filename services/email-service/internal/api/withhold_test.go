@@ -28,7 +28,7 @@ func (s *service) occurred(to string, at time.Time) event.Event {
 }
 
 func (s *service) store() *store.Store {
-	return store.New(s.db, outbox.New("email-service"), time.Now)
+	return store.New(s.db, outbox.New("email-service"), time.Now, "true")
 }
 
 func (s *service) withhold(until time.Time) {
@@ -188,7 +188,7 @@ func TestNothingIsTakenFromAnUncheckedDatabase(t *testing.T) {
 		t.Fatalf("Queue() = %+v, %v", d, err)
 	}
 	s.exec(`UPDATE restores SET resumed_at = now()`) // by an operator whose command was interrupted
-	take := s.store().TakeDueIf(`EXISTS (SELECT FROM checked)`)
+	take := store.New(s.db, outbox.New("email-service"), time.Now, `EXISTS (SELECT FROM checked)`).TakeDue
 	if due, err := take(t.Context(), "", 32); err != nil || len(due) != 0 {
 		t.Errorf("take() = %d messages, %v, want none", len(due), err)
 	}

@@ -57,7 +57,8 @@ type Message struct {
 type Store interface {
 	// Queue stores d unless its event e already has a delivery, and returns the stored
 	// one. It is withheld if an operator has to decide about mails of that time; e is stored
-	// with it. It fails with ErrAccountDeleted if the user was erased.
+	// with it. It fails with ErrAccountDeleted if the user was erased, and with
+	// ErrDatabaseUnchecked.
 	Queue(ctx context.Context, d Delivery, e event.Event) (Delivery, error)
 	// Send locks the delivery, stores that it was sent, with the event, then calls send,
 	// and commits. So whatever can fail fails before the mail is sent, except the commit. If
@@ -65,7 +66,8 @@ type Store interface {
 	// sent, and records it before it sends another one.
 	//
 	// Send does not call send if the mail was sent or suppressed meanwhile, nor if it is
-	// withheld, which is ErrWithheld.
+	// withheld, which is ErrWithheld, nor in a database for which it fails with
+	// ErrDatabaseUnchecked.
 	// Concurrent calls wait for the lock, which ends with the process, so that no other
 	// instance has to wait for a lease to expire. A failed delivery may still be sent: an
 	// operator can replay its event.
@@ -111,6 +113,10 @@ var ErrNotRecorded = errors.New("a mail was sent, but not recorded")
 
 // ErrWithheld says that the mail is withheld since its delivery was read.
 var ErrWithheld = errors.New("the mail is withheld")
+
+// ErrDatabaseUnchecked says that the database may be an older copy, which does not know
+// which mails were sent. No mail is sent until it is compared with what others know of it.
+var ErrDatabaseUnchecked = errors.New("the database may be an older copy: it is not checked yet")
 
 // ErrAccountDeleted says that the account of the recipient was deleted.
 var ErrAccountDeleted = errors.New("the account was deleted")

@@ -12,10 +12,15 @@ import (
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
-// queue stores a delivery. Its state depends on the latest restore of the database whose
-// lost one had handled the event: it is withheld, or what the operator has decided.
-const queue = `
-	WITH restore AS (
+// queue returns an SQL statement that stores a delivery and says whether the database is
+// checked; if it is not, it stores nothing. The state of the delivery depends on the latest
+// restore of the database whose lost one had handled the event: it is withheld, or what the
+// operator has decided.
+func queue(checked string) string {
+	return `
+	WITH checked AS MATERIALIZED (
+		SELECT (` + checked + `) AS checked
+	), restore AS (
 		SELECT id, resumed_at, skip_before
 		FROM restores JOIN restore_numbers ON restore_id = id
 		WHERE producer = @producer AND epoch = @epoch AND handled_seq >= @seq AND @seq > 0
@@ -27,15 +32,19 @@ const queue = `
 			WHEN restore.resumed_at IS NULL THEN 'withheld'
 			WHEN @occurred_at < restore.skip_before THEN 'suppressed'
 			ELSE 'queued' END AS status
-		FROM (VALUES (1)) AS one LEFT JOIN restore ON true
+		FROM checked LEFT JOIN restore ON true
+		WHERE checked
+	), stored AS (
+		INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at,
+			occurred_at, restore_id, event)
+		SELECT @id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, status, @created_at, @updated_at,
+			@occurred_at, restore_id, CASE WHEN status = 'withheld' THEN @event::json END
+		FROM delivery
+		WHERE NOT EXISTS (SELECT FROM deleted_users WHERE user_id = @user_id)
+		ON CONFLICT ON CONSTRAINT messages_event_template_key DO NOTHING
 	)
-	INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at,
-		occurred_at, restore_id, event)
-	SELECT @id, @event_id, @template, @user_id, @recipient, @message_id, @request_id, status, @created_at, @updated_at,
-		@occurred_at, restore_id, CASE WHEN status = 'withheld' THEN @event::json END
-	FROM delivery
-	WHERE NOT EXISTS (SELECT FROM deleted_users WHERE user_id = @user_id)
-	ON CONFLICT ON CONSTRAINT messages_event_template_key DO NOTHING`
+	SELECT checked FROM checked`
+}
 
 // Queue implements mail.Store.
 func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail.Delivery, error) {
@@ -46,10 +55,16 @@ func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail
 	}
 	batch := &pgx.Batch{}
 	batch.Queue(lockUser, d.UserID)
-	batch.Queue(queue, pgx.StrictNamedArgs{
+	batch.Queue(queue(s.checked), pgx.StrictNamedArgs{
 		"id": d.ID, "event_id": d.EventID, "template": d.Template, "user_id": d.UserID, "recipient": d.To,
 		"message_id": d.MessageID, "request_id": d.RequestID, "created_at": d.CreatedAt, "updated_at": d.UpdatedAt,
 		"occurred_at": e.OccurredAt, "event": source, "producer": e.Producer, "epoch": e.ProducerEpoch, "seq": e.ProducerSeq,
+	}).QueryRow(func(row pgx.Row) error {
+		var checked bool
+		if err := row.Scan(&checked); err != nil || checked {
+			return err
+		}
+		return mail.ErrDatabaseUnchecked
 	})
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return mail.Delivery{}, fmt.Errorf("queue delivery: %w", err)

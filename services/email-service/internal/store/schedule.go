@@ -66,26 +66,14 @@ func (s *Store) Release(ctx context.Context, id, reason string) error {
 const lease = 10 * time.Minute
 
 // TakeDue leases the deliveries whose next attempt is due, at most limit, and returns
-// their events. It is a bus.PollerConfig.Take.
+// their events. It takes nothing while the database is not checked. It is a
+// bus.PollerConfig.Take.
 func (s *Store) TakeDue(ctx context.Context, _ string, limit int) ([]*message.Message, error) {
-	return s.takeDue(ctx, "true", limit)
-}
-
-// TakeDueIf returns a TakeDue that takes nothing while an SQL condition is false: while
-// nobody knows yet whether the database was restored, what is due in it may have been
-// sent before.
-func (s *Store) TakeDueIf(condition string) func(context.Context, string, int) ([]*message.Message, error) {
-	return func(ctx context.Context, _ string, limit int) ([]*message.Message, error) {
-		return s.takeDue(ctx, condition, limit)
-	}
-}
-
-func (s *Store) takeDue(ctx context.Context, condition string, limit int) ([]*message.Message, error) {
 	query := `
 		UPDATE messages SET status = 'queued', next_attempt_at = @until
 		WHERE id IN (
 			SELECT id FROM messages
-			WHERE next_attempt_at <= @now AND (` + condition + `)
+			WHERE next_attempt_at <= @now AND (` + s.checked + `)
 			ORDER BY next_attempt_at
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
@@ -93,7 +81,7 @@ func (s *Store) takeDue(ctx context.Context, condition string, limit int) ([]*me
 	if err := s.recordSent(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.resumeBatch(ctx, condition); err != nil {
+	if _, err := s.resumeBatch(ctx, s.checked); err != nil {
 		return nil, err
 	}
 	now := s.now()

@@ -29,13 +29,14 @@ const commitTimeout = 15 * time.Second
 // The time of the event, and that of sent_at, is that of the attempt: both are written
 // before the mail server answers.
 func (s *Store) Send(ctx context.Context, id string, send func(context.Context) error, sent func(mail.Delivery) event.Event) error {
-	const begin = `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2
-		WHERE id = $1 AND status NOT IN ('sent', 'suppressed', 'withheld')`
+	begin := `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2
+		WHERE id = $1 AND status NOT IN ('sent', 'suppressed', 'withheld') AND (` + s.checked + `)`
 	// A database that cannot store that a mail was sent gets no other mail to store.
 	if err := s.recordSent(ctx); err != nil {
 		return err
 	}
-	if _, err := s.db.Exec(ctx, begin, id, s.now()); err != nil {
+	begun, err := s.db.Exec(ctx, begin, id, s.now())
+	if err != nil {
 		return fmt.Errorf("start attempt: %w", err)
 	}
 	tx, err := s.db.Begin(ctx)
@@ -52,6 +53,9 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 		return nil
 	case mail.StatusWithheld:
 		return mail.ErrWithheld
+	}
+	if begun.RowsAffected() == 0 {
+		return mail.ErrDatabaseUnchecked
 	}
 	e := sent(d)
 	if err := s.finish(ctx, tx, id, e); err != nil {

@@ -27,17 +27,32 @@ func Schema() postgres.Schema { return postgres.NewSchema("email", migrations, "
 
 // Store implements mail.Store.
 type Store struct {
-	db   *pgxpool.Pool
-	box  *outbox.Box
-	now  func() time.Time
-	sent sentMails
+	db      *pgxpool.Pool
+	box     *outbox.Box
+	now     func() time.Time
+	checked string
+	sent    sentMails
 }
 
 var _ mail.Store = (*Store)(nil)
 
-// New returns a store on db, which must have Schema and outbox.Schema.
-func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
-	return &Store{db: db, box: box, now: now}
+// New returns a store on db, which must have Schema and outbox.Schema. checked is an SQL
+// condition, such as reconcile.CheckedSQL: while it is false, the database may be an older
+// copy, which does not know which of its mails were sent, and no mail is sent.
+func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time, checked string) *Store {
+	return &Store{db: db, box: box, now: now, checked: checked}
+}
+
+// Checked returns mail.ErrDatabaseUnchecked while the database may be an older copy.
+func (s *Store) Checked(ctx context.Context) error {
+	var checked bool
+	if err := s.db.QueryRow(ctx, `SELECT `+s.checked).Scan(&checked); err != nil {
+		return fmt.Errorf("read database check: %w", err)
+	}
+	if !checked {
+		return mail.ErrDatabaseUnchecked
+	}
+	return nil
 }
 
 const columns = `id::text, event_id::text, template, user_id, recipient, message_id, request_id, status, attempts,

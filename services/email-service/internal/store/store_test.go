@@ -45,7 +45,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	t.Parallel()
 	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
 	first, second := open(t, url), open(t, url)
-	s := store.New(first, outbox.New("email-service"), time.Now)
+	s := store.New(first, outbox.New("email-service"), time.Now, "true")
 	m := queued(t, s)
 
 	begun, end := make(chan struct{}), make(chan struct{})
@@ -61,7 +61,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	other := make(chan error, 1)
 	var mails int
 	go func() {
-		other <- store.New(second, outbox.New("email-service"), time.Now).Send(context.WithoutCancel(t.Context()), m.ID,
+		other <- store.New(second, outbox.New("email-service"), time.Now, "true").Send(context.WithoutCancel(t.Context()), m.ID,
 			func(context.Context) error {
 				mails++
 				return nil
@@ -101,7 +101,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 func TestCloseRecordsWhatWasSent(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t, outbox.Schema(), store.Schema())
-	s := store.New(db, outbox.New("email-service"), time.Now)
+	s := store.New(db, outbox.New("email-service"), time.Now, "true")
 	m := queued(t, s)
 	for _, statement := range []string{
 		`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$`,
@@ -138,7 +138,7 @@ func TestCloseRecordsWhatWasSent(t *testing.T) {
 func TestFailIsIdempotent(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t, outbox.Schema(), store.Schema())
-	s := store.New(db, outbox.New("email-service"), time.Now)
+	s := store.New(db, outbox.New("email-service"), time.Now, "true")
 	m := queued(t, s)
 	failed := event.New(t.Context(), time.Now(), "u", event.EmailFailed{MessageID: m.MessageID})
 	fail := func() {
@@ -164,9 +164,41 @@ func TestFailIsIdempotent(t *testing.T) {
 	}
 }
 
+// TestREL86Unchecked is REL-86: in a database that may be an older copy, no mail is queued or
+// sent, also not one that has failed.
+func TestREL86Unchecked(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t, outbox.Schema(), store.Schema())
+	checked := store.New(db, outbox.New("email-service"), time.Now, "true")
+	s := store.New(db, outbox.New("email-service"), time.Now, "false")
+	m := queued(t, checked)
+	failed := event.New(t.Context(), time.Now(), "u", event.EmailFailed{MessageID: m.MessageID})
+	if err := checked.Fail(t.Context(), m.ID, "no such user", failed); err != nil {
+		t.Fatal(err)
+	}
+	mails := 0
+	send := func(context.Context) error { mails++; return nil }
+	if err := s.Send(t.Context(), m.ID, send, sent(t.Context())); !errors.Is(err, mail.ErrDatabaseUnchecked) || mails != 0 {
+		t.Errorf("Send() = %v after %d mails, want %v after none", err, mails, mail.ErrDatabaseUnchecked)
+	}
+	if got, err := s.Get(t.Context(), m.ID); err != nil || got.Status != mail.StatusFailed || got.Attempts != 0 {
+		t.Errorf("message = %+v, %v, want it unchanged", got, err)
+	}
+	m.ID, m.EventID = uuid.NewString(), uuid.NewString()
+	if _, err := s.Queue(t.Context(), m, event.Event{ID: m.EventID}); !errors.Is(err, mail.ErrDatabaseUnchecked) {
+		t.Errorf("Queue() = %v, want %v", err, mail.ErrDatabaseUnchecked)
+	}
+	if _, err := s.Get(t.Context(), m.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get() = %v, want that nothing was stored", err)
+	}
+	if err := s.Checked(t.Context()); !errors.Is(err, mail.ErrDatabaseUnchecked) {
+		t.Errorf("Checked() = %v, want %v", err, mail.ErrDatabaseUnchecked)
+	}
+}
+
 func TestGetUnknown(t *testing.T) {
 	t.Parallel()
-	s := store.New(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("email-service"), time.Now)
+	s := store.New(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("email-service"), time.Now, "true")
 	if _, err := s.Get(t.Context(), uuid.NewString()); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get = %v, want %v", err, store.ErrNotFound)
 	}
