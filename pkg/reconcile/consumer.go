@@ -24,7 +24,7 @@ import (
 type Consumer struct {
 	cfg     ConsumerConfig
 	metrics consumerMetrics
-	poster  poster
+	poster  *poster
 	memory
 }
 
@@ -101,7 +101,7 @@ func (h *Handled) add(w ConsumedWatermark) {
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), poster: poster{cfg: cfg}, memory: newMemory("")}
+	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), poster: newPoster(cfg), memory: newMemory("")}
 }
 
 // Run implements service.Runner.
@@ -122,6 +122,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 		case <-purge.C:
 			c.purge(ctx)
 			continue
+		case <-c.poster.replaced: // Some work waits for the check of the new database.
+			next.Reset(0)
+			continue
 		case <-next.C:
 		}
 		pause := c.cfg.Interval
@@ -130,6 +133,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 			outage.Record(ctx, "", err)
 		}
 		if err == nil && len(c.posted) > 0 {
+			pause = min(pause, openInterval)
+		}
+		if err == nil && c.generation == "" {
 			pause = min(pause, openInterval)
 		}
 		next.Reset(pause)

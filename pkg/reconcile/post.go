@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -24,9 +25,14 @@ type checkedDatabase struct {
 // poster posts the consumed watermark, so that producers keep what the group needs, and
 // an older copy of the database is recognised as one. It waits for no round.
 type poster struct {
-	cfg     ConsumerConfig
-	checked atomic.Pointer[checkedDatabase]   // nil until the database is checked
-	posted  atomic.Pointer[ConsumedWatermark] // the last one of this process
+	cfg      ConsumerConfig
+	checked  atomic.Pointer[checkedDatabase]   // nil until the database is checked
+	posted   atomic.Pointer[ConsumedWatermark] // the last one of this process
+	replaced chan struct{}                     // tells the consumer that the database was replaced
+}
+
+func newPoster(cfg ConsumerConfig) *poster {
+	return &poster{cfg: cfg, replaced: make(chan struct{}, 1)}
 }
 
 // unposted is a consumed watermark that was read not long ago.
@@ -53,6 +59,12 @@ func (p *poster) run(ctx context.Context) {
 		} else if ctx.Err() == nil {
 			// A failure shows in the next round, too.
 			p.cfg.Log.DebugContext(ctx, "consumed watermark could not be posted; retrying", "error", err.Error())
+		}
+		if errors.Is(err, errReplaced) {
+			select {
+			case p.replaced <- struct{}{}:
+			default:
+			}
 		}
 		next.Reset(postInterval)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -131,6 +133,33 @@ func TestRestartedPostgres(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestReplacedDatabaseIsCheckedSoon: some work waits until a database that was replaced is
+// checked, so the check does not wait for the next round.
+func TestReplacedDatabaseIsCheckedSoon(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.produce()
+	testkit.Run(t, reconcile.NewConsumer(reconcile.ConsumerConfig{
+		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Interval: 5 * time.Minute,
+		Log: f.log, Metrics: prometheus.NewRegistry(),
+	}))
+	wantChecked := func(since uint32) (file uint32) {
+		t.Helper()
+		testkit.Eventually(t, 15*time.Second, func() error {
+			err := f.consumer.QueryRow(t.Context(), `SELECT file FROM database_checks`).Scan(&file)
+			if err == nil && (file == since || !f.isChecked()) {
+				err = errors.New("the database is not checked")
+			}
+			return err
+		})
+		return file
+	}
+	f.add(1)
+	file := wantChecked(0)
+	execute(t, f.consumer, `VACUUM FULL database_checks`) // It has another file now, as after a restore.
+	wantChecked(file)
 }
 
 // wantConsumed waits until Redis and the producer know that the consumer has consumed
