@@ -78,7 +78,7 @@ func (s *Store) TakeDue(ctx context.Context, _ string, limit int) ([]*message.Me
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
 		RETURNING event_id::text, event`
-	if err := s.recordSent(ctx); err != nil {
+	if err := s.recordSent(ctx, lockNow); err != nil {
 		return nil, err
 	}
 	if _, err := s.resumeBatch(ctx, s.checked); err != nil {

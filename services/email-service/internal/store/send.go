@@ -32,7 +32,7 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	begin := `UPDATE messages SET status = 'sending', attempts = attempts + 1, updated_at = $2
 		WHERE id = $1 AND status NOT IN ('sent', 'suppressed', 'withheld') AND (` + s.checked + `)`
 	// A database that cannot store that a mail was sent gets no other mail to store.
-	if err := s.recordSent(ctx); err != nil {
+	if err := s.recordSent(ctx, lockNow); err != nil {
 		return err
 	}
 	begun, err := s.db.Exec(ctx, begin, id, s.now())
@@ -44,7 +44,7 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 		return fmt.Errorf("start attempt: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // After a commit there is nothing to roll back.
-	d, err := lockDelivery(ctx, tx, id)
+	d, err := lockDelivery(ctx, tx, id, lock)
 	if err != nil {
 		return err
 	}
@@ -77,8 +77,14 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	return nil
 }
 
-func lockDelivery(ctx context.Context, tx pgx.Tx, id string) (mail.Delivery, error) {
-	d, err := one(tx.Query(ctx, `SELECT `+columns+` FROM messages WHERE id = $1 FOR UPDATE`, id))
+// How a delivery is locked: after a wait, or only if it is not locked.
+const (
+	lock    = `FOR UPDATE`
+	lockNow = `FOR UPDATE NOWAIT`
+)
+
+func lockDelivery(ctx context.Context, tx pgx.Tx, id, how string) (mail.Delivery, error) {
+	d, err := one(tx.Query(ctx, `SELECT `+columns+` FROM messages WHERE id = $1 `+how, id))
 	if err != nil {
 		return d, fmt.Errorf("lock delivery: %w", err)
 	}
@@ -102,9 +108,10 @@ func (s *Store) finish(ctx context.Context, tx pgx.Tx, id string, e event.Event)
 }
 
 // recordSent records the mails that were sent and whose commits failed. It fails with
-// ErrNotRecorded if the database is unavailable. A mail that cannot be recorded for another reason delays no
-// other: its own message is handled again and reports the reason.
-func (s *Store) recordSent(ctx context.Context) error {
+// ErrNotRecorded if the database is unavailable or ctx ends. A mail that cannot be recorded
+// for another reason, such as a locked row, delays no other: it stays remembered, and its
+// own message is handled again and reports the reason.
+func (s *Store) recordSent(ctx context.Context, how string) error {
 	if !s.sent.pending() {
 		return nil
 	}
@@ -112,7 +119,7 @@ func (s *Store) recordSent(ctx context.Context) error {
 	defer s.sent.recording.Unlock()
 	for id, e := range s.sent.unrecordedMails() {
 		err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-			d, err := lockDelivery(ctx, tx, id)
+			d, err := lockDelivery(ctx, tx, id, how)
 			if errors.Is(err, pgx.ErrNoRows) || err == nil && d.Status == mail.StatusSent {
 				return nil // The commit succeeded after all, or the database is another one.
 			}
@@ -121,23 +128,29 @@ func (s *Store) recordSent(ctx context.Context) error {
 			}
 			return s.finish(ctx, tx, id, e)
 		})
-		if postgres.Unavailable(err) {
+		if err == nil {
+			s.sent.recorded(id)
+		} else if ctx.Err() != nil || postgres.Unavailable(err) {
 			return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
 		}
-		s.sent.recorded(id)
 	}
 	return nil
 }
 
 // Close records the mails that were sent and whose commits failed: the next process does
-// not know of them. Send must not be running.
+// not know of them. It fails with ErrNotRecorded if some are left. Send must not be running.
 func (s *Store) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
-	if err := s.recordSent(ctx); err != nil {
-		return fmt.Errorf("%d mails are left: %w", len(s.sent.unrecordedMails()), err)
+	err := s.recordSent(ctx, lock)
+	left := len(s.sent.unrecordedMails())
+	switch {
+	case left == 0:
+		return nil
+	case err == nil:
+		err = mail.ErrNotRecorded
 	}
-	return nil
+	return fmt.Errorf("%d mails are left: %w", left, err)
 }
 
 // sentMails are the mails that the mail server has accepted from this process: the

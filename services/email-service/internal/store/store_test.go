@@ -96,8 +96,9 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	wantEvents(t, first, 1)
 }
 
-// TestCloseRecordsWhatWasSent: a process that stops leaves nothing unrecorded if the
-// database is back, and else says so.
+// TestCloseRecordsWhatWasSent is REL-70: a process that stops leaves nothing unrecorded if
+// the database is back, and else says so. It forgets no mail because it is stopping, or
+// because a row is locked.
 func TestCloseRecordsWhatWasSent(t *testing.T) {
 	t.Parallel()
 	db := testkit.Database(t, outbox.Schema(), store.Schema())
@@ -122,7 +123,26 @@ func TestCloseRecordsWhatWasSent(t *testing.T) {
 	if err := s.Close(t.Context()); !errors.Is(err, mail.ErrNotRecorded) {
 		t.Errorf("Close() = %v, want %v", err, mail.ErrNotRecorded)
 	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := s.TakeDue(stopped, "", 1); !errors.Is(err, mail.ErrNotRecorded) {
+		t.Errorf("TakeDue() of a poller that stops = %v, want %v", err, mail.ErrNotRecorded)
+	}
 	if _, err := db.Exec(t.Context(), `DROP TRIGGER disk_full ON messages`); err != nil {
+		t.Fatal(err)
+	}
+	locked, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locked.Exec(t.Context(), `SELECT FROM messages FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	// A locked row delays no other mail, and is not forgotten.
+	if _, err := s.TakeDue(t.Context(), "", 1); err != nil {
+		t.Errorf("TakeDue() while a row is locked = %v", err)
+	}
+	if err := locked.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(t.Context()); err != nil {
