@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -122,10 +123,12 @@ func TestREL71RestoredDatabase(t *testing.T) {
 
 	// The decision also applies to what is published again later.
 	lateOld, lateRecent := s.occurred(to, now.Add(-25*time.Hour)), s.occurred(to, now.Add(-2*time.Minute))
-	s.publish(lateOld, lateRecent)
+	lateAhead := s.occurred(to, now.Add(time.Hour))
+	s.publish(lateOld, lateAhead, lateRecent)
 	s.wantMails(to, 2)
 	s.wantAcknowledged()
 	s.wantStatus(lateOld, mail.StatusSuppressed, 0)
+	s.wantStatus(lateAhead, mail.StatusSuppressed, 0)
 	s.wantStatus(lateRecent, mail.StatusSent, 1)
 	if resumed := s.resume(time.Time{}); resumed != (store.Resumed{}) {
 		t.Errorf("a second Resume() = %+v, want nothing", resumed)
@@ -217,4 +220,61 @@ func TestWithholdAndResumeManyMails(t *testing.T) {
 	if resumed.Due != 100 || resumed.Suppressed != n-100 {
 		t.Errorf("Resume() = %+v, want 100 due and %d suppressed", resumed, n-100)
 	}
+}
+
+// TestEverythingInTheCopyIsWithheld is REL-71 for mails whose time is in the future, because
+// the clock of email-service was ahead, and for those about which an operator had decided
+// before the backup, while the decision was not applied to all of them.
+func TestEverythingInTheCopyIsWithheld(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithoutConsumer(t)
+	s.withhold(time.Now())
+	const insert = `
+		INSERT INTO messages (id, event_id, template, user_id, recipient, message_id, request_id, status, created_at, updated_at, event, restore_id)
+		SELECT gen_random_uuid(), gen_random_uuid(), 'verification', '', 'a@example.org', '', '', status,
+			now() + interval '1 hour', now(), '{}', CASE WHEN status = 'withheld' THEN (SELECT max(id) FROM restores) END
+		FROM unnest(ARRAY['queued', 'sending', 'deferred', 'withheld', 'sent', 'failed', 'suppressed']) AS status`
+	s.exec(insert)
+	s.exec(`UPDATE restores SET resumed_at = now()`)
+	s.withhold(time.Now())
+	const want = 4
+	if withheld, err := s.store().Withheld(t.Context()); err != nil || withheld.Mails != want {
+		t.Errorf("Withheld() = %+v, %v, want %d mails", withheld, err, want)
+	}
+	if due, err := s.store().TakeDue(t.Context(), "", 32); err != nil || len(due) != 0 {
+		t.Errorf("TakeDue() = %d messages, %v, want none", len(due), err)
+	}
+	if resumed := s.resume(time.Now().Add(-time.Hour)); resumed != (store.Resumed{Suppressed: want}) {
+		t.Errorf("Resume() = %+v, want %d suppressed", resumed, want)
+	}
+}
+
+// TestWithholdWaitsForLockedRows: a mail that is locked at that moment is withheld, too, or
+// Withhold fails and is called again.
+func TestWithholdWaitsForLockedRows(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithoutConsumer(t)
+	e := s.occurred(newAddress(), time.Now().Add(-time.Hour))
+	if _, err := s.store().Queue(t.Context(), mail.Delivery{
+		ID: uuid.Must(uuid.NewV7()).String(), EventID: e.ID, Template: "verification", CreatedAt: time.Now(), UpdatedAt: time.Now(),
+	}, e); err != nil {
+		t.Fatal(err)
+	}
+	locked, err := s.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locked.Exec(t.Context(), `SELECT FROM messages FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := s.store().Withhold(short, reconcile.Handled{Until: time.Now()}); err == nil {
+		t.Error("Withhold() succeeded while a mail that it has to withhold was locked")
+	}
+	if err := locked.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.withhold(time.Now())
+	s.wantStatus(e, mail.StatusWithheld, 0)
 }

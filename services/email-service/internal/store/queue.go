@@ -21,8 +21,8 @@ func queue(checked string) string {
 	WITH checked AS MATERIALIZED (
 		SELECT (` + checked + `) AS checked
 	), restore AS (
-		SELECT id, resumed_at, skip_before
-		FROM restores JOIN restore_numbers ON restore_id = id
+		SELECT id, resumed_at, ` + skips + ` AS skip
+		FROM restores r JOIN restore_numbers ON restore_id = id, CAST(@occurred_at AS timestamptz) AS occurred
 		WHERE producer = @producer AND epoch = @epoch AND handled_seq >= @seq AND @seq > 0
 		ORDER BY id DESC
 		LIMIT 1
@@ -30,7 +30,7 @@ func queue(checked string) string {
 		SELECT restore.id AS restore_id, CASE
 			WHEN restore.id IS NULL THEN 'queued'
 			WHEN restore.resumed_at IS NULL THEN 'withheld'
-			WHEN @occurred_at < restore.skip_before THEN 'suppressed'
+			WHEN restore.skip THEN 'suppressed'
 			ELSE 'queued' END AS status
 		FROM checked LEFT JOIN restore ON true
 		WHERE checked

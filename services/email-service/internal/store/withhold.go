@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,11 +17,13 @@ const withholdBatch = 500
 
 // Withhold withholds the mails that may have been sent before the database was restored:
 // those of the events that were handled, which arrive again later, and all that are
-// waiting in the database. They are sent or suppressed when Resume was called. Other
-// mails are sent as usual. Calling it again for the same restore changes nothing more.
+// waiting in the database, also those about which an operator decided in the copy. They are
+// sent or suppressed when Resume was called. Other mails are sent as usual. If it fails, for
+// example because a row is locked, it has to be called again, before the database counts as
+// checked.
 //
-// The numbers of the events decide, not the time when they occurred: the clock of a
-// producer may be wrong.
+// The numbers of the events decide, not times: the clocks of the producers and of this
+// service may have been wrong.
 func (s *Store) Withhold(ctx context.Context, handled reconcile.Handled) error {
 	const extend = `
 		UPDATE restores SET handled_until = greatest(handled_until, $1), created_at = $2
@@ -30,15 +33,13 @@ func (s *Store) Withhold(ctx context.Context, handled reconcile.Handled) error {
 	const number = `
 		INSERT INTO restore_numbers AS n (restore_id, producer, epoch, handled_seq) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (restore_id, producer, epoch) DO UPDATE SET handled_seq = greatest(n.handled_seq, excluded.handled_seq)`
-	// A mail that is being sent at this moment was not sent before: its event was not
-	// acknowledged.
+	const waiting = `
+		SELECT id::text FROM messages
+		WHERE status IN ('queued', 'sending', 'deferred')
+			OR status = 'withheld' AND restore_id IN (SELECT id FROM restores WHERE resumed_at IS NOT NULL)`
 	const withhold = `
-		UPDATE messages SET status = 'withheld', restore_id = @restore, next_attempt_at = NULL, updated_at = @now
-		WHERE id IN (
-			SELECT id FROM messages
-			WHERE status IN ('queued', 'sending', 'deferred') AND created_at <= @now
-			LIMIT @limit
-			FOR UPDATE SKIP LOCKED)`
+		UPDATE messages SET status = 'withheld', restore_id = $2, next_attempt_at = NULL, updated_at = $3
+		WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'sending', 'deferred', 'withheld')`
 	now := s.now()
 	var id int64
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
@@ -57,12 +58,21 @@ func (s *Store) Withhold(ctx context.Context, handled reconcile.Handled) error {
 		}
 		return tx.SendBatch(ctx, batch).Close()
 	})
-	for withheld := int64(1); err == nil && withheld > 0; {
-		tag, batchErr := s.db.Exec(ctx, withhold, pgx.StrictNamedArgs{"restore": id, "now": now, "limit": withholdBatch})
-		withheld, err = tag.RowsAffected(), batchErr
-	}
 	if err != nil {
-		return fmt.Errorf("withhold deliveries: %w", err)
+		return fmt.Errorf("store restore: %w", err)
+	}
+	rows, err := s.db.Query(ctx, waiting)
+	if err != nil {
+		return fmt.Errorf("read waiting deliveries: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read waiting deliveries: %w", err)
+	}
+	for batch := range slices.Chunk(ids, withholdBatch) {
+		if _, err := s.db.Exec(ctx, withhold, batch, id, now); err != nil {
+			return fmt.Errorf("withhold deliveries: %w", err)
+		}
 	}
 	return nil
 }
@@ -107,8 +117,9 @@ func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, erro
 	const count = `
 		SELECT count(*) FILTER (WHERE NOT skip), count(*) FILTER (WHERE skip)
 		FROM (
-			SELECT ` + skipped + ` AS skip
-			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld'
+			SELECT ` + skips + ` AS skip
+			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld',
+				coalesce(m.occurred_at, m.created_at) AS occurred
 			WHERE r.resumed_at = $1
 		) AS resumed`
 	by, now := event.OriginFrom(ctx).Actor, s.now().Truncate(time.Microsecond)
@@ -145,10 +156,10 @@ func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, erro
 	return resumed, nil
 }
 
-// skipped is the SQL condition for a delivery m that the decision about r suppresses. The
-// event of a withheld mail was handled before the restore. If it occurred after that, the
-// clock of its producer was ahead, and the mail counts as old.
-const skipped = `coalesce(coalesce(m.occurred_at, m.created_at) < r.skip_before OR r.skip_before IS NOT NULL AND m.occurred_at > r.created_at, false)`
+// skips is the SQL condition for a withheld mail, whose event occurred at a time, that the
+// decision about the restore r suppresses. The event was handled before the restore. If it
+// occurred after that, a clock was ahead, and the mail counts as old.
+const skips = `(r.skip_before IS NOT NULL AND (occurred < r.skip_before OR occurred > r.created_at))`
 
 // resumeBatch applies the decisions of operators to some of the deliveries that are still
 // withheld, if an SQL condition is true, and returns how many those are. A delivery
@@ -156,8 +167,9 @@ const skipped = `coalesce(coalesce(m.occurred_at, m.created_at) < r.skip_before 
 func (s *Store) resumeBatch(ctx context.Context, condition string) (int64, error) {
 	query := `
 		WITH decided AS (
-			SELECT m.id, ` + skipped + ` AS skip
-			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld'
+			SELECT m.id, ` + skips + ` AS skip
+			FROM restores r JOIN messages m ON m.restore_id = r.id AND m.status = 'withheld',
+				coalesce(m.occurred_at, m.created_at) AS occurred
 			WHERE r.resumed_at IS NOT NULL AND (` + condition + `)
 			LIMIT @limit
 			FOR UPDATE OF m SKIP LOCKED
