@@ -80,9 +80,10 @@ func ParseURL(text string) (Server, error) {
 // Sender implements mail.Sender on connections that it keeps open. It is safe
 // for concurrent use.
 type Sender struct {
-	from   *mail.Address
-	client *gomail.Client
-	idle   chan *smtp.Client
+	from    *mail.Address
+	timeout time.Duration
+	client  *gomail.Client
+	idle    chan *smtp.Client
 }
 
 var _ domain.Sender = (*Sender)(nil)
@@ -111,7 +112,7 @@ func New(server Server, from string, timeout time.Duration, idle int) (*Sender, 
 	if err != nil {
 		return nil, fmt.Errorf("make SMTP client: %w", err)
 	}
-	return &Sender{from: address, client: client, idle: make(chan *smtp.Client, idle)}, nil
+	return &Sender{from: address, timeout: timeout, client: client, idle: make(chan *smtp.Client, idle)}, nil
 }
 
 // Send implements mail.Sender. It returns as soon as the server has answered and leaves
@@ -184,9 +185,13 @@ func (s *Sender) compose(message domain.Message) (*gomail.Msg, error) {
 	return m, nil
 }
 
+// connection returns an idle connection, or a new one if there is none.
 func (s *Sender) connection(ctx context.Context) (connection *smtp.Client, kept bool, err error) {
 	select {
 	case connection = <-s.idle:
+		// The deadline of its last message may have passed. If it is broken, its next
+		// command fails.
+		_ = connection.UpdateDeadline(s.timeout)
 		return connection, true, nil
 	default:
 	}

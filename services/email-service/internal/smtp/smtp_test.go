@@ -1,12 +1,18 @@
 package smtp_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	gosmtp "github.com/emersion/go-smtp"
 	gomail "github.com/wneessen/go-mail"
 
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
 	"github.com/headgate/headgate/services/email-service/internal/smtp"
+	"github.com/headgate/headgate/services/email-service/internal/smtptest"
 )
 
 func TestParseURL(t *testing.T) {
@@ -30,5 +36,54 @@ func TestParseURL(t *testing.T) {
 		if _, err := smtp.ParseURL(text); err == nil || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("ParseURL(%q) = %v", text, err)
 		}
+	}
+}
+
+// TestPingUsesAnIdleConnection: a server that accepts no more connections than are open
+// already is available. If it has closed the idle one, a new one tells.
+func TestPingUsesAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	server := smtptest.New(t)
+	server.Limit(1)
+	url, err := smtp.ParseURL(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := smtp.New(url, "no-reply@example.com", time.Second, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sender.Close)
+	send := func() {
+		t.Helper()
+		message := mail.Message{Delivery: mail.Delivery{To: "ann@example.org", MessageID: "1@example.com"}, Subject: "Hello", Text: "Hello", HTML: "Hello"}
+		if err := sender.Send(t.Context(), message); err != nil {
+			t.Errorf("Send() = %v", err)
+		}
+	}
+	ping := func() {
+		t.Helper()
+		if err := sender.Ping(t.Context()); err != nil {
+			t.Errorf("Ping() = %v", err)
+		}
+	}
+	send()
+	idle := time.NewTimer(1100 * time.Millisecond) // longer than the timeout
+	<-idle.C
+	ping()
+	send()
+	server.Disconnect()
+	ping()
+	send()
+	server.OnMail(func() error {
+		return &gosmtp.SMTPError{Code: 530, EnhancedCode: gosmtp.EnhancedCode{5, 7, 0}, Message: "authentication required"}
+	})
+	if err := sender.Ping(t.Context()); !errors.Is(err, mail.ErrServerUnavailable) {
+		t.Errorf("Ping() = %v, want %v", err, mail.ErrServerUnavailable)
+	}
+	server.OnMail(nil)
+	testkit.Eventually(t, 5*time.Second, func() error { return sender.Ping(t.Context()) })
+	if n := len(server.To("ann@example.org")); n != 3 {
+		t.Errorf("the server accepted %d mails, want 3", n)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 
@@ -21,6 +22,8 @@ type Server struct {
 	mailAnswer func() error                               // nil accepts everything
 	dataAnswer func(conn *gosmtp.Conn, to []string) error // nil accepts everything
 	accepted   []Mail
+	limit      int // of connections; 0 is none
+	open       []net.Conn
 }
 
 // Mail is a mail that the server has accepted.
@@ -63,6 +66,23 @@ func NewAt(t *testing.T, address string) *Server {
 	return s
 }
 
+// Limit makes the server refuse connections while it has as many as n.
+func (s *Server) Limit(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = n
+}
+
+// Disconnect closes all connections.
+func (s *Server) Disconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.open {
+		conn.Close()
+	}
+	s.open = nil
+}
+
 // OnRcpt scripts the answer to RCPT.
 func (s *Server) OnRcpt(answer func(to string) error) {
 	s.mu.Lock()
@@ -99,6 +119,12 @@ func (s *Server) To(address string) []Mail {
 
 // NewSession implements smtp.Backend.
 func (s *Server) NewSession(conn *gosmtp.Conn) (gosmtp.Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit > 0 && len(s.open) >= s.limit {
+		return nil, &gosmtp.SMTPError{Code: 421, EnhancedCode: gosmtp.EnhancedCode{4, 7, 0}, Message: "too many connections"}
+	}
+	s.open = append(s.open, conn.Conn())
 	return &session{server: s, conn: conn}, nil
 }
 
@@ -108,8 +134,14 @@ type session struct {
 	mail   Mail
 }
 
-func (s *session) Reset()        { s.mail = Mail{} }
-func (s *session) Logout() error { return nil }
+func (s *session) Reset() { s.mail = Mail{} }
+func (s *session) Logout() error {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	s.server.open = slices.DeleteFunc(s.server.open, func(conn net.Conn) bool { return conn == s.conn.Conn() })
+	return nil
+}
+
 func (s *session) Mail(from string, _ *gosmtp.MailOptions) error {
 	s.mail.From = from
 	s.server.mu.Lock()
