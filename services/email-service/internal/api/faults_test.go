@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -320,4 +322,47 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 	}
 	s.publish(s.requested(second, nil))
 	s.wantMails(second, 1)
+}
+
+// TestREL87LockedDeliveries is REL-87: locked rows of sixteen mails do not delay another one.
+func TestREL87LockedDeliveries(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithoutConsumer(t)
+	events := make([]event.Event, 16)
+	to, fresh := newAddress(), newAddress()
+	for i := range events {
+		e := s.requested(to, nil)
+		if _, err := s.store().Queue(t.Context(), mail.Delivery{
+			ID: uuid.Must(uuid.NewV7()).String(), EventID: e.ID, Template: "verification", UserID: e.Subject, To: to,
+			MessageID: e.ID + "@example.com", CreatedAt: time.Now(), UpdatedAt: time.Now(),
+		}, e); err != nil {
+			t.Fatal(err)
+		}
+		events[i] = e
+	}
+	locked, err := s.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // It is rolled back already unless the test fails.
+	if _, err := locked.Exec(t.Context(), `SELECT FROM messages FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	s.consume("a")
+	s.publish(events...)
+	s.publish(s.requested(fresh, nil))
+	testkit.Eventually(t, 3*time.Second, func() error {
+		if n := len(s.smtp.To(fresh)); n != 1 {
+			return fmt.Errorf("%d mails, want 1", n)
+		}
+		return nil
+	})
+	if err := locked.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.wantMails(to, len(events))
+	s.wantAcknowledged()
+	for _, e := range events {
+		s.wantStatus(e, mail.StatusSent, 1)
+	}
 }

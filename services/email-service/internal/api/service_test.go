@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
@@ -108,7 +109,7 @@ func (s *service) consume(name string) testkit.Running {
 			bus.NewPoller(s.deadLetters.Replays(s.log)),
 			bus.NewPoller(bus.PollerConfig{Take: messages.TakeDue, Renew: messages.RenewDue, Complete: messages.CompleteDue, Release: messages.ReleaseDue, Every: 50 * time.Millisecond, Log: s.log}),
 		},
-		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: api.Probe(messages, sender),
+		Handlers: api.Handlers(mailer), DeadLetters: s.deadLetters, Unavailable: api.Unavailable, Probe: api.Probe(messages, sender), Contended: postgres.Contended,
 		Consumed: reconcile.NewRecords(s.db, event.Email).Record, Log: s.log, Metrics: s.metrics,
 	})
 	s.t.Cleanup(func() { sender.Close() })

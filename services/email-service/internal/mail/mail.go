@@ -68,8 +68,8 @@ type Store interface {
 	// Send does not call send if the mail was sent or suppressed meanwhile, nor if it is
 	// withheld, which is ErrWithheld, nor in a database for which it fails with
 	// ErrDatabaseUnchecked.
-	// Concurrent calls wait for the lock, which ends with the process, so that no other
-	// instance has to wait for a lease to expire. A failed delivery may still be sent: an
+	// The lock ends with the process, so that no other instance has to wait for a lease to
+	// expire. While another transaction has it, Send fails with ErrLocked after a moment. A failed delivery may still be sent: an
 	// operator can replay its event.
 	Send(ctx context.Context, id string, send func(context.Context) error, sent func(d Delivery) event.Event) error
 	// Fail stores that the mail will not be sent, with the event. It does nothing if
@@ -117,6 +117,9 @@ var ErrWithheld = errors.New("the mail is withheld")
 // ErrDatabaseUnchecked says that the database may be an older copy, which does not know
 // which mails were sent. No mail is sent until it is compared with what others know of it.
 var ErrDatabaseUnchecked = errors.New("the database may be an older copy: it is not checked yet")
+
+// ErrLocked says that another transaction has locked the delivery.
+var ErrLocked = errors.New("the delivery is locked")
 
 // ErrAccountDeleted says that the account of the recipient was deleted.
 var ErrAccountDeleted = errors.New("the account was deleted")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -35,18 +36,26 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	if err := s.recordSent(ctx, lockNow); err != nil {
 		return err
 	}
-	begun, err := s.db.Exec(ctx, begin, id, s.now())
-	if err != nil {
-		return fmt.Errorf("start attempt: %w", err)
+	var begun bool
+	batch := &pgx.Batch{}
+	batch.Queue(postgres.LimitLockWait)
+	batch.Queue(begin, id, s.now()).Exec(func(tag pgconn.CommandTag) error {
+		begun = tag.RowsAffected() > 0
+		return nil
+	})
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("start attempt: %w", locked(err))
 	}
 	tx, err := s.db.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("start attempt: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // After a commit there is nothing to roll back.
-	d, err := lockDelivery(ctx, tx, id, lock)
+	// The update has found no lock, so one that another transaction has taken since means that
+	// it is sending the mail.
+	d, err := lockDelivery(ctx, tx, id, lockNow)
 	if err != nil {
-		return err
+		return locked(err)
 	}
 	switch d.Status {
 	case mail.StatusSent, mail.StatusSuppressed:
@@ -54,7 +63,7 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	case mail.StatusWithheld:
 		return mail.ErrWithheld
 	}
-	if begun.RowsAffected() == 0 {
+	if !begun {
 		return mail.ErrDatabaseUnchecked
 	}
 	e := sent(d)
@@ -75,6 +84,14 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 		return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
 	}
 	return nil
+}
+
+// locked returns err, which is mail.ErrLocked if it says that a statement waited for a lock.
+func locked(err error) error {
+	if postgres.Contended(err) {
+		return fmt.Errorf("%w: %w", mail.ErrLocked, err)
+	}
+	return err
 }
 
 // How a delivery is locked: after a wait, or only if it is not locked.
