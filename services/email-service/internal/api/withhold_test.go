@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -277,4 +278,32 @@ func TestWithholdWaitsForLockedRows(t *testing.T) {
 	}
 	s.withhold(time.Now())
 	s.wantStatus(e, mail.StatusWithheld, 0)
+}
+
+// TestResumedMailIsRetried: a mail that was withheld for longer than a deferred mail is
+// retried is retried for as long after it was resumed.
+func TestResumedMailIsRetried(t *testing.T) {
+	t.Parallel()
+	s := newServiceWithoutConsumer(t)
+	to := newAddress()
+	var attempts atomic.Int64
+	s.smtp.OnRcpt(func(string) error {
+		if attempts.Add(1) == 1 {
+			return &gosmtp.SMTPError{Code: 451, EnhancedCode: gosmtp.EnhancedCode{4, 3, 0}, Message: "later"}
+		}
+		return nil
+	})
+	e := s.occurred(to, time.Now().Add(-72*time.Hour))
+	if _, err := s.store().Queue(t.Context(), mail.Delivery{
+		ID: uuid.Must(uuid.NewV7()).String(), EventID: e.ID, Template: "verification", UserID: e.Subject, To: to,
+		MessageID: e.ID + "@example.com", CreatedAt: e.OccurredAt, UpdatedAt: e.OccurredAt,
+	}, e); err != nil {
+		t.Fatal(err)
+	}
+	s.withhold(time.Now())
+	s.resume(time.Time{})
+	s.consume("a")
+	s.publish(e)
+	s.wantMails(to, 1)
+	s.wantStatus(e, mail.StatusSent, 2)
 }

@@ -42,6 +42,9 @@ type Delivery struct {
 	SentAt    time.Time // zero until the mail is sent
 
 	NextAttemptAt time.Time // zero unless an attempt is scheduled
+	// RetriedSince is when the time for which the mail is retried began: when it was created,
+	// or when an operator has resumed it.
+	RetriedSince time.Time
 }
 
 // Message is a rendered mail, as it goes to the mail server.

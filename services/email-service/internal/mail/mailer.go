@@ -66,7 +66,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 // Mail sends the mail that e calls for, once. It returns nil for a deferred mail, whose
 // next attempt is scheduled. It fails with ErrMalformed if e is not a valid event of
 // Events, with ErrSeal if the link cannot be opened, and with ErrExpired,
-// PermanentlyRejectedError, ErrServerUnavailable or ErrDatabaseUnchecked.
+// PermanentlyRejectedError, ErrServerUnavailable, ErrDatabaseUnchecked or ErrLocked.
 func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 	k, ok := kinds[e.Name]
 	if !ok {
@@ -172,7 +172,7 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 			return event.New(ctx, m.now(), e.Subject, event.EmailSent{MessageID: sent.MessageID, Template: t.name, To: Mask(delivery.To)})
 		})
 	switch {
-	case err == nil, errors.Is(err, ErrNotRecorded), errors.Is(err, ErrDatabaseUnchecked):
+	case err == nil, errors.Is(err, ErrNotRecorded), errors.Is(err, ErrDatabaseUnchecked), errors.Is(err, ErrLocked):
 		return err
 	case errors.Is(err, ErrWithheld):
 		_, err := m.queue(ctx, e, to, t) // The event is kept until the mail is resumed.
@@ -218,7 +218,7 @@ func (m *Mailer) recordFailure(ctx context.Context, e event.Event, d Delivery, r
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	_, deferred := errors.AsType[*DeferredError](reason)
-	if deferred && m.now().Sub(d.CreatedAt) > retryWindow {
+	if deferred && m.now().Sub(d.RetriedSince) > retryWindow {
 		deferred, reason = false, &PermanentlyRejectedError{Err: fmt.Errorf("not accepted within %s: %w", retryWindow, reason)}
 	}
 	_, rejected := errors.AsType[*PermanentlyRejectedError](reason)

@@ -56,13 +56,14 @@ func (s *Store) Checked(ctx context.Context) error {
 }
 
 const columns = `id::text, event_id::text, template, user_id, recipient, message_id, request_id, status, attempts,
-	last_error, created_at, updated_at, sent_at, next_attempt_at`
+	last_error, created_at, updated_at, sent_at, next_attempt_at,
+	greatest(created_at, (SELECT resumed_at FROM restores WHERE restores.id = restore_id))`
 
 func scan(row pgx.CollectableRow) (mail.Delivery, error) {
 	var d mail.Delivery
 	var sentAt, next *time.Time
 	err := row.Scan(&d.ID, &d.EventID, &d.Template, &d.UserID, &d.To, &d.MessageID, &d.RequestID, &d.Status, &d.Attempts,
-		&d.LastError, &d.CreatedAt, &d.UpdatedAt, &sentAt, &next)
+		&d.LastError, &d.CreatedAt, &d.UpdatedAt, &sentAt, &next, &d.RetriedSince)
 	if sentAt != nil {
 		d.SentAt = *sentAt
 	}
