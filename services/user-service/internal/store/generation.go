@@ -32,6 +32,7 @@ type Generation struct {
 
 	mu      sync.Mutex
 	current string
+	last    string   // the latest that was known
 	runs    []string // ids of the Redis processes in current, and of those connected since
 	changes int      // counts how often current became unknown
 }
@@ -54,9 +55,14 @@ func (g *Generation) Current() string {
 
 // Connected is called with each new connection of the cache before the connection is
 // used. If it leads to another Redis process, the generation is unknown until the next
-// Refresh, so no entry of the new process is served before.
+// Refresh, so no entry of the new process is served before. That includes a replica: it may
+// be promoted while the connection is open. A Sentinel has no entries.
 func (g *Generation) Connected(ctx context.Context, conn *redis.Conn) error {
-	run, err := runID(ctx, conn)
+	info, err := serverInfo(ctx, conn)
+	if info["redis_mode"] == "sentinel" {
+		return nil
+	}
+	run := info["run_id"]
 	if _, refused := errors.AsType[redis.Error](err); err != nil && !refused {
 		return fmt.Errorf("identify redis: %w", err)
 	}
@@ -128,10 +134,10 @@ func (g *Generation) set(ctx context.Context, changes int, runs []string, incarn
 	if g.changes != changes {
 		return false
 	}
-	if g.current != next {
+	if g.last != next {
 		g.log.InfoContext(ctx, "cache generation changed; older entries are ignored", "generation", next)
 	}
-	g.current, g.runs = next, runs
+	g.current, g.last, g.runs = next, next, runs
 	return true
 }
 
@@ -158,18 +164,29 @@ func runIDs(ctx context.Context, client redis.UniversalClient) ([]string, error)
 var errNoRunID = errors.New("INFO has no run_id")
 
 // runID returns the id that a Redis process gives itself when it starts.
-func runID(ctx context.Context, client interface {
+func runID(ctx context.Context, client infoer) (string, error) {
+	info, err := serverInfo(ctx, client)
+	return info["run_id"], err
+}
+
+type infoer interface {
 	Info(ctx context.Context, sections ...string) *redis.StringCmd
-},
-) (string, error) {
-	info, err := client.Info(ctx, "server").Result()
+}
+
+// serverInfo returns the fields of the section server of INFO.
+func serverInfo(ctx context.Context, client infoer) (map[string]string, error) {
+	text, err := client.Info(ctx, "server").Result()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	for line := range strings.Lines(info) {
-		if run, ok := strings.CutPrefix(strings.TrimSpace(line), "run_id:"); ok && run != "" {
-			return run, nil
+	fields := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if field, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[field] = value
 		}
 	}
-	return "", errNoRunID
+	if fields["run_id"] == "" {
+		return nil, errNoRunID
+	}
+	return fields, nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,7 +13,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/localserver"
-	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -44,28 +42,17 @@ func TestGenerationOfCluster(t *testing.T) {
 // startCluster starts two masters and returns their addresses.
 func startCluster(t *testing.T) (nodes [2]string) {
 	t.Helper()
-	binary, err := localserver.FindRedis("")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var ports, busPorts [2]int
 	var admins [2]*redis.Client
 	for i := range nodes {
-		for _, port := range []*int{&ports[i], &busPorts[i]} {
-			if *port, err = localserver.FreePort(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		process, err := child.Start(exec.Command(binary, "--port", strconv.Itoa(ports[i]), "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "",
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i])), child.Signals{})
-		if err != nil {
+		var err error
+		if busPorts[i], err = localserver.FreePort(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(process.Kill)
+		ports[i] = startServer(t, "--save", "", "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]))
 		nodes[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[i]))
 		admins[i] = redis.NewClient(&redis.Options{Addr: nodes[i]})
 		t.Cleanup(func() { admins[i].Close() })
-		testkit.Eventually(t, 10*time.Second, func() error { return admins[i].Ping(t.Context()).Err() })
 	}
 	for i, slots := range [][2]int{{0, 8191}, {8192, 16383}} {
 		if err := admins[i].ClusterAddSlotsRange(t.Context(), slots[0], slots[1]).Err(); err != nil {
