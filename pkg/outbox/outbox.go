@@ -49,6 +49,8 @@ const insert = `
 	INSERT INTO outbox (event_id, topic, name, subject, payload)
 	VALUES ($1, $2, $3, $4, $5)`
 
+const wake = `SELECT pg_notify($1, '')`
+
 // Box writes a producer's events. It is safe for concurrent use.
 type Box struct {
 	producer string
@@ -92,6 +94,19 @@ func (b *Box) Add(ctx context.Context, tx pgx.Tx, events ...event.Event) error {
 // Queue is Add for a caller that sends a batch of its own, which must run in
 // one transaction.
 func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
+	if err := b.QueueSilently(batch, events...); err != nil {
+		return err
+	}
+	if len(events) > 0 && b.notify() {
+		batch.Queue(wake, channel)
+	}
+	return nil
+}
+
+// QueueSilently is Queue for a transaction that waits for something else before it commits.
+// It wakes no relay: events that others add meanwhile would count on a NOTIFY that is only
+// sent at the commit. The caller calls Wake after the commit.
+func (b *Box) QueueSilently(batch *pgx.Batch, events ...event.Event) error {
 	for i := range events {
 		e := &events[i]
 		if e.ID == "" {
@@ -113,8 +128,20 @@ func (b *Box) Queue(batch *pgx.Batch, events ...event.Event) error {
 			batch.Queue(insert, e.ID, string(topic), e.Name, e.Subject, payload)
 		}
 	}
-	if len(events) > 0 && b.notify() {
-		batch.Queue(`SELECT pg_notify($1, '')`, channel)
+	return nil
+}
+
+// Wake wakes the relays, unless they were just woken. If it fails, they find the events a
+// second later.
+func (b *Box) Wake(ctx context.Context, db *pgxpool.Pool) error {
+	if !b.notify() {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`) // There is nothing to keep.
+	batch.Queue(wake, channel)
+	if err := db.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("wake the relays: %w", err)
 	}
 	return nil
 }

@@ -83,6 +83,7 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 		s.sent.notRecorded(id, e)
 		return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
 	}
+	_ = s.box.Wake(ctx, s.db) // If that fails, the relay finds the event a second later.
 	return nil
 }
 
@@ -108,14 +109,14 @@ func lockDelivery(ctx context.Context, tx pgx.Tx, id, how string) (mail.Delivery
 	return d, nil
 }
 
-// finish stores within tx that the mail was sent.
+// finish stores within tx that the mail was sent. It wakes no relay.
 func (s *Store) finish(ctx context.Context, tx pgx.Tx, id string, e event.Event) error {
 	const finish = `UPDATE messages SET status = 'sent', last_error = '', sent_at = $2, updated_at = $2,
 		event = NULL, next_attempt_at = NULL WHERE id = $1`
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(finish, id, s.now())
-	if err := s.box.Queue(batch, e); err != nil {
+	if err := s.box.QueueSilently(batch, e); err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
@@ -147,6 +148,7 @@ func (s *Store) recordSent(ctx context.Context, how string) error {
 		})
 		if err == nil {
 			s.sent.recorded(id)
+			_ = s.box.Wake(ctx, s.db) // If that fails, the relay finds the event a second later.
 		} else if ctx.Err() != nil || postgres.Unavailable(err) {
 			return fmt.Errorf("%w: %w", mail.ErrNotRecorded, err)
 		}

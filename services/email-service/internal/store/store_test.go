@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -204,6 +205,50 @@ func TestREL86Unchecked(t *testing.T) {
 	}
 	if err := s.Checked(t.Context()); !errors.Is(err, mail.ErrDatabaseUnchecked) {
 		t.Errorf("Checked() = %v, want %v", err, mail.ErrDatabaseUnchecked)
+	}
+}
+
+// TestOtherEventsDoNotWaitForTheMailServer: an event that is added while the mail server is
+// asked wakes the relay.
+func TestOtherEventsDoNotWaitForTheMailServer(t *testing.T) {
+	t.Parallel()
+	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
+	db, listening := open(t, url), open(t, url)
+	box := outbox.New("email-service")
+	s := store.New(db, box, time.Now, "true")
+	m := queued(t, s)
+	listener, err := listening.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Release()
+	if _, err := listener.Exec(t.Context(), `LISTEN outbox`); err != nil {
+		t.Fatal(err)
+	}
+	wantWoken := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		_, err := listener.Conn().WaitForNotification(ctx)
+		return err
+	}
+	send := func(ctx context.Context) error {
+		other := event.New(ctx, time.Now(), "u", event.EmailFailed{MessageID: "other"})
+		if err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return box.Add(ctx, tx, other) }); err != nil {
+			return err
+		}
+		return wantWoken(ctx)
+	}
+	if err := s.Send(t.Context(), m.ID, send, sent(t.Context())); err != nil {
+		t.Errorf("Send() = %v", err)
+	}
+	wantEvents(t, db, 2)
+	s = store.New(db, outbox.New("email-service"), time.Now, "true") // It has woken nobody yet.
+	m = queued(t, s)
+	if err := s.Send(t.Context(), m.ID, func(context.Context) error { return nil }, sent(t.Context())); err != nil {
+		t.Errorf("Send() = %v", err)
+	}
+	if err := wantWoken(t.Context()); err != nil {
+		t.Errorf("the relay is not woken after the commit: %v", err)
 	}
 }
 
