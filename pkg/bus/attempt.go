@@ -51,9 +51,10 @@ const (
 // A delayed message is tried again for IsolatedFailureTimeout, then it has failed.
 // The timeout is long, because somebody must release the row that the message waits
 // for, or because a probe that succeeds proves little: it may not need what the
-// message needs. A delayed message for which the wait list has no room gets a
-// negative acknowledgement. It stays pending, and its timeout begins again when it is
-// redelivered.
+// message needs. A delayed message of the stream for which the wait list
+// has no room gets a negative acknowledgement. It stays pending, and its timeout begins
+// again when it is redelivered. Messages from other sources wait, because their sources
+// deliver them again at once.
 //
 //nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
 func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
@@ -96,7 +97,7 @@ func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
 						c.logFailed(m, "dead", err)
 						return nil, err
 					}
-					leave = !place.yield()
+					leave = place.mustLeave()
 				}
 				if !place.rest(stop, jittered(delay)) {
 					return nil, errStopped

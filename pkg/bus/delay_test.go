@@ -137,6 +137,63 @@ func TestLockedRowForTooLong(t *testing.T) {
 	f.wantSeen(locked)
 }
 
+// TestReplayOfLockedRow is REL-60: the replay of a message whose row is still locked fails
+// after IsolatedFailureTimeout, like the message itself.
+func TestReplayOfLockedRow(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	r := newRows(t, f.db)
+	locked := newMessage(t, event.UserLoggedIn{})
+	r.lock(t, locked)
+	f.publish(locked)
+	f.due = []message.Subscriber{bus.NewPoller(f.deadLetters.Replays(testkit.Log(t)))}
+	f.consume("a", r.handle(f))
+	id := f.wantDeadLetters(1)[0].ID
+	if err := f.deadLetters.Replay(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 15*time.Second, func() error {
+		detail, err := f.deadLetters.Get(t.Context(), id)
+		if err == nil && (detail.Status != deadletter.Open || detail.Attempts != 2) {
+			err = fmt.Errorf("dead letter is %s after %d attempts, want open after 2", detail.Status, detail.Attempts)
+		}
+		return err
+	})
+}
+
+// TestReplaysOfLockedRows is REL-60 for replays: those whose rows are locked do not delay
+// the others, though there are more than a poller may have in flight.
+func TestReplaysOfLockedRows(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	r := newRows(t, f.db)
+	var locked []*message.Message
+	for range 12 {
+		locked = append(locked, newMessage(t, event.UserLoggedIn{}))
+	}
+	r.lock(t, locked...)
+	healthy := newMessage(t, event.UserLoggedIn{})
+	for _, m := range append(locked, healthy) {
+		m.Metadata.Set(bus.TopicKey, string(event.Audit))
+		if err := f.deadLetters.Publish("", m); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.deadLetters.ReplayMatching(t.Context(), deadletter.Filter{Status: deadletter.Open}, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replays := f.deadLetters.Replays(testkit.Log(t))
+	replays.Limit = 4
+	f.due, f.isolated = []message.Subscriber{bus.NewPoller(replays)}, time.Hour
+	f.consume("a", r.handle(f))
+	f.wantSeen(healthy)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.seen) != 1 {
+		t.Errorf("%d messages were handled, want 1", len(f.seen))
+	}
+}
+
 // TestDeadLettersUnavailable: messages that cannot become dead letters, because those
 // cannot be stored, do not stop the others, however many there are.
 func TestDeadLettersUnavailable(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/service"
 )
@@ -17,7 +18,8 @@ import (
 //
 // It leases only as many messages as it may have in flight, so a long list delays
 // neither the stream nor other instances, and it renews the leases of messages that
-// take long, for example because the consumer is paused.
+// take long, for example because the consumer is paused. A message that waits for its
+// next attempt leaves its place to the next one that is due.
 type Poller struct {
 	cfg     PollerConfig
 	closing chan struct{}
@@ -38,7 +40,8 @@ type PollerConfig struct {
 	// Release ends the lease of any other message: it is due again at once.
 	Release func(ctx context.Context, m *message.Message) error
 
-	Limit int // messages in flight; 16 if zero
+	Limit    int // messages in flight that do not wait for their next attempt; 16 if zero
+	WaitList int // messages in flight that wait for their next attempt; 256 if zero
 	// Reported reports whether another part of the service logs an error of Take; none is
 	// if it is nil.
 	Reported func(error) bool
@@ -54,6 +57,9 @@ var _ message.Subscriber = (*Poller)(nil)
 func NewPoller(cfg PollerConfig) *Poller {
 	if cfg.Limit == 0 {
 		cfg.Limit = 16
+	}
+	if cfg.WaitList == 0 {
+		cfg.WaitList = 256
 	}
 	if cfg.Every == 0 {
 		cfg.Every = time.Second
@@ -96,6 +102,10 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 	var deliveries sync.WaitGroup
 	defer deliveries.Wait()
 	free := newSlots(p.cfg.Limit)
+	waiting := &waitList{
+		places: newSlots(p.cfg.WaitList), attempts: newSlots(max(1, p.cfg.Limit/8)),
+		length: prometheus.NewGauge(prometheus.GaugeOpts{}), // It is not exported: the table shows what waits.
+	}
 	outage := service.NewOutage(service.OutageConfig{
 		Log: p.cfg.Log.With("topic", topic), Failing: "due messages could not be taken; retrying", Over: "due messages can be taken again",
 		Reported: p.cfg.Reported,
@@ -111,8 +121,10 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 		}
 		free.release(n - len(due))
 		for _, m := range due {
+			place := &slot{list: waiting, from: free}
+			m.SetContext(context.WithValue(m.Context(), slotKey{}, place)) //nolint:contextcheck // It is the message's own.
 			deliveries.Go(func() {
-				defer free.release(1)
+				defer place.release()
 				p.handle(stop, topic, m, out)
 			})
 		}

@@ -55,7 +55,16 @@ type waitList struct {
 	places   slots
 	attempts slots // of messages on the list; few, so that the window keeps its share of the dependencies
 	length   prometheus.Gauge
+	full     whenFull
 }
+
+// whenFull is what happens to a delayed message for which the wait list has no room.
+type whenFull int
+
+const (
+	waitWhenFull  whenFull = iota // it waits in its slot
+	leaveWhenFull                 // its source takes it back and delivers it again later
+)
 
 // slot is the place of one message in flight: in the window, or on the wait list
 // from its first wait on. A nil slot is that of a message whose source has no wait
@@ -112,6 +121,10 @@ func (s *slot) yield() bool {
 	}
 	return s.listed
 }
+
+// mustLeave reports whether a delayed message has to leave, because the wait list has
+// no room for it.
+func (s *slot) mustLeave() bool { return s != nil && s.list.full == leaveWhenFull && !s.yield() }
 
 // leave says that the entry is to stay pending in Redis after a negative
 // acknowledgement.

@@ -207,6 +207,7 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		quarantine: newSlots(1),
 		waiting: &waitList{
 			places: newSlots(s.cfg.WaitList), attempts: newSlots(max(1, s.cfg.Window/8)), length: s.metrics.waiting.With(labels),
+			full: leaveWhenFull,
 		},
 		owner: s.ownerOf(topic),
 		outage: service.NewOutage(service.OutageConfig{
