@@ -19,8 +19,6 @@ const (
 	// waitingEvents is how many events on the wait list are a jam if nothing else is
 	// handled. Fewer may be the events of one locked row.
 	waitingEvents = 10
-	// unreadableAfter is how long reads may fail. A reconnect takes less.
-	unreadableAfter = 15 * time.Second
 )
 
 // Healthy returns an error when the consumer has been paused for long.
@@ -45,15 +43,41 @@ func (s *Subscriber) Healthy(context.Context) error {
 				s.cfg.Consumer, s.cfg.Group, topic, d.Round(time.Second))
 		}
 	}
-	if f := s.failing.Load(); f != nil && time.Since(f.since) > unreadableAfter && !redisUnavailable(f.err) {
-		return fmt.Errorf("stream reads have failed for %s: %w", time.Since(f.since).Round(time.Second), f.err)
-	}
 	for _, sub := range s.subscriptions {
+		if err := sub.unreadable(); err != nil {
+			return err
+		}
 		if err := sub.jammed(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// failure says since when reads have failed for one kind of reason, and why the last one
+// did.
+type failure struct {
+	since time.Time
+	err   error
+}
+
+// readFailed records that a read failed. Redis may be unavailable at first and refuse the
+// reads later; then the time begins again.
+func (s *subscription) readFailed(err error) {
+	f := &failure{time.Now(), err}
+	if last := s.failing.Load(); last != nil && redisUnavailable(last.err) == redisUnavailable(err) {
+		f.since = last.since
+	}
+	s.failing.Store(f)
+}
+
+// unreadable returns an error when reads have failed for long although Redis is available.
+func (s *subscription) unreadable() error {
+	f := s.failing.Load()
+	if f == nil || redisUnavailable(f.err) || time.Since(f.since) <= s.cfg.UnreadableAfter {
+		return nil
+	}
+	return fmt.Errorf("stream reads have failed for %s: %w", time.Since(f.since).Round(time.Second), f.err)
 }
 
 // jammed returns an error when events are in flight and none is finished.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,9 +14,11 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -135,6 +139,70 @@ func TestHealthyIdle(t *testing.T) {
 	f.wantSeen(m)
 	f.wantNothingPending()
 	testkit.Eventually(t, time.Second, func() error { return stream.Healthy(t.Context()) })
+}
+
+// TestHealthyUnreadable is REL-76: a consumer whose stream cannot be read is not healthy,
+// also if Redis was away when that began, and if the same subscriber can read another
+// stream.
+func TestHealthyUnreadable(t *testing.T) {
+	t.Parallel()
+	options := localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")}
+	server, err := localserver.StartRedis(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	client := testkit.OpenRedis(t, server.URL, time.Second)
+	log := &testkit.Buffer{}
+	stream := bus.NewSubscriber(bus.SubscriberConfig{
+		Client: client, Group: "test", Consumer: "a", UnreadableAfter: time.Second, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	for _, topic := range []event.Topic{event.Audit, event.Email} {
+		if _, err := stream.Subscribe(t.Context(), string(topic)); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, 5*time.Second, func() error { return client.XInfoStream(t.Context(), string(topic)).Err() })
+	}
+	t.Cleanup(func() {
+		if err := stream.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	away := time.NewTimer(2 * time.Second)
+	<-away.C
+	if err := stream.Healthy(t.Context()); err != nil {
+		t.Errorf("Healthy() = %v while Redis is away", err)
+	}
+	options.Port = server.Port
+	if server, err = localserver.StartRedis(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 5*time.Second, func() error { return client.Set(t.Context(), string(event.Email), "not a stream", 0).Err() })
+	testkit.Eventually(t, 15*time.Second, func() error {
+		if err := stream.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+			return fmt.Errorf("Healthy() = %w, want that reads fail", err)
+		}
+		return nil
+	})
+	for range 20 { // The other stream is read meanwhile.
+		if err := client.XAdd(t.Context(), &redis.XAddArgs{Stream: string(event.Audit), Values: []string{"a", "b"}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if stream.Healthy(t.Context()) == nil {
+			t.Fatal("Healthy() = nil though one stream cannot be read")
+		}
+	}
+	if err := client.Del(t.Context(), string(event.Email)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 15*time.Second, func() error { return stream.Healthy(t.Context()) })
 }
 
 // source is a message.Subscriber of messages made by a test.

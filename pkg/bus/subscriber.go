@@ -33,6 +33,7 @@ type SubscriberConfig struct {
 	Retain              time.Duration // how long an acknowledged entry stays in the stream; 10 minutes
 	MaxBytes            int64         // of a stream in Redis; acknowledged entries of a larger one stay for a minute only. No limit if zero
 	JammedAfter         time.Duration // after which Healthy fails if no event is finished; 1 minute
+	UnreadableAfter     time.Duration // after which Healthy fails if reads fail; 15 s. A reconnect takes less
 	ConsumerTTL         time.Duration // after which an idle consumer without pending entries is removed; 1 hour
 	MaintenanceInterval time.Duration // between two rounds of trimming and removal of idle consumers; 15 s
 
@@ -50,6 +51,7 @@ func (cfg SubscriberConfig) withDefaults() SubscriberConfig {
 		{&cfg.DrainTimeout, new(30 * time.Second)},
 		{&cfg.Retain, new(10 * time.Minute)},
 		{&cfg.JammedAfter, new(jammedAfter)},
+		{&cfg.UnreadableAfter, new(15 * time.Second)},
 		{&cfg.ConsumerTTL, new(time.Hour)},
 		{&cfg.MaintenanceInterval, new(15 * time.Second)},
 	}
@@ -87,18 +89,10 @@ type Subscriber struct {
 	once    sync.Once
 	running sync.WaitGroup
 
-	failing atomic.Pointer[failure]
-
 	mu     sync.Mutex
 	owners map[string]*owner // by topic
 
 	subscriptions []*subscription
-}
-
-// failure says since when reads of a stream have failed, and why.
-type failure struct {
-	since time.Time
-	err   error
 }
 
 var _ message.Subscriber = (*Subscriber)(nil)
@@ -189,6 +183,7 @@ type subscription struct {
 	outage     *service.Outage // of the commands that are repeated until they succeed
 	acks       chan []string
 	labels     prometheus.Labels
+	failing    atomic.Pointer[failure] // of reads; nil while they succeed
 
 	mu       sync.Mutex
 	inFlight map[string]struct{}
@@ -291,7 +286,7 @@ func (s *subscription) read(ctx context.Context, dispatch dispatchFunc) {
 		}
 		if err != nil {
 			delay = min(max(2*delay, firstBackoff), longestBackoff)
-			s.failing.CompareAndSwap(nil, &failure{time.Now(), err})
+			s.readFailed(err)
 			s.recoverRead(ctx, err, delay)
 			continue
 		}
