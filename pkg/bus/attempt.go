@@ -45,8 +45,36 @@ const (
 )
 
 // retry makes the attempts at a message. It returns when the message was handled or
-// has failed for good, or when stop ends. While the message waits, others have its
-// slot in the window.
+// has failed for good, or when stop ends.
+//
+//nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
+func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
+	return func(next message.HandlerFunc) message.HandlerFunc {
+		return func(m *message.Message) ([]*message.Message, error) {
+			r := retries{Consumer: c, message: m, place: slotOf(m.Context()), delay: firstRetry}
+			for c.breaker.pass(stop) {
+				out, err := next(m)
+				if err == nil {
+					return out, nil
+				}
+				class := c.classify(m, err)
+				if err := r.failed(class, err); err != nil {
+					return nil, err
+				}
+				if class == classOutage {
+					continue
+				}
+				if err := r.rest(stop, class); err != nil {
+					return nil, err
+				}
+			}
+			return nil, errStopped
+		}
+	}
+}
+
+// retries decides what follows a failed attempt at a message. While the message waits for
+// the next one, others have its slot in the window.
 //
 // A delayed message is tried again for IsolatedFailureTimeout, then it has failed.
 // The timeout is long, because somebody must release the row that the message waits
@@ -55,60 +83,61 @@ const (
 // has no room gets a negative acknowledgement. It stays pending, and its timeout begins
 // again when it is redelivered. Messages from other sources wait, because their sources
 // deliver them again at once.
-//
-//nolint:contextcheck // The message has a context of its own, as all of Watermill's have.
-func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
-	return func(next message.HandlerFunc) message.HandlerFunc {
-		return func(m *message.Message) ([]*message.Message, error) {
-			place := slotOf(m.Context())
-			var since time.Time // The message has been delayed since then.
-			for delay := firstRetry; ; delay = min(2*delay, longestDelay) {
-				if !c.breaker.pass(stop) {
-					return nil, errStopped
-				}
-				out, err := next(m)
-				if err == nil {
-					return out, nil
-				}
-				leave := false
-				switch c.classify(m, err) {
-				case classStopped:
-					return nil, fmt.Errorf("%w: %w", errStopped, err)
-				case classPermanent:
-					c.recordAttempt(m, "permanent", err)
-					c.logFailed(m, "dead", err)
-					return nil, err
-				case classOutage:
-					since, delay = time.Time{}, firstRetry/2
-					continue
-				case classMessage:
-					if c.recordAttempt(m, "message", err) > maxRetries {
-						c.logFailed(m, "dead", err)
-						return nil, err
-					}
-					c.logFailed(m, "failed", err)
-				case classDelayed:
-					if since.IsZero() {
-						since = time.Now()
-						c.logDelayed(m, err)
-					}
-					if time.Since(since) > c.cfg.IsolatedFailureTimeout {
-						c.recordAttempt(m, "message", err)
-						c.logFailed(m, "dead", err)
-						return nil, err
-					}
-					leave = place.mustLeave()
-				}
-				if !place.rest(stop, jittered(delay)) {
-					return nil, errStopped
-				}
-				if leave {
-					place.leave()
-					return nil, errDelayed
-				}
-			}
+type retries struct {
+	*Consumer
+	message *message.Message
+	place   *slot
+	delay   time.Duration // before the next attempt
+	since   time.Time     // the message has been delayed since then
+}
+
+// failed returns the message's error if no attempt is to follow.
+func (r *retries) failed(class failureClass, err error) error {
+	switch class {
+	case classStopped:
+		return fmt.Errorf("%w: %w", errStopped, err)
+	case classPermanent:
+		return r.dead("permanent", err)
+	case classOutage:
+		r.since, r.delay = time.Time{}, firstRetry
+	case classMessage:
+		if r.recordAttempt(r.message, "message", err) > maxRetries {
+			r.logFailed(r.message, "dead", err)
+			return err
+		}
+		r.logFailed(r.message, "failed", err)
+	case classDelayed:
+		if r.since.IsZero() {
+			r.since = time.Now()
+			r.logDelayed(r.message, err)
+		}
+		if time.Since(r.since) > r.cfg.IsolatedFailureTimeout {
+			return r.dead("message", err)
 		}
 	}
+	return nil
+}
+
+// dead records the last attempt and returns its error.
+func (r *retries) dead(class string, err error) error {
+	r.recordAttempt(r.message, class, err)
+	r.logFailed(r.message, "dead", err)
+	return err
+}
+
+// rest waits until the message may have its next attempt. It returns an error if stop
+// ended or if the message has to leave.
+func (r *retries) rest(stop context.Context, class failureClass) error {
+	leave := class == classDelayed && r.place.mustLeave()
+	if !r.place.rest(stop, jittered(r.delay)) {
+		return errStopped
+	}
+	if leave {
+		r.place.leave()
+		return errDelayed
+	}
+	r.delay = min(2*r.delay, longestDelay)
+	return nil
 }
 
 // classify says why an attempt failed. If a dependency may be unavailable, its probe
