@@ -40,6 +40,7 @@ const (
 	classPermanent failureClass = iota // no retry can succeed
 	classMessage                       // any other error of the message
 	classDelayed                       // the message has to wait, though the dependencies are available
+	classGroup                         // as classDelayed, but it is not known to be the one that waited for a lock
 	classOutage                        // a dependency is unavailable
 	classStopped                       // the message's context has ended
 )
@@ -106,7 +107,7 @@ func (r *retries) failed(class failureClass, err error) error {
 			return err
 		}
 		r.logFailed(r.message, "failed", err)
-	case classDelayed:
+	case classDelayed, classGroup:
 		if r.since.IsZero() {
 			r.since = time.Now()
 			r.logDelayed(r.message, err)
@@ -128,8 +129,8 @@ func (r *retries) dead(class string, err error) error {
 // rest waits until the message may have its next attempt. It returns an error if stop
 // ended or if the message has to leave.
 func (r *retries) rest(stop context.Context, class failureClass) error {
-	leave := class == classDelayed && r.place.mustLeave()
-	if !r.place.rest(stop, jittered(r.delay)) {
+	leave := (class == classDelayed || class == classGroup) && r.place.mustLeave()
+	if !r.place.rest(stop, jittered(r.delay), class) {
 		return errStopped
 	}
 	if leave {
@@ -151,6 +152,9 @@ func (c *Consumer) classify(m *message.Message, err error) failureClass {
 	}
 	if c.cfg.Contended(err) {
 		c.count(m, "delayed")
+		if errors.Is(err, errNotWritten) {
+			return classGroup
+		}
 		return classDelayed
 	}
 	if !c.cfg.Unavailable(err) {

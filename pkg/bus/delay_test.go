@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,6 +113,45 @@ func TestLockedRows(t *testing.T) {
 	})
 	f.wantNothingPending()
 	f.wantDeadLetters(0)
+}
+
+// TestRetryBesideLockedRows is REL-60: an event that fails once has its second attempt
+// about a second later, however many events on the wait list find their rows locked.
+func TestRetryBesideLockedRows(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	r := newRows(t, f.db)
+	var locked []*message.Message
+	for range 200 {
+		locked = append(locked, newMessage(t, event.UserLoggedIn{}))
+	}
+	r.lock(t, locked...)
+	f.publish(locked...)
+	f.isolated = time.Hour
+	unlucky := newMessage(t, event.UserLoggedIn{})
+	var failed atomic.Bool
+	handle := r.handle(f)
+	f.consume("a", func(ctx context.Context, e event.Event) error {
+		if e.ID == unlucky.UUID && !failed.Swap(true) {
+			return errors.New("fails once")
+		}
+		return handle(ctx, e)
+	}, func(cfg *bus.SubscriberConfig) { cfg.Window = 16 })
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if n := f.waiting(); n < len(locked) {
+			return fmt.Errorf("%d events are on the wait list", n)
+		}
+		return nil
+	})
+	f.publish(unlucky)
+	testkit.Eventually(t, 5*time.Second, func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.seen[unlucky.UUID] == 0 {
+			return errors.New("the event that failed once was not handled")
+		}
+		return nil
+	})
 }
 
 // TestLockedRowForTooLong: a message whose row is locked for longer than

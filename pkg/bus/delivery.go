@@ -179,7 +179,7 @@ func (s *subscription) deliverAgain(stop, work context.Context, entry redis.XMes
 func (s *subscription) redeliver(stop, work context.Context, d *delivery, count int64) {
 	for delay := s.cfg.NackBackoff; work.Err() == nil && !d.slot.isLeft(); delay = min(2*delay, longestNackBackoff) {
 		listed := d.slot.yield()
-		if !d.slot.rest(stop, delay) {
+		if !d.slot.rest(stop, delay, classMessage) {
 			return
 		}
 		if !listed {

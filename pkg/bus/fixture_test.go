@@ -80,6 +80,7 @@ func (f *fixture) consume(name string, handler bus.Handler, changes ...func(*bus
 		change(&stream)
 	}
 	f.metrics = prometheus.NewRegistry()
+	stream.Metrics = f.metrics
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
 		Topic:       event.Audit,
 		Subscriber:  bus.NewSubscriber(stream),
@@ -169,4 +170,10 @@ func (f *fixture) wantNothingPending() {
 		}
 		return err
 	})
+}
+
+// waiting returns headgate_consumer_wait_list.
+func (f *fixture) waiting() int {
+	f.t.Helper()
+	return int(gauges(f.t, f.metrics)["headgate_consumer_wait_list{test,audit-events}"])
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -107,6 +108,10 @@ func (g *GroupCommit[T]) next() int {
 // rest of the group fails at once, to be tried again in other groups.
 const contendedWrites = 6
 
+// errNotWritten says that an item was not written because others of its group waited for
+// locks too often. Whether the item would wait is not known.
+var errNotWritten = errors.New("group waited for locks too often")
+
 // groupWrite is the write of one group, in parts if it fails.
 type groupWrite[T any] struct {
 	*GroupCommit[T]
@@ -123,7 +128,7 @@ func (g *GroupCommit[T]) write(ctx context.Context, batch []shared[T]) {
 // write splits a failed batch until it has found the item that fails.
 func (w *groupWrite[T]) write(ctx context.Context, batch []shared[T]) {
 	if w.waits == 0 {
-		finish(batch, w.contended)
+		finish(batch, fmt.Errorf("%w: %w", errNotWritten, w.contended))
 		return
 	}
 	items := make([]T, len(batch))

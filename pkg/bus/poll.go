@@ -102,10 +102,8 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 	var deliveries sync.WaitGroup
 	defer deliveries.Wait()
 	free := newSlots(p.cfg.Limit)
-	waiting := &waitList{
-		places: newSlots(p.cfg.WaitList), attempts: newSlots(max(1, p.cfg.Limit/8)),
-		length: prometheus.NewGauge(prometheus.GaugeOpts{}), // It is not exported: the table shows what waits.
-	}
+	length := prometheus.NewGauge(prometheus.GaugeOpts{}) // It is not exported: the table shows what waits.
+	waiting := newWaitList(p.cfg.WaitList, p.cfg.Limit, waitWhenFull, length)
 	outage := service.NewOutage(service.OutageConfig{
 		Log: p.cfg.Log.With("topic", topic), Failing: "due messages could not be taken; retrying", Over: "due messages can be taken again",
 		Reported: p.cfg.Reported,

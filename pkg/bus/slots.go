@@ -52,10 +52,26 @@ func (s slots) release(n int) {
 // waitList has room for the messages that wait for their next attempt. They are in
 // flight, but other messages have their slots in the window.
 type waitList struct {
-	places   slots
-	attempts slots // of messages on the list; few, so that the window keeps its share of the dependencies
-	length   prometheus.Gauge
-	full     whenFull
+	places  slots
+	retries slots // attempts of messages on the list; few, so that the window keeps its share of the dependencies
+	delayed slots // the same for messages that were delayed last. Each may wait for a lock again, so others must not queue behind them
+	length  prometheus.Gauge
+	full    whenFull
+}
+
+// newWaitList returns a list for the messages of a window.
+func newWaitList(places, window int, full whenFull, length prometheus.Gauge) *waitList {
+	return &waitList{
+		places: newSlots(places), retries: newSlots(max(1, window/8)), delayed: newSlots(max(1, window/8)), length: length, full: full,
+	}
+}
+
+// attemptsAfter returns the semaphore for the attempt after a failure of a class.
+func (l *waitList) attemptsAfter(class failureClass) slots {
+	if class == classDelayed {
+		return l.delayed
+	}
+	return l.retries
 }
 
 // whenFull is what happens to a delayed message for which the wait list has no room.
@@ -74,15 +90,15 @@ type slot struct {
 
 	mu         sync.Mutex
 	from       slots // from which the slot was taken; nil after release
-	attempt    slots // list.attempts during an attempt of a message on the list
+	attempt    slots // of the list, during an attempt of a message on it
 	quarantine slots // during the first attempt of an entry in quarantine
 	listed     bool
 	left       bool // the entry stays pending in Redis, to be claimed later
 }
 
-// rest waits for delay, on the wait list if the list has room. It returns false if
-// stop ended before the message may have its next attempt.
-func (s *slot) rest(stop context.Context, delay time.Duration) bool {
+// rest waits for delay after a failure, on the wait list if the list has room. It returns
+// false if stop ended before the message may have its next attempt.
+func (s *slot) rest(stop context.Context, delay time.Duration, class failureClass) bool {
 	listed := s.yield()
 	if !wait(stop, delay) {
 		return false
@@ -90,16 +106,17 @@ func (s *slot) rest(stop context.Context, delay time.Duration) bool {
 	if !listed {
 		return true
 	}
-	if s.list.attempts.reserve(stop, 1) == 0 {
+	attempts := s.list.attemptsAfter(class)
+	if attempts.reserve(stop, 1) == 0 {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.from == nil {
-		s.list.attempts.release(1)
+		attempts.release(1)
 		return false
 	}
-	s.attempt = s.list.attempts
+	s.attempt = attempts
 	return true
 }
 

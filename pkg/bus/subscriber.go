@@ -200,11 +200,8 @@ func newSubscription(s *Subscriber, topic string) *subscription {
 		fresh:      newSlots(s.cfg.Window),
 		claimed:    newSlots(claimed),
 		quarantine: newSlots(1),
-		waiting: &waitList{
-			places: newSlots(s.cfg.WaitList), attempts: newSlots(max(1, s.cfg.Window/8)), length: s.metrics.waiting.With(labels),
-			full: leaveWhenFull,
-		},
-		owner: s.ownerOf(topic),
+		waiting:    newWaitList(s.cfg.WaitList, s.cfg.Window, leaveWhenFull, s.metrics.waiting.With(labels)),
+		owner:      s.ownerOf(topic),
 		outage: service.NewOutage(service.OutageConfig{
 			Log: s.cfg.Log.With("topic", topic), Failing: "stream commands failed; retrying", Over: "stream commands succeed again",
 			Parts: "failing", Reported: redisUnavailable,
