@@ -53,8 +53,7 @@ type Backend struct {
 	Redis  redis.UniversalClient // with bus.EventTimeout
 	Outbox *outbox.Box
 
-	cfg    Config
-	outage *service.Outage // of Redis
+	cfg Config
 }
 
 // Open waits for the database, migrates it to the schemas, and prepares the
@@ -73,23 +72,7 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 		return nil, err
 	}
 	s.Check("postgres", db.Ping)
-	return &Backend{Service: s, DB: db, Redis: client, Outbox: outbox.New(s.Name), cfg: cfg, outage: outage}, nil
-}
-
-// redisGrace is how long after an outage of Redis the work that waited for it may take to
-// begin again: the longest pause of the relay and of a probe is 10 s.
-const redisGrace = 30 * time.Second
-
-// withRedis returns a check of work that needs Redis. While Redis is unavailable it
-// succeeds: requests are served, a notice says what waits, and nothing in this service
-// can be repaired.
-func (b *Backend) withRedis(check func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
-		if b.outage.Recent(redisGrace) {
-			return nil
-		}
-		return check(ctx)
-	}
+	return &Backend{Service: s, DB: db, Redis: client, Outbox: outbox.New(s.Name), cfg: cfg}, nil
 }
 
 // Close closes the connections to the database and to Redis.
@@ -131,7 +114,7 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 	publisher := bus.NewPublisher(b.Redis)
 	epochs := outbox.NewEpochs(b.DB, b.Redis, b.Name, b.Log, b.Metrics)
 	relay := outbox.NewRelay(b.DB, publisher, epochs, b.Log, b.Metrics)
-	b.CheckWork("outbox", b.withRedis(relay.Healthy))
+	b.CheckWork("outbox", relay.Healthy)
 	return b.Service.Run(ctx, web.NewServer(b.cfg.Listener, handler, b.Log), append(runners,
 		bus.NewMonitor(bus.MonitorConfig{
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,

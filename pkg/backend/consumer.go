@@ -76,12 +76,12 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		Log:         b.Log,
 		Metrics:     b.Metrics,
 	})
-	b.CheckWork("consumer", b.withRedis(func(ctx context.Context) error {
+	b.CheckWork("consumer", func(ctx context.Context) error {
 		if err := consumer.Healthy(ctx); err != nil {
 			return err
 		}
 		return stream.Healthy(ctx)
-	}))
+	})
 	return []service.Runner{
 		consumer,
 		reconcile.NewConsumer(reconcile.ConsumerConfig{

@@ -47,6 +47,7 @@ func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 	defer s.untrack(ids...)
 	for delay := firstBackoff; ; delay = min(2*delay, longestBackoff) {
 		err := s.cfg.Client.XAck(ctx, s.topic, s.cfg.Group, ids...).Err()
+		s.unacknowledged.Store(redisUnavailable(err))
 		if err == nil {
 			s.outage.Record(ctx, "acknowledge", nil)
 			return

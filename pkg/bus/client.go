@@ -101,7 +101,9 @@ func (r Redis) OpenWith(timeout time.Duration, connected func(context.Context, *
 		}
 		return dialer.DialContext(ctx, network, addr)
 	}
-	return redis.NewUniversalClient(options), nil
+	client := redis.NewUniversalClient(options)
+	client.AddHook(unavailableHook{})
+	return client, nil
 }
 
 // dialTLS verifies the certificate against the host that it dials, not the host of

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -21,19 +22,21 @@ const (
 	waitingEvents = 10
 )
 
-// Healthy returns an error when the consumer has been paused for long.
+// Healthy returns an error when the consumer has been paused for long, unless Redis is the
+// reason: then requests are served, a notice says what waits, and nothing in this service
+// can be repaired.
 func (c *Consumer) Healthy(context.Context) error {
-	open := c.breaker.openFor()
-	if open < pausedTooLong {
+	open, fault := c.breaker.openFor(), c.breaker.lastFault()
+	if open < pausedTooLong || errors.Is(fault, ErrUnavailable) {
 		return nil
 	}
 	return fmt.Errorf("paused for %s, because a dependency is unavailable; events wait and are handled when it is back: %w",
-		open.Round(time.Second), c.breaker.lastFault())
+		open.Round(time.Second), fault)
 }
 
 // Healthy returns an error when the consumer's name is in use by another process, when
 // reads have failed for long although Redis is available, or when events wait and none is
-// finished.
+// finished, unless acknowledgements fail because Redis is unavailable.
 func (s *Subscriber) Healthy(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,6 +85,9 @@ func (s *subscription) unreadable() error {
 
 // jammed returns an error when events are in flight and none is finished.
 func (s *subscription) jammed() error {
+	if s.unacknowledged.Load() {
+		return nil // The events were handled.
+	}
 	waiting := s.cfg.WaitList - len(s.waiting.places)
 	if waiting == s.cfg.WaitList {
 		return fmt.Errorf("the wait list is full: %d events of %s wait for their next attempt; see the log for \"event delayed\" and \"event handler failed\"", waiting, s.topic)

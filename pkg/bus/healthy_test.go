@@ -23,17 +23,20 @@ import (
 )
 
 // TestHealthyPaused is REL-76: a consumer that has been paused for a minute is not
-// healthy, and says why, until its dependency is back.
+// healthy, and says why, until its dependency is back. Without Redis it is healthy.
 func TestHealthyPaused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var away atomic.Bool
+		var away, redisAway atomic.Bool
 		away.Store(true)
 		check := func(context.Context) error {
-			if away.Load() {
-				return errUnavailable
+			switch {
+			case !away.Load():
+				return nil
+			case redisAway.Load():
+				return fmt.Errorf("ping cache: %w", bus.ErrUnavailable)
 			}
-			return nil
+			return errUnavailable
 		}
 		messages := make(source)
 		c := bus.NewConsumer(bus.ConsumerConfig{
@@ -55,6 +58,11 @@ func TestHealthyPaused(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		if err := c.Healthy(ctx); err == nil || !strings.Contains(err.Error(), "paused for 1m") || !errors.Is(err, errUnavailable) {
 			t.Errorf("Healthy() = %v after 70 s, want the reason", err)
+		}
+		redisAway.Store(true)
+		time.Sleep(20 * time.Second)
+		if err := c.Healthy(ctx); err != nil {
+			t.Errorf("Healthy() = %v while Redis is the reason, want nil", err)
 		}
 		away.Store(false)
 		<-m.Acked()

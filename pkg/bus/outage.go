@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -32,15 +30,16 @@ func OutageNotice(outage *service.Outage) string {
 	if lasts == 0 {
 		return ""
 	}
-	return fmt.Sprintf("unavailable for %s: requests are served without it, events wait and are published when it is back", lasts.Round(time.Second))
+	return fmt.Sprintf("unavailable, or a part of it, for %s: requests are served without it, events wait and are published when it is back", lasts.Round(time.Second))
 }
 
 // outageHook is a hook of a client. It is safe for concurrent use.
 type outageHook struct{ outage *service.Outage }
 
-// recovery is how long no command may fail before an outage is over. After an outage,
-// the client's pool returns the last error of a dial once more for a moment.
-const recovery = time.Second
+// recovery is how long no command may fail before an outage is over: longer than the
+// longest pause between two attempts. While one server of a Cluster is away, the commands to
+// the others succeed in between.
+const recovery = 15 * time.Second
 
 var _ redis.Hook = (*outageHook)(nil)
 
@@ -75,8 +74,49 @@ func (o *outageHook) observe(ctx context.Context, err error) {
 	}
 }
 
-// redisUnavailable reports whether an error of a command says that Redis cannot be used
-// at present. A reply shows that it can, unless it says otherwise.
+// ErrUnavailable says that Redis, or the server of a Cluster that has the key, cannot be
+// used at present. The errors of clients that Redis.Open returned wrap it, so they can be
+// told from errors of other dependencies.
+var ErrUnavailable = errors.New("redis is unavailable")
+
+// unavailableHook is a hook of a client that wraps ErrUnavailable in errors. It is safe for
+// concurrent use.
+type unavailableHook struct{}
+
+var _ redis.Hook = unavailableHook{}
+
+// DialHook implements redis.Hook.
+func (unavailableHook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook implements redis.Hook.
+func (unavailableHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { return markUnavailable(next(ctx, cmd)) }
+}
+
+// ProcessPipelineHook implements redis.Hook.
+func (unavailableHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if err == nil {
+			return nil
+		}
+		for _, cmd := range cmds {
+			cmd.SetErr(markUnavailable(cmd.Err()))
+		}
+		return markUnavailable(err)
+	}
+}
+
+// markUnavailable wraps ErrUnavailable in an error of a command that says so.
+func markUnavailable(err error) error {
+	if !redisUnavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, redis.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// redisUnavailable reports whether an error of a client of Redis says that Redis cannot be
+// used at present. A reply shows that it can, unless it says otherwise.
 func redisUnavailable(err error) bool {
 	if err == nil {
 		return false
@@ -88,15 +128,6 @@ func redisUnavailable(err error) bool {
 	}
 	_, replied := errors.AsType[redis.Error](err)
 	return !replied
-}
-
-// Unreachable reports whether err says that Redis cannot be reached, which LogOutages
-// logs. Unlike redisUnavailable it also tells that from errors that are not of a client.
-func Unreachable(err error) bool {
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return true
-	}
-	return redis.HasErrorPrefix(err, "LOADING") || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, io.EOF)
 }
 
 // retryLevel returns the level at which a part logs an error of Redis, see LogOutages.

@@ -49,7 +49,7 @@ func TestOutageLog(t *testing.T) {
 		}
 		testkit.Eventually(t, 10*time.Second, func() error { return client.Ping(t.Context()).Err() })
 		f.publishTo(p)
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, 30*time.Second, func() error {
 			if n := p.log.Count("level=") - before; n != 2 {
 				return fmt.Errorf("%d lines, want 2:\n%s", n, p.log)
 			}

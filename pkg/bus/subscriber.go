@@ -185,6 +185,8 @@ type subscription struct {
 	labels     prometheus.Labels
 	failing    atomic.Pointer[failure] // of reads; nil while they succeed
 
+	unacknowledged atomic.Bool // acknowledgements wait, because Redis is unavailable
+
 	mu       sync.Mutex
 	inFlight map[string]struct{}
 	progress time.Time // since then, entries have been in flight and none was finished

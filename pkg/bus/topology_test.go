@@ -3,8 +3,10 @@ package bus_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -138,6 +140,8 @@ func TestClusterShardDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := startCluster(t, bus.EventTimeout, "--cluster-require-full-coverage", "no")
+			log := &testkit.Buffer{}
+			bus.LogOutages(c.client, slog.New(slog.NewTextHandler(log, nil)))
 			db := testkit.Database(t, outbox.Schema())
 			epochs := outbox.NewEpochs(db, c.client, "test", testkit.Log(t), prometheus.NewRegistry())
 			testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(c.client), epochs, testkit.Log(t), prometheus.NewRegistry()))
@@ -177,6 +181,27 @@ func TestClusterShardDown(t *testing.T) {
 			}
 			if name == "no answer" {
 				want(30*time.Second, event.Email, waiting+1)
+				testkit.Eventually(t, 40*time.Second, func() error {
+					if err := c.client.XLen(t.Context(), string(event.Email)).Err(); err != nil || log.Count("level=") != 2 || log.Count("available again") != 1 {
+						return fmt.Errorf("log = %s, want a line at the beginning and one at the end: %w", log, err)
+					}
+					return nil
+				})
+				return
+			}
+			// The relay retries every five seconds, and commands to others succeed meanwhile.
+			for range 12 {
+				pause := time.NewTimer(2500 * time.Millisecond)
+				<-pause.C
+				if err := c.client.XLen(t.Context(), string(event.Audit)).Err(); err != nil {
+					t.Errorf("XLEN of another shard = %v", err)
+				}
+			}
+			if err := c.client.XLen(t.Context(), string(event.Email)).Err(); !errors.Is(err, bus.ErrUnavailable) {
+				t.Errorf("XLEN of the dead shard = %v, want ErrUnavailable", err)
+			}
+			if log.Count("level=") != 1 {
+				t.Errorf("log = %s, want one line", log)
 			}
 		})
 	}

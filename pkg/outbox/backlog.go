@@ -113,6 +113,13 @@ func (b *backlog) observe(topic string, id int64) {
 	}
 }
 
+// resume forgets the oldest row of a topic: it could not be published until a moment ago.
+func (b *backlog) resume(topic string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.oldest, topic)
+}
+
 // forget forgets the oldest rows: nobody knows how long they were that while the database
 // did not answer.
 func (b *backlog) forget() {

@@ -28,6 +28,12 @@ func TestBlocked(t *testing.T) {
 			t.Errorf("blocked = %v after the database was away, want none", blocked)
 		}
 		time.Sleep(2 * blockedAfter)
+		b.resume("broken")
+		b.observe("broken", 7)
+		if blocked := b.blocked(); len(blocked) != 0 {
+			t.Errorf("blocked = %v after Redis was away, want none", blocked)
+		}
+		time.Sleep(2 * blockedAfter)
 		b.observe("broken", 8)
 		if blocked := b.blocked(); len(blocked) != 0 {
 			t.Errorf("blocked = %v after a row was published, want none", blocked)

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
 )
@@ -201,14 +202,19 @@ func (r *Relay) drain(ctx context.Context, topic string) {
 // after seven.
 const blockedAfter = time.Minute
 
-// Healthy returns an error when nothing is published to a topic although rows wait. It
-// does not compare clocks, and a long queue that moves is healthy.
+// Healthy returns an error when nothing is published to a topic although rows wait, and
+// Redis is not the reason: requests are served without it, and nothing in this service can
+// be repaired. It does not compare clocks, and a long queue that moves is healthy.
 func (r *Relay) Healthy(context.Context) error {
 	var faults []error
 	blocked := r.backlog.blocked()
 	for _, topic := range slices.Sorted(maps.Keys(blocked)) {
+		cause := r.outage.Fault(topic)
+		if errors.Is(cause, bus.ErrUnavailable) {
+			continue
+		}
 		fault := fmt.Errorf("events for %s are committed but none was published for %s", topic, blocked[topic].Round(time.Second))
-		if cause := r.outage.Fault(topic); cause != nil {
+		if cause != nil {
 			fault = fmt.Errorf("%w: %w", fault, cause)
 		}
 		faults = append(faults, fault)
@@ -220,6 +226,9 @@ func (r *Relay) Healthy(context.Context) error {
 func (r *Relay) record(ctx context.Context, topic string, err error) {
 	if err != nil {
 		r.log.DebugContext(ctx, "publish attempt failed", "topic", topic, "error", err.Error())
+	}
+	if err == nil && errors.Is(r.outage.Fault(topic), bus.ErrUnavailable) {
+		r.backlog.resume(topic)
 	}
 	r.outage.Record(ctx, topic, err)
 }

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"errors"
 	"log/slog"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -14,6 +15,6 @@ func newOutage(log *slog.Logger, peers string) *service.Outage {
 	return service.NewOutage(service.OutageConfig{
 		Log: log, Failing: "reconciliation with " + peers + " failed; retrying", Over: "reconciliation with " + peers + " resumed",
 		Parts:    "failing",
-		Reported: func(err error) bool { return bus.Unreachable(err) || postgres.Disconnected(err) },
+		Reported: func(err error) bool { return errors.Is(err, bus.ErrUnavailable) || postgres.Disconnected(err) },
 	})
 }

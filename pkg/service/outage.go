@@ -22,7 +22,6 @@ type Outage struct {
 	since  time.Time
 	last   time.Time // failure
 	logged time.Time
-	ended  time.Time
 }
 
 // OutageConfig says how an outage is logged.
@@ -34,8 +33,9 @@ type OutageConfig struct {
 	// Reported reports whether another part of the service logs the error. Such an error
 	// is logged at the level debug and begins no outage. No error is if it is nil.
 	Reported func(error) bool
-	// Quiet is how long nothing may fail before the outage is over. It is for attempts
-	// that overlap: one that succeeds does not prove that the next one will.
+	// Quiet is how long nothing may fail before the outage is over; the time does not count
+	// to it. It is for attempts at different things: one that succeeds does not prove that
+	// the next one will.
 	Quiet time.Duration
 }
 
@@ -97,9 +97,8 @@ func (o *Outage) succeeded(ctx context.Context, part string) {
 	if len(o.faults) > 0 || !o.failing.Swap(false) {
 		return
 	}
-	o.ended = time.Now()
 	//nolint:sloglint // The texts are constants of the parts that configure the outage.
-	o.cfg.Log.InfoContext(ctx, o.cfg.Over, "failed_ms", o.ended.Sub(o.since).Milliseconds())
+	o.cfg.Log.InfoContext(ctx, o.cfg.Over, "failed_ms", (time.Since(o.since) - o.cfg.Quiet).Milliseconds())
 }
 
 // Fault returns the last error of a part, nil if it does not fail.
@@ -117,14 +116,4 @@ func (o *Outage) Lasts() time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return max(1, time.Since(o.since))
-}
-
-// Recent reports whether the outage lasts, or ended within the given time.
-func (o *Outage) Recent(within time.Duration) bool {
-	if o.failing.Load() {
-		return true
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return !o.ended.IsZero() && time.Since(o.ended) < within
 }

@@ -87,7 +87,7 @@ func (g *Generation) Watch(client redis.UniversalClient) service.Runner {
 		defer tick.Stop()
 		outage := service.NewOutage(service.OutageConfig{
 			Log: g.log, Failing: "could not read the cache generation; retrying", Over: "cache generation read again",
-			Reported: func(err error) bool { return bus.Unreachable(err) || postgres.Disconnected(err) },
+			Reported: func(err error) bool { return errors.Is(err, bus.ErrUnavailable) || postgres.Disconnected(err) },
 		})
 		for ctx.Err() == nil {
 			if err := g.Refresh(ctx, client); ctx.Err() == nil {
