@@ -43,15 +43,18 @@ var releaseOwner = redis.NewScript(`
 	if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 	return 0`)
 
-// take takes or renews the lease. It returns false if another process has it, and true
-// if that is unknown.
+// take takes or renews the lease. It returns false if another process has it. If that is
+// unknown, it returns an error with the last known answer, true at first: an error does not
+// show that the other process has gone.
 func (o *owner) take(ctx context.Context) (bool, error) {
 	// Longer than the interval of renewal, a command only delays the next one.
 	limited, cancel := context.WithTimeout(ctx, ownerRenew)
 	defer cancel()
 	taken, err := takeOwner.Run(limited, o.client, []string{o.key}, o.token, ownerLease.Milliseconds()).Bool()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return true, fmt.Errorf("take consumer name: %w", err)
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return o.since.IsZero(), fmt.Errorf("take consumer name: %w", err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,7 +95,7 @@ func (s *subscription) whileOwner(stop context.Context, read func(ctx context.Co
 	var logged time.Time
 	for stop.Err() == nil {
 		taken, err := s.owner.take(stop)
-		if _, ok := errors.AsType[redis.Error](err); ok && !lostGroup(err) {
+		if _, ok := errors.AsType[redis.Error](err); ok && taken {
 			s.cfg.Log.WarnContext(stop, "consumer name could not be checked", "topic", s.topic, "consumer", s.cfg.Consumer, "error", err.Error())
 		}
 		if !taken {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -133,6 +135,44 @@ func TestSharedConsumerName(t *testing.T) {
 		t.Errorf("the other process took over after %s", took)
 	}
 	testkit.Eventually(t, 5*time.Second, func() error { return other.subscriber.Healthy(t.Context()) })
+}
+
+// TestSharedNameAndErrors is REL-65: a process that knows that another one has its name
+// reads nothing while Redis answers with errors.
+func TestSharedNameAndErrors(t *testing.T) {
+	t.Parallel()
+	server, err := localserver.StartRedis(t.Context(), localserver.Options{Dir: filepath.Join(t.TempDir(), "redis")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	f := newFixture(t, testkit.OpenRedis(t, server.URL, time.Second))
+	first := f.process("same")
+	f.publishTo(first)
+	second := f.process("same")
+	testkit.Eventually(t, 15*time.Second, func() error {
+		if second.subscriber.Healthy(t.Context()) == nil {
+			return errors.New("the second process is ready")
+		}
+		return nil
+	})
+	if err := f.client.Do(t.Context(), "ACL", "SETUSER", "default", "-eval", "-evalsha").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < 4*time.Second; {
+		f.publish(newMessage(t, event.UserLoggedIn{}))
+		select {
+		case <-first.received:
+		case id := <-second.received:
+			t.Fatalf("the second process received %s", id)
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing received within 10 s")
+		}
+	}
 }
 
 // TestNameAfterACrash: a process whose predecessor crashed has its name within the
