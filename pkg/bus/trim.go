@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // maintain trims the stream and removes idle consumers.
@@ -19,7 +18,7 @@ func (s *subscription) maintain(ctx context.Context) {
 }
 
 // trim removes entries that every configured group has acknowledged and that are
-// older than Retain. Other groups do not count: one that nobody uses any more would
+// older than Retain by the clock of Redis. Other groups do not count: one that nobody uses any more would
 // keep every entry for ever.
 //
 // A stream that is larger than MaxBytes keeps acknowledged entries only for as long as
@@ -44,7 +43,11 @@ func (s *subscription) trim(ctx context.Context) error {
 			retain = min(retain, followerLookback)
 		}
 	}
-	oldest := entryAt(time.Now().Add(-retain))
+	now, err := timeAt(ctx, s.cfg.Client, s.topic)
+	if err != nil {
+		return err
+	}
+	oldest := entryAt(now.Add(-retain))
 	for _, name := range append(s.cfg.Groups, s.cfg.Group) {
 		g, ok := groups[name]
 		if !ok {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
@@ -53,6 +54,28 @@ func TestAbandonedGroup(t *testing.T) {
 	f.publishAged(500, time.Minute)
 	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
 		cfg.Retain, cfg.MaintenanceInterval = time.Second, 50*time.Millisecond
+	})
+	f.wantLength(0, 100) // Redis trims whole nodes of 100 entries.
+}
+
+// TestTrimClock is REL-80: the age of entries is measured by the clock of Redis, which made
+// their ids. The clock of the service may be wrong: here it shows the year 2000.
+func TestTrimClock(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	topic, address := string(event.Audit), testkit.RedisURL(t)
+	f.client = testkit.OpenRedis(t, address, time.Second)
+	f.publishAged(500, time.Hour)
+	if err := f.client.XGroupCreate(t.Context(), topic, "test", "$").Err(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := bus.NewSubscriber(bus.SubscriberConfig{
+			Client: testkit.OpenRedis(t, address, time.Second), Group: "test", Consumer: "a", Retain: time.Minute, Log: testkit.Log(t),
+		})
+		if err := s.Trim(t.Context(), topic); err != nil {
+			t.Error(err)
+		}
 	})
 	f.wantLength(0, 100) // Redis trims whole nodes of 100 entries.
 }
