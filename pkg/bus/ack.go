@@ -64,3 +64,8 @@ func (s *subscription) sendAcks(ctx, stop context.Context, ids []string) {
 }
 
 func lostGroup(err error) bool { return redis.HasErrorPrefix(err, "NOGROUP") }
+
+// noStream reports whether an error of XINFO says that there is no stream.
+func noStream(err error) bool {
+	return redis.HasErrorPrefix(err, "no such key") // Redis says so without a code: ERR no such key.
+}

@@ -121,9 +121,9 @@ func (f *Follower) confirm(ctx context.Context, position string) (string, error)
 // recent returns a position before the entries of the last followerLookback, by the
 // clock that makes their ids.
 func (f *Follower) recent(ctx context.Context) (entryID, error) {
-	now, err := f.client.Time(ctx).Result()
+	now, err := timeAt(ctx, f.client, string(f.topic))
 	if err != nil {
-		return entryID{}, fmt.Errorf("read Redis time: %w", err)
+		return entryID{}, err
 	}
 	return entryAt(now.Add(-followerLookback)), nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -19,7 +18,7 @@ type group struct {
 // stream.
 func groupsOf(ctx context.Context, client redis.UniversalClient, topic string) (map[string]group, error) {
 	infos, err := client.XInfoGroups(ctx, topic).Result()
-	if err != nil && strings.Contains(err.Error(), "no such key") {
+	if noStream(err) {
 		return nil, nil
 	}
 	if err != nil {

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Monitor exports how large streams are and how far their consumer groups are behind.
@@ -21,10 +22,12 @@ import (
 // so an alert takes their maximum.
 //
 // It reads ids of entries and never their content.
+//
+// Each stream is observed by itself: one whose server does not answer delays no other.
 type Monitor struct {
 	cfg     MonitorConfig
 	metrics *monitorMetrics
-	seen    map[string]groupProgress // by topic and group
+	outage  *service.Outage // by topic
 }
 
 // MonitorConfig says which streams a monitor observes.
@@ -38,11 +41,17 @@ type MonitorConfig struct {
 	Metrics prometheus.Registerer
 }
 
+// streamMonitor observes one stream.
+type streamMonitor struct {
+	*Monitor
+	topic event.Topic
+	seen  map[string]groupProgress // by group
+}
+
 // groupProgress is what the monitor remembers of a consumer group.
 type groupProgress struct {
-	topic, group string
-	first        time.Time // seen first, by the clock of Redis as the other
-	caughtUp     time.Time // seen without unread entries last
+	first    time.Time // seen first, by the clock of Redis as the other
+	caughtUp time.Time // seen without unread entries last
 }
 
 type monitorMetrics struct {
@@ -60,7 +69,11 @@ func NewMonitor(cfg MonitorConfig) *Monitor {
 		cfg.Metrics.MustRegister(g)
 		return g
 	}
-	return &Monitor{cfg: cfg, seen: map[string]groupProgress{}, metrics: &monitorMetrics{
+	outage := service.NewOutage(service.OutageConfig{
+		Log: cfg.Log, Failing: "streams could not be inspected; retrying", Over: "streams can be inspected again",
+		Parts: "topics", Reported: redisUnavailable,
+	})
+	return &Monitor{cfg: cfg, outage: outage, metrics: &monitorMetrics{
 		lag:           gauge("headgate_stream_lag", "Entries that the consumer group has not read yet; -1 if Redis does not know.", "group"),
 		pending:       gauge("headgate_stream_pending", "Entries that the consumer group has read and not acknowledged yet.", "group"),
 		oldestUnread:  gauge("headgate_stream_oldest_unread_seconds", "For how long the consumer group has had unread entries, at most; 0 without any.", "group"),
@@ -74,47 +87,55 @@ func NewMonitor(cfg MonitorConfig) *Monitor {
 
 // Run implements service.Runner.
 func (m *Monitor) Run(ctx context.Context) error {
-	m.observe(ctx)
-	every(ctx, m.cfg.Interval, func() { m.observe(ctx) })
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, topic := range m.cfg.Topics {
+		s := &streamMonitor{Monitor: m, topic: topic, seen: map[string]groupProgress{}}
+		running.Go(func() {
+			s.observe(ctx)
+			every(ctx, m.cfg.Interval, func() { s.observe(ctx) })
+		})
+	}
 	return nil
 }
 
-func (m *Monitor) observe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, EventTimeout)
+func (m *streamMonitor) observe(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, EventTimeout)
 	defer cancel()
-	var faults []error
-	for _, topic := range m.cfg.Topics {
-		if err := m.observeTopic(ctx, topic); err != nil {
-			m.forget(topic)
-			faults = append(faults, err)
-		}
+	err := m.observeStream(limited)
+	if ctx.Err() != nil {
+		return
 	}
-	if err := errors.Join(faults...); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-		m.cfg.Log.Log(ctx, retryLevel(err), "streams could not be inspected; retrying", "error", err.Error())
+	if err != nil {
+		m.forget()
 	}
+	m.outage.Record(ctx, string(m.topic), err)
 }
 
-// forget removes the values of a topic: outdated ones would hide a problem.
-func (m *Monitor) forget(topic event.Topic) {
+// forget removes the values of the stream: outdated ones would hide a problem.
+func (m *streamMonitor) forget() {
 	for _, g := range []*prometheus.GaugeVec{
 		m.metrics.lag, m.metrics.pending, m.metrics.oldestUnread, m.metrics.oldestPending,
 		m.metrics.length, m.metrics.bytes, m.metrics.overLimit, m.metrics.foreign,
 	} {
-		g.DeletePartialMatch(prometheus.Labels{"topic": string(topic)})
+		g.DeletePartialMatch(prometheus.Labels{"topic": string(m.topic)})
 	}
 }
 
-func (m *Monitor) observeTopic(ctx context.Context, topic event.Topic) error {
+func (m *streamMonitor) observeStream(ctx context.Context) error {
+	topic, name := m.topic, string(m.topic)
+	now, err := timeAt(ctx, m.cfg.Client, name)
+	if err != nil {
+		return err
+	}
 	pipe := m.cfg.Client.Pipeline()
-	now, length := pipe.Time(ctx), pipe.XLen(ctx, string(topic))
-	bytes, infos := pipe.MemoryUsage(ctx, string(topic)), pipe.XInfoGroups(ctx, string(topic))
+	length, bytes, infos := pipe.XLen(ctx, name), pipe.MemoryUsage(ctx, name), pipe.XInfoGroups(ctx, name)
 	_, _ = pipe.Exec(ctx) // Each command has its own error.
-	for _, err := range []error{now.Err(), length.Err(), bytes.Err(), infos.Err()} {
-		if err != nil && !errors.Is(err, redis.Nil) && !strings.Contains(err.Error(), "no such key") {
+	for _, err := range []error{length.Err(), bytes.Err(), infos.Err()} {
+		if err != nil && !errors.Is(err, redis.Nil) && !noStream(err) {
 			return fmt.Errorf("inspect %s: %w", topic, err)
 		}
 	}
-	name := string(topic)
 	m.metrics.length.WithLabelValues(name).Set(float64(length.Val()))
 	m.metrics.bytes.WithLabelValues(name).Set(float64(bytes.Val()))
 	over := 0.0
@@ -128,7 +149,7 @@ func (m *Monitor) observeTopic(ctx context.Context, topic event.Topic) error {
 	for _, g := range groups {
 		if !slices.Contains(topic.Groups(), g.Name) {
 			foreign++
-			m.logForeign(ctx, topic, g.Name)
+			m.logForeign(ctx, g.Name)
 		}
 	}
 	m.metrics.foreign.WithLabelValues(name).Set(float64(foreign))
@@ -138,11 +159,12 @@ func (m *Monitor) observeTopic(ctx context.Context, topic event.Topic) error {
 			groups = append(groups, redis.XInfoGroup{Name: group, Lag: length.Val()})
 		}
 	}
-	m.removeOthers(topic, groups)
-	return m.observeGroups(ctx, topic, groups, now.Val())
+	m.removeOthers(groups)
+	return m.observeGroups(ctx, groups, now)
 }
 
-func (m *Monitor) observeGroups(ctx context.Context, topic event.Topic, groups []redis.XInfoGroup, now time.Time) error {
+func (m *streamMonitor) observeGroups(ctx context.Context, groups []redis.XInfoGroup, now time.Time) error {
+	topic := m.topic
 	pipe := m.cfg.Client.Pipeline()
 	oldest := map[string]*redis.XPendingCmd{}
 	for _, g := range groups {
@@ -162,7 +184,7 @@ func (m *Monitor) observeGroups(ctx context.Context, topic event.Topic, groups [
 			pendingAge = age(now, time.UnixMilli(parseEntryID(p.Val().Lower).ms))
 		}
 		m.metrics.oldestPending.WithLabelValues(labels...).Set(pendingAge)
-		if unread, ok := m.unreadSince(topic, g, now); ok {
+		if unread, ok := m.unreadSince(g, now); ok {
 			m.metrics.oldestUnread.WithLabelValues(labels...).Set(age(now, unread))
 		} else {
 			m.metrics.oldestUnread.DeleteLabelValues(labels...)
@@ -177,16 +199,15 @@ func (m *Monitor) observeGroups(ctx context.Context, topic event.Topic, groups [
 // The id of the oldest unread entry would be exact, but Redis returns it with the
 // entry's content. The unread entries came after the last one that the group read, and
 // after the group was seen without unread entries.
-func (m *Monitor) unreadSince(topic event.Topic, g redis.XInfoGroup, now time.Time) (since time.Time, ok bool) {
-	key := string(topic) + " " + g.Name
-	known, found := m.seen[key]
+func (m *streamMonitor) unreadSince(g redis.XInfoGroup, now time.Time) (since time.Time, ok bool) {
+	known, found := m.seen[g.Name]
 	if !found {
-		known = groupProgress{topic: string(topic), group: g.Name, first: now}
+		known = groupProgress{first: now}
 	}
 	if g.Lag == 0 {
 		known.caughtUp = now
 	}
-	m.seen[key] = known
+	m.seen[g.Name] = known
 	read := time.UnixMilli(parseEntryID(g.LastDeliveredID).ms)
 	switch {
 	case g.Lag < 0:
@@ -202,21 +223,21 @@ func (m *Monitor) unreadSince(topic event.Topic, g redis.XInfoGroup, now time.Ti
 func age(now, then time.Time) float64 { return max(0, now.Sub(then).Seconds()) }
 
 // logForeign logs a foreign group when it is seen first.
-func (m *Monitor) logForeign(ctx context.Context, topic event.Topic, group string) {
-	if _, found := m.seen[string(topic)+" "+group]; !found {
-		m.cfg.Log.WarnContext(ctx, "consumer group belongs to no service", "topic", topic, "group", group)
+func (m *streamMonitor) logForeign(ctx context.Context, group string) {
+	if _, found := m.seen[group]; !found {
+		m.cfg.Log.WarnContext(ctx, "consumer group belongs to no service", "topic", m.topic, "group", group)
 	}
 }
 
 // removeOthers removes the values of groups that exist no more.
-func (m *Monitor) removeOthers(topic event.Topic, groups []redis.XInfoGroup) {
-	for key, known := range m.seen {
-		if known.topic != string(topic) || slices.ContainsFunc(groups, func(g redis.XInfoGroup) bool { return g.Name == known.group }) {
+func (m *streamMonitor) removeOthers(groups []redis.XInfoGroup) {
+	for group := range m.seen {
+		if slices.ContainsFunc(groups, func(g redis.XInfoGroup) bool { return g.Name == group }) {
 			continue
 		}
-		delete(m.seen, key)
+		delete(m.seen, group)
 		for _, g := range []*prometheus.GaugeVec{m.metrics.lag, m.metrics.pending, m.metrics.oldestUnread, m.metrics.oldestPending} {
-			g.DeleteLabelValues(known.topic, known.group)
+			g.DeleteLabelValues(string(m.topic), group)
 		}
 	}
 }

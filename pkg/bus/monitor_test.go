@@ -36,6 +36,48 @@ func gauges(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return values
 }
 
+// TestMonitorSilentShard is REL-81: while the server of one stream does not answer, the
+// values of the streams on other servers stay, whichever server is asked for the time.
+func TestMonitorSilentShard(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, bus.EventTimeout, "--cluster-require-full-coverage", "no")
+	const shard = 1 // of email-events; audit-events is on 0
+	reg, log := prometheus.NewRegistry(), &testkit.Buffer{}
+	testkit.Run(t, bus.NewMonitor(bus.MonitorConfig{
+		Client: c.client, Topics: []event.Topic{event.Email, event.Audit}, Interval: 100 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(log, nil)), Metrics: reg,
+	}))
+	length := func(topic event.Topic) float64 {
+		n, ok := gauges(t, reg)["headgate_stream_length{"+string(topic)+"}"]
+		if !ok {
+			return -1
+		}
+		return n
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if email, audit := length(event.Email), length(event.Audit); email != 0 || audit != 0 {
+			return fmt.Errorf("lengths %v and %v, want 0", email, audit)
+		}
+		return nil
+	})
+	if err := do(t, c.ports[shard], "CLIENT", "PAUSE", "12000", "ALL"); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); time.Since(start) < 8*time.Second; {
+		testkit.Publish(t, c.client, event.Audit, testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{}))
+		want := float64(c.client.XLen(t.Context(), string(event.Audit)).Val())
+		testkit.Eventually(t, 2*time.Second, func() error {
+			if got := length(event.Audit); got != want {
+				return fmt.Errorf("length of audit-events = %v, want %v", got, want)
+			}
+			return nil
+		})
+	}
+	if n := log.Count("level="); n > 1 {
+		t.Errorf("%d lines, want at most one:\n%s", n, log)
+	}
+}
+
 // TestMonitor is REL-64: what a consumer has not handled is visible while the consumer
 // does not run, even if it has never run, and so are groups that belong to no service.
 func TestMonitor(t *testing.T) {

@@ -3,7 +3,6 @@ package bus
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -52,7 +51,7 @@ func (p Position) Exists() bool { return p.exists }
 // stream does not exist.
 func GroupPosition(ctx context.Context, client redis.UniversalClient, topic, group string) (Position, error) {
 	info, err := client.XInfoStream(ctx, topic).Result()
-	if err != nil && strings.Contains(err.Error(), "no such key") {
+	if noStream(err) {
 		return Position{}, nil
 	}
 	if err != nil {
