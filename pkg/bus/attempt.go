@@ -53,6 +53,7 @@ func (c *Consumer) retry(stop context.Context) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(m *message.Message) ([]*message.Message, error) {
 			r := retries{Consumer: c, message: m, place: slotOf(m.Context()), delay: firstRetry}
+			defer r.end()
 			for c.breaker.pass(stop) {
 				out, err := next(m)
 				if err == nil {
@@ -90,6 +91,14 @@ type retries struct {
 	place   *slot
 	delay   time.Duration // before the next attempt
 	since   time.Time     // the message has been delayed since then
+	delayed bool          // at least once
+}
+
+// end says that the message is not delayed any more.
+func (r *retries) end() {
+	if r.delayed {
+		r.delays.Record(originOf(r.message), r.message.UUID, nil)
+	}
 }
 
 // failed returns the message's error if no attempt is to follow.
@@ -109,9 +118,9 @@ func (r *retries) failed(class failureClass, err error) error {
 		r.logFailed(r.message, "failed", err)
 	case classDelayed, classGroup:
 		if r.since.IsZero() {
-			r.since = time.Now()
-			r.logDelayed(r.message, err)
+			r.since, r.delayed = time.Now(), true
 		}
+		r.delays.Record(originOf(r.message), r.message.UUID, fmt.Errorf("event %s (%s): %w", shortID(r.message.UUID), decodedOf(r.message).event.Name, err))
 		if time.Since(r.since) > r.cfg.IsolatedFailureTimeout {
 			return r.dead("message", err)
 		}
@@ -190,10 +199,6 @@ func (c *Consumer) logFailed(m *message.Message, result string, err error) {
 	}
 	c.cfg.Log.WarnContext(originOf(m), "event handler failed",
 		append(c.attributes(m), "attempt", len(Attempts(m)), "result", result, "error", err.Error())...)
-}
-
-func (c *Consumer) logDelayed(m *message.Message, err error) {
-	c.cfg.Log.WarnContext(originOf(m), "event delayed; retrying", append(c.attributes(m), "error", err.Error())...)
 }
 
 // originOf returns the context for log lines about a message: they have the request id

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Handler handles an event. It may be called more than once for the same event, also
@@ -72,6 +73,7 @@ type Consumer struct {
 	cfg     ConsumerConfig
 	types   map[string]bool // of the events that Handlers know in some version
 	breaker *breaker
+	delays  *service.Outage // by message
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
@@ -109,6 +111,9 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 		cfg:     cfg,
 		types:   map[string]bool{},
 		breaker: newBreaker(probe),
+		delays: service.NewOutage(service.OutageConfig{
+			Log: cfg.Log.With("topic", string(cfg.Topic)), Failing: "event delayed; retrying", Over: "no event is delayed any more",
+		}),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headgate_events_total", Help: "Attempts to handle an event by result: handled, ignored, failed, paused (a dependency was unavailable), delayed (a row was locked, or only this event found a dependency unavailable) or dead (its dead letter was stored).",
 		}, []string{"topic", "name", "result"}),

@@ -213,6 +213,47 @@ func TestHealthyUnreadable(t *testing.T) {
 	testkit.Eventually(t, 15*time.Second, func() error { return stream.Healthy(t.Context()) })
 }
 
+// TestDelayedLog is REL-75: events that are delayed are a line at the beginning, one a
+// minute and one at the end, with the id of one of them.
+func TestDelayedLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log, messages, began := &testkit.Buffer{}, make(source), time.Now()
+		errLocked := errors.New("row is locked")
+		c := bus.NewConsumer(bus.ConsumerConfig{
+			Topic: event.Audit, Subscriber: messages, Metrics: prometheus.NewRegistry(),
+			Rest: func(context.Context, event.Event) error {
+				if time.Since(began) < 150*time.Second {
+					return errLocked
+				}
+				return nil
+			},
+			Contended: func(err error) bool { return errors.Is(err, errLocked) },
+			Log:       slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		var sent []*message.Message
+		for range 50 {
+			e := testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{})
+			m := message.NewMessage(e.ID, testkit.Message(t, e).Payload)
+			messages <- m
+			sent = append(sent, m)
+		}
+		for _, m := range sent {
+			<-m.Acked()
+		}
+		if n := log.Count("event delayed; retrying"); n != 3 || log.Count("level=") != n || log.Count(`error="event 0`) != n {
+			t.Errorf("log = %s, want three lines with an event", log)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // source is a message.Subscriber of messages made by a test.
 type source chan *message.Message
 
