@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,10 +16,10 @@ type fault struct {
 	// always and quick say whether a short run includes the fault: always, or if the seed
 	// selects it.
 	always, quick bool
-	// parts are what the fault disturbs. Two faults that share none can be injected at the same
-	// time; a fault without parts cannot.
-	parts []string
-	needs needs
+	// parts are what the fault disturbs, and uses what must work while it is injected and
+	// healed and while others are checked. A fault without parts is never one of a pair.
+	parts, uses []string
+	needs       needs
 	// window says that mails accepted in this phase may be sent twice: after the death of
 	// the sender or of the connection, the sender cannot know that the mail was accepted.
 	window bool
@@ -28,13 +29,31 @@ type fault struct {
 	// before the heal.
 	others func(ctx context.Context, p *phase) error
 	heal   func(ctx context.Context, p *phase) error
-	// consumer, if any, is a service that must have a record of every event before the system
-	// has recovered.
-	consumer string
+	// consumers are services that must have a record of every event before the system has
+	// recovered.
+	consumers []string
 	// effect returns the size of the fault's effect now. It is measured repeatedly; a fault
 	// that never has an effect fails the run.
 	effect func(ctx context.Context, p *phase) (int64, error)
 }
+
+// The parts that are no service.
+const (
+	redisServer = "redis"
+	mailServer  = "smtp"
+	clocks      = "clocks"
+)
+
+func postgresOf(database string) string { return "postgres-" + database }
+
+// The parts that must work until a user has signed up, has a record and has a mail.
+var (
+	signingUp = []string{gateway, authService, postgresOf("auth")}
+	auditing  = with(signingUp, redisServer, auditService, postgresOf("audit"))
+	mailing   = with(signingUp, redisServer, emailService, postgresOf("email"), mailServer)
+)
+
+func with(parts []string, more ...string) []string { return slices.Concat(parts, more) }
 
 // needs are what a fault needs of the system from its start.
 type needs struct {
@@ -49,15 +68,14 @@ func (n needs) and(other needs) needs {
 // phase is the time from the injection of a fault until the recovery from it.
 type phase struct {
 	*run
-	name     string
-	started  time.Time
-	broken   time.Time                   // when inject had returned
-	hits     int64                       // the effect that inject itself has measured
-	undo     func() error                // ends what inject has started in the background
-	own      *entrySet                   // malformed entries that inject has added
-	kept     map[string][]redis.XMessage // the newest entries when inject ended Redis
-	errors   []string                    // promises that were broken during the fault
-	consumer string
+	name    string
+	started time.Time
+	broken  time.Time                   // when inject had returned
+	hits    int64                       // the effect that inject itself has measured
+	undo    func() error                // ends what inject has started in the background
+	own     *entrySet                   // malformed entries that inject has added
+	kept    map[string][]redis.XMessage // the newest entries when inject ended Redis
+	errors  []string                    // promises that were broken during the fault
 }
 
 func (r *run) newPhase(name string) *phase {
@@ -93,14 +111,14 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 		res.errors = append(res.errors, fmt.Sprintf("inject: %v", err))
 	}
 	p.broken = time.Now()
-	measure := func() {
+	measure := func() int64 {
 		// The fault may also make the measurement fail.
 		if n, err := f.effect(ctx, p); err == nil {
 			res.effect = max(res.effect, n)
 		}
+		return res.effect
 	}
-	r.during(ctx, f.lasts, measure)
-	measure()
+	r.last(ctx, f.lasts, measure)
 	if f.others != nil && len(res.errors) == 0 {
 		if err := f.others(ctx, p); err != nil {
 			res.errors = append(res.errors, err.Error())
@@ -110,13 +128,12 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	if err := f.heal(ctx, p); err != nil {
 		return res, fmt.Errorf("heal %s: %w", f.name, err)
 	}
-	p.consumer = f.consumer
-	res.missing = p.settle(ctx, time.Now(), healed.Add(r.opts.recovery), measure)
+	res.missing = p.settle(ctx, f.consumers, healed.Add(r.opts.recovery), measure)
 	if res.missing == 0 {
 		res.recovered = time.Since(healed)
 	}
 	if res.effect == 0 { // Clients may still be waiting for a response.
-		r.during(ctx, clientTimeout, measure)
+		_ = eventually(ctx, clientTimeout, "the fault has an effect", func() (bool, error) { return measure() > 0, nil })
 	}
 	ended, err := r.stack.ready(ctx)
 	if err != nil {
@@ -126,34 +143,30 @@ func (r *run) runFault(ctx context.Context, f fault) (result, error) {
 	return res, ctx.Err()
 }
 
-// during calls f at intervals for the duration d.
-func (r *run) during(ctx context.Context, d time.Duration, f func()) {
-	end := time.NewTimer(d)
-	defer end.Stop()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+// last waits while a fault lasts: for d, and on a busy machine longer until measure returns an
+// effect.
+func (r *run) last(ctx context.Context, d time.Duration, measure func() int64) {
+	began := time.Now()
+	for measure() == 0 && time.Since(began) < d+injectTimeout || time.Since(began) < d {
+		if pause(ctx, pollInterval) != nil {
 			return
-		case <-end.C:
-			return
-		case <-tick.C:
-			f()
 		}
 	}
 }
 
-// settle waits until every sign-up that was acknowledged before by has its record and its
-// mail, and the consumer of the phase, if any, has all its records. It returns how many are
-// missing at the deadline. Later phases do not wait for those.
-func (p *phase) settle(ctx context.Context, by, deadline time.Time, measure func()) int {
+// settle waits until every sign-up that was acknowledged so far has its record and its mail,
+// and the consumers have all their records. It returns how many are missing at the deadline.
+// Later phases do not wait for those.
+func (p *phase) settle(ctx context.Context, consumers []string, deadline time.Time, measure func() int64) int {
+	by := time.Now()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		missing, err := p.outstanding(ctx, by)
-		if err == nil && len(missing) == 0 && p.consumer != "" {
-			missing, err = p.verdicts.lacks(ctx, p.consumer)
+		for _, consumer := range consumers {
+			if err == nil && len(missing) == 0 {
+				missing, err = p.verdicts.lacks(ctx, consumer)
+			}
 		}
 		measure()
 		switch {
@@ -209,8 +222,12 @@ func (r *run) outstanding(ctx context.Context, by time.Time) ([]string, error) {
 
 // The effects that several faults share.
 
-func unknowns(_ context.Context, p *phase) (int64, error) {
-	return p.history.count(p.name, unknown), nil
+// unknowns returns the number of operations of these kinds, or of all, whose outcome is
+// unknown.
+func unknowns(kinds ...string) func(context.Context, *phase) (int64, error) {
+	return func(_ context.Context, p *phase) (int64, error) {
+		return p.history.unknowns(p.name, kinds), nil
+	}
 }
 
 func hits(_ context.Context, p *phase) (int64, error) { return p.hits, nil }

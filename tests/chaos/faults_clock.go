@@ -13,7 +13,7 @@ func clockFaults() []fault {
 	services := []string{gateway, authService, userService, emailService, auditService}
 	all := []fault{
 		{
-			name: "clocks of all services jump by an hour", lasts: 2 * time.Second, parts: []string{"clocks"},
+			name: "clocks of all services jump by an hour", lasts: 2 * time.Second, parts: []string{clocks}, uses: with(signingUp, redisServer),
 			inject: func(ctx context.Context, p *phase) error {
 				err := p.jump(clockJump, services...)
 				return errors.Join(err, pause(ctx, 2*time.Second), p.jump(-clockJump, services...))
@@ -22,7 +22,7 @@ func clockFaults() []fault {
 			effect: wrongTimes,
 		},
 		{
-			name: "clock of one auth-service and one audit-service ahead", lasts: 4 * time.Second, parts: []string{"clocks"},
+			name: "clock of one auth-service and one audit-service ahead", lasts: 4 * time.Second, parts: []string{clocks},
 			inject: func(_ context.Context, p *phase) error { return p.jumpOne(clockJump) },
 			heal:   func(_ context.Context, p *phase) error { return p.jumpOne(0) }, effect: wrongTimes,
 		},

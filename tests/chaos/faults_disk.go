@@ -11,12 +11,12 @@ import (
 func diskFaults() []fault {
 	var all []fault
 	for _, database := range smallDisks {
-		others := recorded // while mails wait
+		others, uses := recorded, with(auditing, emailService) // while mails wait
 		if database == "audit" {
-			others = mailedTo // while records wait
+			others, uses = mailedTo, with(mailing, auditService) // while records wait
 		}
 		all = append(all, fault{
-			name: "disk of " + database + " full", lasts: 6 * time.Second, parts: []string{"postgres-" + database},
+			name: "disk of " + database + " full", lasts: 6 * time.Second, parts: []string{postgresOf(database)}, uses: uses,
 			needs: needs{smallDisks: true}, others: others,
 			inject: func(_ context.Context, p *phase) error {
 				db := p.stack.databases[database]

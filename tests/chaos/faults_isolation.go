@@ -13,15 +13,15 @@ import (
 func isolationFaults() []fault {
 	return []fault{
 		{
-			name: "email-events not writable (NOPERM)", quick: true, lasts: 4 * time.Second, parts: []string{"redis"},
+			name: "email-events not writable (NOPERM)", quick: true, lasts: 4 * time.Second, parts: []string{redisServer}, uses: auditing,
 			inject: revoke, others: recorded, heal: grant, effect: stuck,
 		},
 		{
-			name: "email-events not a stream (WRONGTYPE)", lasts: 4 * time.Second, parts: []string{"redis"},
+			name: "email-events not a stream (WRONGTYPE)", lasts: 4 * time.Second, parts: []string{redisServer}, uses: auditing,
 			inject: hideStream, others: recorded, heal: showStream, effect: stuck,
 		},
 		{
-			name: "two of three auth-services frozen", quick: true, lasts: 4 * time.Second, parts: []string{"redis", authService},
+			name: "two of three auth-services frozen", quick: true, lasts: 4 * time.Second, parts: []string{redisServer, authService}, uses: auditing,
 			inject: freeze, others: recorded, heal: thaw, effect: hits,
 		},
 		{

@@ -16,12 +16,14 @@ func postgresFaults() []fault {
 		return func(ctx context.Context, p *phase) error { return p.stack.databases[database].start(ctx) }
 	}
 	all := []fault{
-		{name: "Postgres of auth crashes", parts: []string{"postgres-auth"}, effect: unknowns, inject: crash("auth"), heal: revive("auth")},
-		{name: "Postgres of user crashes", parts: []string{"postgres-user"}, effect: unknowns, inject: crash("user"), heal: revive("user"), quick: true},
-		{name: "Postgres of email crashes", parts: []string{"postgres-email"}, effect: unread(emailService), inject: crash("email"), heal: revive("email"), window: true},
-		{name: "Postgres of audit crashes", parts: []string{"postgres-audit"}, effect: unread(auditService), inject: crash("audit"), heal: revive("audit"), quick: true},
+		{name: "Postgres of auth crashes", effect: unknowns(signup, login, refresh)},
+		{name: "Postgres of user crashes", effect: unknowns(patch), quick: true},
+		{name: "Postgres of email crashes", effect: unread(emailService), window: true},
+		{name: "Postgres of audit crashes", effect: unread(auditService), quick: true},
 	}
-	for i := range all {
+	for i, database := range []string{"auth", "user", "email", "audit"} {
+		all[i].parts = []string{postgresOf(database)}
+		all[i].inject, all[i].heal = crash(database), revive(database)
 		all[i].lasts = 2500 * time.Millisecond
 	}
 	return all

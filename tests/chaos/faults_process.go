@@ -12,31 +12,61 @@ import (
 const injectTimeout = 20 * time.Second
 
 func processFaults() []fault {
-	all := []fault{
-		{name: "email-service killed while sending", always: true, window: true, lasts: time.Second, inject: killWhileSending, effect: hits},
-		{name: "audit-service killed", parts: []string{auditService}, always: true, lasts: 1500 * time.Millisecond, inject: killAll(auditService), effect: unread(auditService)},
-		{name: "gateway killed", parts: []string{gateway}, quick: true, lasts: time.Second, inject: killAll(gateway), effect: unknowns},
-		{name: "auth-service killed", parts: []string{authService}, quick: true, lasts: time.Second, inject: killAll(authService), effect: unknowns},
-		{name: "user-service killed", parts: []string{userService}, quick: true, lasts: 1500 * time.Millisecond, inject: killAll(userService), effect: unknowns},
-		{name: "relay killed between XADD and mark", quick: true, lasts: 500 * time.Millisecond, inject: killRelay, effect: hits},
-		{name: "consumer killed before commit", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeCommit, effect: hits},
-		{name: "consumer killed after commit, before XACK", quick: true, lasts: 500 * time.Millisecond, inject: killBeforeAck, effect: hits},
+	return []fault{
+		{
+			name: "email-service killed while sending", always: true, window: true, lasts: time.Second,
+			inject: killWhileSending, heal: restart(emailService), effect: hits,
+			parts: []string{emailService, mailServer}, uses: mailing,
+		},
+		{
+			name: "audit-service killed", always: true, lasts: 1500 * time.Millisecond,
+			inject: killAll(auditService), heal: restart(auditService), effect: unread(auditService),
+			parts: []string{auditService}, uses: []string{postgresOf("audit")},
+		},
+		{
+			name: "gateway killed", quick: true, lasts: time.Second,
+			inject: killAll(gateway), heal: restart(gateway), effect: unknowns(),
+			parts: []string{gateway}, uses: signingUp,
+		},
+		{
+			name: "auth-service killed", quick: true, lasts: time.Second,
+			inject: killAll(authService), heal: restart(authService), effect: unknowns(signup, login, refresh),
+			parts: []string{authService}, uses: []string{postgresOf("auth")},
+		},
+		{
+			name: "user-service killed", quick: true, lasts: 1500 * time.Millisecond,
+			inject: killAll(userService), heal: restart(userService), effect: unknowns(patch),
+			parts: []string{userService}, uses: []string{postgresOf("user")},
+		},
+		{
+			name: "relay killed between XADD and mark", quick: true, lasts: 500 * time.Millisecond,
+			inject: killRelay, heal: restart(authService), effect: hits,
+			parts: []string{authService, redisServer}, uses: signingUp,
+		},
+		{
+			name: "consumer killed before commit", quick: true, lasts: 500 * time.Millisecond,
+			inject: killBeforeCommit, heal: restart(auditService), effect: hits,
+			parts: []string{auditService, postgresOf("audit")}, uses: auditing,
+		},
+		{
+			name: "consumer killed after commit, before XACK", quick: true, lasts: 500 * time.Millisecond,
+			inject: killBeforeAck, heal: restart(auditService), effect: hits,
+			parts: []string{auditService, postgresOf("audit")}, uses: auditing,
+		},
 	}
-	for i := range all {
-		all[i].heal = restart
-	}
-	return all
 }
 
-// restart starts the dead processes again, as a supervisor does.
-func restart(ctx context.Context, p *phase) error {
-	var dead []*process
-	for _, one := range p.stack.processes {
-		if one.gone() {
-			dead = append(dead, one)
+// restart starts the dead processes of a service again, as a supervisor does.
+func restart(service string) func(context.Context, *phase) error {
+	return func(ctx context.Context, p *phase) error {
+		var dead []*process
+		for _, one := range p.stack.of(service) {
+			if one.gone() {
+				dead = append(dead, one)
+			}
 		}
+		return p.stack.startServices(ctx, dead)
 	}
-	return p.stack.startServices(ctx, dead)
 }
 
 func (p *process) gone() bool {

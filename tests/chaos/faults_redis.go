@@ -12,30 +12,34 @@ import (
 )
 
 func redisFaults() []fault {
-	return []fault{
+	all := []fault{
 		{
-			name: "Redis killed", parts: []string{"redis"}, quick: true, lasts: 2 * time.Second, effect: stuck,
+			name: "Redis killed", quick: true, lasts: 2 * time.Second, effect: stuck,
 			inject: endRedis(syscall.SIGKILL), heal: startRedis,
 		},
 		{
-			name: "Redis restarted", quick: true, parts: []string{"redis"}, lasts: time.Second, effect: hits,
+			name: "Redis restarted", quick: true, lasts: time.Second, effect: hits,
 			inject: endRedis(syscall.SIGTERM), heal: startRedis,
 		},
 		{
-			name: "Redis stopped for 5 s", parts: []string{"redis"}, lasts: 5 * time.Second, effect: stuck,
+			name: "Redis stopped for 5 s", lasts: 5 * time.Second, effect: stuck,
 			inject: func(_ context.Context, p *phase) error { return p.stack.redis.signal(syscall.SIGSTOP) },
 			heal:   func(_ context.Context, p *phase) error { return p.stack.redis.signal(syscall.SIGCONT) },
 		},
 		{
-			name: "Redis FLUSHALL with entries unread", always: true, lasts: 500 * time.Millisecond,
+			name: "Redis FLUSHALL with entries unread", always: true, lasts: 500 * time.Millisecond, uses: with(auditing, emailService),
 			inject: flush, heal: nothing, effect: hits,
 		},
 		{
-			name: "Redis full", parts: []string{"redis"}, quick: true, lasts: 3 * time.Second, effect: stuck,
+			name: "Redis full", quick: true, lasts: 3 * time.Second, effect: stuck,
 			inject: func(ctx context.Context, p *phase) error { return p.memory(ctx, "1") },
 			heal:   func(ctx context.Context, p *phase) error { return p.memory(ctx, "0") },
 		},
 	}
+	for i := range all {
+		all[i].parts = []string{redisServer}
+	}
+	return all
 }
 
 func endRedis(sig syscall.Signal) func(context.Context, *phase) error {

@@ -18,20 +18,21 @@ const (
 )
 
 func restoreFaults() []fault {
-	producer := []string{"postgres-auth", "redis", gateway, authService, auditService}
-	consumer := func(database, service string) []string {
-		return []string{"postgres-" + database, "smtp", "redis", gateway, authService, service}
-	}
 	all := []fault{
-		{name: "database of auth restored", inject: restoreProducer, parts: producer, consumer: auditService},
-		{name: "database of audit restored", inject: restoreConsumer("audit", auditService), parts: consumer("audit", auditService), consumer: auditService},
-		{name: "database of user restored", inject: restoreConsumer("user", userService), parts: consumer("user", userService), consumer: userService},
-		{name: "database of email restored", inject: restoreEmail, consumer: emailService},
-		{name: "database of email created again", inject: recreateEmail, consumer: auditService},
-		{name: "Redis restored", inject: restoreRedis},
+		{name: "database of auth restored", inject: restoreProducer, parts: []string{postgresOf("auth")}, consumers: []string{auditService}},
+		{name: "database of audit restored", inject: restoreConsumer("audit", auditService), parts: []string{postgresOf("audit")}, consumers: []string{auditService}},
+		{
+			name: "database of user restored", inject: restoreConsumer("user", userService), parts: []string{postgresOf("user")}, consumers: []string{userService},
+			uses: []string{userService},
+		},
+		{name: "database of email restored", inject: restoreEmail, parts: []string{postgresOf("email")}, consumers: []string{emailService}},
+		{name: "database of email created again", inject: recreateEmail, parts: []string{postgresOf("email"), emailService}, consumers: []string{auditService}},
+		{name: "Redis restored", inject: restoreRedis, parts: []string{redisServer}},
 	}
 	for i := range all {
 		all[i].heal, all[i].effect = usersGoOn, hits
+		// Users must sign up, get mails and be recorded between the copy and the restore.
+		all[i].uses = slices.Concat(all[i].uses, auditing, mailing)
 	}
 	return all
 }
@@ -209,7 +210,7 @@ func recreateEmail(ctx context.Context, p *phase) error {
 		p.hits = 1
 		kill(p.stack.of(emailService))
 		err := p.restore(ctx, "email", time.Time{}, p.stack.databases["email"].recreate)
-		return errors.Join(err, restart(ctx, p))
+		return errors.Join(err, restart(emailService)(ctx, p))
 	})
 }
 
@@ -218,7 +219,7 @@ func recreateEmail(ctx context.Context, p *phase) error {
 func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) error {
 	resume := p.workload.pause()
 	err := eventually(ctx, restoreWindow, "no mail is left", func() (bool, error) {
-		done, _ := p.observer.idle(ctx)
+		done, _ := p.observer.noMailLeft(ctx)
 		return done, nil
 	})
 	if err == nil {

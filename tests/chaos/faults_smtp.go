@@ -18,13 +18,13 @@ func smtpFaults() []fault {
 	}
 	return []fault{
 		{
-			name: "mail server down", parts: []string{"smtp"}, window: true, lasts: longOutage,
+			name: "mail server down", parts: []string{mailServer}, window: true, lasts: longOutage,
 			inject: func(_ context.Context, p *phase) error { return p.stack.smtp.close() },
 			heal:   func(ctx context.Context, p *phase) error { return p.stack.smtp.open(ctx) },
 			effect: func(ctx context.Context, p *phase) (int64, error) { return p.observer.failing(ctx, p.started) },
 		},
-		{name: "mail server says 421", parts: []string{"smtp"}, lasts: longOutage, inject: behave(greets421), heal: behave(accepts), effect: refusals},
-		{name: "mail server says 451 to RCPT", parts: []string{"smtp"}, lasts: longOutage, inject: behave(refuses451), heal: behave(accepts), effect: refusals},
+		{name: "mail server says 421", parts: []string{mailServer}, lasts: longOutage, inject: behave(greets421), heal: behave(accepts), effect: refusals},
+		{name: "mail server says 451 to RCPT", parts: []string{mailServer}, lasts: longOutage, inject: behave(refuses451), heal: behave(accepts), effect: refusals},
 		{
 			name: "mail server hangs up after DATA", window: true, lasts: 3 * time.Second,
 			inject: behave(hangsUp), heal: behave(accepts),

@@ -28,7 +28,7 @@ func streamFaults() []fault {
 			inject: addMalformed, heal: func(_ context.Context, p *phase) error { return p.undo() }, effect: deadLettered,
 		},
 		{
-			name: "audit-service cut off from Redis", parts: []string{"redis"}, lasts: 5 * time.Second, effect: unread(auditService),
+			name: "audit-service cut off from Redis", parts: []string{auditService}, lasts: 5 * time.Second, effect: unread(auditService),
 			inject: func(_ context.Context, p *phase) error { return p.stack.links[auditService].cut() },
 			heal:   func(_ context.Context, p *phase) error { return p.stack.links[auditService].heal() },
 		},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -90,11 +91,12 @@ func (h *history) all() []operation {
 	return append([]operation(nil), h.operations...)
 }
 
-// count returns the number of operations of a phase with an outcome.
-func (h *history) count(phase string, end outcome) int64 {
+// unknowns returns the number of operations of a phase whose outcome is unknown, of these
+// kinds or of all.
+func (h *history) unknowns(phase string, kinds []string) int64 {
 	var n int64
 	for _, o := range h.all() {
-		if o.Phase == phase && o.Outcome == end {
+		if o.Phase == phase && o.Outcome == unknown && (len(kinds) == 0 || slices.Contains(kinds, o.Kind)) {
 			n++
 		}
 	}

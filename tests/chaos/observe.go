@@ -151,12 +151,23 @@ func (o *observer) group(ctx context.Context, service string) (waiting, error) {
 
 // idle says whether no work is left; if not, it returns what is.
 func (o *observer) idle(ctx context.Context) (bool, string) {
-	for _, database := range producers {
+	return o.finished(ctx, producers, consumerServices)
+}
+
+// noMailLeft says whether no mail has to be sent, and every sent one is published.
+func (o *observer) noMailLeft(ctx context.Context) (bool, string) {
+	return o.finished(ctx, []string{databases[authService], databases[emailService]}, []string{emailService})
+}
+
+// finished says whether the outboxes of the databases are empty, the services have read
+// everything, and every mail is sent or has failed; if not, it returns what is left.
+func (o *observer) finished(ctx context.Context, outboxes, services []string) (bool, string) {
+	for _, database := range outboxes {
 		if n, err := o.backlog(ctx, database); err != nil || n > 0 {
 			return false, fmt.Sprintf("%d events in the outbox of %s (%v)", n, database, err)
 		}
 	}
-	for _, service := range streams {
+	for _, service := range services {
 		if w, err := o.group(ctx, service); err != nil || w.total() > 0 {
 			return false, fmt.Sprintf("group %s: %d pending, %d unread (%v)", service, w.delivered, w.unread, err)
 		}

@@ -85,7 +85,7 @@ func (r *run) runFaults(ctx context.Context, chosen []fault) error {
 		return err
 	}
 	first := result{name: calm, started: started, effect: 1}
-	if first.missing = r.newPhase(calm).settle(ctx, time.Now(), time.Now().Add(r.opts.recovery), func() {}); first.missing == 0 {
+	if first.missing = r.newPhase(calm).settle(ctx, nil, time.Now().Add(r.opts.recovery), func() int64 { return 0 }); first.missing == 0 {
 		first.recovered = time.Nanosecond
 	}
 	r.results = append(r.results, first)

@@ -15,10 +15,8 @@ func faults() []fault {
 		isolationFaults(), diskFaults())
 }
 
-const (
-	shortExtras = 3
-	pairs       = 4 // in a run
-)
+// shortExtras is the number of faults that the seed selects in a short run.
+const shortExtras = 3
 
 // schedule returns the faults of a run, in an order that depends on the seed.
 func schedule(opts options) ([]fault, error) {
@@ -58,55 +56,6 @@ func schedule(opts options) ([]fault, error) {
 		return nil, errors.New("no fault matches -only")
 	}
 	return chosen, nil
-}
-
-// choosePairs returns faults that are each two of those given, which share no part.
-func choosePairs(random *rand.Rand, all []fault) []fault {
-	var chosen []fault
-	used := map[string]bool{}
-	for _, i := range random.Perm(len(all) * len(all)) {
-		a, b := all[i/len(all)], all[i%len(all)]
-		if len(chosen) == pairs {
-			break
-		}
-		if a.name == b.name || used[a.name] || used[b.name] || !independent(a, b) {
-			continue
-		}
-		used[a.name], used[b.name] = true, true
-		chosen = append(chosen, pair(a, b))
-	}
-	return chosen
-}
-
-func independent(a, b fault) bool {
-	shared := func(part string) bool { return slices.Contains(b.parts, part) }
-	return len(a.parts) > 0 && len(b.parts) > 0 && !slices.ContainsFunc(a.parts, shared)
-}
-
-// pair returns a fault that is two faults at the same time.
-func pair(a, b fault) fault {
-	var first, second *phase
-	return fault{
-		name:  "two at once: " + a.name + ", " + b.name,
-		lasts: max(a.lasts, b.lasts), needs: a.needs.and(b.needs), window: a.window || b.window,
-		inject: func(ctx context.Context, p *phase) error {
-			first, second = p.newPhase(p.name), p.newPhase(p.name)
-			return errors.Join(a.inject(ctx, first), b.inject(ctx, second))
-		},
-		heal: func(ctx context.Context, p *phase) error {
-			err := errors.Join(b.heal(ctx, second), a.heal(ctx, first))
-			p.errors = slices.Concat(first.errors, second.errors)
-			return err
-		},
-		effect: func(ctx context.Context, _ *phase) (int64, error) {
-			one, err1 := a.effect(ctx, first)
-			other, err2 := b.effect(ctx, second)
-			if err1 != nil && err2 != nil {
-				return 0, errors.Join(err1, err2)
-			}
-			return one + other, nil
-		},
-	}
 }
 
 // roundSeed returns the seed of a round of a long run. The first round has the seed of the

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -29,20 +28,6 @@ func TestTheSeedDecidesTheSchedule(t *testing.T) {
 	}
 	if strings.Join(first, ";") == strings.Join(other, ";") {
 		t.Errorf("the same schedule for two seeds: %v", first)
-	}
-}
-
-// TestPairs: each run has pairs, and the faults of a pair share no part.
-func TestPairs(t *testing.T) {
-	t.Parallel()
-	for seed := range uint64(50) {
-		if n := len(choosePairs(rand.New(rand.NewPCG(seed, 0)), faults())); n != pairs {
-			t.Errorf("seed %d has %d pairs, want %d", seed, n, pairs)
-		}
-	}
-	a, b := fault{parts: []string{"x", "y"}}, fault{parts: []string{"y"}}
-	if independent(a, b) || independent(a, fault{}) || !independent(b, fault{parts: []string{"x"}}) {
-		t.Error("independent() does not compare the parts")
 	}
 }
 
