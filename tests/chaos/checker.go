@@ -14,6 +14,7 @@ type evidence struct {
 	Audit       []record
 	Mails       []receivedMail // in the order of their arrival
 	Users       []string       // addresses of the accounts
+	Profiles    []string       // addresses in the profiles of user-service
 	DeadLetters []deadLetter
 	Logins      map[string]string // the error of signing in after an acknowledged sign-up, by address
 	Deliveries  []delivery        // in the order of each stream
@@ -82,6 +83,7 @@ const (
 	onlyInjected = "I9 dead letters"
 	verdicts     = "I10 verdict"
 	mailRecorded = "I11 mail recorded"
+	projection   = "I13 projection"
 	ownChanges   = "I12 own changes"
 )
 
@@ -97,6 +99,7 @@ func check(e evidence) (found []violation, window []receivedMail) {
 	c.order()
 	c.deadLetters()
 	c.mailRecords()
+	c.projections()
 	c.profiles()
 	c.verdicts()
 	return c.found, c.window

@@ -39,7 +39,7 @@ func (c *checker) mailReverted(m receivedMail) bool {
 }
 
 // lossOf is the invariant whose violation is a loss in a consumer.
-var lossOf = map[string]string{auditService: auditOnce, emailService: mailOnce}
+var lossOf = map[string]string{auditService: auditOnce, emailService: mailOnce, userService: projection}
 
 // verdicts is I10: no consumer says that it is complete while it lacks an event that was
 // published, or after it has lost one for good.

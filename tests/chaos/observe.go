@@ -208,13 +208,22 @@ func (o *observer) auditRows(ctx context.Context) ([]record, error) {
 
 // users returns the address of every account.
 func (o *observer) users(ctx context.Context) ([]string, error) {
-	rows, err := o.databases["auth"].Query(ctx, `SELECT email FROM accounts`)
+	return o.addresses(ctx, "auth", `SELECT email FROM accounts`)
+}
+
+// profiles returns the address in every profile.
+func (o *observer) profiles(ctx context.Context) ([]string, error) {
+	return o.addresses(ctx, "user", `SELECT email FROM profiles`)
+}
+
+func (o *observer) addresses(ctx context.Context, database, query string) ([]string, error) {
+	rows, err := o.databases[database].Query(ctx, query)
 	if err != nil {
-		return nil, fmt.Errorf("read the accounts: %w", err)
+		return nil, fmt.Errorf("read the addresses of %s: %w", database, err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("read the accounts: %w", err)
+		return nil, fmt.Errorf("read the addresses of %s: %w", database, err)
 	}
 	return found, nil
 }

@@ -178,9 +178,10 @@ func (r *run) evidence(ctx context.Context) (evidence, error) {
 		e.Windows[res.name] = res.window
 	}
 	e.Logins = r.logins(ctx, e.History)
-	var err1, err2, err3 error
+	var err1, err2, err3, err4 error
 	e.Audit, err1 = r.observer.auditRows(ctx)
 	e.Users, err2 = r.observer.users(ctx)
+	e.Profiles, err4 = r.observer.profiles(ctx)
 	e.DeadLetters, err3 = r.observer.deadLetters(ctx)
 	for i := range e.DeadLetters {
 		d := &e.DeadLetters[i]
@@ -191,7 +192,7 @@ func (r *run) evidence(ctx context.Context) (evidence, error) {
 		e.Deliveries[i].Injected = r.injected.has(e.Deliveries[i].Stream, e.Deliveries[i].Entry)
 	}
 	e.Mails = r.stack.smtp.all()
-	return e, errors.Join(err1, err2, err3, ctx.Err())
+	return e, errors.Join(err1, err2, err3, err4, ctx.Err())
 }
 
 func (r *run) phaseAt(at time.Time) string {
