@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -107,11 +106,10 @@ func (p *phase) awaitPosted(ctx context.Context, consumer string) error {
 	})
 }
 
-// wasReverted says whether a database lost what it had at a time, or was restored at all if
-// the time is zero.
+// wasReverted says whether a database lost what it had at a time.
 func (r *run) wasReverted(database string, at time.Time) bool {
 	return slices.ContainsFunc(r.reverts, func(v reversion) bool {
-		return v.Database == database && (at.IsZero() || v.Copied.Before(at) && v.Restored.After(at))
+		return v.Database == database && v.Copied.Before(at) && v.Restored.After(at)
 	})
 }
 
@@ -159,33 +157,8 @@ func restoreConsumer(database, service string) func(context.Context, *phase) err
 		if err := p.awaitPosted(ctx, service); err != nil {
 			return err
 		}
-		p.late = append(p.late, func(ctx context.Context) error { return p.acceptLost(ctx, service) })
 		return p.restore(ctx, database, copied, db.restoreFiles)
 	}
-}
-
-// lostGap is how gaps says that a producer does not have events, or that nobody knows whether
-// it had more: producer/epoch:first..last.
-var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d*)?)\s.*(?:the producer does not have|nobody knows what came next)`)
-
-// acceptLost does what the runbook says about events that the restores of a producer and of a
-// consumer have removed: they exist nowhere, and an operator accepts that.
-func (p *phase) acceptLost(ctx context.Context, service string) error {
-	return eventually(ctx, restoreWindow, service+" lacks nothing that was lost with a producer's database", func() (bool, error) {
-		code, output, err := p.stack.command(ctx, service, "gaps")
-		if err != nil || code == 0 {
-			return err == nil, err
-		}
-		for _, found := range lostGap.FindAllStringSubmatch(output, -1) {
-			if !p.wasReverted(databases[found[2]], time.Time{}) {
-				return false, fmt.Errorf("%s lost events, but its database was not restored: %s", found[2], output)
-			}
-			if err := p.stack.operate(ctx, service, "gaps", "accept", found[1], "-reason", "the database was restored"); err != nil {
-				return false, err
-			}
-		}
-		return false, nil
-	})
 }
 
 // restoreEmail restores the database of email-service, and then does what its runbook says.
@@ -233,7 +206,6 @@ func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) erro
 	if err != nil {
 		return err
 	}
-	p.late = append(p.late, func(ctx context.Context) error { return p.acceptLost(ctx, emailService) })
 	answer := ""
 	err = eventually(ctx, restoreWindow, "email-service withholds its mails", func() (bool, error) {
 		code, output, err := p.stack.command(ctx, emailService, "resume", "--skip-before", before)

@@ -150,7 +150,8 @@ type server struct {
 	url    string
 	small  bool // on a file system of its own, see limitDisk
 
-	current *localserver.Server
+	current  *localserver.Server
+	restarts []time.Time
 }
 
 func newServer(dir, name string, launch func(context.Context, localserver.Options) (*localserver.Server, error)) (*server, error) {
@@ -169,6 +170,9 @@ func (s *server) start(ctx context.Context) error {
 	started, err := s.launch(ctx, s.opts)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", s.name, err)
+	}
+	if s.current != nil {
+		s.restarts = append(s.restarts, time.Now())
 	}
 	s.current, s.url, s.opts.Port = started, started.URL, started.Port
 	return nil

@@ -162,7 +162,10 @@ func (r *run) finally(ctx context.Context) (failures []string) {
 		err := eventually(ctx, min(idleTimeout, r.opts.recovery), consumer+" says that it is complete", func() (bool, error) {
 			s, err := r.verdicts.sample(ctx, consumer, final)
 			last = s.Output
-			return err == nil && s.Complete, nil
+			if err != nil || s.Complete {
+				return s.Complete, nil //nolint:nilerr // The service may not answer yet.
+			}
+			return false, r.acceptLost(ctx, consumer, s.Output)
 		})
 		if err != nil {
 			failures = append(failures, fmt.Sprintf("%v: %s", err, last))

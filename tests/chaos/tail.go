@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type tail struct {
 	from       map[string]string
 	seen       map[string]bool // stream and event
 	deliveries []delivery
-	lostAt     time.Time
+	lostAt     []time.Time
 }
 
 func newTail(client *redis.Client) *tail {
@@ -53,11 +54,11 @@ func (t *tail) end() {
 	t.running.Wait()
 }
 
-// lost says that Redis has lost all data at that time: the streams begin again.
+// lost says that Redis has lost data at that time: the streams begin again.
 func (t *tail) lost(at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lostAt = at
+	t.lostAt = append(t.lostAt, at)
 	t.from = map[string]string{}
 }
 
@@ -87,15 +88,30 @@ func (t *tail) position(stream string) (from string, lostAt time.Time) {
 	if from = t.from[stream]; from == "" {
 		from = "0"
 	}
-	return from, t.lostAt
+	return from, t.lastLoss()
 }
 
-// add records entries, unless Redis has lost all data since lostAt: then they are read
-// again, or lost.
+// lastLoss returns when Redis last lost data, or the zero time. It is called with mu locked.
+func (t *tail) lastLoss() time.Time {
+	if len(t.lostAt) == 0 {
+		return time.Time{}
+	}
+	return t.lostAt[len(t.lostAt)-1]
+}
+
+// losses returns when Redis has lost data.
+func (t *tail) losses() []time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.lostAt)
+}
+
+// add records entries, unless Redis has lost data since lostAt: then they are read again, or
+// lost.
 func (t *tail) add(stream string, lostAt time.Time, entries []redis.XMessage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.lostAt.Equal(lostAt) {
+	if !t.lastLoss().Equal(lostAt) {
 		return
 	}
 	for _, entry := range entries {

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// lostGap is how gaps says that a producer does not have events, or that nobody knows whether
+// it had more: producer/epoch:first..last or producer/epoch:first.. and a reason.
+var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d*)?)\s.*(?:the producer does not have|nobody knows what came next)`)
+
+// losses are the phases in which stores lost what they had.
+type losses struct {
+	redis     []string            // Redis came back empty or older.
+	restarted map[string][]string // A database was restored, or only its server restarted.
+	restored  map[string]bool     // databases
+}
+
+// losses returns what was lost so far.
+func (r *run) losses() losses {
+	l := losses{restarted: map[string][]string{}, restored: map[string]bool{}}
+	for _, at := range r.tail.losses() {
+		l.redis = append(l.redis, r.phaseAt(at))
+	}
+	restarted := func(database string, at time.Time) {
+		l.restarted[database] = append(l.restarted[database], r.phaseAt(at))
+	}
+	for name, db := range r.stack.databases {
+		for _, at := range db.restarts {
+			restarted(name, at)
+		}
+	}
+	for _, v := range r.reverts {
+		restarted(v.Database, v.Restored)
+		l.restored[v.Database] = true
+	}
+	return l
+}
+
+// explain says whether the losses explain a gap of a consumer. That nobody knows the end of a
+// producer's epoch is right only if the producer's database and Redis may have lost the same
+// events: in one phase. Events are gone for good only if the consumer lost them as well, or
+// Redis before it had read them.
+func (l losses) explain(consumer, producer, gap string) bool {
+	database := databases[producer]
+	both := slices.ContainsFunc(l.redis, func(phase string) bool { return slices.Contains(l.restarted[database], phase) })
+	if strings.HasSuffix(gap, "..") {
+		return both
+	}
+	return l.restored[database] && (both || l.restored[databases[consumer]])
+}
+
+// acceptLost does what the runbook says about events that exist nowhere: an operator accepts
+// the gaps that the losses of this run explain.
+func (r *run) acceptLost(ctx context.Context, consumer, gaps string) error {
+	for _, found := range lostGap.FindAllStringSubmatch(gaps, -1) {
+		gap, producer := found[1], found[2]
+		if !r.losses().explain(consumer, producer, gap) {
+			continue // The consumer will never say that it is complete.
+		}
+		if err := r.stack.operate(ctx, consumer, "gaps", "accept", gap, "-reason", "the database was restored"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
