@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/tests/internal/redisserver"
 )
 
 // deployment is the system of docker-compose.yml, without containers: the programs that
@@ -48,8 +49,12 @@ func startDeployment(t *testing.T) *deployment {
 		d.public[name], d.internal[name] = freeAddress(t), freeAddress(t)
 	}
 	d.configure()
-	d.redis = startDeployedRedis(t, func(user string) string { return d.environment("redis")["REDIS_"+user+"_PASSWORD"] })
-	names := []string{"@postgres:5432", "@" + d.startPostgres(), "@redis:6379", "@" + d.redis.address()}
+	passwords := map[string]string{}
+	for _, user := range redisserver.Users {
+		passwords[user] = d.environment("redis")[redisserver.Variable(user)]
+	}
+	d.redis = startDeployedRedis(t, passwords)
+	names := []string{"@postgres:5432", "@" + d.startPostgres(), "@redis:6379", "@" + d.redis.Address()}
 	for _, name := range ownServices {
 		names = append(names, name+":8080", d.public[name])
 	}

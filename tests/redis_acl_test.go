@@ -12,8 +12,8 @@ import (
 // keys and no others. It uses the start script of the deployment.
 func TestSEC73RedisUsers(t *testing.T) {
 	t.Parallel()
-	server := startDeployedRedis(t, testPassword)
-	for _, c := range []redis.UniversalClient{server.connect("", ""), server.connect("auth-service", "guess"), server.connect("auth-service", "password-of-USER")} {
+	server := startDeployedRedis(t, testPasswords())
+	for _, c := range []redis.UniversalClient{server.connect("", ""), server.connect("auth-service", "guess"), server.connect("auth-service", "password-of-user-service")} {
 		if err := c.Ping(t.Context()).Err(); err == nil {
 			t.Error("a client without the password was accepted")
 		}

@@ -24,7 +24,7 @@ func TestREL40RedisRestart(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			server := startDeployedRedis(t, testPassword)
+			server := startDeployedRedis(t, testPasswords())
 			for round := range 2 { // the second on data that were loaded
 				writeAsServices(t, server, round)
 				before := server.contents(t.Context(), t)

@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,27 +17,33 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/service"
-	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/tests/internal/redisserver"
 )
 
-// deployedRedis is a Redis that the start script of the deployment runs, with the
-// deployment's users.
+// deployedRedis is Redis as the deployment runs it.
 type deployedRedis struct {
-	port      int
-	dir       string
-	passwords func(user string) string // of AUTH, USER, ..., OPERATOR
-	process   *child.Process
+	redisserver.Config
+
+	process *child.Process
 }
 
-func testPassword(user string) string { return "password-of-" + user }
+// testPasswords are passwords of all users.
+func testPasswords() map[string]string {
+	passwords := map[string]string{}
+	for _, user := range redisserver.Users {
+		passwords[user] = "password-of-" + user
+	}
+	return passwords
+}
 
-func startDeployedRedis(t *testing.T, passwords func(user string) string) *deployedRedis {
+// startDeployedRedis starts a server whose users have these passwords.
+func startDeployedRedis(t *testing.T, passwords map[string]string) *deployedRedis {
 	t.Helper()
 	port, err := localserver.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &deployedRedis{port: port, dir: t.TempDir(), passwords: passwords}
+	r := &deployedRedis{Config: redisserver.Config{Root: root, Dir: t.TempDir(), Port: port, Passwords: passwords, Output: testWriter{t}}}
 	r.start(t)
 	t.Cleanup(func() { r.process.Kill() })
 	return r
@@ -50,20 +52,10 @@ func startDeployedRedis(t *testing.T, passwords func(user string) string) *deplo
 // start starts the server on its data and waits until it has loaded them.
 func (r *deployedRedis) start(t *testing.T) {
 	t.Helper()
-	server := exec.Command("sh", filepath.Join(root, "deploy/redis/start.sh"), "--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir)
-	server.Env = append(os.Environ(), "ACL_FILE="+filepath.Join(r.dir, "users.acl"))
-	for _, name := range []string{"AUTH", "USER", "EMAIL", "AUDIT", "GATEWAY", "OPERATOR"} {
-		server.Env = append(server.Env, "REDIS_"+name+"_PASSWORD="+r.passwords(name))
-	}
-	log := testWriter{t}
-	server.Stdout, server.Stderr = log, log
 	var err error
-	if r.process, err = child.Start(server, child.Signals{}); err != nil {
+	if r.process, err = redisserver.Start(t.Context(), r.Config); err != nil {
 		t.Fatal(err)
 	}
-	operator := r.as("operator")
-	defer operator.Close()
-	testkit.Eventually(t, 20*time.Second, func() error { return operator.Ping(t.Context()).Err() })
 }
 
 // restart ends the server with the signal and starts it again.
@@ -82,11 +74,11 @@ func (r *deployedRedis) restart(t *testing.T, signal syscall.Signal) {
 
 // as returns a client of a user of the deployment. The caller may close it.
 func (r *deployedRedis) as(user string) redis.UniversalClient {
-	return r.connect(user, r.passwords(strings.ToUpper(strings.TrimSuffix(user, "-service"))))
+	return r.connect(user, r.Passwords[user])
 }
 
 func (r *deployedRedis) connect(user, password string) redis.UniversalClient {
-	address := url.URL{Scheme: "redis", Host: r.address(), User: url.UserPassword(user, password)}
+	address := url.URL{Scheme: "redis", Host: r.Address(), User: url.UserPassword(user, password)}
 	client, err := bus.Redis{RedisURL: service.Secret(address.String())}.Open(5 * time.Second)
 	if err != nil {
 		panic(fmt.Sprintf("open %s: %v", address.Redacted(), err)) // The address above is valid.
@@ -94,13 +86,11 @@ func (r *deployedRedis) connect(user, password string) redis.UniversalClient {
 	return client
 }
 
-func (r *deployedRedis) address() string { return fmt.Sprintf("127.0.0.1:%d", r.port) }
-
 // raw sends commands on one new connection and returns the first line of the reply to
 // the last one.
 func (r *deployedRedis) raw(t *testing.T, commands ...string) (reply string) {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", r.address(), 5*time.Second)
+	conn, err := net.DialTimeout("tcp", r.Address(), 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +114,7 @@ func (r *deployedRedis) raw(t *testing.T, commands ...string) (reply string) {
 // position and pending entries, other keys by their size. A key that expires says so.
 func (r *deployedRedis) contents(ctx context.Context, t *testing.T) map[string]string {
 	t.Helper()
-	operator := r.as("operator")
+	operator := r.as(redisserver.Operator)
 	defer operator.Close()
 	keys, err := operator.Keys(ctx, "*").Result()
 	if err != nil {

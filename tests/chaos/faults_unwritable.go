@@ -5,17 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/tests/internal/redisserver"
 )
 
 const blockedStream = "email-events"
 
 // rights returns the rights of auth-service in the ACL of the deployment.
 func (p *phase) rights() ([]string, error) {
-	file := filepath.Join(p.stack.redis.opts.Dir, "users.acl")
+	file := redisserver.Config{Dir: p.stack.redis.opts.Dir}.ACLFile()
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the rights of %s: %w", authService, err)

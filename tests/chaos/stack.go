@@ -231,7 +231,7 @@ func (s *stack) environment(service string, first map[string]string) []string {
 	env := map[string]string{
 		"HOME": s.dir, "ENV": "development", "LOG_FORMAT": "json",
 		"LOCAL_DIR": s.dir, "SHUTDOWN_TIMEOUT": "5s", "DRAIN_DELAY": "0s",
-		"REDIS_URL":       s.deployed.url(service, s.links[service].listen),
+		"REDIS_URL":       s.deployed.config.URLAt(service, s.links[service].listen),
 		"JWKS_URL":        "http://" + first[authService] + "/.well-known/jwks.json",
 		"PUBLIC_BASE_URL": s.gateway, "MAIL_FROM": "Headgate <no-reply@headgate.local>", "SMTP_URL": s.smtp.url(),
 		"AUTH_URL": "http://" + first[authService], "USER_URL": "http://" + first[userService],
