@@ -64,6 +64,7 @@ func (r *run) acceptLost(ctx context.Context, consumer, gaps string) error {
 		if err := r.stack.operate(ctx, consumer, "gaps", "accept", gap, "-reason", "the database was restored"); err != nil {
 			return err
 		}
+		r.logf("%s: accepted %s", consumer, gap)
 	}
 	return nil
 }

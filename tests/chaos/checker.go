@@ -267,15 +267,15 @@ func (c *checker) sessions() {
 	}
 }
 
-// order is I6: on each stream, the events of a producer about one subject first appear in
-// the producer's order. Events without a sequence number are not checked.
+// order is I6: on each stream, the events of a producer's epoch about one subject first appear
+// in the producer's order. Events without a sequence number are not checked.
 func (c *checker) order() {
-	last := map[[3]string]delivery{}
+	last := map[[4]string]delivery{}
 	for _, d := range c.Deliveries {
 		if d.Seq == 0 || d.Injected || d.Restored {
 			continue
 		}
-		key := [3]string{d.Stream, d.Producer, d.Subject}
+		key := [4]string{d.Stream, d.Producer, d.Epoch, d.Subject}
 		if before, seen := last[key]; seen && d.Seq < before.Seq {
 			c.report(ordering, wrong, calm, "%s: %s has number %d of %s and %s, after %d (%s)",
 				d.Stream, d.Event, d.Seq, d.Producer, d.Subject, before.Seq, before.Event)

@@ -335,6 +335,20 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// TestEachEpochHasItsOrder: the numbers of another epoch may begin again.
+func TestEachEpochHasItsOrder(t *testing.T) {
+	t.Parallel()
+	e := good()
+	e.Deliveries[0].Seq = 9
+	if found, _ := check(e); len(found) != 1 || found[0].Invariant != ordering {
+		t.Errorf("check() = %v, want one violation of the order", found)
+	}
+	e.Deliveries[2].Epoch = "another"
+	if found, _ := check(e); len(found) > 0 {
+		t.Errorf("check() = %v, want nothing", found)
+	}
+}
+
 // TestRepublishedEventsHaveNoOrder: events that were published again may have any order.
 func TestRepublishedEventsHaveNoOrder(t *testing.T) {
 	t.Parallel()

@@ -106,9 +106,20 @@ func (p *phase) newest(ctx context.Context) (map[string][]redis.XMessage, error)
 
 const minLost = 3 // entries that each consumer must lose
 
-// flush empties Redis while the consumers are stopped, so that no consumer has handled the
-// lost entries.
-func flush(ctx context.Context, p *phase) (err error) {
+// flush empties Redis when entries are unread.
+func flush(ctx context.Context, p *phase) error { return p.whileUnread(ctx, p.flushAll) }
+
+func (p *phase) flushAll(ctx context.Context) error {
+	if err := p.observer.redis.FlushAll(ctx).Err(); err != nil {
+		return fmt.Errorf("flush redis: %w", err)
+	}
+	p.tail.lost(time.Now())
+	return nil
+}
+
+// whileUnread calls f while consumers are stopped and have entries to read: if those are
+// lost, no consumer has handled them.
+func (p *phase) whileUnread(ctx context.Context, f func(context.Context) error) (err error) {
 	stopped := p.stack.of(emailService, auditService)
 	for _, one := range stopped {
 		if err := one.signal(syscall.SIGSTOP); err != nil {
@@ -132,11 +143,7 @@ func flush(ctx context.Context, p *phase) (err error) {
 			return err
 		}
 	}
-	if err := p.observer.redis.FlushAll(ctx).Err(); err != nil {
-		return fmt.Errorf("flush redis: %w", err)
-	}
-	p.tail.lost(time.Now())
-	return nil
+	return f(ctx)
 }
 
 func (p *phase) memory(ctx context.Context, limit string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -19,6 +20,10 @@ const (
 func restoreFaults() []fault {
 	all := []fault{
 		{name: "database of auth restored", inject: restoreProducer, parts: []string{postgresOf("auth")}, consumers: []string{auditService}},
+		{
+			name: "database of auth restored and Redis emptied", inject: restoreProducerAndFlush, parts: []string{postgresOf("auth"), redisServer},
+			consumers: []string{auditService},
+		},
 		{name: "database of audit restored", inject: restoreConsumer("audit", auditService), parts: []string{postgresOf("audit")}, consumers: []string{auditService}},
 		{
 			name: "database of user restored", inject: restoreConsumer("user", userService), parts: []string{postgresOf("user")}, consumers: []string{userService},
@@ -141,6 +146,31 @@ func restoreProducer(ctx context.Context, p *phase) error {
 		return err
 	}
 	return p.restore(ctx, "auth", copied, db.restoreLive)
+}
+
+// restoreProducerAndFlush empties Redis and restores the database of auth-service before its
+// relays have published anything: nobody knows what was published after the copy and not read.
+func restoreProducerAndFlush(ctx context.Context, p *phase) error {
+	db, copied := p.stack.databases["auth"], time.Now()
+	if err := db.copyLive(ctx); err != nil {
+		return err
+	}
+	p.observer.databases["auth"].Reset()
+	if err := p.useAfter(ctx, copied); err != nil {
+		return err
+	}
+	return p.whileUnread(ctx, func(ctx context.Context) (err error) {
+		for _, one := range p.stack.of(authService) {
+			if err := one.signal(syscall.SIGSTOP); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, one.signal(syscall.SIGCONT)) }()
+		}
+		if err := p.flushAll(ctx); err != nil {
+			return err
+		}
+		return p.restore(ctx, "auth", copied, db.restoreLive)
+	})
 }
 
 // restoreConsumer restores the files of a database.

@@ -135,12 +135,15 @@ func (v *verdictSampler) lacks(ctx context.Context, consumer string) ([]string, 
 	return absent(v.published(consumer), covered, recorded), nil
 }
 
-// published returns the events that a consumer must have. Its own ones that a restore of its
-// database removed exist nowhere.
+// published returns the events that a consumer must have. Events that the restore of their
+// producer's database removed exist nowhere if the database is also that of the consumer, or
+// if Redis lost them meanwhile.
 func (v *verdictSampler) published(consumer string) []delivery {
+	losses := v.run.tail.losses()
 	return slices.DeleteFunc(v.run.tail.first(), func(d delivery) bool {
-		return d.Producer == consumer && slices.ContainsFunc(v.run.reverts, func(r reversion) bool {
-			return r.Database == databases[consumer] && d.Seen.After(r.Copied) && d.OccurredAt.Before(r.Restored)
+		return slices.ContainsFunc(v.run.reverts, func(r reversion) bool {
+			redisToo := slices.ContainsFunc(losses, func(at time.Time) bool { return at.After(r.Copied) && at.Before(r.Restored) })
+			return r.Database == databases[d.Producer] && d.Seen.After(r.Copied) && d.OccurredAt.Before(r.Restored) && (d.Producer == consumer || redisToo)
 		})
 	})
 }
