@@ -53,6 +53,29 @@ func (l losses) explain(consumer, producer, gap string) bool {
 	return l.restored[database] && (both || l.restored[databases[consumer]])
 }
 
+// gone says whether an event may exist nowhere for a consumer: a restore of its producer's
+// database removed it, and so did a restore of the consumer's database, or Redis lost it
+// before the consumer had read it.
+func gone(d delivery, consumer string, reverts []reversion, redis []time.Time) bool {
+	removed := func(database string, r reversion) bool {
+		// The run may see an event late, and the clock of its producer may be ahead.
+		before := d.Seen.Before(r.Restored) || d.OccurredAt.Before(r.Restored)
+		return r.Database == database && d.Seen.After(r.Copied) && before
+	}
+	for _, r := range reverts {
+		if !removed(databases[d.Producer], r) {
+			continue
+		}
+		if slices.ContainsFunc(redis, func(at time.Time) bool { return at.After(r.Copied) && at.Before(r.Restored) }) {
+			return true
+		}
+		if slices.ContainsFunc(reverts, func(c reversion) bool { return removed(databases[consumer], c) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // acceptLost does what the runbook says about events that exist nowhere: an operator accepts
 // the gaps that the losses of this run explain.
 func (r *run) acceptLost(ctx context.Context, consumer, gaps string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // TestExplain: only a loss that a run has caused itself may be accepted.
@@ -32,6 +33,45 @@ func TestExplain(t *testing.T) {
 				t.Errorf("explain(%s) = %v, want %v", openEnd, got, tc.openEnds)
 			}
 		})
+	}
+}
+
+// TestGone: an event is excused only if producer and consumer may both have lost it.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
+	restored := func(database string, copied, restored int) reversion {
+		return reversion{Database: database, Copied: at(copied), Restored: at(restored)}
+	}
+	event := delivery{Producer: authService, Seen: at(10), OccurredAt: at(3600)}
+	for name, tc := range map[string]struct {
+		reverts []reversion
+		redis   []time.Time
+		want    bool
+	}{
+		"nothing":                {nil, nil, false},
+		"the producer":           {[]reversion{restored("auth", 5, 15)}, nil, false},
+		"the consumer":           {[]reversion{restored("audit", 5, 15)}, nil, false},
+		"both":                   {[]reversion{restored("auth", 5, 15), restored("audit", 0, 30)}, nil, true},
+		"the consumer, earlier":  {[]reversion{restored("auth", 5, 15), restored("audit", 0, 8)}, nil, false},
+		"the consumer, later":    {[]reversion{restored("auth", 5, 15), restored("audit", 20, 30)}, nil, false},
+		"the producer, later":    {[]reversion{restored("auth", 12, 15), restored("audit", 0, 30)}, nil, false},
+		"another consumer":       {[]reversion{restored("auth", 5, 15), restored("user", 0, 30)}, nil, false},
+		"the producer and Redis": {[]reversion{restored("auth", 5, 15)}, []time.Time{at(12)}, true},
+		"Redis at another time":  {[]reversion{restored("auth", 5, 15)}, []time.Time{at(20)}, false},
+		"the consumer and Redis": {[]reversion{restored("audit", 5, 15)}, []time.Time{at(12)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := gone(event, auditService, tc.reverts, tc.redis); got != tc.want {
+				t.Errorf("gone() = %v, want %v", got, tc.want)
+			}
+		})
+	}
+	own := delivery{Producer: auditService, Seen: at(10)}
+	if !gone(own, auditService, []reversion{restored("audit", 5, 15)}, nil) {
+		t.Error("an event that a consumer published itself is not excused by a restore of its database")
 	}
 }
 

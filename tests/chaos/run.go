@@ -236,11 +236,13 @@ func (r *run) logins(ctx context.Context, operations []operation) map[string]str
 	return results
 }
 
+// loginTimeout bounds the retries of one user: a busy machine hashes passwords slowly.
+const loginTimeout = time.Minute
+
 // loginError returns why the user cannot sign in, or nothing. It retries temporary errors.
 func (r *run) loginError(ctx context.Context, id, email string) string {
-	const tries = 3
 	var a answer
-	for range tries {
+	for began := time.Now(); time.Since(began) < loginTimeout && ctx.Err() == nil; {
 		a = r.workload.client.call(ctx, request{id: id, method: http.MethodPost, path: loginPath, body: object{"email": email, "password": password}})
 		if a.err == nil && a.status < 500 {
 			break

@@ -135,17 +135,10 @@ func (v *verdictSampler) lacks(ctx context.Context, consumer string) ([]string, 
 	return absent(v.published(consumer), covered, recorded), nil
 }
 
-// published returns the events that a consumer must have. Events that the restore of their
-// producer's database removed exist nowhere if the database is also that of the consumer, or
-// if Redis lost them meanwhile.
+// published returns the events that a consumer must have.
 func (v *verdictSampler) published(consumer string) []delivery {
 	losses := v.run.tail.losses()
-	return slices.DeleteFunc(v.run.tail.first(), func(d delivery) bool {
-		return slices.ContainsFunc(v.run.reverts, func(r reversion) bool {
-			redisToo := slices.ContainsFunc(losses, func(at time.Time) bool { return at.After(r.Copied) && at.Before(r.Restored) })
-			return r.Database == databases[d.Producer] && d.Seen.After(r.Copied) && d.OccurredAt.Before(r.Restored) && (d.Producer == consumer || redisToo)
-		})
-	})
+	return slices.DeleteFunc(v.run.tail.first(), func(d delivery) bool { return gone(d, consumer, v.run.reverts, losses) })
 }
 
 // watermarks returns the published watermarks that a consumer has stored.
