@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/redis/go-redis/v9"
 )
 
 // sampleInterval is the time between two samples; each is of another consumer.
@@ -165,6 +167,9 @@ func (o *observer) postedNumbers(ctx context.Context, consumer string) (map[posi
 			continue
 		}
 		data, err := o.redis.HGet(ctx, "watermark:consumed:{"+stream+"}", consumer).Bytes()
+		if errors.Is(err, redis.Nil) {
+			continue // The consumer has not posted yet.
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the consumed watermark of %s: %w", consumer, err)
 		}
