@@ -180,10 +180,13 @@ func (r *Report) doubtEnd(ctx context.Context, db postgres.Querier, n numbers, e
 func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event.Topic) error {
 	// A producer posts a new watermark even if it has published nothing. One that misses
 	// a few may have published what nobody has read. A time in the future was written
-	// before the clock went back.
+	// before the clock went back. A watermark of a restored copy says nothing of what was
+	// published after the copy was made, however young it is.
 	const query = `
-		SELECT producer, extract(epoch FROM age)::bigint, greatest(age, -age) > stale FROM (
-			SELECT producer, now() - max(changed_at) AS age,
+		SELECT producer, extract(epoch FROM age)::bigint, greatest(age, -age) > stale,
+			changed_at < coalesce((SELECT checked_at FROM database_checks WHERE topic = $1), '-infinity')
+		FROM (
+			SELECT producer, max(changed_at) AS changed_at, now() - max(changed_at) AS age,
 				greatest(4 * coalesce((array_agg(post_interval ORDER BY changed_at DESC))[1], interval '150 seconds'), interval '1 minute') AS stale
 			FROM epoch_watermarks
 			WHERE topic = $1
@@ -204,9 +207,10 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 		producer string
 		seconds  int64
 		stale    bool
+		copied   bool // perhaps, with the database
 	}
 	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w posted, err error) {
-		err = row.Scan(&w.producer, &w.seconds, &w.stale)
+		err = row.Scan(&w.producer, &w.seconds, &w.stale, &w.copied)
 		return w, err
 	})
 	if err != nil {
@@ -214,9 +218,12 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 	}
 	for _, w := range watermarks {
 		age := (time.Duration(w.seconds) * time.Second).Abs()
-		if w.stale {
+		switch {
+		case w.stale:
 			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, age))
-		} else {
+		case w.copied:
+			r.Doubts = append(r.Doubts, w.producer+": no new watermark since this database was started or restored")
+		default:
 			r.Notes = append(r.Notes, fmt.Sprintf("%s: compared with its watermark of %s ago", w.producer, age))
 		}
 	}

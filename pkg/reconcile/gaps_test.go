@@ -84,6 +84,10 @@ func TestGapsInDoubt(t *testing.T) {
 			t.Errorf("with a watermark that is %s old: %q", age, doubts)
 		}
 	}
+	execute(t, f.consumer, `UPDATE epoch_watermarks SET changed_at = now() - interval '1 second'; UPDATE database_checks SET checked_at = now()`)
+	if doubts := f.report().Doubts; len(doubts) != 1 || !strings.Contains(doubts[0], "no new watermark since") {
+		t.Errorf("with a watermark from before the database was checked: %q", doubts)
+	}
 	execute(t, f.consumer, `UPDATE epoch_watermarks SET changed_at = now(); UPDATE database_checks SET incarnation = 'other'`)
 	if doubts := f.report().Doubts; len(doubts) != 1 || !strings.Contains(doubts[0], "not compared") {
 		t.Errorf("in another database: %q", doubts)

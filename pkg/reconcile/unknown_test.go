@@ -75,6 +75,7 @@ func TestStaleWatermark(t *testing.T) {
 	f.wantRecords(1)
 	f.eventuallyReports()
 	stop()
+	execute(t, f.consumer, `UPDATE database_checks SET checked_at = '-infinity'`)
 	for interval, stale := range map[string]map[int]bool{
 		"'15 seconds'": {59: false, 62: true},
 		"'5 minutes'":  {19 * 60: false, 20*60 + 2: true},
