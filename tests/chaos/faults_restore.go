@@ -31,6 +31,10 @@ func restoreFaults() []fault {
 		},
 		{name: "database of email restored", inject: restoreEmail, parts: []string{postgresOf("email")}, consumers: []string{emailService}},
 		{name: "database of email created again", inject: recreateEmail, parts: []string{postgresOf("email"), emailService}, consumers: []string{auditService}},
+		{
+			name: "database of email and Redis restored", inject: restoreEmailAndRedis, parts: []string{postgresOf("email"), emailService, redisServer},
+			consumers: []string{emailService},
+		},
 		{name: "Redis restored", inject: restoreRedis, parts: []string{redisServer}},
 	}
 	for i := range all {
@@ -206,6 +210,51 @@ func restoreEmail(ctx context.Context, p *phase) error {
 	})
 }
 
+// restoreEmailAndRedis restores both to the same moment: Redis knows no more than the database
+// of email-service, so only the producers know what was handled since.
+func restoreEmailAndRedis(ctx context.Context, p *phase) error {
+	db, server, copied := p.stack.databases["email"], p.stack.redis, time.Now()
+	if err := p.copyEmailAndRedis(ctx); err != nil {
+		return err
+	}
+	if err := p.useAfter(ctx, copied); err != nil {
+		return err
+	}
+	return p.withoutOpenMails(ctx, func() error {
+		kill(p.stack.of(emailService)) // It remembers what it has sent.
+		err := server.stopped(ctx, func(data string) error {
+			return errors.Join(p.restore(ctx, "email", copied, db.restoreFiles), copyFolder(ctx, server.fileCopy(), data))
+		})
+		p.tail.lost(time.Now())
+		return errors.Join(err, restart(emailService)(ctx, p))
+	})
+}
+
+// copyEmailAndRedis copies both when every mail is sent and Redis knows it.
+func (p *phase) copyEmailAndRedis(ctx context.Context) error {
+	defer p.workload.pause()()
+	if err := p.awaitSent(ctx); err != nil {
+		return err
+	}
+	if err := p.stack.databases["email"].copyFiles(ctx); err != nil {
+		return err
+	}
+	p.observer.databases["email"].Reset()
+	return p.stack.redis.copyFiles(ctx)
+}
+
+// awaitSent waits until every mail is sent and Redis knows it.
+func (p *phase) awaitSent(ctx context.Context) error {
+	err := eventually(ctx, restoreWindow, "no mail is left", func() (bool, error) {
+		done, _ := p.observer.noMailLeft(ctx)
+		return done, nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.awaitPosted(ctx, emailService)
+}
+
 // recreateEmail replaces the database of email-service by an empty one: it begins again as a
 // producer and as a consumer.
 func recreateEmail(ctx context.Context, p *phase) error {
@@ -221,13 +270,7 @@ func recreateEmail(ctx context.Context, p *phase) error {
 // has to be sent. Then users go on, and an operator says that no older mail is to be sent.
 func (p *phase) withoutOpenMails(ctx context.Context, replace func() error) error {
 	resume := p.workload.pause()
-	err := eventually(ctx, restoreWindow, "no mail is left", func() (bool, error) {
-		done, _ := p.observer.noMailLeft(ctx)
-		return done, nil
-	})
-	if err == nil {
-		err = p.awaitPosted(ctx, emailService)
-	}
+	err := p.awaitSent(ctx)
 	if err == nil {
 		err = replace()
 	}
