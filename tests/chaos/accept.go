@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// lostGap is how gaps says that a producer does not have events, or that nobody knows whether
-// it had more: producer/epoch:first..last or producer/epoch:first.. and a reason.
-var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*:\d+(?:\.\.\d*)?)\s.*(?:the producer does not have|nobody knows what came next)`)
+// lostGap is how gaps says that a producer does not have events, that nobody knows whether it
+// had more, or that it has forgotten some: producer/epoch:first..last, producer/epoch:first.. or
+// producer/epoch@hour, and a reason.
+var lostGap = regexp.MustCompile(`(?m)^((\S+?)/\S*[:@]\S+)\s.*(?:the producer does not have|nobody knows what came next|surplus)`)
 
 // losses are the phases in which stores lost what they had.
 type losses struct {
@@ -42,13 +43,16 @@ func (r *run) losses() losses {
 
 // explain says whether the losses explain a gap of a consumer. That nobody knows the end of a
 // producer's epoch is right only if the producer's database and Redis may have lost the same
-// events: in one phase. Events are gone for good only if the consumer lost them as well, or
-// Redis before it had read them.
+// events: in one phase. Then some numbers may have been given twice, which is a surplus. Events
+// are gone for good only if the consumer lost them as well, or Redis before it had read them.
 func (l losses) explain(consumer, producer, gap string) bool {
 	database := databases[producer]
 	both := slices.ContainsFunc(l.redis, func(phase string) bool { return slices.Contains(l.restarted[database], phase) })
 	if strings.HasSuffix(gap, "..") {
 		return both
+	}
+	if strings.Contains(gap, "@") {
+		return both && l.restored[database]
 	}
 	return l.restored[database] && (both || l.restored[databases[consumer]])
 }

@@ -9,7 +9,7 @@ import (
 // TestExplain: only a loss that a run has caused itself may be accepted.
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	const lostGap, openEnd = "auth-service/E:3..9", "auth-service/E:10.."
+	const lostGap, openEnd, surplus = "auth-service/E:3..9", "auth-service/E:10..", "auth-service/E@2026-11-29T02"
 	for name, tc := range map[string]struct {
 		losses            losses
 		lostGap, openEnds bool
@@ -31,6 +31,9 @@ func TestExplain(t *testing.T) {
 			}
 			if got := tc.losses.explain(auditService, authService, openEnd); got != tc.openEnds {
 				t.Errorf("explain(%s) = %v, want %v", openEnd, got, tc.openEnds)
+			}
+			if got := tc.losses.explain(auditService, authService, surplus); got != (tc.lostGap && tc.openEnds) {
+				t.Errorf("explain(%s) = %v", surplus, got)
 			}
 		})
 	}
@@ -82,12 +85,14 @@ func TestLostGap(t *testing.T) {
 user-service/:4  1 event is missing; the producer does not have it any more
 email-service/E2:5..6  2 events are missing
 auth-service/E1:10..  the database of the producer was replaced while Redis was empty or older; nobody knows what came next
+email-service/E2@2026-11-29T02  surplus: 38 events recorded, 30 published
+email-service/E2: the database of the producer was restored: it ends at event 29, but 30 were published
 auth-service: compared with its watermark of 2 s ago`
 	var found []string
 	for _, match := range lostGap.FindAllStringSubmatch(output, -1) {
 		found = append(found, match[2]+" "+match[1])
 	}
-	want := []string{"auth-service auth-service/E1:3..9", "user-service user-service/:4", "auth-service auth-service/E1:10.."}
+	want := []string{"auth-service auth-service/E1:3..9", "user-service user-service/:4", "auth-service auth-service/E1:10..", "email-service email-service/E2@2026-11-29T02"}
 	if !slices.Equal(found, want) {
 		t.Errorf("found %q, want %q", found, want)
 	}

@@ -100,14 +100,19 @@ func (p *phase) useAfter(ctx context.Context, copied time.Time) error {
 // awaitPosted waits until Redis knows everything that a consumer has recorded so far: an
 // older copy of its database is recognised by that, unless it is younger than two seconds.
 func (p *phase) awaitPosted(ctx context.Context, consumer string) error {
+	return p.awaitKnown(ctx, consumer, "redis", p.observer.postedNumbers)
+}
+
+// awaitKnown waits until somebody knows everything that a consumer has recorded so far.
+func (p *phase) awaitKnown(ctx context.Context, consumer, subject string, known func(context.Context, string) (map[position]int64, error)) error {
 	recorded, err := p.observer.recordedNumbers(ctx, consumer)
 	if err != nil {
 		return err
 	}
-	return eventually(ctx, restoreWindow, "redis knows what "+consumer+" has recorded", func() (bool, error) {
-		posted, err := p.observer.postedNumbers(ctx, consumer)
+	return eventually(ctx, restoreWindow, subject+" knows what "+consumer+" has recorded", func() (bool, error) {
+		numbers, err := known(ctx, consumer)
 		for at, seq := range recorded {
-			if posted[at] < seq {
+			if numbers[at] < seq {
 				return false, err
 			}
 		}
@@ -221,6 +226,10 @@ func restoreEmailAndRedis(ctx context.Context, p *phase) error {
 		return err
 	}
 	return p.withoutOpenMails(ctx, func() error {
+		// Redis is going to forget it. auth-service stores it once in each RECONCILE_INTERVAL.
+		if err := p.awaitKnown(ctx, emailService, authService, p.observer.storedNumbers); err != nil {
+			return err
+		}
 		kill(p.stack.of(emailService)) // It remembers what it has sent.
 		err := server.stopped(ctx, func(data string) error {
 			return errors.Join(p.restore(ctx, "email", copied, db.restoreFiles), copyFolder(ctx, server.fileCopy(), data))

@@ -161,28 +161,45 @@ func (o *observer) recordedNumbers(ctx context.Context, consumer string) (map[po
 func (o *observer) postedNumbers(ctx context.Context, consumer string) (map[position]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	data, err := o.redis.HGet(ctx, "watermark:consumed:{"+topicOf[consumer]+"}", consumer).Bytes()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil // The consumer has not posted yet.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the consumed watermark of %s: %w", consumer, err)
+	}
+	return seenNumbers(consumer, data)
+}
+
+// storedNumbers returns the highest number that auth-service knows a consumer has seen.
+func (o *observer) storedNumbers(ctx context.Context, consumer string) (map[position]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	const query = `SELECT watermark FROM outbox_consumers WHERE topic = $1 AND consumer = $2`
+	var data []byte
+	err := o.databases[databases[authService]].QueryRow(ctx, query, topicOf[consumer], consumer).Scan(&data)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the stored watermark of %s: %w", consumer, err)
+	}
+	return seenNumbers(consumer, data)
+}
+
+// seenNumbers returns the highest numbers that a consumer has seen according to its consumed
+// watermark.
+func seenNumbers(consumer string, watermark []byte) (map[position]int64, error) {
+	var posted struct {
+		Producers map[string]map[string]struct{ Seen int64 }
+	}
+	if err := json.Unmarshal(watermark, &posted); err != nil {
+		return nil, fmt.Errorf("decode the consumed watermark of %s: %w", consumer, err)
+	}
 	found := map[position]int64{}
-	for stream, reader := range streams {
-		if reader != consumer {
-			continue
-		}
-		data, err := o.redis.HGet(ctx, "watermark:consumed:{"+stream+"}", consumer).Bytes()
-		if errors.Is(err, redis.Nil) {
-			continue // The consumer has not posted yet.
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the consumed watermark of %s: %w", consumer, err)
-		}
-		var posted struct {
-			Producers map[string]map[string]struct{ Seen int64 }
-		}
-		if err := json.Unmarshal(data, &posted); err != nil {
-			return nil, fmt.Errorf("decode the consumed watermark of %s: %w", consumer, err)
-		}
-		for producer, epochs := range posted.Producers {
-			for epoch, consumed := range epochs {
-				found[position{Stream: stream, Producer: producer, Epoch: epoch}] = consumed.Seen
-			}
+	for producer, epochs := range posted.Producers {
+		for epoch, consumed := range epochs {
+			found[position{Stream: topicOf[consumer], Producer: producer, Epoch: epoch}] = consumed.Seen
 		}
 	}
 	return found, nil
