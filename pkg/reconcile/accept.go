@@ -71,7 +71,7 @@ func Accept(ctx context.Context, tx pgx.Tx, a Acceptance) error {
 	const lowest = `
 		SELECT first_seq FROM epoch_watermarks
 		WHERE topic = @topic AND producer = @producer AND epoch = @epoch
-			AND (end_seq >= @last OR @last = @unknown AND end_unknown AND end_seq + 1 = @first)
+			AND (end_seq >= @last OR @last = @unknown AND end_unknown AND end_seq < @first)
 		FOR UPDATE`
 	in := a.Gap.Missing
 	notMissing := fmt.Errorf("accept %s: %w", a.Gap.ID(), ErrNotMissing)

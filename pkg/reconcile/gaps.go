@@ -163,14 +163,16 @@ func (n numbers) name() string {
 }
 
 // doubtEnd adds that nobody knows whether there were numbers after end, unless that was
-// accepted.
+// accepted. The consumer may have records of some, of which the producer does not know yet.
 func (r *Report) doubtEnd(ctx context.Context, db postgres.Querier, n numbers, end int64) error {
-	accepted, err := acceptedRanges(ctx, db, n)
+	missing, err := findMissing(ctx, db, n, SeqRange{end + 1, maxSeq}, gapsLimit)
 	if err != nil {
 		return err
 	}
-	unknown := subtract([]SeqRange{{end + 1, maxSeq}}, accepted)
-	for _, gap := range n.gaps(unknown) {
+	for _, gap := range n.gaps(missing) {
+		if gap.Missing.Last < maxSeq {
+			continue // It is a gap as soon as the producer knows of what came after it.
+		}
 		r.Doubts = append(r.Doubts, gap.ID()+"  the database of the producer was replaced while Redis was empty or older; nobody knows what came next")
 	}
 	return nil

@@ -30,11 +30,21 @@ func TestUnknownEnd(t *testing.T) {
 	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	f.produce()
-	f.consume(accept)
+	stop = f.produce()
+	stopConsumer = f.consume(accept)
 	f.add(4)
 	f.wantRecords(9)
 	f.acceptUnknownEnd(6)
+	f.eventuallyReports()
+
+	// The consumer has a record of which the producer does not know yet.
+	stop()
+	stopConsumer()
+	execute(t, f.consumer, `
+		DELETE FROM accepted_gaps;
+		INSERT INTO consumed_events (topic, producer, epoch, seq, event_id)
+		SELECT topic, producer, epoch, end_seq + 1, gen_random_uuid() FROM epoch_watermarks WHERE end_unknown`)
+	f.acceptUnknownEnd(7)
 	f.eventuallyReports()
 }
 
