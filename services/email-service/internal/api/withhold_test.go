@@ -307,3 +307,34 @@ func TestResumedMailIsRetried(t *testing.T) {
 	s.wantMails(to, 1)
 	s.wantStatus(e, mail.StatusSent, 2)
 }
+
+// TestRestoredUnderARunningService is REL-70: a service that was running while its database
+// was replaced knows which mails it has sent. It sends none of them again, and says so with
+// the event that it published before, so the audit log has one record.
+func TestRestoredUnderARunningService(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	to := newAddress()
+	e := s.requested(to, nil)
+	s.publish(e)
+	s.wantMails(to, 1)
+	s.wantStatus(e, mail.StatusSent, 1)
+	sent := func() (id string) {
+		t.Helper()
+		if err := s.db.QueryRow(t.Context(), `SELECT event_id::text FROM outbox WHERE name = 'email.sent.v1'`).Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	before := sent()
+	s.exec(`DELETE FROM outbox`)
+	s.exec(`UPDATE messages SET status = 'queued', sent_at = NULL, attempts = 0`)
+	s.publish(e)
+	s.wantStatus(e, mail.StatusSent, 1)
+	if after := sent(); after != before {
+		t.Errorf("the mail was said to be sent by event %s, want %s again", after, before)
+	}
+	if n := len(s.smtp.To(to)); n != 1 {
+		t.Errorf("%d mails, want 1", n)
+	}
+}

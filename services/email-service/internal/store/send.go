@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -67,14 +68,19 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 		return mail.ErrDatabaseUnchecked
 	}
 	e := sent(d)
+	eventID, isSent, err := s.sent.eventFor(d.MessageID)
+	if err != nil {
+		return err
+	}
+	e.ID = eventID
 	if err := s.finish(ctx, tx, id, e); err != nil {
 		return err
 	}
-	if !s.sent.has(d.MessageID) {
+	if !isSent {
 		if err := send(ctx); err != nil {
 			return err
 		}
-		s.sent.add(d.MessageID)
+		s.sent.add(d.MessageID, eventID)
 	}
 	// The mail has been sent. A deadline must not keep that from being stored.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
@@ -178,8 +184,8 @@ type sentMails struct {
 	recording sync.Mutex // locked while they are recorded
 
 	mu         sync.Mutex
-	latest     map[string]struct{} // by Message-ID
-	earlier    map[string]struct{} // replaced by latest when that is full
+	latest     map[string]string // the id of the event that says it, by Message-ID
+	earlier    map[string]string // replaced by latest when that is full
 	unrecorded map[string]event.Event
 }
 
@@ -187,21 +193,30 @@ type sentMails struct {
 // so, whose commits may not have reached the disk.
 const rememberedMails = 10_000
 
-func (s *sentMails) add(messageID string) {
+func (s *sentMails) add(messageID, eventID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.latest == nil || len(s.latest) >= rememberedMails {
-		s.latest, s.earlier = map[string]struct{}{}, s.latest
+		s.latest, s.earlier = map[string]string{}, s.latest
 	}
-	s.latest[messageID] = struct{}{}
+	s.latest[messageID] = eventID
 }
 
-func (s *sentMails) has(messageID string) bool {
+// eventFor returns the id of the event that says that a mail was sent: a new one, or the
+// former one if it was. That event may have been published before the database was replaced.
+func (s *sentMails) eventFor(messageID string) (eventID string, isSent bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, latest := s.latest[messageID]
-	_, earlier := s.earlier[messageID]
-	return latest || earlier
+	for _, mails := range []map[string]string{s.latest, s.earlier} {
+		if id, ok := mails[messageID]; ok {
+			return id, true, nil
+		}
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", false, fmt.Errorf("make event id: %w", err)
+	}
+	return id.String(), false, nil
 }
 
 func (s *sentMails) notRecorded(id string, e event.Event) {
