@@ -1,7 +1,10 @@
 package bus
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -12,6 +15,7 @@ import (
 type Publisher struct {
 	client     redis.UniversalClient
 	marshaller redisstream.Marshaller
+	added      sync.Map // topics whose entries were added although a highest number could not be raised
 }
 
 var _ message.Publisher = (*Publisher)(nil)
@@ -38,12 +42,21 @@ type HighestNumber struct {
 }
 
 // PublishNumbered is Publish for messages with sequence numbers. With the messages, and
-// as atomically, it raises what Redis knows of the highest numbers.
+// as atomically, it raises what Redis knows of the highest numbers. If that alone fails,
+// because a key has the wrong type, the messages have been added nevertheless: a
+// transaction of Redis is not rolled back. Then nothing is added to the topic until the
+// numbers can be raised, or each retry would add the messages once more.
 func (p *Publisher) PublishNumbered(topic string, highest []HighestNumber, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
 	ctx := messages[0].Context()
+	if _, found := p.added.Load(topic); found {
+		if err := p.raise(ctx, highest); err != nil {
+			return err
+		}
+		p.added.Delete(topic)
+	}
 	pipe := p.client.TxPipeline()
 	for _, h := range highest {
 		pipe.ZAddGT(ctx, h.Key, redis.Z{Member: h.Member, Score: float64(h.Number)})
@@ -56,14 +69,26 @@ func (p *Publisher) PublishNumbered(topic string, highest []HighestNumber, messa
 		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values})
 	}
 	commands, err := pipe.Exec(ctx)
-	for _, c := range commands {
-		if c.Err() != nil {
-			err = c.Err() // That of the first command has the reason why EXEC was refused.
-			break
-		}
+	failed := slices.IndexFunc(commands, func(c redis.Cmder) bool { return c.Err() != nil })
+	switch {
+	case failed < 0 && err == nil:
+		return nil
+	case failed < 0:
+	case commands[len(commands)-1].Err() == nil:
+		p.added.Store(topic, nil)
+		return fmt.Errorf("raise the number in %s: %w", highest[failed].Key, commands[failed].Err())
+	default:
+		err = commands[failed].Err() // That of the first command has the reason why EXEC was refused.
 	}
-	if err != nil {
-		return fmt.Errorf("add %d entries to %s: %w", len(messages), topic, err)
+	return fmt.Errorf("add %d entries to %s: %w", len(messages), topic, err)
+}
+
+// raise raises highest numbers without adding messages.
+func (p *Publisher) raise(ctx context.Context, highest []HighestNumber) error {
+	for _, h := range highest {
+		if err := p.client.ZAddGT(ctx, h.Key, redis.Z{Member: h.Member, Score: float64(h.Number)}).Err(); err != nil {
+			return fmt.Errorf("raise the number in %s: %w", h.Key, err)
+		}
 	}
 	return nil
 }
