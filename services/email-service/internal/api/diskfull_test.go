@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 )
 
@@ -26,6 +28,27 @@ func (s *service) diskFull(trigger string) {
 	s.exec(`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END $$`)
 	s.exec(trigger)
+}
+
+// wantPostponedAttempt waits until an attempt has failed for a reason that is not the event's.
+func (s *service) wantPostponedAttempt() {
+	s.t.Helper()
+	testkit.Eventually(s.t, 10*time.Second, func() error {
+		families, err := s.metrics.Gather()
+		if err != nil {
+			return err
+		}
+		for _, family := range families {
+			for _, m := range family.GetMetric() {
+				for _, label := range m.GetLabel() {
+					if family.GetName() == "headgate_events_total" && (label.GetValue() == "paused" || label.GetValue() == "delayed") {
+						return nil
+					}
+				}
+			}
+		}
+		return errors.New("no attempt is paused or delayed")
+	})
 }
 
 // TestREL70DatabaseConnectionBreaks is REL-70 for a connection to Postgres that breaks
@@ -78,6 +101,7 @@ func TestREL70DiskFull(t *testing.T) {
 			early := s.requested(first, nil)
 			s.publish(early)
 			s.wantMails(first, tc.sent)
+			s.wantPostponedAttempt() // Until the COMMIT has failed, another mail may be sent.
 			late := s.requested(later, nil)
 			s.publish(late)
 			full := time.NewTimer(6 * time.Second) // several probes
