@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"testing"
@@ -28,12 +29,18 @@ func TestPostIsOnDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = tx.Rollback(t.Context()) }()
 		if _, err := tx.Exec(t.Context(), `LOCK TABLE epoch_checksums IN ACCESS EXCLUSIVE MODE`); err != nil { // Rounds wait.
 			t.Fatal(err)
 		}
-		release := time.AfterFunc(locked, func() { _ = tx.Rollback(t.Context()) })
-		defer release.Stop()
+		released := make(chan struct{})
+		release := func() { _ = tx.Rollback(context.Background()); close(released) }
+		later := time.AfterFunc(locked, release)
+		defer func() {
+			if later.Stop() {
+				release()
+			}
+			<-released
+		}()
 		if locked == 1500*time.Millisecond {
 			<-time.After(locked - 50*time.Millisecond) // The round ends when the event was just recorded.
 		}
