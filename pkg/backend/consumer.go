@@ -85,8 +85,8 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	return []service.Runner{
 		consumer,
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
-			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Interval: b.cfg.ReconcileInterval,
-			Retention: retention, Restored: b.restored(cfg), Log: b.Log, Metrics: b.Metrics,
+			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Producers: cfg.Topic.Producers(),
+			Interval: b.cfg.ReconcileInterval, Retention: retention, Restored: b.restored(cfg), Log: b.Log, Metrics: b.Metrics,
 		}),
 		deadletter.NewPurge(deadletter.PurgeConfig{
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,

@@ -78,7 +78,7 @@ func (g gaps) list(ctx context.Context, db *pgxpool.Pool, args []string) error {
 	if *since > 0 {
 		from = time.Now().Add(-*since)
 	}
-	report, err := reconcile.Gaps(ctx, db, g.topic, from)
+	report, err := reconcile.Gaps(ctx, db, g.topic, g.topic.Producers(), from)
 	if err != nil {
 		return service.WithExitCode(exitUnknown, err)
 	}

@@ -1,5 +1,7 @@
 package event
 
+import "slices"
+
 // Topics returns all streams.
 func Topics() []Topic { return []Topic{Email, Audit, User} }
 
@@ -12,4 +14,19 @@ func (t Topic) Groups() []string {
 		Audit: {"audit-service"},
 		User:  {"user-service"},
 	}[t]
+}
+
+// Producers returns the services that publish on a stream. The verdict on a stream is open
+// until each of them has said what it has published, were it nothing.
+func (t Topic) Producers() []string {
+	return map[Topic][]string{
+		Email: {"auth-service"},
+		Audit: {"auth-service", "user-service", "email-service", "audit-service"},
+		User:  {"auth-service", "user-service"},
+	}[t]
+}
+
+// PublishedBy returns the streams on which a service publishes.
+func PublishedBy(producer string) []Topic {
+	return slices.DeleteFunc(Topics(), func(t Topic) bool { return !slices.Contains(t.Producers(), producer) })
 }

@@ -229,7 +229,7 @@ func (e *Epochs) decide(ctx context.Context, tx pgx.Tx, topic event.Topic, s seq
 func (s sequence) inDoubt(current epoch, known reconcile.Known) bool {
 	added, ok := known.Added[current.name]
 	replaced := s.compared != "" && s.compared != s.incarnation
-	return replaced && s.last >= current.first && (!ok || s.published >= current.first && added < s.published)
+	return replaced && (!ok || s.published >= current.first && added < s.published)
 }
 
 // trust stores that the numbers were compared in this incarnation.

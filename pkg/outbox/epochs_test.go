@@ -87,6 +87,35 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
+// TestUnusedEpoch is REL-50 for a topic on which nothing was published when the database
+// was copied: Redis and the copy know of no number, but numbers may have been used.
+func TestUnusedEpoch(t *testing.T) {
+	t.Parallel()
+	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
+	published := newPublished(t, db, client)
+	epoch := func() string {
+		t.Helper()
+		if err := published.Check(t.Context(), event.Audit); err != nil {
+			t.Fatal(err)
+		}
+		w, err := published.Watermark(t.Context(), event.Audit)
+		if err != nil || w.First != 1 || w.Seq != 0 {
+			t.Fatalf("watermark %+v, %v, want an empty epoch from 1", w, err)
+		}
+		return w.Epoch
+	}
+	before := epoch()
+	if again := epoch(); again != before {
+		t.Errorf("epoch %s, want still %s", again, before)
+	}
+	if _, err := db.Exec(t.Context(), `UPDATE outbox_sequences SET incarnation = 'another'`); err != nil {
+		t.Fatal(err)
+	}
+	if after := epoch(); after == before {
+		t.Errorf("the restored copy continues epoch %s", after)
+	}
+}
+
 // TestCheckWithoutRedis: what Redis knows decides, so nothing is decided without it.
 func TestCheckWithoutRedis(t *testing.T) {
 	t.Parallel()

@@ -31,9 +31,11 @@ func NewPublished(db *pgxpool.Pool, publisher Publisher, epochs *Epochs) *Publis
 	return &Published{Epochs: epochs, db: db, publisher: publisher, instance: rand.Text()}
 }
 
-// Topics implements reconcile.Outbox.
+// Topics implements reconcile.Outbox. It includes the topics on which nothing was
+// published yet: the consumers need to know that.
 func (p *Published) Topics(ctx context.Context) ([]event.Topic, error) {
-	rows, err := p.db.Query(ctx, `SELECT topic FROM outbox_sequences ORDER BY topic`)
+	const query = `SELECT topic FROM outbox_sequences UNION SELECT unnest($1::text[]) ORDER BY topic`
+	rows, err := p.db.Query(ctx, query, event.PublishedBy(p.producer))
 	if err != nil {
 		return nil, fmt.Errorf("read topics: %w", err)
 	}

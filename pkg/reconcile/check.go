@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -50,53 +48,84 @@ func CheckedSQL(topic event.Topic) string {
 	return `EXISTS (SELECT FROM checked_databases WHERE topic = '` + string(topic) + `' AND incarnation = ` + postgres.IncarnationSQL + `)`
 }
 
+// state is what a database says of the comparison of itself.
+type state struct {
+	database    string // in terms of databaseSQL
+	checked     bool
+	generations []string          // the current one is the last
+	uncompared  map[string]string // the generation before the check, by producer
+}
+
+func readState(ctx context.Context, db postgres.Querier, topic event.Topic) (s state, err error) {
+	query := `SELECT ` + databaseSQL + `, ` + CheckedSQL(topic) + `,
+			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at)`
+	if err := db.QueryRow(ctx, query, topic).Scan(&s.database, &s.checked, &s.generations); err != nil {
+		return state{}, fmt.Errorf("read database check: %w", err)
+	}
+	s.checked = s.checked && len(s.generations) > 0
+	s.uncompared, err = uncomparedProducers(ctx, db, topic)
+	return s, err
+}
+
+func (s state) generation() string {
+	if len(s.generations) == 0 {
+		return ""
+	}
+	return s.generations[len(s.generations)-1]
+}
+
+// uncomparedProducers returns the producers that have not yet told what they know of a
+// checked database, with its generation before the check.
+func uncomparedProducers(ctx context.Context, db postgres.Querier, topic event.Topic) (map[string]string, error) {
+	rows, err := db.Query(ctx, `SELECT producer, generation FROM uncompared_producers WHERE topic = $1`, topic)
+	if err != nil {
+		return nil, fmt.Errorf("read producers that were not compared: %w", err)
+	}
+	uncompared := map[string]string{}
+	var producer, generation string
+	if _, err := pgx.ForEachRow(rows, []any{&producer, &generation}, func() error {
+		uncompared[producer] = generation
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read producers that were not compared: %w", err)
+	}
+	return uncompared, nil
+}
+
 // check compares this database with what Redis and the producers know of it, if it may
 // have been replaced since it was last compared. If it turns out to be an older copy,
-// check calls Restored, once in all instances, and starts a new generation. It reports
-// whether the database is checked.
+// check calls Restored, once in all instances, and starts a new generation. A producer
+// that is down then is compared as soon as it posts. check reports whether the database
+// is checked.
 func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
-	query := `SELECT ` + CheckedSQL(c.cfg.Topic) + `,
-			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at), ` + databaseSQL
-	var checked bool
-	var generations []string
-	var database string
-	if err := c.cfg.Database.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations, &database); err != nil {
-		return false, fmt.Errorf("read database check: %w", err)
-	}
-	if database != c.database {
-		c.poster.checked.Store(nil)
-		c.memory = newMemory(database)
-	}
-	if checked && len(generations) > 0 {
-		c.generation = generations[len(generations)-1]
-		c.poster.checked.Store(&checkedDatabase{c.database, c.generation})
-		return true, nil
-	}
-	known, complete, err := c.known(ctx, watermarks)
+	s, err := readState(ctx, c.cfg.Database, c.cfg.Topic)
 	if err != nil {
 		return false, err
 	}
-	if !complete && time.Since(c.since) < producersTimeout(watermarks) {
+	if s.database != c.database {
+		c.poster.checked.Store(nil)
+		c.memory = newMemory(s.database)
+	}
+	if s.checked {
+		c.generation, c.uncompared = s.generation(), s.uncompared
+		c.poster.checked.Store(&checkedDatabase{c.database, c.generation, len(c.uncompared) > 0})
+		if len(s.uncompared) == 0 {
+			return true, nil
+		}
+	}
+	known, err := c.known(ctx, watermarks)
+	if err != nil {
+		return false, err
+	}
+	if s.checked && !known.tells(s.uncompared) {
+		return true, nil
+	}
+	if !s.checked && !known.complete() && time.Since(c.since) < c.producersTimeout(watermarks) {
 		return false, nil
 	}
-	var handled *Handled
-	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
-		var locked bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
-			return err
-		}
-		if !locked {
-			return errCheckedElsewhere
-		}
-		// Another instance may have finished between the two reads.
-		if err := tx.QueryRow(ctx, query, c.cfg.Topic).Scan(&checked, &generations, &database); err != nil || checked && len(generations) > 0 {
-			return err
-		}
-		handled, err = c.decide(ctx, tx, generations, known, position)
-		return err
-	})
+	handled, err := c.compareDatabase(ctx, s.checked, known, position)
 	if errors.Is(err, errCheckedElsewhere) {
-		return false, nil
+		return s.checked, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("check the database: %w", err)
@@ -109,6 +138,32 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 	return false, nil // The next round reads the generation.
 }
 
+// compareDatabase stores what is known of the database. checked says whether it was
+// checked before, without some of the producers. handled is nil if the database is no
+// older copy.
+func (c *Consumer) compareDatabase(ctx context.Context, checked bool, known known, position bus.Position) (handled *Handled, err error) {
+	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
+		var locked bool
+		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
+			return err
+		}
+		if !locked {
+			return errCheckedElsewhere
+		}
+		// Another instance may have finished between the two reads.
+		s, err := readState(ctx, tx, c.cfg.Topic)
+		if err != nil {
+			return err
+		}
+		if s.checked != checked || s.checked && !known.tells(s.uncompared) {
+			return errCheckedElsewhere
+		}
+		handled, err = c.decide(ctx, tx, s, known, position)
+		return err
+	})
+	return handled, err
+}
+
 var errCheckedElsewhere = errors.New("another instance checks the database")
 
 func (c *Consumer) checkLock() int64 {
@@ -117,70 +172,30 @@ func (c *Consumer) checkLock() int64 {
 	return int64(h.Sum64() >> 1)
 }
 
-// producersTimeout is how long a check waits for watermarks that the producers have
-// posted since it began. It goes on without the producers that are gone.
-func producersTimeout(watermarks []Watermark) time.Duration {
-	timeout := time.Minute
+// producersTimeout is how long a check waits for the producers: at least two of the intervals at
+// which they post.
+func (c *Consumer) producersTimeout(watermarks []Watermark) time.Duration {
+	timeout := c.cfg.ProducersTimeout
 	for _, w := range watermarks {
 		timeout = max(timeout, 2*w.Interval)
 	}
 	return timeout
 }
 
-// known returns the consumed watermarks of this group that Redis and the producers have.
-// Redis may be empty or an older copy, as the database may be. So it is not complete
-// before each producer has posted again what its own database knows. It is complete at
-// once if Redis still has what this process has posted last: a restart of Postgres alone
-// does not make anything wait.
-func (c *Consumer) known(ctx context.Context, watermarks []Watermark) (known []ConsumedWatermark, complete bool, err error) {
-	data, err := c.cfg.Redis.HGet(ctx, consumedKey(c.cfg.Topic), c.cfg.Group).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, false, fmt.Errorf("read consumed watermark of %s: %w", c.cfg.Topic, err)
-	}
-	var own ConsumedWatermark
-	found := err == nil && json.Unmarshal([]byte(data), &own) == nil
-	if found {
-		known = append(known, own)
-	}
-	if c.reported == nil {
-		c.reported = map[string]time.Time{}
-		for _, w := range watermarks {
-			c.reported[w.Producer] = w.At
-		}
-	}
-	posted, again := []string{}, true
-	for _, w := range watermarks {
-		posted = append(posted, w.Producer)
-		again = again && !w.At.Equal(c.reported[w.Producer])
-		if echo, ok := w.Consumers[c.cfg.Group]; ok {
-			known = append(known, echo)
-		}
-	}
-	if last := c.poster.posted.Load(); found && last != nil && own.covers(*last) {
-		return known, true, nil
-	}
-	const absent = `SELECT EXISTS (SELECT FROM epoch_watermarks WHERE topic = $1 AND producer <> ALL($2::text[]))`
-	var some bool
-	if err := c.cfg.Database.QueryRow(ctx, absent, c.cfg.Topic, posted).Scan(&some); err != nil {
-		return nil, false, fmt.Errorf("read known producers of %s: %w", c.cfg.Topic, err)
-	}
-	return known, again && !some && (found || len(posted) > 0), nil
-}
-
 // decide stores that the database is checked. If it is an older copy, decide calls
 // Restored first, and returns what the lost database had handled.
-func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, known []ConsumedWatermark, position bus.Position) (*Handled, error) {
+func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, known known, position bus.Position) (*Handled, error) {
 	own, err := consumedIn(ctx, tx, c.cfg.Topic)
 	if err != nil {
 		return nil, err
 	}
 	var handled *Handled // nil if the database is no older copy
-	for _, k := range known {
-		if olderThan(own, generations, k) {
+	for _, k := range known.consumed(s) {
+		if s.olderThan(own, k) {
 			if handled == nil {
 				handled = &Handled{Numbers: map[string]map[string]int64{}}
 			}
-			handled.add(k)
+			handled.add(k.ConsumedWatermark)
 		}
 	}
 	if handled != nil {
@@ -191,26 +206,33 @@ func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, generations []string, 
 			}
 		}
 	}
-	if handled != nil || len(generations) == 0 {
-		const start = `INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`
-		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text()); err != nil {
-			return nil, err
-		}
+	batch := &pgx.Batch{}
+	if handled != nil || len(s.generations) == 0 {
+		batch.Queue(`INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`, c.cfg.Topic, rand.Text())
 	}
-	const checked = `
-		INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
-		ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
-	_, err = tx.Exec(ctx, checked, c.cfg.Topic)
-	return handled, err
+	if !s.checked {
+		const checked = `
+			INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
+			ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
+		const absent = `
+			INSERT INTO uncompared_producers (topic, producer, generation) SELECT $1, unnest($2::text[]), $3
+			ON CONFLICT (topic, producer) DO NOTHING`
+		batch.Queue(checked, c.cfg.Topic)
+		batch.Queue(absent, c.cfg.Topic, known.absent, s.generation())
+	}
+	batch.Queue(`DELETE FROM uncompared_producers WHERE topic = $1 AND producer = ANY($2)`, c.cfg.Topic, known.posted)
+	return handled, tx.SendBatch(ctx, batch).Close()
 }
 
-// olderThan reports whether a database is older than what was known of it: it does not
-// know the generation, or has consumed less in it. An earlier generation says nothing.
-func olderThan(own map[string]map[string]Consumed, generations []string, known ConsumedWatermark) bool {
-	if !slices.Contains(generations, known.Generation) {
+// olderThan reports whether a database that has consumed own is older than what was known
+// of it: it does not know the generation, or has consumed less in it. An earlier
+// generation says nothing, unless it was the last one before a check without the producer.
+func (s state) olderThan(own map[string]map[string]Consumed, known knownConsumed) bool {
+	if !slices.Contains(s.generations, known.Generation) {
 		return true
 	}
-	if known.Generation != generations[len(generations)-1] {
+	before, uncompared := s.uncompared[known.producer]
+	if known.Generation != s.generation() && !(uncompared && known.Generation == before) {
 		return false
 	}
 	return lacks(own, known.Producers)

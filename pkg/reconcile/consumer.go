@@ -34,6 +34,7 @@ type memory struct {
 	database   string    // in terms of databaseSQL
 	since      time.Time // when the database was first seen
 	generation string
+	uncompared map[string]string // the generation before the check, by producer
 	bases      bases
 	posted     map[string][]byte           // the request at each producer
 	asked      map[string]RepublishRequest // the same, not encoded
@@ -59,12 +60,18 @@ type ConsumerConfig struct {
 	Redis     redis.UniversalClient
 	Topic     event.Topic
 	Group     string
+	Producers []string // that publish on Topic, such as event.Topic.Producers
 	Interval  time.Duration
 	Retention time.Duration // of records, such as RecordRetention; unlimited if zero
-	// Restored is called once, in one instance, when the database was found to be an
-	// older copy of itself, before anything is requested from the producers. handled are
-	// the events that the lost database had handled; those that the copy lacks are going
-	// to be published again. If it fails, it is called again. It may be nil.
+	// ProducersTimeout is how long the check of a database waits for producers that are down; a
+	// minute if zero. They are compared when they come back.
+	ProducersTimeout time.Duration
+	// Restored is called in one instance when the database was found to be an older copy
+	// of itself, before anything is requested from the producers. handled are the events
+	// that the lost database had handled; those that the copy lacks are going to be
+	// published again. It is called once, and once more for each producer that could not
+	// tell then what it knows of the database. If it fails, it is called again. It may be
+	// nil.
 	Restored func(ctx context.Context, handled Handled) error
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
@@ -101,6 +108,9 @@ func (h *Handled) add(w ConsumedWatermark) {
 
 // NewConsumer returns the consumer's side of the protocol.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
+	if cfg.ProducersTimeout == 0 {
+		cfg.ProducersTimeout = time.Minute
+	}
 	return &Consumer{cfg: cfg, metrics: newConsumerMetrics(cfg.Metrics), poster: newPoster(cfg), memory: newMemory("")}
 }
 
@@ -161,7 +171,9 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 	}
 	faults := []error{undecoded}
 	for _, w := range watermarks {
-		faults = append(faults, c.compare(ctx, w, position))
+		if _, wait := c.uncompared[w.Producer]; !wait {
+			faults = append(faults, c.compare(ctx, w, position))
+		}
 	}
 	return errors.Join(faults...)
 }

@@ -78,17 +78,18 @@ const gapsLimit = 10_000 // ranges of an epoch
 // Gaps compares all records with the watermarks stored so far, at a cost that
 // grows with the number of records. It leaves out hours before since. It reads one
 // snapshot, so that neither new events nor a purge change its verdict meanwhile.
-func Gaps(ctx context.Context, db *pgxpool.Pool, topic event.Topic, since time.Time) (report Report, err error) {
+// producers are those that publish on topic: one of which nothing is known is a doubt.
+func Gaps(ctx context.Context, db *pgxpool.Pool, topic event.Topic, producers []string, since time.Time) (report Report, err error) {
 	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		report, err = gapsIn(ctx, tx, topic, since)
+		report, err = gapsIn(ctx, tx, topic, producers, since)
 		return err
 	})
 	return report, err
 }
 
-func gapsIn(ctx context.Context, db postgres.Querier, topic event.Topic, since time.Time) (Report, error) {
+func gapsIn(ctx context.Context, db postgres.Querier, topic event.Topic, producers []string, since time.Time) (Report, error) {
 	var report Report
-	if err := report.addDoubts(ctx, db, topic); err != nil {
+	if err := report.addDoubts(ctx, db, topic, producers); err != nil {
 		return Report{}, err
 	}
 	const query = `
@@ -174,63 +175,6 @@ func (r *Report) doubtEnd(ctx context.Context, db postgres.Querier, n numbers, e
 			continue // It is a gap as soon as the producer knows of what came after it.
 		}
 		r.Doubts = append(r.Doubts, gap.ID()+"  the database of the producer was replaced while Redis was empty or older; nobody knows what came next")
-	}
-	return nil
-}
-
-// addDoubts adds why the watermarks may not tell everything.
-func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event.Topic) error {
-	// A producer posts a new watermark even if it has published nothing. One that misses
-	// a few may have published what nobody has read. A time in the future was written
-	// before the clock went back. A watermark of a restored copy says nothing of what was
-	// published after the copy was made, however young it is.
-	const query = `
-		SELECT producer, extract(epoch FROM age)::bigint, greatest(age, -age) > stale,
-			changed_at < coalesce((SELECT checked_at FROM database_checks WHERE topic = $1), '-infinity')
-		FROM (
-			SELECT producer, max(changed_at) AS changed_at, now() - max(changed_at) AS age,
-				greatest(4 * coalesce((array_agg(post_interval ORDER BY changed_at DESC))[1], interval '150 seconds'), interval '1 minute') AS stale
-			FROM epoch_watermarks
-			WHERE topic = $1
-			GROUP BY producer) AS w
-		ORDER BY producer`
-	var checked bool
-	if err := db.QueryRow(ctx, `SELECT `+CheckedSQL(topic)).Scan(&checked); err != nil {
-		return fmt.Errorf("read database check: %w", err)
-	}
-	if !checked {
-		r.Doubts = append(r.Doubts, "this database was not compared with what the producers know since it was started or restored")
-	}
-	rows, err := db.Query(ctx, query, topic)
-	if err != nil {
-		return fmt.Errorf("read age of watermarks: %w", err)
-	}
-	type posted struct {
-		producer string
-		seconds  int64
-		stale    bool
-		copied   bool // perhaps, with the database
-	}
-	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w posted, err error) {
-		err = row.Scan(&w.producer, &w.seconds, &w.stale, &w.copied)
-		return w, err
-	})
-	if err != nil {
-		return fmt.Errorf("read age of watermarks: %w", err)
-	}
-	for _, w := range watermarks {
-		age := (time.Duration(w.seconds) * time.Second).Abs()
-		switch {
-		case w.stale:
-			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, age))
-		case w.copied:
-			r.Doubts = append(r.Doubts, w.producer+": no new watermark since this database was started or restored")
-		default:
-			r.Notes = append(r.Notes, fmt.Sprintf("%s: compared with its watermark of %s ago", w.producer, age))
-		}
-	}
-	if len(watermarks) == 0 {
-		r.Doubts = append(r.Doubts, "no producer has posted a watermark")
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,7 @@ const postInterval = time.Second
 type checkedDatabase struct {
 	database   string // in terms of databaseSQL
 	generation string
+	uncompared bool // some producers are, or were in the last round
 }
 
 // poster posts the consumed watermark, so that producers keep what the group needs, and
@@ -89,7 +92,15 @@ func (p *poster) post(ctx context.Context, before *unposted) (*unposted, error) 
 	if err := sameDatabase(ctx, p.cfg.Database, checked.database); err != nil {
 		return nil, err
 	}
-	now := &unposted{*checked, ConsumedWatermark{Generation: checked.generation, HandledUntil: position.HandledUntil, Producers: producers}}
+	var uncompared map[string]string
+	if checked.uncompared {
+		if uncompared, err = uncomparedProducers(ctx, p.cfg.Database, p.cfg.Topic); err != nil {
+			return nil, err
+		}
+	}
+	now := &unposted{*checked, ConsumedWatermark{
+		Generation: checked.generation, HandledUntil: position.HandledUntil, Producers: producers, Uncompared: slices.Sorted(maps.Keys(uncompared)),
+	}}
 	if before == nil || before.checkedDatabase != *checked {
 		return now, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ type ProducerConfig struct {
 // Outbox is what a Producer needs of the tables that hold its events. Its methods may
 // be called concurrently.
 type Outbox interface {
-	// Topics returns the topics on which events were numbered.
+	// Topics returns the topics on which events were or will be numbered.
 	Topics(ctx context.Context) ([]event.Topic, error)
 	// Check compares the numbers of a topic with what Redis knows of them, and starts a
 	// new epoch if the outbox may be an older copy of itself.
@@ -145,7 +146,11 @@ func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
 		return err
 	}
 	for group, c := range consumers {
-		c.Producers = map[string]map[string]Consumed{p.cfg.Name: c.Producers[p.cfg.Name]}
+		if slices.Contains(c.Uncompared, p.cfg.Name) {
+			delete(consumers, group)
+			continue
+		}
+		c.Uncompared, c.Producers = nil, map[string]map[string]Consumed{p.cfg.Name: c.Producers[p.cfg.Name]}
 		consumers[group] = c
 	}
 	if err := p.cfg.Outbox.StoreConsumed(ctx, topic, consumers); err != nil {

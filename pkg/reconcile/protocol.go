@@ -195,6 +195,9 @@ type ConsumedWatermark struct {
 	HandledUntil time.Time `json:"handledUntil"`
 	// Producers has, by producer and epoch, what was consumed.
 	Producers map[string]map[string]Consumed `json:"producers"`
+	// Uncompared are the producers that posted nothing while the group's database was
+	// checked. The watermark must not replace what they know of it.
+	Uncompared []string `json:"uncompared,omitempty"`
 }
 
 // Consumed is how much of an epoch a group has consumed.

@@ -15,7 +15,8 @@
 //     a stream, in the transaction that adds the entries ([KnownKey]).
 //   - Published watermark. Every few seconds a [Producer] posts a [Watermark] in
 //     Redis: the sequence number up to which it has published everything on a
-//     stream, and the first number that it can still republish.
+//     stream, and the first number that it can still republish. It does so before its first
+//     event, too.
 //   - Hourly checksum. Count and hash sum of the events whose ids, UUIDv7, were
 //     made in one hour. Equal checksums mean equal sets of events, which sequence
 //     numbers alone do not prove.
@@ -47,7 +48,8 @@
 // while a producer's database is replaced, the producer cannot tell what it had
 // published, and starts a new epoch. A consumed-event record: its event counts as
 // missing, is delivered once more, and idempotent handlers ignore it. A consumer's
-// database may be replaced by an older copy: see [ConsumerConfig]. Outbox rows may not be
+// database may be replaced by an older copy: see [ConsumerConfig]. It is compared with what
+// Redis and each producer know of it, with a producer that is down when it comes back. Outbox rows may not be
 // lost before every consumer has a record. What is lost nevertheless stays a gap until an
 // operator accepts it ([Accept]).
 //

@@ -35,15 +35,17 @@ type fixture struct {
 	consumer *pgxpool.Pool
 	box      *outbox.Box
 	// restored is called when the consumer's database was restored.
-	restored   func(context.Context, reconcile.Handled) error
-	retention  time.Duration // of records; unlimited if zero
-	registries []*prometheus.Registry
+	restored         func(context.Context, reconcile.Handled) error
+	retention        time.Duration // of records; unlimited if zero
+	producers        []string      // of the topic
+	producersTimeout time.Duration // with producers that are down; a minute if zero
+	registries       []*prometheus.Registry
 }
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	return &fixture{
-		t: t, log: testkit.Log(t), client: testkit.Redis(t), box: outbox.New("producer"),
+		t: t, log: testkit.Log(t), client: testkit.Redis(t), box: outbox.New("producer"), producers: []string{"producer"},
 		producer: testkit.Database(t, outbox.Schema()),
 		consumer: testkit.Database(t, (*fixture)(nil).schemas()...),
 	}
@@ -54,12 +56,14 @@ func (*fixture) schemas() []postgres.Schema {
 	return []postgres.Schema{outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), reconcile.RecordsSchema()}
 }
 
-func (f *fixture) produce() (stop func()) {
+func (f *fixture) produce() (stop func()) { return f.produceAs("producer") }
+
+func (f *fixture) produceAs(name string) (stop func()) {
 	log, publisher := f.log, bus.NewPublisher(f.client)
-	epochs := outbox.NewEpochs(f.producer, f.client, "producer", log, prometheus.NewRegistry())
+	epochs := outbox.NewEpochs(f.producer, f.client, name, log, f.produced())
 	relay := testkit.Run(f.t, outbox.NewRelay(f.producer, publisher, epochs, log, prometheus.NewRegistry()))
 	reconciler := testkit.Run(f.t, reconcile.NewProducer(reconcile.ProducerConfig{
-		Name: "producer", Outbox: outbox.NewPublished(f.producer, publisher, epochs), Redis: f.client,
+		Name: name, Outbox: outbox.NewPublished(f.producer, publisher, epochs), Redis: f.client,
 		Interval: interval, Log: log, Metrics: f.produced(),
 	}))
 	return func() { relay.Stop(); reconciler.Stop() }
@@ -107,8 +111,8 @@ func (f *fixture) consume(handler bus.Handler) (stop func()) {
 		Consumed: reconcile.NewRecords(f.consumer, event.Audit).Record, Log: log, Metrics: prometheus.NewRegistry(),
 	}))
 	reconciler := testkit.Run(f.t, reconcile.NewConsumer(reconcile.ConsumerConfig{
-		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Interval: interval,
-		Retention: f.retention, Restored: f.restored, Log: log, Metrics: f.produced(),
+		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Producers: f.producers, Interval: interval,
+		Retention: f.retention, ProducersTimeout: f.producersTimeout, Restored: f.restored, Log: log, Metrics: f.produced(),
 	}))
 	return func() { consumer.Stop(); reconciler.Stop() }
 }
@@ -156,7 +160,7 @@ func (f *fixture) gaps(watermark int64) []reconcile.Gap {
 		}
 		return nil
 	})
-	report, err := reconcile.Gaps(f.t.Context(), f.consumer, event.Audit, time.Unix(0, 0))
+	report, err := reconcile.Gaps(f.t.Context(), f.consumer, event.Audit, f.producers, time.Unix(0, 0))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -166,12 +166,17 @@ func TestReplacedDatabaseIsCheckedSoon(t *testing.T) {
 // everything up to a number.
 func (f *fixture) wantConsumed(seq int64) {
 	f.t.Helper()
+	f.wantConsumedOf("producer", seq)
+}
+
+func (f *fixture) wantConsumedOf(producer string, seq int64) {
+	f.t.Helper()
 	const query = `
 		SELECT coalesce(max((e.value ->> 'seq')::bigint), 0)
-		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> 'producer') AS e`
+		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> $1) AS e`
 	testkit.Eventually(f.t, 20*time.Second, func() error {
 		var got int64
-		if err := f.producer.QueryRow(f.t.Context(), query).Scan(&got); err != nil {
+		if err := f.producer.QueryRow(f.t.Context(), query, producer).Scan(&got); err != nil {
 			return err
 		}
 		if got < seq {

@@ -77,7 +77,7 @@ func (f *fixture) wantComplete() {
 
 func (f *fixture) report() reconcile.Report {
 	f.t.Helper()
-	report, err := reconcile.Gaps(f.t.Context(), f.consumer, event.Audit, time.Unix(0, 0))
+	report, err := reconcile.Gaps(f.t.Context(), f.consumer, event.Audit, f.producers, time.Unix(0, 0))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/email-service/internal/smtptest"
@@ -41,11 +43,17 @@ func TestREL85ReplayOfARestoredDatabase(t *testing.T) {
 	if outcome, err := deadLetters.ReplayMatching(t.Context(), deadletter.Filter{}, 10); err != nil || outcome.Requested != 1 {
 		t.Fatalf("ReplayMatching() = %+v, %v", outcome, err)
 	}
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
 	known := fmt.Sprintf(`{"generation":"another","handledUntil":%q,"producers":{%q:{"":{"seq":7,"seen":7}}}}`, time.Now().Format(time.RFC3339), e.Producer)
-	if err := testkit.OpenRedis(t, redisURL, 5*time.Second).HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
+	if err := client.HSet(t.Context(), "watermark:consumed:{email-events}", name, known).Err(); err != nil {
 		t.Fatal(err)
 	}
 
+	box, publisher := testkit.Database(t, outbox.Schema()), bus.NewPublisher(client)
+	testkit.Run(t, reconcile.NewProducer(reconcile.ProducerConfig{
+		Name: "auth-service", Redis: client, Interval: 200 * time.Millisecond, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+		Outbox: outbox.NewPublished(box, publisher, outbox.NewEpochs(box, client, "auth-service", testkit.Log(t), prometheus.NewRegistry())),
+	}))
 	p := testkit.StartProgram(t, map[string]string{
 		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
 		"SMTP_URL": server.URL, "MAIL_FROM": "Headgate <no-reply@example.com>",
