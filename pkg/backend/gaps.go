@@ -26,26 +26,27 @@ import (
 // dead letters and of its gaps. schemas are all those of the service.
 func ConsumerCommands[C deadletter.Config](name string, topic event.Topic, schemas []postgres.Schema) []service.Command[C] {
 	g := gaps{service: name, topic: topic}
-	run := func(command func(context.Context, *pgxpool.Pool, []string) error) func(context.Context, C, []string) error {
+	run := func(openFailed int, command func(context.Context, *pgxpool.Pool, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
 			opening, cancel := context.WithTimeout(ctx, openTimeout)
 			defer cancel()
-			db, err := postgres.Open(opening, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, cfg.CommonConfig()), schemas...)
+			db, err := postgres.OpenExisting(opening, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, cfg.CommonConfig()), schemas...)
 			if err != nil {
-				return service.WithExitCode(exitUnknown, err)
+				return service.WithExitCode(openFailed, err)
 			}
 			defer db.Close()
 			return command(ctx, db, args)
 		}
 	}
 	return append(ProducerCommands[C](name, schemas), append(deadletter.Commands[C](name, schemas),
-		service.Command[C]{Name: "gaps accept", Usage: "accept GAP -reason R: stop looking for events that are missing for good", Run: run(g.accept)},
-		service.Command[C]{Name: "gaps", Usage: "list published events that are missing here; exit code 0: none, 1: some, 2: cannot know [-since 168h]", Run: run(g.list)},
+		service.Command[C]{Name: "gaps accept", Usage: "accept GAP -reason R: stop looking for events that are missing for good", Run: run(exitFailed, g.accept)},
+		service.Command[C]{Name: "gaps", Usage: "list published events that are missing here; exit code 0: none, 1: some, 2: cannot know [-since 168h]", Run: run(exitUnknown, g.list)},
 	)...)
 }
 
-// The exit codes of gaps besides 0.
+// The exit code of gaps accept, and those of gaps, besides 0.
 const (
+	exitFailed  = 1
 	exitMissing = 1
 	exitUnknown = 2
 )

@@ -19,7 +19,7 @@ func ProducerCommands[C deadletter.Config](name string, schemas []postgres.Schem
 		if len(args) != 1 {
 			return errors.New("usage: " + name + " outbox forget CONSUMER")
 		}
-		db, err := postgres.Open(ctx, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, cfg.CommonConfig()), schemas...)
+		db, err := postgres.OpenExisting(ctx, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, cfg.CommonConfig()), schemas...)
 		if err != nil {
 			return err
 		}

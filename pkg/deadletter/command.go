@@ -34,7 +34,7 @@ func Commands[C Config](producer string, schemas []postgres.Schema) []service.Co
 	run := func(action func(context.Context, *Store, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
 			log := service.NewLogger(os.Stderr, producer, cfg.CommonConfig())
-			db, err := postgres.Open(ctx, cfg.DatabaseConfig(), log, schemas...)
+			db, err := postgres.OpenExisting(ctx, cfg.DatabaseConfig(), log, schemas...)
 			if err != nil {
 				return err
 			}

@@ -70,6 +70,8 @@ func unavailable(code string) bool {
 	return code == "57014" || // statement timeout
 		code == "25006" || // read-only: a standby
 		code == "25P03" || // idle in transaction for too long
-		code == "42P01" || // undefined table: a restore has dropped it and not created it yet
+		code == undefinedTable || // a restore has dropped it and not created it yet
 		code == "3F000" // undefined schema: the same
 }
+
+const undefinedTable = "42P01"

@@ -80,7 +80,7 @@ func (m *migrator) invalidIndexes(ctx context.Context) ([]invalidIndex, error) {
 	return found, rows.Err()
 }
 
-var createIndex = regexp.MustCompile(`(?i)\bCREATE(?:\s+UNIQUE)?\s+INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")+"|\w+)`)
+var createIndex = regexp.MustCompile(`(?i)\bCREATE(?:\s+UNIQUE)?\s+INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(` + identifier + `)`)
 
 // createdIndexes returns the names of the indexes that the migrations create concurrently.
 func createdIndexes(schemas []Schema) (map[string]bool, error) {
@@ -103,10 +103,13 @@ func createdIndexes(schemas []Schema) (map[string]bool, error) {
 	return names, nil
 }
 
+// identifier matches the name of a table or an index in a statement.
+const identifier = `"(?:[^"]|"")+"|\w+`
+
 // unquote returns the name that an SQL identifier stands for.
-func unquote(identifier string) string {
-	if quoted, ok := strings.CutPrefix(identifier, `"`); ok {
+func unquote(name string) string {
+	if quoted, ok := strings.CutPrefix(name, `"`); ok {
 		return strings.ReplaceAll(strings.TrimSuffix(quoted, `"`), `""`, `"`)
 	}
-	return strings.ToLower(identifier)
+	return strings.ToLower(name)
 }

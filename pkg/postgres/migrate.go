@@ -25,6 +25,9 @@ type Schema struct {
 	Files fs.FS  // *.sql as goose reads them, at the root
 }
 
+// versionTable returns the name of the table of the applied migrations.
+func (s Schema) versionTable() string { return "schema_" + s.Name }
+
 // NewSchema returns the schema whose migrations are in a folder of files. It
 // panics if there is no such folder: it is part of the program.
 func NewSchema(name string, files fs.FS, folder string) Schema {
@@ -104,7 +107,7 @@ func (m *migrator) lock(ctx context.Context) (err error) {
 
 func (m *migrator) apply(ctx context.Context, schema Schema) error {
 	provider, err := goose.NewProvider(goose.DialectPostgres, m.db, schema.Files,
-		goose.WithSessionLocker(m.locker), goose.WithTableName("schema_"+schema.Name),
+		goose.WithSessionLocker(m.locker), goose.WithTableName(schema.versionTable()),
 		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err

@@ -1,5 +1,6 @@
 // Package postgres opens a service's database: it waits until the database answers,
-// applies the migrations, and returns the pool. It has no tables of its own.
+// applies the migrations, and returns the pool. Commands open it without migrating it.
+// The package has no tables of its own.
 package postgres
 
 import (
@@ -54,6 +55,23 @@ const LimitLockWait = `SELECT set_config('lock_timeout', '200ms', true)`
 // the database, and for the locks that migrations need, until ctx ends. Replicas may
 // start at once: one of them migrates while the others wait.
 func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*pgxpool.Pool, error) {
+	return open(ctx, cfg, log, func(pool *pgxpool.Pool) error { return migrate(ctx, pool, log, schemas...) })
+}
+
+// OpenExisting is Open for a program that must not migrate, such as a command: a migration
+// creates the tables that a running restore is about to create, and breaks it. OpenExisting
+// changes nothing. It returns an error that says what to do unless the database has all
+// migrations of the schemas, their tables, and their primary keys. Later migrations are
+// accepted, since this release works with them.
+//
+// A restore creates primary keys after it has filled the tables, so no table is read that
+// is still to be filled. Other indexes and foreign keys may be missing for a moment more.
+func OpenExisting(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*pgxpool.Pool, error) {
+	return open(ctx, cfg, log, func(pool *pgxpool.Pool) error { return requireMigrated(ctx, pool, schemas) })
+}
+
+// open returns the pool of a database that answers and for which prepare returns no error.
+func open(ctx context.Context, cfg Database, log *slog.Logger, prepare func(*pgxpool.Pool) error) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(cfg.DatabaseURL.Reveal())
 	if err != nil {
 		return nil, errors.New("read DATABASE_URL: malformed") // err could show the password
@@ -75,7 +93,7 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 		pool.Close()
 		return nil, err
 	}
-	if err := migrate(ctx, pool, log, schemas...); err != nil {
+	if err := prepare(pool); err != nil {
 		pool.Close()
 		return nil, err
 	}

@@ -57,6 +57,19 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,
+// gaps cannot know, the other commands fail, and none changes anything.
+func TestCommandsDoNotMigrate(t *testing.T) {
+	t.Parallel()
+	testkit.Commands{
+		Environment: map[string]string{"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL},
+		Schemas:     schemas,
+		Exit: map[string]int{
+			"gaps": 2, "gaps accept auth-service:1..2 -reason r": 1, "dead-letters list": 1, "outbox forget gone": 1,
+		},
+	}.WantNoMigration(t)
+}
+
 // TestWithoutRedis is REL-76: while Redis is away, the service is ready, serves requests,
 // and says that Redis is away.
 func TestWithoutRedis(t *testing.T) {

@@ -27,11 +27,11 @@ var commands = []service.Command[Config]{
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
 }
 
-// withDomain runs a command on the service's database. The relay of a running service
-// publishes its events.
+// withDomain runs a command on the database that the service has migrated. The relay of a
+// running service publishes its events.
 func withDomain(ctx context.Context, cfg Config, do func(ctx context.Context, d domain) error) error {
 	log := service.NewLogger(os.Stderr, name, cfg.Common)
-	db, err := postgres.Open(ctx, cfg.Database, log, schemas...)
+	db, err := postgres.OpenExisting(ctx, cfg.Database, log, schemas...)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +69,29 @@ func TestProgram(t *testing.T) {
 	if out, errs, code := testkit.RunProgram(t, environment, "users", "export"); code != 0 || strings.Count(out, "\n") != 2 {
 		t.Errorf("users export = %q %q, exit code %d", out, errs, code)
 	}
+}
+
+// TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,
+// the commands fail and change nothing.
+func TestCommandsDoNotMigrate(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.ndjson")
+	if err := os.WriteFile(file, []byte(`{"email":"ann@example.com","name":"Ann"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Commands{
+		Environment: map[string]string{
+			"REDIS_URL": testkit.RedisURL(t), "PUBLIC_BASE_URL": "http://localhost:8080",
+			"REFRESH_TOKEN_SECRET": strings.Repeat("refresh0123456789-", 3),
+			"ENCRYPTION_KEY":       strings.Repeat("encrypt0123456789-", 3),
+			"EVENT_SEAL_KEY":       strings.Repeat("sealing0123456789-", 3),
+		},
+		Schemas: schemas,
+		Exit: map[string]int{
+			"admin create root@example.com": 1, "keys list": 1, "keys rotate": 1,
+			"users import " + file: 1, "users export": 1, "outbox forget gone": 1,
+		},
+	}.WantNoMigration(t)
 }
 
 func TestMissingConfiguration(t *testing.T) {

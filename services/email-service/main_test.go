@@ -156,6 +156,21 @@ func TestResume(t *testing.T) {
 	p.Stop()
 }
 
+// TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,
+// resume fails, gaps cannot know, and neither changes anything.
+func TestCommandsDoNotMigrate(t *testing.T) {
+	t.Parallel()
+	testkit.Commands{
+		Environment: map[string]string{
+			"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL,
+			"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "Headgate <no-reply@example.com>",
+			"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
+		},
+		Schemas: schemas,
+		Exit:    map[string]int{"resume --send-all": 1, "gaps": 2},
+	}.WantNoMigration(t)
+}
+
 // TestREL86RedeliveredBeforeTheCheck is REL-86: the database is an older copy, and entries
 // are redelivered before anybody knows it. No mail is sent before the check, those that may
 // have been sent wait for an operator, and fresh ones are sent after it.

@@ -28,7 +28,7 @@ func resume(ctx context.Context, cfg Config, args []string) error {
 	if err != nil {
 		return err
 	}
-	db, err := postgres.Open(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common), schemas...)
+	db, err := postgres.OpenExisting(ctx, cfg.Database, service.NewLogger(os.Stderr, name, cfg.Common), schemas...)
 	if err != nil {
 		return err
 	}

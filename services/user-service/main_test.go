@@ -52,6 +52,17 @@ func TestProgram(t *testing.T) {
 	p.Stop()
 }
 
+// TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,
+// gaps cannot know, and changes nothing.
+func TestCommandsDoNotMigrate(t *testing.T) {
+	t.Parallel()
+	testkit.Commands{
+		Environment: map[string]string{"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL},
+		Schemas:     schemas,
+		Exit:        map[string]int{"gaps": 2},
+	}.WantNoMigration(t)
+}
+
 // TestLockedRow is REL-61: a request that meets a locked row gets a 503 within three
 // seconds. It does not wait for the timeout of the statement.
 func TestLockedRow(t *testing.T) {
