@@ -44,10 +44,10 @@ func ConsumerCommands[C deadletter.Config](name string, topic event.Topic, schem
 	)...)
 }
 
-// The exit code of gaps accept, and those of gaps, besides 0.
+// The exit codes besides 0. That of gaps says whether it knows that something is missing.
 const (
 	exitFailed  = 1
-	exitMissing = 1
+	exitMissing = exitFailed
 	exitUnknown = 2
 )
 

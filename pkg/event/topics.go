@@ -16,8 +16,8 @@ func (t Topic) Groups() []string {
 	}[t]
 }
 
-// Producers returns the services that publish on a stream. The verdict on a stream is open
-// until each of them has said what it has published, were it nothing.
+// Producers returns the services that publish on a stream. Nobody can know that a consumer
+// has everything before each of them has said what it has published.
 func (t Topic) Producers() []string {
 	return map[Topic][]string{
 		Email: {"auth-service"},

@@ -135,8 +135,7 @@ func requireTables(ctx context.Context, db Querier, tables map[string]bool) erro
 	const query = `
 		SELECT t.name, c.oid IS NULL
 		FROM unnest($1::text[], $2::boolean[]) AS t (name, keyed)
-		LEFT JOIN pg_class c ON c.relname = t.name AND c.relkind IN ('r', 'p')
-			AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+		LEFT JOIN pg_class c ON c.oid = to_regclass(quote_ident(t.name)) AND c.relkind IN ('r', 'p')
 		WHERE c.oid IS NULL
 			OR t.keyed AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
 		ORDER BY c.oid IS NULL DESC, t.name

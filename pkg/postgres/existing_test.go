@@ -50,21 +50,22 @@ func TestOpenExisting(t *testing.T) {
 		change  string
 		want    string // of the error; "" if the database is accepted
 	}{
-		"migrated":                    {both, "", ``, ""},
-		"empty":                       {nil, "", ``, "not migrated: table schema_things is missing" + start},
-		"a schema is absent":          {both[:1], "", ``, "not migrated: table schema_shop is missing" + start},
-		"older":                       {[]postgres.Schema{keyed, testkit.Until(t, shop, "00001")}, "", ``, "older than this release: migration 00002_names.sql of the schema shop is missing" + start},
-		"older, with a table lost":    {[]postgres.Schema{keyed, testkit.Until(t, shop, "00002")}, "", `DROP TABLE visits`, "incomplete: table visits is missing" + wait},
-		"no data yet":                 {nil, "--section=pre-data", ``, "incomplete: table schema_things is empty" + wait},
-		"no data":                     {nil, "--schema-only", ``, "incomplete: table schema_things is empty" + wait},
-		"restored":                    {nil, "--no-comments", ``, ""},
-		"a version table is empty":    {both, "", `TRUNCATE schema_shop`, "incomplete: table schema_shop is empty" + wait},
-		"a table lost":                {both, "", `DROP TABLE articles CASCADE`, "incomplete: table articles is missing" + wait},
-		"a quoted table lost":         {both, "", `DROP TABLE "Orders"`, "incomplete: table Orders is missing" + wait},
-		"a table not yet filled":      {both, "", `ALTER TABLE "Orders" DROP CONSTRAINT "Orders_pkey"`, "incomplete: table Orders has no primary key yet" + wait},
-		"newer":                       {both, "", later, ""},
-		"newer, with a table dropped": {both, "", later + `; DROP TABLE visits`, ""},
-		"newer, not yet restored":     {both, "", later + `; ALTER TABLE schema_shop DROP CONSTRAINT schema_shop_pkey`, "incomplete: table schema_shop has no primary key yet" + wait},
+		"migrated":                            {both, "", ``, ""},
+		"migrated, with a schema of the role": {both, "", `DO $$ BEGIN EXECUTE format('CREATE SCHEMA %I', current_user); END $$`, ""},
+		"empty":                               {nil, "", ``, "not migrated: table schema_things is missing" + start},
+		"a schema is absent":                  {both[:1], "", ``, "not migrated: table schema_shop is missing" + start},
+		"older":                               {[]postgres.Schema{keyed, testkit.Until(t, shop, "00001")}, "", ``, "older than this release: migration 00002_names.sql of the schema shop is missing" + start},
+		"older, with a table lost":            {[]postgres.Schema{keyed, testkit.Until(t, shop, "00002")}, "", `DROP TABLE visits`, "incomplete: table visits is missing" + wait},
+		"no data yet":                         {nil, "--section=pre-data", ``, "incomplete: table schema_things is empty" + wait},
+		"no data":                             {nil, "--schema-only", ``, "incomplete: table schema_things is empty" + wait},
+		"restored":                            {nil, "--no-comments", ``, ""},
+		"a version table is empty":            {both, "", `TRUNCATE schema_shop`, "incomplete: table schema_shop is empty" + wait},
+		"a table lost":                        {both, "", `DROP TABLE articles CASCADE`, "incomplete: table articles is missing" + wait},
+		"a quoted table lost":                 {both, "", `DROP TABLE "Orders"`, "incomplete: table Orders is missing" + wait},
+		"a table not yet filled":              {both, "", `ALTER TABLE "Orders" DROP CONSTRAINT "Orders_pkey"`, "incomplete: table Orders has no primary key yet" + wait},
+		"newer":                               {both, "", later, ""},
+		"newer, with a table dropped":         {both, "", later + `; DROP TABLE visits`, ""},
+		"newer, not yet restored":             {both, "", later + `; ALTER TABLE schema_shop DROP CONSTRAINT schema_shop_pkey`, "incomplete: table schema_shop has no primary key yet" + wait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

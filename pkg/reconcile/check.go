@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -41,23 +43,34 @@ func sameDatabase(ctx context.Context, db postgres.Querier, name string) error {
 }
 
 // CheckedSQL returns an SQL condition for the database of a consumer of topic. It is
-// true once the consumer has found that the database is no older copy, or has called
-// Restored for one. Work that starts from the consumer's own tables, not from a
-// message, waits for it.
+// true once every producer's knowledge of the database was compared, and Restored was
+// called if the database was an older copy. Work that starts from the consumer's own
+// tables, not from a message, waits for it; so does work that must not be done twice.
 func CheckedSQL(topic event.Topic) string {
+	return `(` + partlyCheckedSQL(topic) + ` AND NOT EXISTS (SELECT FROM uncompared_producers WHERE topic = '` + string(topic) + `'))`
+}
+
+// partlyCheckedSQL is true also while producers are missing that were down.
+func partlyCheckedSQL(topic event.Topic) string {
 	return `EXISTS (SELECT FROM checked_databases WHERE topic = '` + string(topic) + `' AND incarnation = ` + postgres.IncarnationSQL + `)`
 }
 
-// state is what a database says of the comparison of itself.
+// state is what a database says of its own check.
 type state struct {
 	database    string // in terms of databaseSQL
-	checked     bool
-	generations []string          // the current one is the last
-	uncompared  map[string]string // the generation before the check, by producer
+	checked     bool   // perhaps without some producers
+	generations []string
+	uncompared  map[string]beforeCheck // by producer
+}
+
+// beforeCheck is what a database was before it was checked without a producer.
+type beforeCheck struct {
+	generation string              // "" if it had none
+	consumed   map[string]Consumed // of the producer's events, by epoch
 }
 
 func readState(ctx context.Context, db postgres.Querier, topic event.Topic) (s state, err error) {
-	query := `SELECT ` + databaseSQL + `, ` + CheckedSQL(topic) + `,
+	query := `SELECT ` + databaseSQL + `, ` + partlyCheckedSQL(topic) + `,
 			array(SELECT generation FROM consumer_generations WHERE topic = $1 ORDER BY started_at)`
 	if err := db.QueryRow(ctx, query, topic).Scan(&s.database, &s.checked, &s.generations); err != nil {
 		return state{}, fmt.Errorf("read database check: %w", err)
@@ -67,6 +80,7 @@ func readState(ctx context.Context, db postgres.Querier, topic event.Topic) (s s
 	return s, err
 }
 
+// generation returns the current generation, "" if there is none.
 func (s state) generation() string {
 	if len(s.generations) == 0 {
 		return ""
@@ -75,19 +89,21 @@ func (s state) generation() string {
 }
 
 // uncomparedProducers returns the producers that have not yet told what they know of a
-// checked database, with its generation before the check.
-func uncomparedProducers(ctx context.Context, db postgres.Querier, topic event.Topic) (map[string]string, error) {
-	rows, err := db.Query(ctx, `SELECT producer, generation FROM uncompared_producers WHERE topic = $1`, topic)
+// database that was checked without them.
+func uncomparedProducers(ctx context.Context, db postgres.Querier, topic event.Topic) (map[string]beforeCheck, error) {
+	rows, err := db.Query(ctx, `SELECT producer, generation, consumed FROM uncompared_producers WHERE topic = $1`, topic)
 	if err != nil {
-		return nil, fmt.Errorf("read producers that were not compared: %w", err)
+		return nil, fmt.Errorf("read uncompared producers: %w", err)
 	}
-	uncompared := map[string]string{}
-	var producer, generation string
-	if _, err := pgx.ForEachRow(rows, []any{&producer, &generation}, func() error {
-		uncompared[producer] = generation
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("read producers that were not compared: %w", err)
+	uncompared := map[string]beforeCheck{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (before beforeCheck, err error) {
+		var producer string
+		err = row.Scan(&producer, &before.generation, &before.consumed)
+		uncompared[producer] = before
+		return before, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read uncompared producers: %w", err)
 	}
 	return uncompared, nil
 }
@@ -95,8 +111,8 @@ func uncomparedProducers(ctx context.Context, db postgres.Querier, topic event.T
 // check compares this database with what Redis and the producers know of it, if it may
 // have been replaced since it was last compared. If it turns out to be an older copy,
 // check calls Restored, once in all instances, and starts a new generation. A producer
-// that is down then is compared as soon as it posts. check reports whether the database
-// is checked.
+// that is down then is compared when it comes back. check reports whether events can be
+// requested from the producers, except from those in c.uncompared.
 func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
 	s, err := readState(ctx, c.cfg.Database, c.cfg.Topic)
 	if err != nil {
@@ -107,23 +123,23 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 		c.memory = newMemory(s.database)
 	}
 	if s.checked {
-		c.generation, c.uncompared = s.generation(), s.uncompared
+		c.generation, c.uncompared = s.generation(), slices.Collect(maps.Keys(s.uncompared))
 		c.poster.checked.Store(&checkedDatabase{c.database, c.generation, len(c.uncompared) > 0})
-		if len(s.uncompared) == 0 {
+		if len(c.uncompared) == 0 {
 			return true, nil
 		}
 	}
-	known, err := c.known(ctx, watermarks)
+	found, err := c.evidence(ctx, watermarks, s)
 	if err != nil {
 		return false, err
 	}
-	if s.checked && !known.tells(s.uncompared) {
+	if s.checked && len(found.posted) == 0 {
 		return true, nil
 	}
-	if !s.checked && !known.complete() && time.Since(c.since) < c.producersTimeout(watermarks) {
+	if !s.checked && !found.complete() && time.Since(c.since) < c.producersTimeout(watermarks) {
 		return false, nil
 	}
-	handled, err := c.compareDatabase(ctx, s.checked, known, position)
+	handled, err := c.compareDatabase(ctx, s, found, position)
 	if errors.Is(err, errCheckedElsewhere) {
 		return s.checked, nil
 	}
@@ -135,13 +151,13 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 			"topic", string(c.cfg.Topic), "handled_until", handled.Until.UTC().Format(time.RFC3339))
 		c.metrics.restored.WithLabelValues(string(c.cfg.Topic)).Inc()
 	}
-	return false, nil // The next round reads the generation.
+	return c.check(ctx, watermarks, position) // The generation may be another one, and fewer producers are uncompared.
 }
 
-// compareDatabase stores what is known of the database. checked says whether it was
-// checked before, without some of the producers. handled is nil if the database is no
-// older copy.
-func (c *Consumer) compareDatabase(ctx context.Context, checked bool, known known, position bus.Position) (handled *Handled, err error) {
+// compareDatabase decides by the evidence found whether the database is an older copy. It
+// fails with errCheckedElsewhere if the database is no longer in the state s, or another
+// instance decides.
+func (c *Consumer) compareDatabase(ctx context.Context, s state, found evidence, position bus.Position) (handled *Handled, err error) {
 	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
 		var locked bool
 		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
@@ -150,15 +166,14 @@ func (c *Consumer) compareDatabase(ctx context.Context, checked bool, known know
 		if !locked {
 			return errCheckedElsewhere
 		}
-		// Another instance may have finished between the two reads.
-		s, err := readState(ctx, tx, c.cfg.Topic)
+		now, err := readState(ctx, tx, c.cfg.Topic)
 		if err != nil {
 			return err
 		}
-		if s.checked != checked || s.checked && !known.tells(s.uncompared) {
+		if !reflect.DeepEqual(now, s) {
 			return errCheckedElsewhere
 		}
-		handled, err = c.decide(ctx, tx, s, known, position)
+		handled, err = c.decide(ctx, tx, s, found, position)
 		return err
 	})
 	return handled, err
@@ -184,58 +199,76 @@ func (c *Consumer) producersTimeout(watermarks []Watermark) time.Duration {
 
 // decide stores that the database is checked. If it is an older copy, decide calls
 // Restored first, and returns what the lost database had handled.
-func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, known known, position bus.Position) (*Handled, error) {
+func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, found evidence, position bus.Position) (*Handled, error) {
 	own, err := consumedIn(ctx, tx, c.cfg.Topic)
 	if err != nil {
 		return nil, err
 	}
 	var handled *Handled // nil if the database is no older copy
-	for _, k := range known.consumed(s) {
-		if s.olderThan(own, k) {
+	for _, known := range found.consumed {
+		if s.olderThan(own, known) {
 			if handled == nil {
 				handled = &Handled{Numbers: map[string]map[string]int64{}}
 			}
-			handled.add(k.ConsumedWatermark)
+			handled.add(known.ConsumedWatermark)
 		}
 	}
 	if handled != nil {
-		handled.Until = latest(handled.Until, position.HandledUntil)
+		if !s.checked { // Since the check, the group's position is that of this database.
+			handled.Until = latest(handled.Until, position.HandledUntil)
+		}
 		if c.cfg.Restored != nil {
 			if err := c.cfg.Restored(ctx, *handled); err != nil {
 				return nil, fmt.Errorf("prepare the restored database: %w", err)
 			}
 		}
 	}
-	batch := &pgx.Batch{}
 	if handled != nil || len(s.generations) == 0 {
-		batch.Queue(`INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`, c.cfg.Topic, rand.Text())
+		const start = `INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`
+		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text()); err != nil {
+			return nil, fmt.Errorf("start a generation: %w", err)
+		}
 	}
+	return handled, c.storeCheck(ctx, tx, s, found, own)
+}
+
+// storeCheck stores that a database in the state s, which had consumed own, was compared
+// with the evidence found.
+func (c *Consumer) storeCheck(ctx context.Context, tx pgx.Tx, s state, found evidence, own map[string]map[string]Consumed) error {
+	const checked = `
+		INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
+		ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
+	const absent = `
+		INSERT INTO uncompared_producers (topic, producer, generation, consumed) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (topic, producer) DO NOTHING`
+	batch := &pgx.Batch{}
 	if !s.checked {
-		const checked = `
-			INSERT INTO database_checks (topic, incarnation, file) VALUES ($1, ` + postgres.IncarnationSQL + `, ` + fileSQL + `)
-			ON CONFLICT (topic) DO UPDATE SET incarnation = excluded.incarnation, file = excluded.file, checked_at = now()`
-		const absent = `
-			INSERT INTO uncompared_producers (topic, producer, generation) SELECT $1, unnest($2::text[]), $3
-			ON CONFLICT (topic, producer) DO NOTHING`
 		batch.Queue(checked, c.cfg.Topic)
-		batch.Queue(absent, c.cfg.Topic, known.absent, s.generation())
 	}
-	batch.Queue(`DELETE FROM uncompared_producers WHERE topic = $1 AND producer = ANY($2)`, c.cfg.Topic, known.posted)
-	return handled, tx.SendBatch(ctx, batch).Close()
+	for _, producer := range found.absent {
+		consumed := own[producer]
+		if consumed == nil {
+			consumed = map[string]Consumed{}
+		}
+		batch.Queue(absent, c.cfg.Topic, producer, s.generation(), consumed)
+	}
+	batch.Queue(`DELETE FROM uncompared_producers WHERE topic = $1 AND producer = ANY($2)`, c.cfg.Topic, found.posted)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("store database check: %w", err)
+	}
+	return nil
 }
 
 // olderThan reports whether a database that has consumed own is older than what was known
-// of it: it does not know the generation, or has consumed less in it. An earlier
-// generation says nothing, unless it was the last one before a check without the producer.
-func (s state) olderThan(own map[string]map[string]Consumed, known knownConsumed) bool {
-	if !slices.Contains(s.generations, known.Generation) {
-		return true
+// of it: it does not know the generation, or had consumed less in it. The generations
+// before the check say nothing.
+func (s state) olderThan(own map[string]map[string]Consumed, known echo) bool {
+	since := s.generation()
+	if before, late := s.uncompared[known.producer]; late {
+		since, own = before.generation, map[string]map[string]Consumed{known.producer: before.consumed}
 	}
-	before, uncompared := s.uncompared[known.producer]
-	if known.Generation != s.generation() && !(uncompared && known.Generation == before) {
-		return false
-	}
-	return lacks(own, known.Producers)
+	generation := slices.Index(s.generations, known.Generation)
+	return generation < 0 || generation >= slices.Index(s.generations, since) && lacks(own, known.Producers)
 }
 
 func latest(a, b time.Time) time.Time {

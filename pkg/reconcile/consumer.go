@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type memory struct {
 	database   string    // in terms of databaseSQL
 	since      time.Time // when the database was first seen
 	generation string
-	uncompared map[string]string // the generation before the check, by producer
+	uncompared []string // producers that were down when the database was checked
 	bases      bases
 	posted     map[string][]byte           // the request at each producer
 	asked      map[string]RepublishRequest // the same, not encoded
@@ -69,9 +70,8 @@ type ConsumerConfig struct {
 	// Restored is called in one instance when the database was found to be an older copy
 	// of itself, before anything is requested from the producers. handled are the events
 	// that the lost database had handled; those that the copy lacks are going to be
-	// published again. It is called once, and once more for each producer that could not
-	// tell then what it knows of the database. If it fails, it is called again. It may be
-	// nil.
+	// published again. It is called once, and once more for each producer that was down then
+	// and knows that the database is older. If it fails, it is called again. It may be nil.
 	Restored func(ctx context.Context, handled Handled) error
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
@@ -171,7 +171,7 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 	}
 	faults := []error{undecoded}
 	for _, w := range watermarks {
-		if _, wait := c.uncompared[w.Producer]; !wait {
+		if !slices.Contains(c.uncompared, w.Producer) {
 			faults = append(faults, c.compare(ctx, w, position))
 		}
 	}

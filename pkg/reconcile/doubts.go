@@ -14,7 +14,7 @@ import (
 // addDoubts adds why the watermarks may not tell everything.
 func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event.Topic, producers []string) error {
 	var checked bool
-	if err := db.QueryRow(ctx, `SELECT `+CheckedSQL(topic)).Scan(&checked); err != nil {
+	if err := db.QueryRow(ctx, `SELECT `+partlyCheckedSQL(topic)).Scan(&checked); err != nil {
 		return fmt.Errorf("read database check: %w", err)
 	}
 	if !checked {
@@ -26,8 +26,8 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 	// published after the copy was made, however young it is.
 	const query = `
 		SELECT producer, coalesce(extract(epoch FROM age), 0)::bigint, age IS NULL, coalesce(greatest(age, -age) > stale, false),
-			coalesce(changed_at < (SELECT checked_at FROM database_checks WHERE topic = $1), false)
-				OR EXISTS (SELECT FROM uncompared_producers u WHERE u.topic = $1 AND u.producer = w.producer)
+			coalesce(changed_at < (SELECT checked_at FROM database_checks WHERE topic = $1), false),
+			EXISTS (SELECT FROM uncompared_producers u WHERE u.topic = $1 AND u.producer = w.producer)
 		FROM (
 			SELECT producer, max(changed_at) AS changed_at, now() - max(changed_at) AS age,
 				greatest(4 * coalesce((array_agg(post_interval ORDER BY changed_at DESC))[1], interval '150 seconds'), interval '1 minute') AS stale
@@ -39,14 +39,15 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 		return fmt.Errorf("read age of watermarks: %w", err)
 	}
 	type posted struct {
-		producer string
-		seconds  int64
-		never    bool
-		stale    bool
-		copied   bool // perhaps, with the database
+		producer   string
+		seconds    int64
+		never      bool
+		stale      bool
+		copied     bool // perhaps, with the database
+		uncompared bool // with what the producer knows of the database
 	}
 	watermarks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (w posted, err error) {
-		err = row.Scan(&w.producer, &w.seconds, &w.never, &w.stale, &w.copied)
+		err = row.Scan(&w.producer, &w.seconds, &w.never, &w.stale, &w.copied, &w.uncompared)
 		return w, err
 	})
 	if err != nil {
@@ -59,6 +60,8 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 			r.Doubts = append(r.Doubts, w.producer+": no watermark yet; what it has published is not checked")
 		case w.stale:
 			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, age))
+		case w.uncompared:
+			r.Doubts = append(r.Doubts, w.producer+": was away when this database was compared with what the producers know")
 		case w.copied:
 			r.Doubts = append(r.Doubts, w.producer+": no new watermark since this database was started or restored")
 		default:

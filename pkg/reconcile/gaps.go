@@ -78,7 +78,8 @@ const gapsLimit = 10_000 // ranges of an epoch
 // Gaps compares all records with the watermarks stored so far, at a cost that
 // grows with the number of records. It leaves out hours before since. It reads one
 // snapshot, so that neither new events nor a purge change its verdict meanwhile.
-// producers are those that publish on topic: one of which nothing is known is a doubt.
+// producers are those that publish on topic. If one of them has never posted a watermark,
+// that is a doubt.
 func Gaps(ctx context.Context, db *pgxpool.Pool, topic event.Topic, producers []string, since time.Time) (report Report, err error) {
 	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		report, err = gapsIn(ctx, tx, topic, producers, since)

@@ -20,14 +20,15 @@ import (
 func TestLateProducer(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		copied, others, again bool
-		calls                 int64
+		copied, others, again, later bool
+		calls                        int64
 	}{
 		"an older copy": {copied: true, calls: 1}, "a new database": {calls: 1},
 		"an older copy that others have found":             {copied: true, others: true, calls: 2},
 		"a new database that others have found":            {others: true, calls: 2},
 		"an older copy, and Postgres is restarted":         {copied: true, again: true, calls: 1},
 		"a new database of others, and a restart, as well": {others: true, again: true, calls: 2},
+		"a copy of a database that was not compared":       {copied: true, later: true, calls: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -80,14 +81,18 @@ func TestLateProducer(t *testing.T) {
 				f.consumer = testkit.Database(t, f.schemas()...)
 			}
 			f.consume(accept)
-			f.wantChecked()
-			f.wantDoubt("producer: no ")
+			f.wantCheckedWithout("producer")
+			f.wantDoubt("producer: ")
 			if tc.again {
 				if tc.others {
 					other.wantGenerationOf(f)
 				}
 				execute(t, f.consumer, `VACUUM FULL database_checks`) // The database looks like another one, as after a restart.
-				f.wantChecked()
+				f.wantCheckedWithout("producer")
+			}
+			if tc.later { // The producer was compared and knows a generation between those of the copy.
+				execute(t, f.consumer, `INSERT INTO consumer_generations VALUES ('audit-events', 'LATER', now()), ('audit-events', 'LAST', now() + interval '1 s')`)
+				execute(t, f.producer, `UPDATE outbox_consumers SET watermark = jsonb_set(watermark, '{generation}', '"LATER"')`)
 			}
 			f.produce()
 			f.wantRecords(records)
@@ -122,14 +127,23 @@ func TestSilentProducer(t *testing.T) {
 	}
 }
 
-func (f *fixture) wantChecked() {
+// wantCheckedWithout waits until the database is checked without a producer. Mails and
+// replays wait for that one.
+func (f *fixture) wantCheckedWithout(producer string) {
 	f.t.Helper()
+	const query = `
+		SELECT EXISTS (SELECT FROM checked_databases) AND EXISTS (SELECT FROM consumer_generations)
+			AND EXISTS (SELECT FROM uncompared_producers WHERE producer = $1)`
 	testkit.Eventually(f.t, 20*time.Second, func() error {
-		if !f.isChecked() {
-			return errors.New("the database is not checked")
+		var checked bool
+		if err := f.consumer.QueryRow(f.t.Context(), query, producer).Scan(&checked); err != nil || checked {
+			return err
 		}
-		return nil
+		return errors.New("the database is not checked")
 	})
+	if f.isChecked() {
+		f.t.Errorf("the database counts as checked without %s", producer)
+	}
 }
 
 // wantGenerationOf waits until the producer knows the present generation of a consumer.
@@ -160,4 +174,85 @@ func (f *fixture) wantDoubt(prefix string) {
 		}
 		return nil
 	})
+}
+
+// TestLateProducerWithANewEvent is REL-93: what a producer publishes when it comes back, and
+// what the consumer handles before it compares, does not hide that the database is an older
+// copy, although a number is missing for good.
+func TestLateProducerWithANewEvent(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.producersTimeout = time.Second
+	var calls atomic.Int64
+	f.restored = func(_ context.Context, handled reconcile.Handled) error {
+		calls.Add(1)
+		if lost := time.Now().Add(-time.Second); handled.Until.After(lost) {
+			t.Errorf("the lost database has handled events until %s, want before %s", handled.Until, lost)
+		}
+		return nil
+	}
+	stop := f.produce()
+	f.add(10)
+	f.wantPublished()
+	f.loseForGood(5)
+	stopConsumer := f.consume(accept)
+	f.wantRecords(9)
+	f.wantSeen(10)
+	restore := backup(t, f.consumer)
+	f.add(30)
+	f.wantRecords(39)
+	f.wantSeen(40)
+	stopConsumer()
+	stop()
+	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	restore()
+	f.add(1) // while no relay runs
+	f.consume(accept)
+	f.wantCheckedWithout("producer")
+	stop = f.relay()
+	f.wantRecords(10)
+	stop()
+	f.produce()
+	f.wantRecords(40)
+	if n := calls.Load(); n != 1 {
+		t.Errorf("Restored was called %d times, want 1", n)
+	}
+}
+
+// TestLateProducerAndAnOlderRedis is REL-93: a watermark that came with an older copy of
+// Redis is none of the producer that is down.
+func TestLateProducerAndAnOlderRedis(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.producersTimeout = time.Second
+	var calls atomic.Int64
+	f.restored = func(context.Context, reconcile.Handled) error { calls.Add(1); return nil }
+	stop, stopConsumer := f.produce(), f.consume(accept)
+	f.add(5)
+	f.wantRecords(5)
+	f.wantConsumed(5)
+	restoreRedis := f.backupRedis()
+	restore := backup(t, f.consumer)
+	f.add(30)
+	f.wantRecords(35)
+	f.wantConsumed(35)
+	stopConsumer()
+	stop()
+	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	restore()
+	f.consume(accept)
+	f.wantCheckedWithout("producer")
+	restoreRedis()
+	rounds := time.NewTimer(5 * interval)
+	<-rounds.C
+	f.wantCheckedWithout("producer")
+	f.produce()
+	f.wantRecords(35)
+	if n := calls.Load(); n != 1 {
+		t.Errorf("Restored was called %d times, want 1", n)
+	}
 }

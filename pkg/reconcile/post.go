@@ -22,7 +22,7 @@ const postInterval = time.Second
 type checkedDatabase struct {
 	database   string // in terms of databaseSQL
 	generation string
-	uncompared bool // some producers are, or were in the last round
+	late       bool // some producers were not compared when the last round read them
 }
 
 // poster posts the consumed watermark, so that producers keep what the group needs, and
@@ -92,14 +92,15 @@ func (p *poster) post(ctx context.Context, before *unposted) (*unposted, error) 
 	if err := sameDatabase(ctx, p.cfg.Database, checked.database); err != nil {
 		return nil, err
 	}
-	var uncompared map[string]string
-	if checked.uncompared {
+	var uncompared map[string]beforeCheck
+	if checked.late {
 		if uncompared, err = uncomparedProducers(ctx, p.cfg.Database, p.cfg.Topic); err != nil {
 			return nil, err
 		}
 	}
 	now := &unposted{*checked, ConsumedWatermark{
-		Generation: checked.generation, HandledUntil: position.HandledUntil, Producers: producers, Uncompared: slices.Sorted(maps.Keys(uncompared)),
+		Generation: checked.generation, HandledUntil: position.HandledUntil, Producers: producers,
+		Check: checked.database, Uncompared: slices.Sorted(maps.Keys(uncompared)),
 	}}
 	if before == nil || before.checkedDatabase != *checked {
 		return now, nil

@@ -145,13 +145,17 @@ func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
 	if err != nil {
 		return err
 	}
+	checks := map[string]string{}
 	for group, c := range consumers {
 		if slices.Contains(c.Uncompared, p.cfg.Name) {
+			checks[group] = c.Check
 			delete(consumers, group)
 			continue
 		}
-		c.Uncompared, c.Producers = nil, map[string]map[string]Consumed{p.cfg.Name: c.Producers[p.cfg.Name]}
-		consumers[group] = c
+		consumers[group] = ConsumedWatermark{
+			Generation: c.Generation, HandledUntil: c.HandledUntil,
+			Producers: map[string]map[string]Consumed{p.cfg.Name: c.Producers[p.cfg.Name]},
+		}
 	}
 	if err := p.cfg.Outbox.StoreConsumed(ctx, topic, consumers); err != nil {
 		return err
@@ -160,7 +164,7 @@ func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
 	if err != nil {
 		return err
 	}
-	w.Producer, w.At, w.Interval = p.cfg.Name, time.Now().UTC(), p.cfg.Interval
+	w.Producer, w.At, w.Interval, w.Checks = p.cfg.Name, time.Now().UTC(), p.cfg.Interval, checks
 	data, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode watermark: %w", err)

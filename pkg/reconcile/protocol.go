@@ -38,6 +38,9 @@ type Watermark struct {
 	Answers map[string]int64 `json:"answers,omitempty"`
 	// Answered says, for each consumer group, which request was answered last.
 	Answered map[string]Answered `json:"answered,omitempty"`
+	// Checks are, for each consumer group that has not compared this producer, the check
+	// that the watermark answers. The previous release leaves it nil.
+	Checks map[string]string `json:"checks"`
 	// Consumers are the consumed watermarks as the producer's database has them, so
 	// that they survive the loss of both Redis and the consumer's database.
 	Consumers map[string]ConsumedWatermark `json:"consumers,omitempty"`
@@ -195,9 +198,11 @@ type ConsumedWatermark struct {
 	HandledUntil time.Time `json:"handledUntil"`
 	// Producers has, by producer and epoch, what was consumed.
 	Producers map[string]map[string]Consumed `json:"producers"`
-	// Uncompared are the producers that posted nothing while the group's database was
-	// checked. The watermark must not replace what they know of it.
+	// Uncompared are the producers that posted nothing during the check of the group's
+	// database. They must not store this watermark: it would replace what they know of the
+	// database. They answer the check with what they know.
 	Uncompared []string `json:"uncompared,omitempty"`
+	Check      string   `json:"check,omitempty"` // names the check
 }
 
 // Consumed is how much of an epoch a group has consumed.

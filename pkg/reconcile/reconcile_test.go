@@ -58,6 +58,12 @@ func (*fixture) schemas() []postgres.Schema {
 
 func (f *fixture) produce() (stop func()) { return f.produceAs("producer") }
 
+// relay starts a producer that posts no watermarks.
+func (f *fixture) relay() (stop func()) {
+	epochs := outbox.NewEpochs(f.producer, f.client, "producer", f.log, prometheus.NewRegistry())
+	return testkit.Run(f.t, outbox.NewRelay(f.producer, bus.NewPublisher(f.client), epochs, f.log, prometheus.NewRegistry())).Stop
+}
+
 func (f *fixture) produceAs(name string) (stop func()) {
 	log, publisher := f.log, bus.NewPublisher(f.client)
 	epochs := outbox.NewEpochs(f.producer, f.client, name, log, f.produced())

@@ -171,16 +171,27 @@ func (f *fixture) wantConsumed(seq int64) {
 
 func (f *fixture) wantConsumedOf(producer string, seq int64) {
 	f.t.Helper()
+	f.wantStored(producer, "seq", seq)
+}
+
+// wantSeen waits until the producer knows that the consumer has a record of a number.
+func (f *fixture) wantSeen(seq int64) {
+	f.t.Helper()
+	f.wantStored("producer", "seen", seq)
+}
+
+func (f *fixture) wantStored(producer, field string, seq int64) {
+	f.t.Helper()
 	const query = `
-		SELECT coalesce(max((e.value ->> 'seq')::bigint), 0)
+		SELECT coalesce(max((e.value ->> $2)::bigint), 0)
 		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> $1) AS e`
 	testkit.Eventually(f.t, 20*time.Second, func() error {
 		var got int64
-		if err := f.producer.QueryRow(f.t.Context(), query, producer).Scan(&got); err != nil {
+		if err := f.producer.QueryRow(f.t.Context(), query, producer, field).Scan(&got); err != nil {
 			return err
 		}
 		if got < seq {
-			return fmt.Errorf("consumed up to %d, want %d", got, seq)
+			return fmt.Errorf("%s %d, want %d", field, got, seq)
 		}
 		return nil
 	})
