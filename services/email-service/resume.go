@@ -34,15 +34,11 @@ func resume(ctx context.Context, cfg Config, args []string) error {
 	}
 	defer db.Close()
 	messages := store.New(db, outbox.New(name), time.Now, checked)
-	withheld, err := messages.Withheld(ctx)
-	if err != nil {
-		return err
-	}
 	resumed, err := messages.Resume(deadletter.AsOperator(ctx), skipBefore)
 	if err != nil {
 		return err
 	}
-	if withheld.Since.IsZero() && resumed == (store.Resumed{}) {
+	if resumed.Restores == 0 {
 		_, err = fmt.Fprintln(os.Stdout, "no mails are withheld")
 		return err
 	}

@@ -112,7 +112,7 @@ func TestREL71RestoredDatabase(t *testing.T) {
 	s.wantAcknowledged()
 	s.wantMails(to, 0)
 
-	if resumed := s.resume(now.Add(-24 * time.Hour)); resumed != (store.Resumed{Due: 3, Suppressed: 2}) {
+	if resumed := s.resume(now.Add(-24 * time.Hour)); resumed != (store.Resumed{Restores: 1, Due: 3, Suppressed: 2}) {
 		t.Errorf("Resume() = %+v, want 3 due and 2 suppressed", resumed)
 	}
 	s.wantMails(to, 1)
@@ -245,7 +245,7 @@ func TestEverythingInTheCopyIsWithheld(t *testing.T) {
 	if due, err := s.store().TakeDue(t.Context(), "", 32); err != nil || len(due) != 0 {
 		t.Errorf("TakeDue() = %d messages, %v, want none", len(due), err)
 	}
-	if resumed := s.resume(time.Now().Add(-time.Hour)); resumed != (store.Resumed{Suppressed: want}) {
+	if resumed := s.resume(time.Now().Add(-time.Hour)); resumed != (store.Resumed{Restores: 1, Suppressed: want}) {
 		t.Errorf("Resume() = %+v, want %d suppressed", resumed, want)
 	}
 }

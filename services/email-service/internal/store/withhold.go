@@ -100,8 +100,8 @@ func (s *Store) Withheld(ctx context.Context) (Withheld, error) {
 	return h, nil
 }
 
-// Resumed counts the mails that were withheld when Resume was called.
-type Resumed struct{ Due, Suppressed int }
+// Resumed counts what Resume decided: restores, and the mails that were withheld then.
+type Resumed struct{ Restores, Due, Suppressed int }
 
 // Resume makes the withheld mails due, except that those of events that occurred
 // before skipBefore are suppressed, as are those whose time is in the future; the zero
@@ -141,6 +141,7 @@ func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, erro
 		if err := tx.QueryRow(ctx, count, now).Scan(&resumed.Due, &resumed.Suppressed); err != nil {
 			return err
 		}
+		resumed.Restores = len(restores)
 		events := make([]event.Event, len(restores))
 		for i, handledUntil := range restores {
 			events[i] = event.New(ctx, now, "", event.EmailResumed{HandledUntil: handledUntil.UTC(), SkipBefore: skip})
