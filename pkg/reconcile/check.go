@@ -111,8 +111,8 @@ func uncomparedProducers(ctx context.Context, db postgres.Querier, topic event.T
 // check compares this database with what Redis and the producers know of it, if it may
 // have been replaced since it was last compared. If it turns out to be an older copy,
 // check calls Restored, once in all instances, and starts a new generation. A producer
-// that is down then is compared when it comes back. check reports whether events can be
-// requested from the producers, except from those in c.uncompared.
+// that is down then is compared when it comes back. check reports, also with an error,
+// whether events can be requested from the producers, except from those in c.uncompared.
 func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position bus.Position) (bool, error) {
 	s, err := readState(ctx, c.cfg.Database, c.cfg.Topic)
 	if err != nil {
@@ -144,7 +144,7 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 		return s.checked, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("check the database: %w", err)
+		return s.checked, fmt.Errorf("check the database: %w", err)
 	}
 	if handled != nil {
 		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",

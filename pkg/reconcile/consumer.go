@@ -166,10 +166,10 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 		return err
 	}
 	checked, err := c.check(ctx, watermarks, position)
-	if err != nil || !checked {
-		return errors.Join(err, undecoded)
+	faults := []error{undecoded, err}
+	if !checked {
+		return errors.Join(faults...)
 	}
-	faults := []error{undecoded}
 	for _, w := range watermarks {
 		if !slices.Contains(c.uncompared, w.Producer) {
 			faults = append(faults, c.compare(ctx, w, position))
