@@ -50,6 +50,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		Log: b.Log, Metrics: b.Metrics,
 	})
 	b.Metrics.MustRegister(cfg.DeadLetters.Gauge())
+	b.Notice("database", func(ctx context.Context) string { return reconcile.Notice(ctx, b.DB, cfg.Topic) })
 
 	var due []message.Subscriber
 	for _, source := range append([]bus.PollerConfig{cfg.DeadLetters.ReplaysIf(reconcile.CheckedSQL(cfg.Topic), b.Log)}, cfg.Due...) {

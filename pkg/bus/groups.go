@@ -11,6 +11,7 @@ import (
 // group is the progress of a consumer group.
 type group struct {
 	pending      int64
+	delivered    entryID // the last entry that a consumer of the group has read
 	acknowledged entryID // every entry before this one is acknowledged
 }
 
@@ -26,7 +27,8 @@ func groupsOf(ctx context.Context, client redis.UniversalClient, topic string) (
 	}
 	groups := make(map[string]group, len(infos))
 	for _, info := range infos {
-		g := group{pending: info.Pending, acknowledged: parseEntryID(info.LastDeliveredID)}
+		delivered := parseEntryID(info.LastDeliveredID)
+		g := group{pending: info.Pending, delivered: delivered, acknowledged: delivered}
 		if info.Pending > 0 {
 			oldest, err := client.XPending(ctx, topic, info.Name).Result()
 			if err != nil {

@@ -146,6 +146,13 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 	if err != nil {
 		return s.checked, fmt.Errorf("check the database: %w", err)
 	}
+	switch {
+	case s.checked:
+		c.cfg.Log.InfoContext(ctx, "producers are back; database compared with what they know", "topic", string(c.cfg.Topic), "producers", found.posted)
+	case len(found.absent) > 0:
+		c.cfg.Log.WarnContext(ctx, "database compared without producers that are away; what must not be done twice waits for them",
+			"topic", string(c.cfg.Topic), "producers", found.absent)
+	}
 	if handled != nil {
 		c.cfg.Log.ErrorContext(ctx, "database is an older copy; requesting what it lacks",
 			"topic", string(c.cfg.Topic), "handled_until", handled.Until.UTC().Format(time.RFC3339))
@@ -215,7 +222,9 @@ func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, found evidenc
 	}
 	if handled != nil {
 		if !s.checked { // Since the check, the group's position is that of this database.
-			handled.Until = latest(handled.Until, position.HandledUntil)
+			if err := c.addAcknowledged(ctx, handled, position); err != nil {
+				return nil, err
+			}
 		}
 		if c.cfg.Restored != nil {
 			if err := c.cfg.Restored(ctx, *handled); err != nil {

@@ -97,13 +97,33 @@ type Handled struct {
 func (h *Handled) add(w ConsumedWatermark) {
 	for producer, epochs := range w.Producers {
 		for epoch, consumed := range epochs {
-			if h.Numbers[producer] == nil {
-				h.Numbers[producer] = map[string]int64{}
-			}
-			h.Numbers[producer][epoch] = max(h.Numbers[producer][epoch], consumed.Seq, consumed.Seen)
+			h.addNumber(producer, epoch, max(consumed.Seq, consumed.Seen))
 		}
 	}
 	h.Until = latest(h.Until, w.HandledUntil)
+}
+
+func (h *Handled) addNumber(producer, epoch string, seq int64) {
+	if h.Numbers[producer] == nil {
+		h.Numbers[producer] = map[string]int64{}
+	}
+	h.Numbers[producer][epoch] = max(h.Numbers[producer][epoch], seq)
+}
+
+// addAcknowledged adds what the group has acknowledged in the stream: it was not posted yet
+// if the lost database had handled it in its last second.
+func (c *Consumer) addAcknowledged(ctx context.Context, h *Handled, position bus.Position) error {
+	acknowledged, err := bus.AcknowledgedNumbers(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
+	if err != nil {
+		return err
+	}
+	for producer, epochs := range acknowledged {
+		for epoch, seq := range epochs {
+			h.addNumber(producer, epoch, seq)
+		}
+	}
+	h.Until = latest(h.Until, position.HandledUntil)
+	return nil
 }
 
 // NewConsumer returns the consumer's side of the protocol.

@@ -3,6 +3,9 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,10 +61,10 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 		switch {
 		case w.never:
 			r.Doubts = append(r.Doubts, w.producer+": no watermark yet; what it has published is not checked")
+		case w.uncompared:
+			r.Doubts = append(r.Doubts, w.producer+": away since before this database was started or restored; not compared with what it knows")
 		case w.stale:
 			r.Doubts = append(r.Doubts, fmt.Sprintf("%s: no new watermark for %s; what was published since is not checked", w.producer, age))
-		case w.uncompared:
-			r.Doubts = append(r.Doubts, w.producer+": was away when this database was compared with what the producers know")
 		case w.copied:
 			r.Doubts = append(r.Doubts, w.producer+": no new watermark since this database was started or restored")
 		default:
@@ -69,4 +72,23 @@ func (r *Report) addDoubts(ctx context.Context, db postgres.Querier, topic event
 		}
 	}
 	return nil
+}
+
+// Notice says of which producers the database of a consumer of topic still lacks the
+// comparison, so that work waits for them; nothing if it is checked or cannot be read. It is
+// a notice of /readyz.
+func Notice(ctx context.Context, db postgres.Querier, topic event.Topic) string {
+	var checked, partly bool
+	if err := db.QueryRow(ctx, `SELECT `+CheckedSQL(topic)+`, `+partlyCheckedSQL(topic)).Scan(&checked, &partly); err != nil || checked {
+		return ""
+	}
+	if !partly {
+		return "the database was started or restored; what must not be done twice waits until it is compared with what the producers know"
+	}
+	uncompared, err := uncomparedProducers(ctx, db, topic)
+	if err != nil {
+		return ""
+	}
+	return "the database was started or restored; what must not be done twice waits until it is compared with what these know, which are away: " +
+		strings.Join(slices.Sorted(maps.Keys(uncompared)), ", ")
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -97,6 +98,9 @@ func TestLateProducer(t *testing.T) {
 			f.produce()
 			f.wantRecords(records)
 			f.eventuallyReports()
+			if notice := reconcile.Notice(t.Context(), f.consumer, event.Audit); notice != "" {
+				t.Errorf("Notice() = %q after all were compared", notice)
+			}
 			if n := calls.Load(); n != tc.calls {
 				t.Errorf("Restored was called %d times, want %d", n, tc.calls)
 			}
@@ -143,6 +147,9 @@ func (f *fixture) wantCheckedWithout(producer string) {
 	})
 	if f.isChecked() {
 		f.t.Errorf("the database counts as checked without %s", producer)
+	}
+	if notice := reconcile.Notice(f.t.Context(), f.consumer, event.Audit); !strings.HasSuffix(notice, "which are away: "+producer) {
+		f.t.Errorf("Notice() = %q", notice)
 	}
 }
 

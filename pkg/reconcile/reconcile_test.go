@@ -109,18 +109,25 @@ func (f *fixture) sum(name string) (sum float64) {
 }
 
 func (f *fixture) consume(handler bus.Handler) (stop func()) {
-	log := f.log
-	consumer := testkit.Run(f.t, bus.NewConsumer(bus.ConsumerConfig{
-		Topic:      event.Audit,
-		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: f.client, Group: "consumer", Consumer: "c", Window: 1000, Log: log}),
-		Rest:       handler, DeadLetters: deadletter.New(f.consumer, outbox.New("consumer"), time.Now),
-		Consumed: reconcile.NewRecords(f.consumer, event.Audit).Record, Log: log, Metrics: prometheus.NewRegistry(),
-	}))
-	reconciler := testkit.Run(f.t, reconcile.NewConsumer(reconcile.ConsumerConfig{
-		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Producers: f.producers, Interval: interval,
-		Retention: f.retention, ProducersTimeout: f.producersTimeout, Restored: f.restored, Log: log, Metrics: f.produced(),
-	}))
+	consumer, reconciler := f.handle(handler), f.reconcile()
 	return func() { consumer.Stop(); reconciler.Stop() }
+}
+
+// handle starts a consumer that posts nothing and requests nothing.
+func (f *fixture) handle(handler bus.Handler) testkit.Running {
+	return testkit.Run(f.t, bus.NewConsumer(bus.ConsumerConfig{
+		Topic:      event.Audit,
+		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: f.client, Group: "consumer", Consumer: "c", Window: 1000, Log: f.log}),
+		Rest:       handler, DeadLetters: deadletter.New(f.consumer, outbox.New("consumer"), time.Now),
+		Consumed: reconcile.NewRecords(f.consumer, event.Audit).Record, Log: f.log, Metrics: prometheus.NewRegistry(),
+	}))
+}
+
+func (f *fixture) reconcile() testkit.Running {
+	return testkit.Run(f.t, reconcile.NewConsumer(reconcile.ConsumerConfig{
+		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Producers: f.producers, Interval: interval,
+		Retention: f.retention, ProducersTimeout: f.producersTimeout, Restored: f.restored, Log: f.log, Metrics: f.produced(),
+	}))
 }
 
 func (f *fixture) add(n int) {

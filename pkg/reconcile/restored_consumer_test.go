@@ -92,6 +92,55 @@ func TestRestoredConsumer(t *testing.T) {
 	}
 }
 
+// TestRestoredConsumerThatHadNotPosted is REL-51: what the lost database had handled is
+// known from the stream if it was not posted yet. An event that was not acknowledged counts
+// as not handled.
+func TestRestoredConsumerThatHadNotPosted(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	restored := make(chan int64, 1)
+	f.restored = func(_ context.Context, handled reconcile.Handled) error {
+		for _, seq := range handled.Numbers["producer"] {
+			restored <- seq
+		}
+		return nil
+	}
+	var blocked atomic.Bool
+	handling := make(chan struct{}, 1)
+	consumer := f.handle(func(ctx context.Context, _ event.Event) error {
+		if blocked.Load() {
+			handling <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	})
+	f.produce()
+	reconciler := f.reconcile()
+	f.add(5)
+	f.wantRecords(5)
+	f.wantConsumed(5)
+	restore := backup(t, f.consumer)
+	f.add(10)
+	f.wantRecords(15)
+	f.wantConsumed(15)
+	reconciler.Stop()
+	f.add(20)
+	f.wantRecords(35)
+	testkit.WantAcknowledged(t, f.client, event.Audit)
+	blocked.Store(true)
+	f.add(1)
+	<-handling
+	consumer.Stop()
+	restore()
+	f.reconcile()
+	if seq := <-restored; seq != 35 {
+		t.Errorf("handled up to %d, want 35", seq)
+	}
+	f.handle(accept)
+	f.wantRecords(36)
+}
+
 // backupRedis copies what Redis knows of both sides. restore puts the copies back.
 func (f *fixture) backupRedis() (restore func()) {
 	f.t.Helper()

@@ -91,6 +91,21 @@ func TestProgram(t *testing.T) {
 	p.Stop()
 }
 
+// TestResumeBeforeTheCheck is REL-71: nobody can decide about withheld mails before it is
+// known which those are.
+func TestResumeBeforeTheCheck(t *testing.T) {
+	t.Parallel()
+	environment := map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t, schemas...), "REDIS_URL": testkit.RedisURL(t), "JWKS_URL": "http://127.0.0.1:1/",
+		"SMTP_URL": "smtp://127.0.0.1:1", "MAIL_FROM": "Headgate <no-reply@example.com>",
+		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
+	}
+	stdout, stderr, code := testkit.RunProgram(t, environment, "resume", "--send-all")
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "it is not checked yet; decide when /readyz") {
+		t.Errorf("resume = %q, %q, exit code %d", stdout, stderr, code)
+	}
+}
+
 // TestResume is REL-71: the service finds that its database is an older copy. The notice
 // of /readyz says that mails are withheld, and the command resumes them.
 func TestResume(t *testing.T) {

@@ -34,6 +34,10 @@ func resume(ctx context.Context, cfg Config, args []string) error {
 	}
 	defer db.Close()
 	messages := store.New(db, outbox.New(name), time.Now, checked)
+	// Before the check, nobody knows which mails are to be withheld.
+	if err := messages.Checked(ctx); err != nil {
+		return fmt.Errorf("%w; decide when /readyz of the service says that mails are withheld", err)
+	}
 	resumed, err := messages.Resume(deadletter.AsOperator(ctx), skipBefore)
 	if err != nil {
 		return err
