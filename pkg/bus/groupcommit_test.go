@@ -152,9 +152,10 @@ func TestGroupCommitContended(t *testing.T) {
 	for name, locked := range map[string][]int{"one": {250}, "two": {0, 499}, "all": nil} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			waits, first := 0, make(chan struct{})
+			waits, writing, first := 0, make(chan struct{}, 1000), make(chan struct{})
 			g := bus.NewGroupCommit(bus.GroupCommitConfig[int]{
 				Write: func(_ context.Context, items []int) error {
+					writing <- struct{}{}
 					<-first
 					if items[0] != -1 && (locked == nil || slices.ContainsFunc(items, func(i int) bool { return slices.Contains(locked, i) })) {
 						waits++
@@ -168,7 +169,8 @@ func TestGroupCommitContended(t *testing.T) {
 			})
 			var wg sync.WaitGroup
 			errs := make([]error, 500)
-			wg.Go(func() { _ = g.Do(t.Context(), -1) }) // The others queue behind it.
+			wg.Go(func() { _ = g.Do(t.Context(), -1) })
+			<-writing // The others queue behind it.
 			for i := range errs {
 				wg.Go(func() { errs[i] = g.Do(t.Context(), i) })
 			}
