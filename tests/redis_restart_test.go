@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
@@ -13,6 +14,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/tests/internal/redisserver"
 )
 
 // TestREL40RedisRestart is REL-40: a restart of the deployment's Redis loses nothing that
@@ -31,6 +33,7 @@ func TestREL40RedisRestart(t *testing.T) {
 				if want := 3 + 3*(round+1); len(before) != want {
 					t.Errorf("before the restart there are %d keys, want %d:\n%s", len(before), want, lines(before))
 				}
+				server.awaitWritten(t)
 				server.restart(t, signal)
 				if after := server.contents(t.Context(), t); !maps.Equal(before, after) {
 					t.Errorf("round %d: before the restart:\n%s\nafter it:\n%s", round, lines(before), lines(after))
@@ -38,6 +41,26 @@ func TestREL40RedisRestart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitWritten waits until Redis has written its append-only file. While an fsync takes long,
+// Redis delays the writes after it, and a kill would lose them.
+func (r *deployedRedis) awaitWritten(t *testing.T) {
+	t.Helper()
+	operator := r.as(redisserver.Operator)
+	defer operator.Close()
+	testkit.Eventually(t, 10*time.Second, func() error {
+		info, err := operator.Info(t.Context(), "persistence").Result()
+		if err != nil {
+			return err
+		}
+		for _, idle := range []string{"aof_buffer_length:0\r\n", "aof_pending_bio_fsync:0\r\n"} {
+			if !strings.Contains(info, idle) {
+				return fmt.Errorf("want %q in %s", idle, info)
+			}
+		}
+		return nil
+	})
 }
 
 // writeAsServices writes as the services do: batches of events in transactions, progress
