@@ -8,6 +8,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/event"
 )
 
 // Metadata that a subscriber adds to what was published.
@@ -53,4 +55,15 @@ func unmarshal(values map[string]any) (m *message.Message, err error) {
 		return nil, fmt.Errorf("decode entry: %w", err)
 	}
 	return m, nil
+}
+
+// eventIn returns the event in a stream entry; ok is false if there is none, of which the
+// consumers make a dead letter.
+func eventIn(entry redis.XMessage) (e event.Event, ok bool) {
+	m, err := unmarshal(entry.Values)
+	if err != nil {
+		return event.Event{}, false
+	}
+	e, err = event.Parse(m.Payload)
+	return e, err == nil
 }

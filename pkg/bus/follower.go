@@ -90,11 +90,7 @@ func (f *Follower) read(ctx context.Context, position string) (string, error) {
 	}
 	for _, entry := range entries {
 		position = entry.ID
-		m, err := unmarshal(entry.Values)
-		if err != nil {
-			continue // The consumers make a dead letter of it.
-		}
-		if e, err := event.Parse(m.Payload); err == nil {
+		if e, ok := eventIn(entry); ok {
 			f.observe(e)
 		}
 	}

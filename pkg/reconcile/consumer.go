@@ -113,14 +113,13 @@ func (h *Handled) addNumber(producer, epoch string, seq int64) {
 // addAcknowledged adds what the group has acknowledged in the stream: it was not posted yet
 // if the lost database had handled it in its last second.
 func (c *Consumer) addAcknowledged(ctx context.Context, h *Handled, position bus.Position) error {
-	acknowledged, err := bus.AcknowledgedNumbers(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group)
+	err := bus.Acknowledged(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group, func(e event.Event) {
+		if e.ProducerSeq > 0 {
+			h.addNumber(e.Producer, e.ProducerEpoch, e.ProducerSeq)
+		}
+	})
 	if err != nil {
 		return err
-	}
-	for producer, epochs := range acknowledged {
-		for epoch, seq := range epochs {
-			h.addNumber(producer, epoch, seq)
-		}
 	}
 	h.Until = latest(h.Until, position.HandledUntil)
 	return nil

@@ -103,9 +103,7 @@ func TestClockAhead(t *testing.T) {
 	f.add(20)
 	f.wantPublished()
 	execute(t, f.producer, `UPDATE outbox SET published_at = now() + interval '3 days'`)
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	f.consume(accept)
 	f.wantRecords(20)
 	f.eventuallyReports()
@@ -223,9 +221,7 @@ func TestNewConsumer(t *testing.T) {
 	f.produce()
 	f.add(10)
 	f.wantPublished()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	execute(t, f.producer, `DELETE FROM outbox WHERE seq <= 6; DELETE FROM outbox_epoch_checksums`)
 	f.consume(accept)
 	f.wantRecords(4)

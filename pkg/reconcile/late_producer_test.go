@@ -73,9 +73,7 @@ func TestLateProducer(t *testing.T) {
 			}
 			stopConsumer()
 			stop()
-			if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-				t.Fatal(err)
-			}
+			f.flush()
 			if tc.copied {
 				restore()
 			} else {
@@ -211,9 +209,7 @@ func TestLateProducerWithANewEvent(t *testing.T) {
 	f.wantSeen(40)
 	stopConsumer()
 	stop()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	restore()
 	f.add(1) // while no relay runs
 	f.consume(accept)
@@ -247,9 +243,7 @@ func TestLateProducerAndAnOlderRedis(t *testing.T) {
 	f.wantConsumed(35)
 	stopConsumer()
 	stop()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	restore()
 	f.consume(accept)
 	f.wantCheckedWithout("producer")

@@ -130,6 +130,14 @@ func (f *fixture) reconcile() testkit.Running {
 	}))
 }
 
+// flush empties Redis.
+func (f *fixture) flush() {
+	f.t.Helper()
+	if err := f.client.FlushDB(f.t.Context()).Err(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func (f *fixture) add(n int) {
 	f.t.Helper()
 	err := pgx.BeginFunc(f.t.Context(), f.producer, func(tx pgx.Tx) error {
@@ -206,9 +214,7 @@ func TestREL04Flush(t *testing.T) {
 	stop()
 	f.add(50) // without a consumer
 	f.wantPublished()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	f.add(5)
 	f.consume(accept)
 	f.wantRecords(65)

@@ -59,9 +59,7 @@ func TestRestoredConsumer(t *testing.T) {
 				stop()
 			}
 			if tc.flush {
-				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
+				f.flush()
 			}
 			if tc.older {
 				restoreRedis()

@@ -129,9 +129,7 @@ func TestRestoredProducer(t *testing.T) {
 			stop()
 			restore()
 			if flush {
-				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
+				f.flush()
 			}
 			stop = f.produce()
 			f.add(12)
@@ -139,9 +137,7 @@ func TestRestoredProducer(t *testing.T) {
 			if flush {
 				// The stream loses them as well; nothing but a number can tell.
 				stop()
-				if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-					t.Fatal(err)
-				}
+				f.flush()
 				f.produce()
 				f.consume(accept)
 			}

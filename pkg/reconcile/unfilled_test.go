@@ -74,9 +74,7 @@ func TestUnfilledRange(t *testing.T) {
 	execute(t, f.consumer, `UPDATE unfilled_ranges SET attempts = 12, next_at = now() + interval '59 minutes'`)
 	f.add(10) // without a consumer
 	f.wantPublished()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	f.consume(accept)
 	f.wantRecords(19)
 	f.eventuallyReports("producer/EPOCH:5  1 event is missing")

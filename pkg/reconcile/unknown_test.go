@@ -27,9 +27,7 @@ func TestUnknownEnd(t *testing.T) {
 	f.wantPublished()
 	stop()
 	restore()
-	if err := f.client.FlushDB(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	f.flush()
 	stop = f.produce()
 	stopConsumer = f.consume(accept)
 	f.add(4)
