@@ -79,6 +79,9 @@ func TestREL72MailServerDefersEveryMail(t *testing.T) {
 		if n := len(lines(t, log.String(), "mail server defers every mail")); n != 1 {
 			return fmt.Errorf("%d warnings, want 1", n)
 		}
+		if n := len(lines(t, log.String(), "mail deferred")); n < len(events) { // Three make the warning.
+			return fmt.Errorf("%d mails deferred, want %d", n, len(events))
+		}
 		return nil
 	})
 	if got := s.metric("headgate_mail_server_deferring", ""); got != 1 {
