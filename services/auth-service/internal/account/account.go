@@ -26,9 +26,14 @@ type Account struct {
 	Role          string // one of token's roles
 	Status        string
 	PasswordHash  string
-	MFAEnabled    bool // whether a login needs a code after the password
-	CreatedAt     time.Time
-	UpdatedAt     time.Time
+	// PasswordProved says whether the password was set by a person who has proved the
+	// address, and Provisional whether one signed up who cannot sign in before that.
+	// While the address is unverified, nobody has used a provisional account.
+	PasswordProved bool
+	Provisional    bool
+	MFAEnabled     bool // whether a login needs a code after the password
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
 }
 
 // The failures that several use cases share.

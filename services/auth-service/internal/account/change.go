@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
 )
 
 // Change is a locked account with its live sessions, and everything that one
@@ -75,6 +76,13 @@ func (c *Change) session(id string) *Session {
 		return nil
 	}
 	return &c.Sessions[i]
+}
+
+// provedBy reports whether the session of the caller shows that the caller has proved the
+// address: a credential that the caller adds is proved then, too.
+func (c *Change) provedBy(caller token.Identity) bool {
+	s := c.session(caller.SessionID)
+	return s != nil && s.Proved
 }
 
 // hasSessionFrom reports whether a live session is used from the network.

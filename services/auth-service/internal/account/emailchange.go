@@ -88,7 +88,7 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, err
 		now, before := a.time(), c.Account.Email
 		c.setEmail(now, to)
 		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: LinkRevertEmail, CreatedAfter: t.CreatedAt})
-		c.Account.PasswordHash = "" // No password matches it.
+		c.Account.PasswordHash, c.Account.PasswordProved = "", false // No password matches it.
 		c.revokeSessions(ctx, now, reasonEmailReverted)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issueLink(ctx, c, resetLink, to)

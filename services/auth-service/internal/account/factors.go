@@ -30,6 +30,7 @@ type Factor struct {
 	Secret      string // of a TOTP app, its sealed secret; of a passkey, its credential
 	Lookup      string // of a passkey, the id of its credential
 	LastStep    int64  // of a TOTP app, the last time step that was used
+	Proved      bool   // whether a person added it who has proved the address
 	CreatedAt   time.Time
 	ConfirmedAt time.Time // zero until it has been used once
 	LastUsedAt  time.Time // zero until it is used for a login

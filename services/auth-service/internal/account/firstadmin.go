@@ -20,7 +20,7 @@ func (a *Accounts) CreateAdmin(ctx context.Context, in SignUp) (Account, error) 
 	if err != nil {
 		return Account{}, err
 	}
-	account.Role, account.EmailVerified = token.RoleAdmin, true
+	account.Role, account.EmailVerified, account.PasswordProved = token.RoleAdmin, true, true
 	if account.PasswordHash, err = a.hasher.Hash(ctx, secret); err != nil {
 		return Account{}, err
 	}

@@ -56,7 +56,7 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 	name, nameErr := parseName(in.Name)
 	account := Account{
 		ID: in.ID, Email: email, EmailVerified: in.EmailVerified, Name: name, Role: in.Role, Status: in.Status,
-		PasswordHash: in.PasswordHash, CreatedAt: in.CreatedAt.UTC().Truncate(time.Microsecond), UpdatedAt: a.time(),
+		PasswordHash: in.PasswordHash, PasswordProved: in.EmailVerified, CreatedAt: in.CreatedAt.UTC().Truncate(time.Microsecond), UpdatedAt: a.time(),
 	}
 	if account.Role == "" {
 		account.Role = token.RoleUser

@@ -45,7 +45,8 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	var tokens signing.Tokens
 	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
 		account = c.Account
-		if err := a.usePasskey(c, session, assertion); err != nil {
+		used, err := a.usePasskey(c, session, assertion)
+		if err != nil {
 			return err
 		}
 		switch {
@@ -56,6 +57,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 		}
 		ctx := actAs(ctx, c.Account)
 		started := a.newSession(ctx, c.Account, device)
+		started.Proved = used.Proved
 		c.NewSession = &started
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
@@ -72,20 +74,20 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	return account, tokens, err
 }
 
-// usePasskey checks an answer against the account's passkeys and stores that one was
-// used. It fails with ErrPasskeyInvalid, also if the passkey was copied.
-func (a *Accounts) usePasskey(c *Change, session string, assertion factor.Assertion) error {
+// usePasskey checks an answer against the account's passkeys, stores that one was used,
+// and returns it. It fails with ErrPasskeyInvalid, also if the passkey was copied.
+func (a *Accounts) usePasskey(c *Change, session string, assertion factor.Assertion) (Factor, error) {
 	credential, err := a.passkeys.FinishLogin(passkeyOwner(c), session, assertion)
 	if errors.Is(err, factor.ErrRejected) {
-		return ErrPasskeyInvalid
+		return Factor{}, ErrPasskeyInvalid
 	}
 	if err != nil {
-		return err
+		return Factor{}, err
 	}
 	i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindPasskey && f.Lookup == credential.ID })
 	if i < 0 {
-		return ErrPasskeyInvalid
+		return Factor{}, ErrPasskeyInvalid
 	}
 	c.Factors[i].Secret, c.Factors[i].LastUsedAt = credential.Data, a.time()
-	return nil
+	return c.Factors[i], nil
 }

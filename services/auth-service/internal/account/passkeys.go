@@ -142,7 +142,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		if added, err = newFactor(c.Account, factor.KindPasskey, name, now); err != nil {
 			return err
 		}
-		added.ConfirmedAt, added.Lookup, added.Secret = now, credential.ID, credential.Data
+		added.ConfirmedAt, added.Lookup, added.Secret, added.Proved = now, credential.ID, credential.Data, c.provedBy(caller)
 		c.Factors = append(c.Factors, added)
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: added.ID, Kind: added.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})

@@ -28,6 +28,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	var tokens signing.Tokens
 	err = a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
 		now := a.time()
+		c.Account.PasswordProved = c.Account.PasswordProved || c.provedBy(caller)
 		c.Account.PasswordHash, c.Account.UpdatedAt = hash, now
 		c.revokeTokens(LinkResetPassword, LinkChangeEmail)
 		device := c.session(caller.SessionID).DeviceName

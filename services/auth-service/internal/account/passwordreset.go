@@ -39,7 +39,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		if firstProof {
 			c.record(ctx, now, event.UserEmailVerified{Email: t.Email})
 		}
-		c.Account.PasswordHash, c.Account.EmailVerified, c.Account.UpdatedAt = hash, true, now
+		c.Account.PasswordHash, c.Account.PasswordProved = hash, true
+		c.Account.EmailVerified, c.Account.UpdatedAt = true, now
 		c.revokeTokens(LinkResetPassword, LinkVerifyEmail, LinkChangeEmail)
 		c.revokeSessions(ctx, now, reasonPasswordReset)
 		if firstProof {

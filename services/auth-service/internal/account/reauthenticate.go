@@ -39,7 +39,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, cu
 			}
 			c.ClearAttempts = attempt.Key
 		}
-		own.AuthenticatedAt = now
+		own.AuthenticatedAt, own.Proved = now, own.Proved || c.Account.PasswordProved
 		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})
 		return nil
 	})

@@ -29,6 +29,7 @@ type Session struct {
 	RevokedReason string
 
 	AuthenticatedAt time.Time // the last sign-in or re-authentication
+	Proved          bool      // whether it began with a credential of a person who has proved the address
 }
 
 // The reasons for which sessions are revoked.
@@ -56,7 +57,7 @@ func (s *Session) revoke(ctx context.Context, now time.Time, reason string) even
 	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
 }
 
-// newSession returns a session of an account that has just signed in.
+// newSession returns a session of an account that has just signed in with its password.
 func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
 	now := a.time()
 	origin := event.OriginFrom(ctx)
@@ -64,7 +65,7 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
 		Generation: 1, RotatedAt: now,
 		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
-		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now,
+		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now, Proved: account.PasswordProved,
 		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
 		EndsAt:    now.Add(a.lifetimes.Session),
 	}

@@ -31,7 +31,7 @@ func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolm
 		if err != nil {
 			return err
 		}
-		added.Secret = string(a.atRest.Seal(key.Secret, factorContext(added)))
+		added.Secret, added.Proved = string(a.atRest.Seal(key.Secret, factorContext(added))), c.provedBy(caller)
 		c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		c.Factors = append(c.Factors, added)
 		c.record(ctx, added.CreatedAt, event.MFAEnrolmentBegun{FactorID: added.ID, Kind: added.Kind})
@@ -68,7 +68,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, c
 			refused = c.codeRefused(ctx, now)
 			return nil
 		}
-		f.ConfirmedAt = now
+		f.ConfirmedAt, f.Proved = now, f.Proved && c.provedBy(caller)
 		c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
 		codes = c.newRecoveryCodes(ctx, now)
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})

@@ -44,8 +44,10 @@ func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) 
 }
 
 const insertAccount = `
-	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, mfa_enabled, password_hash, created_at, updated_at)
-	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash, @created_at, @updated_at)`
+	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, mfa_enabled, password_hash,
+		password_proved, provisional, created_at, updated_at)
+	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash,
+		@password_proved, @provisional, @created_at, @updated_at)`
 
 func queueAccount(batch *pgx.Batch, c account.Change) {
 	batch.Queue(insertAccount, accountArgs(c.Account))
@@ -170,7 +172,8 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	const writeAccount = `
 		UPDATE accounts
 		SET email = @email, email_key = @email_key, email_verified = @email_verified, name = @name, role = @role,
-			status = @status, mfa_enabled = @mfa_enabled, password_hash = @password_hash, created_at = @created_at, updated_at = @updated_at
+			status = @status, mfa_enabled = @mfa_enabled, password_hash = @password_hash,
+			password_proved = @password_proved, provisional = @provisional, created_at = @created_at, updated_at = @updated_at
 		WHERE id = @id`
 	const deleteAccount = `
 		DELETE FROM accounts

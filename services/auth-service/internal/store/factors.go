@@ -13,13 +13,13 @@ import (
 )
 
 const factorColumns = `f.id::text, f.account_id::text, f.kind, f.name, f.secret, f.lookup, f.last_step,
-	f.created_at, f.confirmed_at, f.last_used_at`
+	f.proved, f.created_at, f.confirmed_at, f.last_used_at`
 
 func scanFactor(row pgx.CollectableRow) (account.Factor, error) {
 	var f account.Factor
 	var lookup []byte
 	var confirmed, used *time.Time
-	err := row.Scan(&f.ID, &f.AccountID, &f.Kind, &f.Name, &f.Secret, &lookup, &f.LastStep, &f.CreatedAt, &confirmed, &used)
+	err := row.Scan(&f.ID, &f.AccountID, &f.Kind, &f.Name, &f.Secret, &lookup, &f.LastStep, &f.Proved, &f.CreatedAt, &confirmed, &used)
 	f.Lookup = string(lookup)
 	if confirmed != nil {
 		f.ConfirmedAt = *confirmed
@@ -41,10 +41,10 @@ func nullTime(t time.Time) *time.Time {
 // queueFactors stores the changes to an account's factors and recovery codes.
 func queueFactors(batch *pgx.Batch, before, after account.Change) {
 	const write = `
-		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, created_at, confirmed_at, last_used_at)
-		VALUES (@id, @account_id, @kind, @name, @secret, @lookup, @last_step, @created_at, @confirmed_at, @last_used_at)
+		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, proved, created_at, confirmed_at, last_used_at)
+		VALUES (@id, @account_id, @kind, @name, @secret, @lookup, @last_step, @proved, @created_at, @confirmed_at, @last_used_at)
 		ON CONFLICT (id) DO UPDATE
-		SET name = excluded.name, secret = excluded.secret, last_step = excluded.last_step,
+		SET name = excluded.name, secret = excluded.secret, last_step = excluded.last_step, proved = excluded.proved,
 			confirmed_at = excluded.confirmed_at, last_used_at = excluded.last_used_at`
 	const remove = `DELETE FROM factors WHERE id = $1`
 	for _, f := range before.Factors {
@@ -62,7 +62,7 @@ func queueFactors(batch *pgx.Batch, before, after account.Change) {
 		}
 		batch.Queue(write, pgx.StrictNamedArgs{
 			"id": f.ID, "account_id": f.AccountID, "kind": f.Kind, "name": f.Name, "secret": f.Secret, "lookup": lookup,
-			"last_step": f.LastStep, "created_at": f.CreatedAt, "confirmed_at": nullTime(f.ConfirmedAt), "last_used_at": nullTime(f.LastUsedAt),
+			"last_step": f.LastStep, "proved": f.Proved, "created_at": f.CreatedAt, "confirmed_at": nullTime(f.ConfirmedAt), "last_used_at": nullTime(f.LastUsedAt),
 		})
 	}
 	queueCodes(batch, after.Account.ID, before.RecoveryCodes, after.RecoveryCodes)

@@ -13,7 +13,7 @@ import (
 )
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
-	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at)`
+	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved`
 
 // sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
@@ -26,7 +26,7 @@ type sessionRow struct {
 func (r *sessionRow) targets() []any {
 	return []any{
 		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
-		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason, &r.AuthenticatedAt,
+		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason, &r.AuthenticatedAt, &r.Proved,
 	}
 }
 
@@ -44,14 +44,14 @@ func (r *sessionRow) session() account.Session {
 func queueSession(batch *pgx.Batch, s account.Session) {
 	const query = `
 		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip, network,
-			created_at, last_used_at, expires_at, ends_at, authenticated_at)
+			created_at, last_used_at, expires_at, ends_at, authenticated_at, proved)
 		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip, @network,
-			@created_at, @last_used_at, @expires_at, @ends_at, @authenticated_at)`
+			@created_at, @last_used_at, @expires_at, @ends_at, @authenticated_at, @proved)`
 	batch.Queue(query, pgx.StrictNamedArgs{
 		"id": s.ID, "account_id": s.AccountID, "generation": s.Generation, "rotated_at": s.RotatedAt,
 		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP, "network": s.Network,
 		"created_at": s.CreatedAt, "last_used_at": s.LastUsedAt, "expires_at": s.ExpiresAt, "ends_at": s.EndsAt,
-		"authenticated_at": s.AuthenticatedAt,
+		"authenticated_at": s.AuthenticatedAt, "proved": s.Proved,
 	})
 }
 
@@ -67,7 +67,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	const write = `
 		UPDATE sessions
 		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip, network = @network,
-			last_used_at = @last_used_at, expires_at = @expires_at, authenticated_at = @authenticated_at,
+			last_used_at = @last_used_at, expires_at = @expires_at, authenticated_at = @authenticated_at, proved = @proved,
 			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
 		WHERE id = @id`
 	if before == after {
@@ -77,8 +77,8 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		"id": after.ID, "generation": after.Generation, "rotated_at": after.RotatedAt,
 		"user_agent": after.UserAgent, "ip": after.IP, "network": after.Network,
 		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
-		"authenticated_at": after.AuthenticatedAt,
-		"revoked_at":       nil, "revoked_reason": after.RevokedReason,
+		"authenticated_at": after.AuthenticatedAt, "proved": after.Proved,
+		"revoked_at": nil, "revoked_reason": after.RevokedReason,
 	}
 	if after.Revoked() {
 		args["revoked_at"] = after.RevokedAt

@@ -40,12 +40,12 @@ func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 }
 
 const accountColumns = `a.id::text, a.email, a.email_key, a.email_verified, a.name, a.role, a.status,
-	a.mfa_enabled, a.password_hash, a.created_at, a.updated_at`
+	a.mfa_enabled, a.password_hash, a.password_proved, a.provisional, a.created_at, a.updated_at`
 
 func scanAccount(a *account.Account) []any {
 	return []any{
 		&a.ID, &a.Email.Address, &a.Email.Key, &a.EmailVerified, &a.Name, &a.Role, &a.Status,
-		&a.MFAEnabled, &a.PasswordHash, &a.CreatedAt, &a.UpdatedAt,
+		&a.MFAEnabled, &a.PasswordHash, &a.PasswordProved, &a.Provisional, &a.CreatedAt, &a.UpdatedAt,
 	}
 }
 
@@ -53,6 +53,7 @@ func accountArgs(a account.Account) pgx.StrictNamedArgs {
 	return pgx.StrictNamedArgs{
 		"id": a.ID, "email": a.Email.Address, "email_key": a.Email.Key, "email_verified": a.EmailVerified,
 		"name": a.Name, "role": a.Role, "status": a.Status, "password_hash": a.PasswordHash, "mfa_enabled": a.MFAEnabled,
+		"password_proved": a.PasswordProved, "provisional": a.Provisional,
 		"created_at": a.CreatedAt, "updated_at": a.UpdatedAt,
 	}
 }
