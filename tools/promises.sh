@@ -28,7 +28,7 @@ defined() { # prefix, document
 cited() { # prefix, arguments of grep
 	local prefix=$1
 	shift
-	{ grep -rhoE "\b(Test)?$prefix-?[0-9]{2}((To|And)[0-9]{2})*( to $prefix-[0-9]{2})?" "$@" || true; } |
+	{ grep -rhoE "\b(Test)?$prefix-?[0-9]{2,3}((To|And)[0-9]{2,3})*( to $prefix-[0-9]{2,3})?" "$@" || true; } |
 		sed -E "s/ to $prefix-/To/; s/^(Test)?$prefix-?//" | numbers
 }
 
@@ -43,7 +43,7 @@ report() { # message, prefix, first, second
 }
 
 security=$(defined SEC docs/SECURITY.md)
-named=$({ grep -rhoE '^func TestSEC[0-9]{2}((To|And)[0-9]{2})*' "${tests[@]}" || true; } | sed 's/^func TestSEC//' | numbers)
+named=$({ grep -rhoE '^func TestSEC[0-9]{2,3}((To|And)[0-9]{2,3})*' "${tests[@]}" || true; } | sed 's/^func TestSEC//' | numbers)
 resilience=$(defined REL docs/RESILIENCE.md)
 report "no test is named after" SEC "$security" "$named"
 report "no test mentions" REL "$resilience" "$(cited REL "${tests[@]}")"

@@ -220,6 +220,21 @@ func (c *client) login(ctx context.Context, a *account) error {
 	return c.post(ctx, "/login", map[string]string{"email": a.email, "password": benchPassword}, a)
 }
 
+// confirm confirms the password of a signed-in account.
+func (c *client) confirm(ctx context.Context, a *account) error {
+	data, err := json.Marshal(map[string]string{"password": benchPassword})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.auth+"/api/v1/auth/reauthenticate", bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+a.access)
+	return c.send(req, nil)
+}
+
 func (c *client) refresh(ctx context.Context, a *account) error {
 	return c.post(ctx, "/refresh", map[string]string{"refreshToken": a.refresh}, a)
 }

@@ -37,7 +37,65 @@ func (b *bench) login(ctx context.Context) error {
 	if err := b.loginRate(ctx, c, accounts); err != nil {
 		return err
 	}
+	if err := b.confirmed(ctx, c, accounts[0], accounts[1:]); err != nil {
+		return err
+	}
 	return b.crowded(ctx, c, accounts[:watched], accounts[watched:])
+}
+
+// confirmed measures the logins of a stranger while signed-in users confirm their passwords
+// as fast as they can: one, with as many requests at a time as it may have, and many. No gateway
+// limits them.
+func (b *bench) confirmed(ctx context.Context, c *client, stranger *account, others []*account) error {
+	const one, many = "1 account confirms its password", "70 accounts confirm their passwords"
+	const inLine = 5 // requests of one account that are not rejected
+	logins := func(confirming ...*account) func(context.Context) (float64, error) {
+		return func(ctx context.Context) (float64, error) {
+			stop, err := flood(ctx, confirming, c.confirm)
+			if err != nil {
+				return 0, err
+			}
+			defer stop()
+			waited, err := waits(ctx, []*account{stranger}, c.login)
+			return waited.p99.Seconds(), err
+		}
+	}
+	medians, err := b.alternate(ctx,
+		variant{"idle", logins()},
+		variant{one, logins(slices.Repeat(others[:1], inLine)...)},
+		variant{many, logins(others[:70]...)},
+	)
+	if err != nil {
+		return err
+	}
+	shown := func(name string) string { return rounded(time.Duration(medians[name] * float64(time.Second))) }
+	b.report.figure("login", "login, idle, p99", shown("idle"))
+	for _, name := range []string{one, many} {
+		b.report.atMost("login", "login, while "+name+", p99 / that", shown(name), medians[name]/medians["idle"], 2)
+	}
+	return nil
+}
+
+// flood makes each account do something again and again until stop is called. It returns
+// once that has been done as often as there are accounts.
+func flood(ctx context.Context, accounts []*account, do func(context.Context, *account) error) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	var done atomic.Int64
+	for _, a := range accounts {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				_ = do(ctx, a) // Requests that are rejected are part of the load.
+				done.Add(1)
+			}
+		})
+	}
+	stop = func() { cancel(); running.Wait() }
+	err = await(ctx, func() (bool, error) { return done.Load() >= int64(len(accounts)), nil })
+	if err != nil {
+		stop()
+	}
+	return stop, err
 }
 
 func (b *bench) loginRate(ctx context.Context, c *client, accounts []*account) error {
@@ -94,25 +152,13 @@ func (b *bench) crowded(ctx context.Context, c *client, few, many []*account) er
 		if err != nil {
 			return err
 		}
-		busyCtx, stop := context.WithCancel(ctx)
-		var logins sync.WaitGroup
-		var done atomic.Int64
-		for _, a := range many {
-			logins.Go(func() {
-				for busyCtx.Err() == nil {
-					_ = c.login(busyCtx, a) // Logins that are rejected because too many wait are part of the load.
-					done.Add(1)
-				}
-			})
-		}
 		// The queue is full once as many logins have ended as there are accounts.
-		err = await(ctx, func() (bool, error) { return done.Load() >= int64(len(many)), nil })
-		var busy percentiles
-		if err == nil {
-			busy, err = waits(ctx, few, one.ask)
+		stop, err := flood(ctx, many, c.login)
+		if err != nil {
+			return err
 		}
+		busy, err := waits(ctx, few, one.ask)
 		stop()
-		logins.Wait()
 		if err != nil {
 			return err
 		}

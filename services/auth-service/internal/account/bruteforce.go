@@ -7,6 +7,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
 // Failed attempts are counted before the password or code is checked, so that
@@ -92,8 +93,8 @@ func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Em
 
 // checkPassword checks a password whose attempt was counted. If it cannot be
 // checked, for example because too many others are, the attempt does not count.
-func (a *Accounts) checkPassword(ctx context.Context, attempt CountedAttempt, hash, typed string) (ok, stale bool, err error) {
-	ok, stale, err = a.hasher.Verify(ctx, hash, typed)
+func (a *Accounts) checkPassword(ctx context.Context, hasher *password.Hasher, attempt CountedAttempt, hash, typed string) (ok, stale bool, err error) {
+	ok, stale, err = hasher.Verify(ctx, hash, typed)
 	if err != nil {
 		err = errors.Join(err, a.store.UncountFailedAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
 	}

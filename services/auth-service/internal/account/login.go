@@ -74,7 +74,7 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return LoginResult{}, err
 	}
-	ok, stale, err := a.checkPassword(ctx, attempt, account.PasswordHash, typed)
+	ok, stale, err := a.checkPassword(ctx, a.hasher, attempt, account.PasswordHash, typed)
 	if err != nil {
 		return LoginResult{}, err
 	}

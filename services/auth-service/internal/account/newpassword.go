@@ -32,11 +32,11 @@ func (a *Accounts) newPassword(field, text string) (string, *problem.Field) {
 	return secret, nil
 }
 
-// hashNew returns the hash of a new password. It fails with ErrWeakPassword or
-// password.ErrBusy.
+// hashNew returns the hash of a new password for owner. It fails with ErrWeakPassword,
+// password.ErrBusy or password.ErrAccountBusy.
 func (a *Accounts) hashNew(ctx context.Context, owner Account, secret string) (string, error) {
 	if password.Weak(secret, owner.Email.Address, localPart(owner.Email), owner.Name) {
 		return "", ErrWeakPassword
 	}
-	return a.hasher.Hash(ctx, secret)
+	return a.hasher.For(owner.ID).Hash(ctx, secret)
 }

@@ -91,7 +91,7 @@ func (a *Accounts) recentlyAuthenticated(s *Session) bool {
 // person at an unlocked screen does not know. Wrong passwords count as failed attempts, so
 // that a stolen token cannot be used to guess the password. It fails with a
 // validation problem named after field, ErrCurrentPassword or ErrTooManyAttempts,
-// which are recorded, or password.ErrBusy.
+// which are recorded, password.ErrBusy or password.ErrAccountBusy.
 func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
 	_, passwordErr := password.Normalize(field, current)
 	if err := validate(passwordErr); err != nil {
@@ -108,7 +108,7 @@ func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, f
 	if err != nil {
 		return Account{}, err
 	}
-	ok, _, err := a.checkPassword(ctx, attempt, owner.PasswordHash, current)
+	ok, _, err := a.checkPassword(ctx, a.hasher.For(owner.ID), attempt, owner.PasswordHash, current)
 	if err != nil {
 		return Account{}, err
 	}

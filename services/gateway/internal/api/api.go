@@ -175,11 +175,12 @@ func (f *forwarder) to(route Route, next http.Handler) http.Handler {
 			web.Challenge(w.Header(), err)
 			return err
 		}
-		value, err := readBody(r, f.limits.bodyMember(r))
+		limited := f.limits.routeOf(r, pattern)
+		value, err := readBody(r, limited.bodyMember())
 		if err != nil {
 			return err
 		}
-		if err := f.limits.checkRoute(w, r, value); err != nil {
+		if err := f.limits.checkRoute(w, r, limited, identity.UserID, value); err != nil {
 			return err
 		}
 		next.ServeHTTP(w, r)

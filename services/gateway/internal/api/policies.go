@@ -9,16 +9,18 @@ import (
 )
 
 // RateLimits is the table of the gateway's rate limits, and the only place that defines
-// them. A field's tags are the columns of its row: the name of the policy, the POST
-// routes that it applies to (* for every request), the parts of a subject that it counts
-// by, and the environment variable with its default and description.
+// them. A field's tags are the columns of its row: the name of the policy, the routes of
+// the API document that it applies to, separated by commas (* for every request), the parts
+// of a subject that it counts by, and the environment variable with its default and
+// description.
 type RateLimits struct {
-	Login     ratelimit.Rate `policy:"login" routes:"/api/v1/auth/login" key:"network account" envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins per account and client address: requests/window, or off. With observe after a space, the limit only reports what it would reject. Successful requests count, too."`
-	LoginIP   ratelimit.Rate `policy:"login-ip" routes:"/api/v1/auth/login" key:"network" envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins per client address."`
-	Refresh   ratelimit.Rate `policy:"refresh" routes:"/api/v1/auth/refresh" key:"network session" envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes per session and client address."`
-	RefreshIP ratelimit.Rate `policy:"refresh-ip" routes:"/api/v1/auth/refresh" key:"network" envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes per client address."`
-	SignupIP  ratelimit.Rate `policy:"signup" routes:"/api/v1/auth/signup" key:"network" envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups per client address."`
-	Mail      ratelimit.Rate `policy:"mail" routes:"/api/v1/auth/forgot-password /api/v1/auth/resend-verification" key:"network" envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a password reset or verification email, per client address."`
+	Login     ratelimit.Rate `policy:"login" routes:"POST /api/v1/auth/login" key:"network account" envconfig:"LOGIN_RATE_LIMIT" default:"5/15m" desc:"Logins per account and client address: requests/window, or off. With observe after a space, the limit only reports what it would reject. Successful requests count, too."`
+	LoginIP   ratelimit.Rate `policy:"login-ip" routes:"POST /api/v1/auth/login" key:"network" envconfig:"LOGIN_IP_RATE_LIMIT" default:"40/15m" desc:"Logins per client address."`
+	Refresh   ratelimit.Rate `policy:"refresh" routes:"POST /api/v1/auth/refresh" key:"network session" envconfig:"REFRESH_RATE_LIMIT" default:"10/15m" desc:"Refreshes per session and client address."`
+	RefreshIP ratelimit.Rate `policy:"refresh-ip" routes:"POST /api/v1/auth/refresh" key:"network" envconfig:"REFRESH_IP_RATE_LIMIT" default:"300/15m" desc:"Refreshes per client address."`
+	SignupIP  ratelimit.Rate `policy:"signup" routes:"POST /api/v1/auth/signup" key:"network" envconfig:"SIGNUP_RATE_LIMIT" default:"100/15m" desc:"Sign-ups per client address."`
+	Mail      ratelimit.Rate `policy:"mail" routes:"POST /api/v1/auth/forgot-password,POST /api/v1/auth/resend-verification" key:"network" envconfig:"MAIL_RATE_LIMIT" default:"20/15m" desc:"Requests for a password reset or verification email, per client address."`
+	Proof     ratelimit.Rate `policy:"proof" routes:"POST /api/v1/auth/reauthenticate,POST /api/v1/auth/change-password,POST /api/v1/auth/change-email,DELETE /api/v1/auth/account,DELETE /api/v1/auth/mfa/totp/{id},DELETE /api/v1/auth/passkeys/{id}" key:"network user" envconfig:"PROOF_RATE_LIMIT" default:"20/15m" desc:"Requests in which a signed-in user enters the password again, per user and client address."`
 	General   ratelimit.Rate `policy:"general" routes:"*" key:"user" envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests per signed-in user."`
 	GeneralIP ratelimit.Rate `policy:"general-ip" routes:"*" key:"network" envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests per client address, authenticated or not."`
 }
@@ -61,7 +63,7 @@ func (l RateLimits) policies() []policy {
 		rate, _ := reflect.TypeAssert[ratelimit.Rate](value)
 		all = append(all, policy{
 			Policy: ratelimit.Policy{Name: field.Tag.Get("policy"), Rate: rate},
-			routes: strings.Fields(field.Tag.Get("routes")),
+			routes: strings.Split(field.Tag.Get("routes"), ","),
 			key:    strings.Fields(field.Tag.Get("key")),
 		})
 	}
@@ -97,19 +99,23 @@ type limitedRoute struct {
 	part     string // that the body names; empty if none is needed
 }
 
-// limitedRoutes returns the routes with policies of their own by their paths.
+// bodyMember returns the name of the member of the body that the policies count by; it is
+// empty if there is none.
+func (l limitedRoute) bodyMember() string { return bodyParts[l.part].member }
+
+// limitedRoutes returns the routes with policies of their own by their methods and patterns.
 func limitedRoutes(policies []policy) map[string]limitedRoute {
 	routes := map[string]limitedRoute{}
 	for _, p := range policies {
-		for _, path := range p.routes {
-			route := routes[path]
+		for _, name := range p.routes {
+			route := routes[name]
 			route.policies = append(route.policies, p)
 			for _, part := range p.key {
 				if _, ok := bodyParts[part]; ok {
 					route.part = part
 				}
 			}
-			routes[path] = route
+			routes[name] = route
 		}
 	}
 	delete(routes, "*")

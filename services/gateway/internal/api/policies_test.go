@@ -1,12 +1,16 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/services/gateway/internal/docs"
 )
 
 // TestRateLimitTable: every row of the table is complete, and the README has it.
@@ -36,12 +40,103 @@ func TestRateLimitTable(t *testing.T) {
 			t.Errorf("the README has no row %s … | `%s` |", row, variable)
 		}
 	}
-	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "general", "general-ip"}
+	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "proof", "general", "general-ip"}
 	if !slices.Equal(names, want) {
 		t.Errorf("policies = %v, want %v: clients and operators know their names", names, want)
 	}
 	policies := (RateLimits{}).policies()
+	var documented []string
+	for _, route := range documentedRoutes(t) {
+		documented = append(documented, route.name)
+	}
+	for name := range limitedRoutes(policies) {
+		if !slices.Contains(documented, name) {
+			t.Errorf("a policy is for %s, which is not in the API document", name)
+		}
+	}
 	if everyRequest(policies, network).Name != "general-ip" || everyRequest(policies, user).Name != "general" {
 		t.Error("a request is not counted by network and by user")
+	}
+}
+
+// SEC-104: every request in which a signed-in user enters a password counts against the
+// policy proof.
+func TestSEC104ProofsOfSignedInUsersAreCounted(t *testing.T) {
+	t.Parallel()
+	routes, found := limitedRoutes((RateLimits{}).policies()), 0
+	for _, route := range documentedRoutes(t) {
+		if !route.signedIn || !slices.ContainsFunc(route.members, isPassword) {
+			continue
+		}
+		found++
+		if !slices.ContainsFunc(routes[route.name].policies, func(p policy) bool { return p.Name == "proof" }) {
+			t.Errorf("%s with %v does not count against the policy proof", route.name, route.members)
+		}
+	}
+	if found < 6 {
+		t.Errorf("found %d routes on which a signed-in user enters a password, want 6 or more", found)
+	}
+}
+
+func isPassword(member string) bool { return strings.Contains(strings.ToLower(member), "password") }
+
+// documentedRoute is a route of the API document.
+type documentedRoute struct {
+	name     string // method and pattern
+	signedIn bool   // Callers may be signed in.
+	members  []string
+}
+
+func documentedRoutes(t *testing.T) []documentedRoute {
+	t.Helper()
+	d, err := docs.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	d.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", docs.DocumentPath, nil))
+	var document map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	var all []documentedRoute
+	for pattern, item := range document["paths"].(map[string]any) {
+		for method, operation := range item.(map[string]any) {
+			operation, ok := operation.(map[string]any)
+			if !ok {
+				continue // parameters of all methods
+			}
+			security, own := operation["security"].([]any)
+			route := documentedRoute{name: strings.ToUpper(method) + " " + pattern, signedIn: !own || len(security) > 0}
+			properties(document, operation["requestBody"], func(name string) { route.members = append(route.members, name) })
+			all = append(all, route)
+		}
+	}
+	return all
+}
+
+// properties calls found with the name of every property in a part of document.
+func properties(document map[string]any, part any, found func(name string)) {
+	switch part := part.(type) {
+	case []any:
+		for _, item := range part {
+			properties(document, item, found)
+		}
+	case map[string]any:
+		if ref, ok := part["$ref"].(string); ok {
+			var target any = document
+			for name := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
+				target = target.(map[string]any)[name]
+			}
+			properties(document, target, found)
+		}
+		for name, value := range part {
+			if members, ok := value.(map[string]any); ok && name == "properties" {
+				for member := range members {
+					found(member)
+				}
+			}
+			properties(document, value, found)
+		}
 	}
 }

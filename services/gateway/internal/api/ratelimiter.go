@@ -55,26 +55,18 @@ func (l *rateLimiter) checkLeased(w http.ResponseWriter, r *http.Request, key ra
 	return nil
 }
 
-func (l *rateLimiter) routeOf(r *http.Request) limitedRoute {
-	if r.Method != http.MethodPost {
-		return limitedRoute{}
-	}
-	return l.routes[r.URL.Path]
+// routeOf returns the policies of the route of r, whose path has a pattern.
+func (l *rateLimiter) routeOf(r *http.Request, pattern string) limitedRoute {
+	return l.routes[r.Method+" "+pattern]
 }
 
-// bodyMember returns the name of the member of r's body that the policies of its route
-// count by; it is empty if there is none.
-func (l *rateLimiter) bodyMember(r *http.Request) string {
-	return bodyParts[l.routeOf(r).part].member
-}
-
-// checkRoute counts r against the policies of its route. value is that of its bodyMember.
-func (l *rateLimiter) checkRoute(w http.ResponseWriter, r *http.Request, value string) error {
-	route := l.routeOf(r)
+// checkRoute counts r against the policies of its route. userID is empty if nobody is signed
+// in, and value is that of the route's bodyMember.
+func (l *rateLimiter) checkRoute(w http.ResponseWriter, r *http.Request, route limitedRoute, userID, value string) error {
 	if len(route.policies) == 0 {
 		return nil
 	}
-	s := subject{network: event.OriginFrom(r.Context()).Network()}
+	s := subject{network: event.OriginFrom(r.Context()).Network(), user: userID}
 	if route.part != "" {
 		s[route.part] = bodyParts[route.part].read(value)
 	}

@@ -93,6 +93,32 @@ func TestGeneralLimitIsByUser(t *testing.T) {
 	}
 }
 
+// SEC-104: the passwords that a signed-in user enters again are counted together, per user
+// and network, whatever the method and the path.
+func TestSEC104ProofLimit(t *testing.T) {
+	t.Parallel()
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Proof: rate(3)})
+	ann, bob := g.bearer(), g.bearer()
+	for i, tc := range []struct{ from, bearer, route, want string }{
+		{"192.0.2.1", ann, "POST /api/v1/auth/reauthenticate", `200"proof"`},
+		{"192.0.2.1", ann, "DELETE /api/v1/auth/passkeys/0198c7a2", `200"proof"`},
+		{"192.0.2.1", ann, "DELETE /api/v1/auth/mfa/totp/0198c7a3", `200"proof"`},
+		{"192.0.2.1", ann, "DELETE /api/v1/auth/passkeys/0198c7a4", `429"proof"`},
+		{"192.0.2.1", ann, "POST /api/v1/auth/change-password", `429"proof"`},
+		{"192.0.2.1", ann, "PATCH /api/v1/auth/passkeys/0198c7a4", "200"}, // needs no password
+		{"192.0.2.1", bob, "POST /api/v1/auth/change-password", `200"proof"`},
+		{"198.51.100.1", ann, "DELETE /api/v1/auth/account", `200"proof"`},
+		{"192.0.2.1", "", "POST /api/v1/auth/reauthenticate", "200"}, // auth-service rejects it before it hashes
+	} {
+		method, path, _ := strings.Cut(tc.route, " ")
+		a := g.do(method, path, `{"password":"x"}`, "X-Forwarded-For", tc.from, "Authorization", tc.bearer)
+		name, _, _ := strings.Cut(a.header.Get("RateLimit"), ";")
+		if got := fmt.Sprint(a.status, name); got != tc.want {
+			t.Errorf("request %d, %s = %s, want %s", i+1, tc.route, got, tc.want)
+		}
+	}
+}
+
 // TestRefreshesOfAnotherAddress: a stranger who knows only a session's id cannot use up
 // its owner's refreshes.
 func TestRefreshesOfAnotherAddress(t *testing.T) {

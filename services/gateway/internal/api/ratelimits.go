@@ -126,7 +126,7 @@ func (l *rateLimiter) selectCounters(r *http.Request) (selection, error) {
 		faults = append(faults, problem.Field{Field: "policy", Code: "unknown", Message: "Unknown policy."})
 	}
 	if len(faults) == 0 && len(selected.keys) == 0 {
-		faults = append(faults, problem.Field{Field: "ip", Code: "required", Message: "Specify whose counters to use: ip (for login also account, for refresh also session), or userId for general."})
+		faults = append(faults, problem.Field{Field: "ip", Code: "required", Message: "Specify whose counters to use: ip (for login also account, for refresh also session, for proof also userId), or userId for general."})
 	}
 	if len(faults) > 0 {
 		return selection{}, problem.Validation(faults...)
