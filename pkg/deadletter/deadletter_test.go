@@ -42,10 +42,7 @@ func poisoned(t *testing.T, payload, reason string) *message.Message {
 
 func sealedEvent(t *testing.T) (id, payload string) {
 	t.Helper()
-	sealer, err := event.NewSealer(strings.Repeat("0123456789", 4))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := testkit.Sealer(t, strings.Repeat("0123456789", 4))
 	e := event.New(t.Context(), time.Now(), "s", event.UserVerificationRequested{Token: sealer.Seal("geheim", "")})
 	e.ID, e.Producer = uuid.NewString(), "test"
 	data, err := json.Marshal(e)

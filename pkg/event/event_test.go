@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 func TestParseRefusesWhatIsNoEvent(t *testing.T) {
@@ -86,16 +87,54 @@ func TestDecodeRefusesAnotherName(t *testing.T) {
 	}
 }
 
+const oldSeal, newSeal = "0123456789abcdefghijklmnopqrstuv", "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+
+func sealer(t *testing.T, keys service.Keys) *event.Sealer {
+	t.Helper()
+	s, err := event.NewSealer(keys.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A rotation in three steps: each process opens what the others seal, and nothing that was
+// sealed with a listed key becomes unreadable. What the only key sealed before there were
+// lists names no key.
+func TestSEC125SealingKeysRotate(t *testing.T) {
+	t.Parallel()
+	before, named := service.Key{ID: service.DefaultKey, Secret: oldSeal}, service.Key{ID: "b", Secret: newSeal}
+	alone, accepted := sealer(t, service.Keys{before}), sealer(t, service.Keys{before, named})
+	first, after := sealer(t, service.Keys{named, before}), sealer(t, service.Keys{named})
+	for name, tc := range map[string]struct {
+		by, to *event.Sealer
+		prefix string
+		ok     bool
+	}{
+		"the only key":               {alone, alone, "s1.", true},
+		"the next one is listed":     {accepted, alone, "s1.", true},
+		"listed first":               {first, accepted, "s2.b.", true},
+		"the previous one is listed": {alone, first, "s1.", true},
+		"the previous one is gone":   {first, after, "s2.b.", true},
+		"sealed before":              {alone, after, "s1.", false},
+		"not listed yet":             {first, alone, "s2.b.", false},
+	} {
+		sealed := tc.by.Seal("a link", "context")
+		plain, err := tc.to.Open(sealed, "context")
+		if !strings.HasPrefix(string(sealed), tc.prefix) || tc.ok && (err != nil || plain != "a link") || !tc.ok && !errors.Is(err, event.ErrSeal) {
+			t.Errorf("%s: %s… opens as %q, %v", name, sealed[:5], plain, err)
+		}
+	}
+	renamed := "s1." + strings.TrimPrefix(string(first.Seal("a link", "context")), "s2.b.")
+	if _, err := first.Open(event.Sealed(renamed), "context"); !errors.Is(err, event.ErrSeal) {
+		t.Errorf("a value under another key's name opens: %v", err)
+	}
+}
+
 func TestSealer(t *testing.T) {
 	t.Parallel()
-	mine, err := event.NewSealer(strings.Repeat("k1", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := event.NewSealer(strings.Repeat("k2", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
+	mine := sealer(t, service.PlainKey(oldSeal))
+	other := sealer(t, service.PlainKey(newSeal))
 	sealed := mine.Seal("secret", "context")
 	if strings.Contains(string(sealed), "secret") || sealed == mine.Seal("secret", "context") {
 		t.Errorf("Seal gave %q: readable, or the same twice", sealed)
@@ -115,19 +154,16 @@ func TestSealer(t *testing.T) {
 			t.Errorf("%s: Open = %q, %v, want ErrSeal", name, plain, err)
 		}
 	}
-	if _, err := event.NewSealer("short"); err == nil {
+	if _, err := event.NewSealer(service.PlainKey("short").Reveal()); err == nil {
 		t.Error("NewSealer took a short secret")
 	}
 }
 
 func TestMaskHidesSealedValuesAtAnyDepth(t *testing.T) {
 	t.Parallel()
-	sealer, err := event.NewSealer(strings.Repeat("k1", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := sealer.Seal("x", "")
-	text, err := json.Marshal(event.Mask(map[string]any{"a": string(sealed), "b": []any{map[string]any{"c": string(sealed)}}, "d": 1.0}))
+	sealed := sealer(t, service.PlainKey(oldSeal)).Seal("x", "")
+	named := sealer(t, service.Keys{{ID: "b", Secret: newSeal}}).Seal("x", "")
+	text, err := json.Marshal(event.Mask(map[string]any{"a": string(sealed), "b": []any{map[string]any{"c": string(named)}}, "d": 1.0}))
 	if err != nil {
 		t.Fatal(err)
 	}

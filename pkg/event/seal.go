@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 )
 
@@ -21,16 +22,51 @@ type Sealed string
 // context, or that was changed.
 var ErrSeal = errors.New("sealed value cannot be opened")
 
-const sealVersion = "s1."
+// A sealed value begins with the name of its key: s2.<id>. or, for the key whose id is
+// empty, s1. alone.
+const (
+	plainSeal = "s1."
+	namedSeal = "s2."
+)
+
+func sealedText(text string) bool {
+	return strings.HasPrefix(text, plainSeal) || strings.HasPrefix(text, namedSeal)
+}
 
 // Sealer seals and opens secrets in events with AES-256-GCM. It is safe for
 // concurrent use.
 type Sealer struct {
-	aead cipher.AEAD
+	prefix string // of the key that seals
+	keys   map[string]cipher.AEAD
 }
 
-// NewSealer derives the key from secret, which must have at least 32 bytes.
-func NewSealer(secret string) (*Sealer, error) {
+// NewSealer returns a sealer that seals with the first key and opens what any of them has
+// sealed. It gets the ids and secrets of the keys. A secret must have at least 32 bytes, and
+// an id no dot.
+func NewSealer(keys iter.Seq2[string, string]) (*Sealer, error) {
+	s := &Sealer{keys: map[string]cipher.AEAD{}}
+	for id, secret := range keys {
+		prefix := plainSeal
+		if id != "" {
+			prefix = namedSeal + id + "."
+		}
+		aead, err := sealingKey(secret)
+		if err != nil {
+			return nil, err
+		}
+		if s.prefix == "" {
+			s.prefix = prefix
+		}
+		s.keys[prefix] = aead
+	}
+	if s.prefix == "" {
+		return nil, errors.New("no sealing key")
+	}
+	return s, nil
+}
+
+// sealingKey derives a key from a secret.
+func sealingKey(secret string) (cipher.AEAD, error) {
 	if len(secret) < 32 {
 		return nil, errors.New("sealing secret is shorter than 32 bytes")
 	}
@@ -46,27 +82,28 @@ func NewSealer(secret string) (*Sealer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create cipher: %w", err)
 	}
-	return &Sealer{aead: aead}, nil
+	return aead, nil
 }
 
 // Seal encrypts plain. Open needs the same context, such as the event's name and
 // subject, so that a sealed value is of no use in another event.
 func (s *Sealer) Seal(plain, context string) Sealed {
-	sealed := s.aead.Seal(nil, nil, []byte(plain), []byte(context)) //nolint:gosec // This AEAD generates a random nonce.
-	return Sealed(sealVersion + base64.RawURLEncoding.EncodeToString(sealed))
+	sealed := s.keys[s.prefix].Seal(nil, nil, []byte(plain), []byte(context)) //nolint:gosec // This AEAD generates a random nonce.
+	return Sealed(s.prefix + base64.RawURLEncoding.EncodeToString(sealed))
 }
 
 // Open returns the plain text that Seal encrypted, or ErrSeal.
 func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
-	text, ok := strings.CutPrefix(string(sealed), sealVersion)
+	end := strings.LastIndexByte(string(sealed), '.') + 1
+	aead, ok := s.keys[string(sealed[:end])]
 	if !ok {
 		return "", ErrSeal
 	}
-	data, err := base64.RawURLEncoding.DecodeString(text)
+	data, err := base64.RawURLEncoding.DecodeString(string(sealed[end:]))
 	if err != nil {
 		return "", ErrSeal
 	}
-	plain, err := s.aead.Open(nil, nil, data, []byte(context))
+	plain, err := aead.Open(nil, nil, data, []byte(context))
 	if err != nil {
 		return "", ErrSeal
 	}
@@ -78,7 +115,7 @@ func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
 func Mask(v any) any {
 	switch v := v.(type) {
 	case string:
-		if strings.HasPrefix(v, sealVersion) {
+		if sealedText(v) {
 			return "[sealed]"
 		}
 	case map[string]any:
@@ -96,7 +133,7 @@ func Mask(v any) any {
 // MaskJSON is Mask for encoded JSON. It returns data unchanged if it contains no
 // sealed value. The error wraps ErrMalformed if data is not valid JSON.
 func MaskJSON(data json.RawMessage) (json.RawMessage, error) {
-	if !bytes.Contains(data, []byte(sealVersion)) && !bytes.ContainsRune(data, '\\') {
+	if !bytes.Contains(data, []byte(plainSeal)) && !bytes.Contains(data, []byte(namedSeal)) && !bytes.ContainsRune(data, '\\') {
 		return data, nil
 	}
 	var v any

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"os/exec"
@@ -21,9 +20,9 @@ import (
 type Config struct {
 	backend.Config
 
-	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. At least 32 random characters."`
-	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. At least 32 random characters. Changing it makes them unreadable."`
-	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which needs the same key. At least 32 random characters."`
+	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. One secret of at least 32 random characters, or a list of id:secret: the first is for new things, the others for existing ones."`
+	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. One secret, or a list like REFRESH_TOKEN_SECRET. What is encrypted with a secret that is no longer listed cannot be read."`
+	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which needs the same. One secret, or a list like REFRESH_TOKEN_SECRET."`
 
 	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as a comma-separated list of id:secret. The first is for new hashes, the others for existing ones. With peppers, a stolen database alone is useless for guessing passwords. Never remove one that hashes still use."`
 
@@ -55,17 +54,9 @@ type Config struct {
 
 // ValidateOwn checks the fields that are auth-service's own.
 func (c Config) ValidateOwn() error {
-	faults := []error{
-		service.Strong("REFRESH_TOKEN_SECRET", c.RefreshTokenSecret),
-		service.Strong("ENCRYPTION_KEY", c.EncryptionKey),
-		service.Strong("EVENT_SEAL_KEY", c.EventSealKey),
-	}
-	if c.RefreshTokenSecret != "" && (c.RefreshTokenSecret == c.EventSealKey || c.RefreshTokenSecret == c.EncryptionKey) ||
-		c.EncryptionKey != "" && c.EncryptionKey == c.EventSealKey {
-		faults = append(faults, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY: each must differ from the others"))
-	}
-	if _, err := password.ParsePeppers(c.PasswordPeppers.Reveal()); err != nil {
-		faults = append(faults, fmt.Errorf("PASSWORD_PEPPERS: %w", err))
+	var faults []error
+	if _, err := c.keys(); err != nil {
+		faults = append(faults, err)
 	}
 	switch c.PasswordHash {
 	case argon2id:
@@ -117,6 +108,27 @@ func (c Config) ValidateOwn() error {
 	return errors.Join(faults...)
 }
 
+// keys are the lists of keys in the configuration.
+type keys struct{ refresh, atRest, links, peppers service.Keys }
+
+func (c Config) keys() (keys, error) {
+	var k keys
+	var err [4]error
+	k.refresh, err[0] = service.ParseKeys("REFRESH_TOKEN_SECRET", c.RefreshTokenSecret)
+	k.atRest, err[1] = service.ParseKeys("ENCRYPTION_KEY", c.EncryptionKey)
+	k.links, err[2] = service.ParseKeys("EVENT_SEAL_KEY", c.EventSealKey)
+	if c.PasswordPeppers != "" {
+		k.peppers, err[3] = service.ParseKeys("PASSWORD_PEPPERS", c.PasswordPeppers)
+	}
+	if err := errors.Join(err[:]...); err != nil {
+		return k, err
+	}
+	if !service.Disjoint(k.refresh, k.atRest, k.links, k.peppers) {
+		return k, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY, PASSWORD_PEPPERS: each must differ from the others")
+	}
+	return k, nil
+}
+
 func webAddress(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
@@ -131,12 +143,12 @@ const (
 // hasher returns a hasher that works in processes that worker starts, or in this one if
 // worker is nil.
 func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
-	peppers, err := password.ParsePeppers(c.PasswordPeppers.Reveal())
+	keys, err := c.keys()
 	if err != nil {
-		return nil, fmt.Errorf("PASSWORD_PEPPERS: %w", err)
+		return nil, err
 	}
 	cfg := password.Config{
-		Params: password.Standard, Peppers: peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue, Worker: worker,
+		Params: password.Standard, Peppers: keys.peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue, Worker: worker,
 	}
 	if c.PasswordHash == bcryptHash {
 		cfg.BcryptCost = c.BcryptCost

@@ -34,11 +34,15 @@ type domain struct {
 
 // newDomain connects the domain to its store. It creates the first signing key.
 func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) {
-	atRest, err := event.NewSealer(cfg.EncryptionKey.Reveal())
+	keys, err := cfg.keys()
+	if err != nil {
+		return domain{}, err
+	}
+	atRest, err := event.NewSealer(keys.atRest.Reveal())
 	if err != nil {
 		return domain{}, fmt.Errorf("ENCRYPTION_KEY: %w", err)
 	}
-	links, err := event.NewSealer(cfg.EventSealKey.Reveal())
+	links, err := event.NewSealer(keys.links.Reveal())
 	if err != nil {
 		return domain{}, fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
@@ -56,11 +60,11 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Store:             rows,
 		Revocations:       revocations,
 		Hasher:            d.hasher,
-		Issuer:            signing.NewIssuer(cfg.Expected, keyring, cfg.RefreshTokenSecret.Reveal(), cfg.AccessTokenTTL),
+		Issuer:            signing.NewIssuer(cfg.Expected, keyring, keys.refresh, cfg.AccessTokenTTL),
 		LinkSealer:        links,
 		AtRest:            atRest,
 		Passkeys:          passkeys,
-		FingerprintSecret: cfg.EncryptionKey.Reveal(),
+		Fingerprints:      keys.atRest,
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
 		Mode:              account.SignUpMode(cfg.SignUpMode),

@@ -27,12 +27,13 @@ type Config struct {
 	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"Delay before the second attempt of a deferred mail. Later delays are 5, 15, 60 and 240 times that, for 48 hours."`
 	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"Sender address, for example Example <no-reply@example.com>. Message-IDs use its domain."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"Public URL of the gateway. Links in mails begin with it."`
-	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Key that decrypts the links in events; the same as auth-service's. At least 32 random characters."`
+	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Opens the links in events; the same as auth-service's: one secret of at least 32 random characters, or a list of id:secret."`
 }
 
 // ValidateOwn checks the settings of email-service. It reports every invalid one.
 func (c Config) ValidateOwn() error {
-	invalid := []error{service.Strong("EVENT_SEAL_KEY", c.EventSealKey)}
+	_, err := service.ParseKeys("EVENT_SEAL_KEY", c.EventSealKey)
+	invalid := []error{err}
 	if _, err := smtp.ParseURL(c.SMTPURL.Reveal()); err != nil {
 		invalid = append(invalid, fmt.Errorf("SMTP_URL: %w", err))
 	}

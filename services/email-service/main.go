@@ -46,7 +46,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer sender.Close()
-	sealer, err := event.NewSealer(cfg.EventSealKey.Reveal())
+	links, err := service.ParseKeys("EVENT_SEAL_KEY", cfg.EventSealKey)
+	if err != nil {
+		return err
+	}
+	sealer, err := event.NewSealer(links.Reveal())
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
@@ -81,7 +82,7 @@ type Accounts struct {
 	links    *event.Sealer
 	atRest   *event.Sealer
 
-	fingerprintKey  []byte
+	fingerprints    service.Keys
 	lifetimes       Lifetimes
 	minLength       int
 	mode            SignUpMode
@@ -101,7 +102,7 @@ type Config struct {
 	LinkSealer        *event.Sealer    // seals links for email-service
 	AtRest            *event.Sealer    // seals secrets that only the database keeps
 	Passkeys          *factor.WebAuthn // nil if passkeys are unavailable
-	FingerprintSecret string           // keys the fingerprints of requests
+	Fingerprints      service.Keys     // key the fingerprints of requests
 	Lifetimes         Lifetimes
 	PasswordMinLength int // in code points
 	Mode              SignUpMode
@@ -115,8 +116,7 @@ func New(cfg Config) *Accounts {
 	return &Accounts{
 		store: cfg.Store, passkeys: cfg.Passkeys, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer,
 		links: cfg.LinkSealer, atRest: cfg.AtRest,
-		fingerprintKey: hashSecret("headgate fingerprint v1\x00" + cfg.FingerprintSecret),
-		lifetimes:      cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
+		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
 		now: cfg.Now, log: cfg.Log, linkRequestArrived: make(chan struct{}, 1),
 	}
 }

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -25,9 +26,9 @@ type idempotencyStore interface {
 // IdempotencyRecord is the stored answer to a request that a client may repeat under
 // one Idempotency-Key.
 type IdempotencyRecord struct {
-	Key         []byte // hashed
-	Fingerprint []byte // of the request
-	Answer      string // sealed; empty while the request is in progress
+	Key          []byte   // hashed
+	Fingerprints [][]byte // of the request, by each key; the first is stored
+	Answer       string   // sealed; empty while the request is in progress
 }
 
 const (
@@ -69,11 +70,11 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 		return out, false, err
 	}
 	hash := sha256.Sum256([]byte("signup\x00" + key))
-	mac := hmac.New(sha256.New, a.fingerprintKey)
-	if err := json.NewEncoder(mac).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
+	var request bytes.Buffer
+	if err := json.NewEncoder(&request).Encode(in); err != nil { //nolint:gosec // It goes into an HMAC and nowhere else.
 		return SignUpResult{}, false, fmt.Errorf("fingerprint request: %w", err)
 	}
-	record := IdempotencyRecord{Key: hash[:], Fingerprint: mac.Sum(nil)}
+	record := IdempotencyRecord{Key: hash[:], Fingerprints: a.fingerprintsOf(request.Bytes())}
 	answer, err := a.store.ReserveIdempotencyKey(ctx, record, a.time())
 	if err != nil {
 		return SignUpResult{}, false, err
@@ -91,6 +92,18 @@ func (a *Accounts) idempotently(ctx context.Context, key string, in SignUp, do f
 		return SignUpResult{}, false, err
 	}
 	return out, false, nil
+}
+
+// fingerprintsOf returns the fingerprints of a request by each key, so that a repetition is
+// recognized although another key is the first one now.
+func (a *Accounts) fingerprintsOf(request []byte) [][]byte {
+	var all [][]byte
+	for _, secret := range a.fingerprints.Reveal() {
+		mac := hmac.New(sha256.New, hashSecret("headgate fingerprint v1\x00"+secret))
+		mac.Write(request)
+		all = append(all, mac.Sum(nil))
+	}
+	return all
 }
 
 // answerContext binds a sealed answer to its record.

@@ -28,11 +28,7 @@ func TestSigningKeysSurviveARestart(t *testing.T) {
 	if err != nil || string(again.JWKS()) != string(before) {
 		t.Errorf("keys after a restart = %v, %v; before %s", again, err, before)
 	}
-	other, err := event.NewSealer(strings.Repeat("another key ", 4))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := open(other); !errors.Is(err, event.ErrSeal) {
+	if _, err := open(testkit.Sealer(t, strings.Repeat("another key ", 4))); !errors.Is(err, event.ErrSeal) {
 		t.Errorf("keys with another ENCRYPTION_KEY = %v, want ErrSeal", err)
 	}
 }

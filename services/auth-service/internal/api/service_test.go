@@ -71,15 +71,13 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	t.Helper()
 	s := &service{t: t, db: testkit.Database(t, outbox.Schema(), store.Schema()), now: time.Now()}
 	var err error
-	if s.sealer, err = event.NewSealer(secret); err != nil {
-		t.Fatal(err)
-	}
+	s.sealer = testkit.Sealer(t, secret)
 	box := outbox.New("auth-service")
 	rows := store.New(s.db, box, s.time)
 	if s.keyring, err = signing.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
 		t.Fatal(err)
 	}
-	issuer := signing.NewIssuer(testkit.Expected, s.keyring, secret+"-refresh", 15*time.Minute)
+	issuer := signing.NewIssuer(testkit.Expected, s.keyring, testkit.Keys(t, secret+"-refresh"), 15*time.Minute)
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
 	passkeys, err := factor.NewWebAuthn("localhost", "http://localhost")
@@ -88,7 +86,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	cfg := account.Config{
 		Passkeys: passkeys,
-		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, FingerprintSecret: secret,
+		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, Fingerprints: testkit.Keys(t, secret),
 		Lifetimes: account.Lifetimes{
 			RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,

@@ -1,13 +1,17 @@
 package password
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
 	"strings"
 
 	"golang.org/x/crypto/argon2"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // Params are the costs of Argon2id (RFC 9106).
@@ -39,7 +43,7 @@ func (e localEngine) encodeArgon2(password string) string {
 	p, secret, keyID := e.cfg.Params, []byte(password), ""
 	if len(e.cfg.Peppers) > 0 {
 		keyID = e.cfg.Peppers[0].ID
-		secret = e.cfg.Peppers[0].apply(secret)
+		secret = apply(e.cfg.Peppers[0], secret)
 	}
 	salt := salt()
 	key := argon2.IDKey(secret, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
@@ -63,7 +67,7 @@ func (e localEngine) checkArgon2(hash, password string) (ok, stale bool, err err
 		if err != nil {
 			return false, false, err
 		}
-		secret = pepper.apply(secret)
+		secret = apply(pepper, secret)
 	}
 	p := parsed.params
 	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
@@ -71,12 +75,19 @@ func (e localEngine) checkArgon2(hash, password string) (ok, stale bool, err err
 	return ok, p != e.cfg.Params || parsed.keyID != current || e.cfg.BcryptCost > 0, nil
 }
 
-func (e localEngine) pepper(id string) (Pepper, error) {
-	pepper, ok := e.cfg.Peppers.find(id)
+func (e localEngine) pepper(id string) (service.Key, error) {
+	pepper, ok := e.cfg.Peppers.Find(id)
 	if !ok {
-		return Pepper{}, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, id)
+		return pepper, fmt.Errorf("%w: PASSWORD_PEPPERS has no %q", errHash, id)
 	}
 	return pepper, nil
+}
+
+// apply returns the password keyed with a pepper, a secret that is not in the database.
+func apply(pepper service.Key, password []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(pepper.Secret.Reveal()))
+	mac.Write(password)
+	return []byte(base64.RawStdEncoding.EncodeToString(mac.Sum(nil)))
 }
 
 type parsed struct {
@@ -101,7 +112,7 @@ func parse(hash string) (parsed, error) {
 	}
 	var p parsed
 	costs, keyID, peppered := strings.Cut(parts[3], ",keyid=")
-	if peppered && !pepperID.MatchString(keyID) {
+	if peppered && !service.KeyID(keyID) {
 		return parsed{}, errHash
 	}
 	n, err := fmt.Sscanf(costs, "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // ErrBusy says that too many passwords are waiting to be hashed.
@@ -18,11 +19,11 @@ var ErrBusy = problem.New(problem.Unavailable, "busy", "Too many people are sign
 
 // Config configures a Hasher.
 type Config struct {
-	Params      Params  // of Argon2id
-	BcryptCost  int     // If it is not 0, new hashes are bcrypt hashes of this cost, without pepper.
-	Peppers     Peppers // of Argon2id
-	Concurrency int     // passwords hashed at a time; the number of cores if 0
-	Queue       int     // sign-ins that may wait, and as many confirmations
+	Params      Params       // of Argon2id
+	BcryptCost  int          // If it is not 0, new hashes are bcrypt hashes of this cost, without pepper.
+	Peppers     service.Keys // of Argon2id
+	Concurrency int          // passwords hashed at a time; the number of cores if 0
+	Queue       int          // sign-ins that may wait, and as many confirmations
 
 	// Worker returns a command that runs Work. There is a process for each concurrent
 	// hash. If Worker is nil, this process hashes.

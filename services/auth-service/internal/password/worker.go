@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // worker is an engine in a process of its own. Hashing occupies a core for tens of
@@ -31,12 +33,7 @@ type worker struct {
 type workerConfig struct {
 	Params     Params
 	BcryptCost int
-	Peppers    []secretPepper
-}
-
-type secretPepper struct {
-	ID     string
-	Secret []byte
+	Peppers    service.Keys
 }
 
 // do implements engine. If the process died, for example because it ran out of memory,
@@ -83,11 +80,7 @@ func (w *worker) start() error {
 		return err
 	}
 	w.cmd, w.stdin, w.out, w.in = cmd, stdin, gob.NewEncoder(stdin), gob.NewDecoder(stdout)
-	first := workerConfig{Params: w.cfg.Params, BcryptCost: w.cfg.BcryptCost}
-	for _, p := range w.cfg.Peppers {
-		first.Peppers = append(first.Peppers, secretPepper{p.ID, p.secret})
-	}
-	return w.out.Encode(first)
+	return w.out.Encode(workerConfig{Params: w.cfg.Params, BcryptCost: w.cfg.BcryptCost, Peppers: w.cfg.Peppers})
 }
 
 // close implements engine. The process exits when its input ends.
@@ -112,11 +105,7 @@ func Work(in io.Reader, out io.Writer) error {
 	if err := decode.Decode(&first); err != nil {
 		return ignoreEOF(err)
 	}
-	cfg := Config{Params: first.Params, BcryptCost: first.BcryptCost}
-	for _, p := range first.Peppers {
-		cfg.Peppers = append(cfg.Peppers, Pepper{ID: p.ID, secret: p.Secret})
-	}
-	engine := localEngine{cfg}
+	engine := localEngine{Config{Params: first.Params, BcryptCost: first.BcryptCost, Peppers: first.Peppers}}
 	for {
 		var j job
 		if err := decode.Decode(&j); err != nil {

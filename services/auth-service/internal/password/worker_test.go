@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 )
 
@@ -43,7 +44,7 @@ func (w *workers) start() *exec.Cmd {
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	const pepper = "k1:0123456789abcdefghijklmnopqrstuv"
-	peppers, err := password.ParsePeppers(pepper)
+	peppers, err := service.ParseKeys("PEPPERS", pepper)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
 )
 
@@ -19,18 +20,19 @@ var (
 )
 
 // Issuer issues access tokens, signed with the active key of a keyring, and
-// refresh tokens, signed with a secret that only auth-service knows. It is safe
+// refresh tokens, signed with secrets that only auth-service knows. It is safe
 // for concurrent use.
 type Issuer struct {
 	expected       token.Expected
 	keys           *Keyring
-	refreshSecret  []byte
+	refreshKeys    service.Keys
 	accessLifetime time.Duration
 }
 
-// NewIssuer returns an issuer whose access tokens are valid for accessLifetime.
-func NewIssuer(expected token.Expected, keys *Keyring, refreshSecret string, accessLifetime time.Duration) *Issuer {
-	return &Issuer{expected: expected, keys: keys, refreshSecret: []byte(refreshSecret), accessLifetime: accessLifetime}
+// NewIssuer returns an issuer whose access tokens are valid for accessLifetime. It signs
+// refresh tokens with the first of refreshKeys and accepts those of all.
+func NewIssuer(expected token.Expected, keys *Keyring, refreshKeys service.Keys, accessLifetime time.Duration) *Issuer {
+	return &Issuer{expected: expected, keys: keys, refreshKeys: refreshKeys, accessLifetime: accessLifetime}
 }
 
 // Claims are what the tokens of a session say.
@@ -73,7 +75,7 @@ type refreshJWT struct {
 }
 
 // Issue returns tokens for a session. The refresh token depends on the claims
-// alone, so issuing the same claims again returns the same refresh token.
+// and the first key alone, so issuing the same claims again returns the same refresh token.
 func (i *Issuer) Issue(c Claims, now time.Time) (Tokens, error) {
 	key := i.keys.active()
 	access, err := token.Sign(key.Signer, key.ID, token.Claims{
@@ -117,7 +119,9 @@ func (i *Issuer) signRefresh(c Claims) (string, error) {
 		Generation: c.Generation,
 	})
 	t.Header["typ"] = refreshType
-	signed, err := t.SignedString(i.refreshSecret)
+	key := i.refreshKeys[0]
+	t.Header["kid"] = key.ID
+	signed, err := t.SignedString([]byte(key.Secret.Reveal()))
 	if err != nil {
 		return "", fmt.Errorf("sign refresh token: %w", err)
 	}
@@ -145,7 +149,15 @@ func (i *Issuer) VerifyRefresh(raw string, now time.Time) (RefreshClaims, error)
 		if _, ok := t.Header["crit"]; ok || t.Header["typ"] != refreshType {
 			return nil, errors.New("not a refresh token")
 		}
-		return i.refreshSecret, nil
+		kid, named := t.Header["kid"].(string)
+		if !named {
+			kid = service.DefaultKey
+		}
+		key, ok := i.refreshKeys.Find(kid)
+		if !ok {
+			return nil, errors.New("unknown key")
+		}
+		return []byte(key.Secret.Reveal()), nil
 	})
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):

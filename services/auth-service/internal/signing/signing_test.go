@@ -8,7 +8,6 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
-	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
@@ -27,11 +26,8 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{t: t, now: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)}
-	sealer, err := event.NewSealer("0123456789abcdefghijklmnopqrstuv-tests")
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys := store.NewKeys(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("auth-service"), sealer)
+	keys := store.NewKeys(testkit.Database(t, outbox.Schema(), store.Schema()), outbox.New("auth-service"), testkit.Sealer(t, "0123456789abcdefghijklmnopqrstuv-tests"))
+	var err error
 	if f.Keyring, err = signing.OpenKeyring(t.Context(), keys, func() time.Time { return f.now }); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +100,7 @@ func TestRetireScheduledKey(t *testing.T) {
 func TestIssuer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	issuer := signing.NewIssuer(testkit.Expected, f.Keyring, "0123456789abcdefghijklmnopqrstuv", 15*time.Minute)
+	issuer := signing.NewIssuer(testkit.Expected, f.Keyring, testkit.Keys(t, "0123456789abcdefghijklmnopqrstuv"), 15*time.Minute)
 	claims := signing.Claims{
 		AccountID: uuid.NewString(), Role: "user", Email: "ann@example.com", Name: "Ann",
 		SessionID: uuid.NewString(), Generation: 3, SignedInAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
@@ -131,7 +127,7 @@ func TestIssuer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := signing.NewIssuer(testkit.Expected, f.Keyring, "another secret of 32 characters...", time.Minute).Issue(claims, f.now)
+	other, err := signing.NewIssuer(testkit.Expected, f.Keyring, testkit.Keys(t, "another one of 32 characters ....."), time.Minute).Issue(claims, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +136,53 @@ func TestIssuer(t *testing.T) {
 	} {
 		if _, err := issuer.VerifyRefresh(raw, f.now); !errors.Is(err, signing.ErrRefreshInvalid) {
 			t.Errorf("%s: VerifyRefresh = %v, want ErrRefreshInvalid", name, err)
+		}
+	}
+}
+
+// A rotation of REFRESH_TOKEN_SECRET refuses nobody: tokens of a listed secret, and of the
+// only one before there were lists, are accepted, and new ones are signed with the first.
+func TestSEC126RefreshSecretsRotate(t *testing.T) {
+	t.Parallel()
+	const before, after = "0123456789abcdefghijklmnopqrstuv", "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+	f := newFixture(t)
+	issuer := func(keys string) *signing.Issuer {
+		return signing.NewIssuer(testkit.Expected, f.Keyring, testkit.Keys(t, keys), time.Minute)
+	}
+	claims := signing.Claims{
+		AccountID: uuid.NewString(), SessionID: uuid.NewString(), Generation: 1, SignedInAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
+	}
+	refresh := func(i *signing.Issuer) string {
+		tokens, err := i.Issue(claims, f.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tokens.Refresh
+	}
+	alone, first, gone := issuer(before), issuer("b:"+after+",default:"+before), issuer("b:"+after)
+	unnamed := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"iss": testkit.Expected.Issuer, "sub": claims.AccountID, "sid": claims.SessionID, "gen": 1, "exp": claims.ExpiresAt.Unix(),
+	})
+	unnamed.Header["typ"] = "refresh+jwt"
+	withoutKid, err := unnamed.SignedString([]byte(before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		issuer *signing.Issuer
+		token  string
+		ok     bool
+	}{
+		"the previous secret, listed":      {first, refresh(alone), true},
+		"of a release without key ids":     {first, withoutKid, true},
+		"the new secret":                   {gone, refresh(first), true},
+		"the previous secret, not listed":  {gone, refresh(alone), false},
+		"without key ids, not listed":      {gone, withoutKid, false},
+		"a replica that lacks the new one": {alone, refresh(first), false},
+	} {
+		_, err := tc.issuer.VerifyRefresh(tc.token, f.now)
+		if tc.ok && err != nil || !tc.ok && !errors.Is(err, signing.ErrRefreshInvalid) {
+			t.Errorf("%s: VerifyRefresh = %v", name, err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,7 @@ func (s *Store) ReserveIdempotencyKey(ctx context.Context, record account.Idempo
 		SELECT fingerprint, COALESCE(answer, '')
 		FROM idempotency_keys
 		WHERE key = $1`
-	tag, err := s.db.Exec(ctx, reserve, record.Key, record.Fingerprint, now, now.Add(-account.IdempotencyRetention), now.Add(-account.IdempotencyTimeout))
+	tag, err := s.db.Exec(ctx, reserve, record.Key, record.Fingerprints[0], now, now.Add(-account.IdempotencyRetention), now.Add(-account.IdempotencyTimeout))
 	if err != nil {
 		return "", fmt.Errorf("reserve idempotency key: %w", err)
 	}
@@ -39,7 +40,7 @@ func (s *Store) ReserveIdempotencyKey(ctx context.Context, record account.Idempo
 		return "", account.ErrKeyInProgress
 	case err != nil:
 		return "", fmt.Errorf("read idempotency key: %w", err)
-	case !bytes.Equal(fingerprint, record.Fingerprint):
+	case !slices.ContainsFunc(record.Fingerprints, func(f []byte) bool { return bytes.Equal(f, fingerprint) }):
 		return "", account.ErrKeyReused
 	case answer == "":
 		return "", account.ErrKeyInProgress
@@ -65,6 +66,6 @@ func queueStoredAnswer(batch *pgx.Batch, record *account.IdempotencyRecord) {
 		SET answer = $2
 		WHERE key = $1 AND fingerprint = $3`
 	if record != nil {
-		batch.Queue(query, record.Key, record.Answer, record.Fingerprint)
+		batch.Queue(query, record.Key, record.Answer, record.Fingerprints[0])
 	}
 }

@@ -276,10 +276,7 @@ func TestSEC65NoSecretsInLogs(t *testing.T) {
 func TestPermanentErrors(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	other, err := event.NewSealer(strings.Repeat("another key ", 4))
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := testkit.Sealer(t, strings.Repeat("another key ", 4))
 	for name, change := range map[string]func(*event.UserVerificationRequested){
 		"sealed with another key": func(p *event.UserVerificationRequested) { p.Token = other.Seal("x", "") },
 		"sealed for another account": func(p *event.UserVerificationRequested) {

@@ -67,10 +67,7 @@ func newServiceWithoutConsumer(t *testing.T) *service {
 		db:  testkit.Database(t, outbox.Schema(), deadletter.Schema(), reconcile.RecordsSchema(), store.Schema()),
 		log: testkit.Log(t),
 	}
-	var err error
-	if s.sealer, err = event.NewSealer(strings.Repeat("0123456789", 4)); err != nil {
-		t.Fatal(err)
-	}
+	s.sealer = testkit.Sealer(t, strings.Repeat("0123456789", 4))
 	s.deadLetters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
 	messages := store.New(s.db, outbox.New("email-service"), time.Now, "true")
 	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.deadLetters.Routes(api.Prefix)...), web.Options{

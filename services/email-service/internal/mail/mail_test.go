@@ -53,10 +53,7 @@ var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 func newMailer(t *testing.T) (*mail.Mailer, *memory, *event.Sealer) {
 	t.Helper()
-	sealer, err := event.NewSealer(strings.Repeat("0123456789", 4))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sealer := testkit.Sealer(t, strings.Repeat("0123456789", 4))
 	m := &memory{}
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: m, Sender: memorySender{m}, Sealer: sealer, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
