@@ -51,7 +51,7 @@ type accountReader interface {
 type accountUpdater interface {
 	// ChangeAccount locks an account and its live sessions, lets decide change them,
 	// and stores the result. It stores nothing if decide fails. It fails with
-	// ErrNotFound, ErrEmailTaken, ErrPasskeyTaken, and with ErrLastAdmin if no active
+	// ErrNotFound, ErrEmailTaken, ErrPasskeyTaken, ErrPasskeyExpired, and with ErrLastAdmin if no active
 	// administrator would be left.
 	ChangeAccount(ctx context.Context, id string, decide func(c *Change) error) error
 }

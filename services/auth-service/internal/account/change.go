@@ -24,6 +24,7 @@ type Change struct {
 	RevokeChallenges bool               // whether logins that wait for a second factor end
 	ClearAttempts    []byte             // the key of a CountedAttempt whose failures are cleared
 	Idempotency      *IdempotencyRecord // whose answer is stored
+	FinishedCeremony *FinishedCeremony
 	Events           []event.Event
 
 	AllowMail AllowMail

@@ -13,7 +13,7 @@ import (
 
 // BeginPasskeyLogin starts a login with whichever passkey the browser offers. It
 // fails with ErrNoPasskeys.
-func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (PasskeyCeremony, error) {
+func (a *Accounts) BeginPasskeyLogin() (PasskeyCeremony, error) {
 	if a.passkeys == nil {
 		return PasskeyCeremony{}, ErrNoPasskeys
 	}
@@ -21,19 +21,19 @@ func (a *Accounts) BeginPasskeyLogin(ctx context.Context) (PasskeyCeremony, erro
 	if err != nil {
 		return PasskeyCeremony{}, err
 	}
-	return a.beginCeremony(ctx, "", first)
+	return a.beginCeremony("", ceremony{Session: first.Session}, first.Options)
 }
 
 // FinishPasskeyLogin signs in with the browser's answer. The authenticator has
 // verified its user, so a passkey counts as two factors and no code is asked for.
 // It fails with a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid,
 // ErrAccountDisabled or ErrEmailNotVerified. The last three are recorded.
-func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string, answer []byte) (Account, signing.Tokens, error) {
+func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device string, answer []byte) (Account, signing.Tokens, error) {
 	device, deviceErr := parseLine("deviceName", device)
-	if err := validate(deviceErr, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
+	if err := validate(deviceErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
-	session, err := a.takeCeremony(ctx, secret, "")
+	ceremony, err := a.openCeremony(ctx, passkeyToken, "")
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
@@ -45,10 +45,11 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, secret, device string
 	var tokens signing.Tokens
 	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
 		account = c.Account
-		used, err := a.usePasskey(c, session, assertion)
+		used, err := a.usePasskey(c, ceremony.Session, assertion)
 		if err != nil {
 			return err
 		}
+		ceremony.finish(c)
 		switch {
 		case c.Account.Status != Active:
 			return ErrAccountDisabled

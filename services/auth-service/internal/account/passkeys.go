@@ -2,10 +2,13 @@ package account
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
@@ -13,21 +16,25 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// ceremonyStore keeps ceremonies between their two steps.
+// ceremonyStore remembers which ceremonies were finished.
 type ceremonyStore interface {
-	// AddCeremony stores a ceremony.
-	AddCeremony(ctx context.Context, c Ceremony) error
-	// TakeCeremony deletes a ceremony and returns it. It fails with
-	// ErrPasskeyExpired.
-	TakeCeremony(ctx context.Context, hash []byte) (Ceremony, error)
+	// CeremonyFinished reports whether the ceremony with an id was finished.
+	CeremonyFinished(ctx context.Context, id string) (bool, error)
 }
 
-// Ceremony is the registration of a passkey, or a login with one, between its two
-// steps (Web Authentication, 7).
-type Ceremony struct {
-	Hash      []byte // of its token
-	AccountID string // empty for a login
-	Session   string // see factor.Ceremony
+// ceremony is the registration of a passkey, or a login with one, between its two
+// steps (Web Authentication, 7). The client keeps it, sealed, so the first step stores
+// nothing, however many strangers take it.
+type ceremony struct {
+	ID        string    `json:"id"`
+	Session   string    `json:"session"` // see factor.Ceremony
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// FinishedCeremony is a ceremony whose second step has succeeded. It is stored until it
+// expires, so that its token is of no use a second time.
+type FinishedCeremony struct {
+	ID        string
 	ExpiresAt time.Time
 }
 
@@ -83,41 +90,67 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Pas
 	if err != nil {
 		return PasskeyCeremony{}, err
 	}
-	return a.beginCeremony(ctx, caller.UserID, first)
+	return a.beginCeremony(caller.UserID, ceremony{Session: first.Session}, first.Options)
 }
 
-func (a *Accounts) beginCeremony(ctx context.Context, accountID string, first factor.Ceremony) (PasskeyCeremony, error) {
-	secret := newSecret()
-	err := a.store.AddCeremony(ctx, Ceremony{
-		Hash: hashSecret(secret), AccountID: accountID, Session: first.Session, ExpiresAt: a.time().Add(ceremonyLifetime),
-	})
-	return PasskeyCeremony{Token: secret, Options: first.Options}, err
-}
+// ceremonyContext separates the ceremonies of an account, or those of logins, from
+// everything else that is sealed.
+func ceremonyContext(accountID string) string { return "headgate passkey ceremony v1 " + accountID }
 
-// takeCeremony ends a ceremony, whatever its result, and returns its session.
-func (a *Accounts) takeCeremony(ctx context.Context, secret, accountID string) (string, error) {
-	ceremony, err := a.store.TakeCeremony(ctx, hashSecret(secret))
+// beginCeremony gives c an id and seals it for the client. accountID is empty for a login.
+func (a *Accounts) beginCeremony(accountID string, c ceremony, options any) (PasskeyCeremony, error) {
+	id, err := uuid.NewV7()
 	if err != nil {
-		return "", err
+		return PasskeyCeremony{}, fmt.Errorf("generate ceremony id: %w", err)
 	}
-	if ceremony.AccountID != accountID || !a.time().Before(ceremony.ExpiresAt) {
-		return "", ErrPasskeyExpired
+	c.ID, c.ExpiresAt = id.String(), a.time().Add(ceremonyLifetime)
+	state, err := json.Marshal(c)
+	if err != nil {
+		return PasskeyCeremony{}, fmt.Errorf("encode ceremony: %w", err)
 	}
-	return ceremony.Session, nil
+	return PasskeyCeremony{Token: string(a.atRest.Seal(string(state), ceremonyContext(accountID))), Options: options}, nil
+}
+
+// openCeremony returns the ceremony of a token. It fails with ErrPasskeyExpired, also if
+// the ceremony was finished. Two requests at the same time may both get it: the store
+// accepts one of them.
+func (a *Accounts) openCeremony(ctx context.Context, passkeyToken, accountID string) (ceremony, error) {
+	state, err := a.atRest.Open(event.Sealed(passkeyToken), ceremonyContext(accountID))
+	if err != nil {
+		return ceremony{}, ErrPasskeyExpired
+	}
+	var c ceremony
+	if err := json.Unmarshal([]byte(state), &c); err != nil {
+		return ceremony{}, fmt.Errorf("decode ceremony: %w", err)
+	}
+	if !a.time().Before(c.ExpiresAt) {
+		return ceremony{}, ErrPasskeyExpired
+	}
+	finished, err := a.store.CeremonyFinished(ctx, c.ID)
+	if err == nil && finished {
+		err = ErrPasskeyExpired
+	}
+	return c, err
+}
+
+// finish adds that the ceremony was finished to a change, which fails with
+// ErrPasskeyExpired if it was finished before.
+func (c ceremony) finish(change *Change) {
+	change.FinishedCeremony = &FinishedCeremony{ID: c.ID, ExpiresAt: c.ExpiresAt}
 }
 
 // FinishPasskey registers a passkey with the browser's answer. It fails with a
 // validation problem, ErrPasskeyExpired, a problem with the code passkey_invalid,
 // ErrReauthRequired, ErrPasskeyTaken or ErrTooManyPasskeys.
-func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, secret, name string, answer []byte) (Factor, error) {
+func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, passkeyToken, name string, answer []byte) (Factor, error) {
 	name, nameErr := parseLine("name", name)
 	if name == "" {
 		name = "Passkey"
 	}
-	if err := validate(nameErr, requiredPasskeyToken(secret), requiredCredential(answer)); err != nil {
+	if err := validate(nameErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
 		return Factor{}, err
 	}
-	session, err := a.takeCeremony(ctx, secret, caller.UserID)
+	ceremony, err := a.openCeremony(ctx, passkeyToken, caller.UserID)
 	if err != nil {
 		return Factor{}, err
 	}
@@ -131,13 +164,14 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
 		}
-		credential, err := a.passkeys.FinishRegistration(owner, session, registration)
+		credential, err := a.passkeys.FinishRegistration(owner, ceremony.Session, registration)
 		if errors.Is(err, factor.ErrRejected) {
 			return errRegistrationInvalid
 		}
 		if err != nil {
 			return err
 		}
+		ceremony.finish(c)
 		now := a.time()
 		if added, err = newFactor(c.Account, factor.KindPasskey, name, now); err != nil {
 			return err
@@ -149,8 +183,8 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, sec
 	return added, err
 }
 
-func requiredPasskeyToken(secret string) *problem.Field {
-	return required("passkeyToken", secret, "passkeyToken is required: it is in the response to the first step.")
+func requiredPasskeyToken(text string) *problem.Field {
+	return required("passkeyToken", text, "passkeyToken is required: it is in the response to the first step.")
 }
 
 func requiredCredential(answer []byte) *problem.Field {

@@ -59,8 +59,8 @@ func (a *api) removePasskey(w http.ResponseWriter, r *http.Request) error {
 	return a.removeFactor(w, r, factor.KindPasskey)
 }
 
-func (a *api) beginPasskeyLogin(w http.ResponseWriter, r *http.Request) error {
-	b, err := a.accounts.BeginPasskeyLogin(r.Context())
+func (a *api) beginPasskeyLogin(w http.ResponseWriter, _ *http.Request) error {
+	b, err := a.accounts.BeginPasskeyLogin()
 	if err != nil {
 		return err
 	}

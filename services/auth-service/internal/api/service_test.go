@@ -144,6 +144,8 @@ type answer struct {
 
 		Status, MFAToken, FactorID, Secret, OTPAuthURL string
 
+		PasskeyToken  string
+		Options       json.RawMessage
 		ExpiresIn     int
 		RecoveryCodes []string
 		Factors       json.RawMessage
@@ -278,4 +280,30 @@ func (s *service) replica() *signing.Keyring {
 		s.t.Fatal(err)
 	}
 	return keyring
+}
+
+// rows returns how many rows each table has.
+func (s *service) rows() map[string]int {
+	s.t.Helper()
+	const query = `
+		SELECT table_name, (xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM %I', table_name), false, true, '')))[1]::text::int
+		FROM information_schema.tables
+		WHERE table_schema = 'public'`
+	rows, err := s.db.Query(context.Background(), query)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	type count struct {
+		Table string
+		Rows  int
+	}
+	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[count])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	of := map[string]int{}
+	for _, c := range counts {
+		of[c.Table] = c.Rows
+	}
+	return of
 }

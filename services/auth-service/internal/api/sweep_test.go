@@ -17,8 +17,9 @@ func TestSweep(t *testing.T) {
 	s.forgot("ann@example.com")
 	s.wantServed()
 	s.want(s.try("nobody@example.com", "guess"), 401, "invalid_credentials")
+	s.addPasskey(ann.User, ann.Tokens.AccessToken)
 	s.want(s.call("POST", "/logout", ann.Tokens.AccessToken, nil), 200, "")
-	tables := []string{"sessions", "one_time_tokens", "revocations", "login_failures", "idempotency_keys", "mails_asked"}
+	tables := []string{"finished_ceremonies", "sessions", "one_time_tokens", "revocations", "login_failures", "idempotency_keys", "mails_asked"}
 	left := func() map[string]int {
 		t.Helper()
 		if err := rows.Sweep(t.Context(), s.time()); err != nil {

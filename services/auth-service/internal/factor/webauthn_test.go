@@ -1,21 +1,14 @@
 package factor_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"slices"
 	"testing"
 
-	"github.com/go-webauthn/webauthn/protocol/webauthncbor"
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
+	"github.com/headgate/headgate/services/auth-service/internal/factor/factortest"
 )
 
 const (
@@ -23,119 +16,10 @@ const (
 	origin = "https://id.example.com"
 )
 
-// Flags of authenticator data (Web Authentication, 6.1).
-const (
-	userPresent  = 0x01
-	userVerified = 0x04
-	withKey      = 0x40
-)
-
-// authenticator is a security key in software.
-type authenticator struct {
-	t     *testing.T
-	key   *ecdsa.PrivateKey
-	id    []byte
-	owner uuid.UUID
-
-	// Fields that tests change.
-	host, origin string
-	flags        byte
-	counter      uint32
-}
-
-func newAuthenticator(t *testing.T, owner string) *authenticator {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := []byte("credential " + rand.Text())
-	return &authenticator{t: t, key: key, id: id, owner: uuid.MustParse(owner), host: host, origin: origin, flags: userPresent | userVerified, counter: 1}
-}
-
-func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-func (a *authenticator) json(v any) []byte {
-	a.t.Helper()
-	data, err := json.Marshal(v)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return data
-}
-
-func (a *authenticator) cbor(v any) []byte {
-	a.t.Helper()
-	data, err := webauthncbor.Marshal(v)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return data
-}
-
-// challenge returns the challenge in the options of a ceremony.
-func (a *authenticator) challenge(c factor.Ceremony) string {
-	a.t.Helper()
-	var options struct {
-		PublicKey struct{ Challenge string }
-	}
-	if err := json.Unmarshal(a.json(c.Options), &options); err != nil || options.PublicKey.Challenge == "" {
-		a.t.Fatalf("options = %+v, %v", c.Options, err)
-	}
-	return options.PublicKey.Challenge
-}
-
-func (a *authenticator) clientData(kind string, c factor.Ceremony) []byte {
-	a.t.Helper()
-	return a.json(map[string]any{"type": kind, "challenge": a.challenge(c), "origin": a.origin, "crossOrigin": false})
-}
-
-func (a *authenticator) data(flags byte) []byte {
-	sum := sha256.Sum256([]byte(a.host))
-	return binary.BigEndian.AppendUint32(append(sum[:], flags), a.counter)
-}
-
-func (a *authenticator) answer(response map[string]string) []byte {
-	a.t.Helper()
-	return a.json(map[string]any{"id": encode(a.id), "rawId": encode(a.id), "type": "public-key", "response": response})
-}
-
-// register answers navigator.credentials.create.
-func (a *authenticator) register(c factor.Ceremony) []byte {
-	a.t.Helper()
-	point, err := a.key.PublicKey.Bytes() // 0x04, x, y
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	data := append(a.data(a.flags|withKey), make([]byte, 16)...) // no AAGUID
-	data = binary.BigEndian.AppendUint16(data, uint16(len(a.id)))
-	data = append(data, a.id...)
-	data = append(data, a.cbor(map[int]any{1: 2, 3: -7, -1: 1, -2: point[1:33], -3: point[33:]})...) // COSE: EC2, ES256, P-256
-	return a.answer(map[string]string{
-		"clientDataJSON":    encode(a.clientData("webauthn.create", c)),
-		"attestationObject": encode(a.cbor(map[string]any{"fmt": "none", "attStmt": map[string]any{}, "authData": data})),
-	})
-}
-
-// login answers navigator.credentials.get.
-func (a *authenticator) login(c factor.Ceremony) []byte {
-	a.t.Helper()
-	client, data := a.clientData("webauthn.get", c), a.data(a.flags)
-	sum := sha256.Sum256(client)
-	signed := sha256.Sum256(append(slices.Clip(data), sum[:]...))
-	signature, err := ecdsa.SignASN1(rand.Reader, a.key, signed[:])
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return a.answer(map[string]string{
-		"clientDataJSON": encode(client), "authenticatorData": encode(data), "signature": encode(signature), "userHandle": encode(a.owner[:]),
-	})
-}
-
 // fixture is an owner with one registered passkey.
 type fixture struct {
 	webauthn *factor.WebAuthn
-	key      *authenticator
+	key      *factortest.Authenticator
 	owner    factor.Owner
 	passkey  factor.Credential
 }
@@ -147,12 +31,12 @@ func newFixture(t *testing.T) fixture {
 		t.Fatal(err)
 	}
 	owner := factor.Owner{ID: uuid.NewString(), Email: "ann@example.com", Name: "Ann"}
-	f := fixture{webauthn: w, owner: owner, key: newAuthenticator(t, owner.ID)}
+	f := fixture{webauthn: w, owner: owner, key: factortest.New(t, owner.ID, host, origin)}
 	c, err := w.BeginRegistration(owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.passkey, err = f.register(c, f.key.register(c)); err != nil {
+	if f.passkey, err = f.register(c, f.key.Register(c.Options)); err != nil {
 		t.Fatal(err)
 	}
 	f.owner.Passkeys = []string{f.passkey.Data}
@@ -178,15 +62,15 @@ func (f fixture) login(c factor.Ceremony, answer []byte) (factor.Credential, err
 func TestPasskey(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	if f.passkey.ID != string(f.key.id) {
-		t.Errorf("id = %q, want %q", f.passkey.ID, f.key.id)
+	if f.passkey.ID != string(f.key.ID) {
+		t.Errorf("id = %q, want %q", f.passkey.ID, f.key.ID)
 	}
 	c, err := f.webauthn.BeginLogin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.key.counter++
-	answer := f.key.login(c)
+	f.key.Counter++
+	answer := f.key.Login(c.Options)
 	if a, err := factor.ParseAssertion(answer); err != nil || a.OwnerID != f.owner.ID {
 		t.Errorf("ParseAssertion = %+v, %v, want the owner %s", a, err, f.owner.ID)
 	}
@@ -208,10 +92,10 @@ func TestRegistrationExcludes(t *testing.T) {
 			ExcludeCredentials []struct{ ID string }
 		}
 	}
-	if err := json.Unmarshal(f.key.json(c.Options), &options); err != nil {
+	if err := json.Unmarshal(f.key.JSON(c.Options), &options); err != nil {
 		t.Fatal(err)
 	}
-	if got := options.PublicKey.ExcludeCredentials; len(got) != 1 || got[0].ID != encode(f.key.id) {
+	if got := options.PublicKey.ExcludeCredentials; len(got) != 1 || got[0].ID != factortest.Encode(f.key.ID) {
 		t.Errorf("excludeCredentials = %+v, want the passkey", got)
 	}
 }
@@ -220,19 +104,19 @@ func TestRegistrationExcludes(t *testing.T) {
 func TestPasskeyCloneWarning(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.key.counter = 7
+	f.key.Counter = 7
 	c, err := f.webauthn.BeginLogin()
 	if err != nil {
 		t.Fatal(err)
 	}
-	used, err := f.login(c, f.key.login(c))
+	used, err := f.login(c, f.key.Login(c.Options))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.owner.Passkeys = []string{used.Data}
 	for counter, want := range map[uint32]error{6: factor.ErrRejected, 7: factor.ErrRejected, 0: factor.ErrRejected, 8: nil} {
-		f.key.counter = counter
-		if _, err := f.login(c, f.key.login(c)); !errors.Is(err, want) {
+		f.key.Counter = counter
+		if _, err := f.login(c, f.key.Login(c.Options)); !errors.Is(err, want) {
 			t.Errorf("FinishLogin with counter %d after 7 = %v, want %v", counter, err, want)
 		}
 	}
@@ -242,12 +126,12 @@ func TestPasskeyCloneWarning(t *testing.T) {
 func TestPasskeyWithoutACounter(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.key.counter = 0
+	f.key.Counter = 0
 	c, err := f.webauthn.BeginRegistration(f.owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	registered, err := f.register(c, f.key.register(c))
+	registered, err := f.register(c, f.key.Register(c.Options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +140,7 @@ func TestPasskeyWithoutACounter(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := f.login(c, f.key.login(c)); err != nil {
+		if _, err := f.login(c, f.key.Login(c.Options)); err != nil {
 			t.Errorf("FinishLogin = %v", err)
 		}
 	}
@@ -264,13 +148,13 @@ func TestPasskeyWithoutACounter(t *testing.T) {
 
 func TestPasskeyRejected(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(a *authenticator){
-		"another site":         func(a *authenticator) { a.origin = "https://evil.example.com" },
-		"another host":         func(a *authenticator) { a.host = "evil.example.com" },
-		"user not verified":    func(a *authenticator) { a.flags = userPresent },
-		"another owner":        func(a *authenticator) { a.owner = uuid.New() },
-		"another credential":   func(a *authenticator) { a.id = []byte("unknown credential") },
-		"signed by no passkey": func(a *authenticator) { a.key = newAuthenticator(a.t, a.owner.String()).key },
+	for name, change := range map[string]func(a *factortest.Authenticator){
+		"another site":         func(a *factortest.Authenticator) { a.Origin = "https://evil.example.com" },
+		"another host":         func(a *factortest.Authenticator) { a.Host = "evil.example.com" },
+		"user not verified":    func(a *factortest.Authenticator) { a.Flags = factortest.UserPresent },
+		"another owner":        func(a *factortest.Authenticator) { a.Owner = uuid.New() },
+		"another credential":   func(a *factortest.Authenticator) { a.ID = []byte("unknown credential") },
+		"signed by no passkey": func(a *factortest.Authenticator) { a.Key = factortest.New(a.T, a.Owner.String(), host, origin).Key },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -279,9 +163,9 @@ func TestPasskeyRejected(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.key.t, f.key.counter = t, 2
+			f.key.T, f.key.Counter = t, 2
 			change(f.key)
-			if _, err := f.login(c, f.key.login(c)); !errors.Is(err, factor.ErrRejected) {
+			if _, err := f.login(c, f.key.Login(c.Options)); !errors.Is(err, factor.ErrRejected) {
 				t.Errorf("FinishLogin = %v, want ErrRejected", err)
 			}
 		})
@@ -295,16 +179,16 @@ func TestPasskeyRejected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.key.counter = 2
-	if _, err := f.login(second, f.key.login(first)); !errors.Is(err, factor.ErrRejected) {
+	f.key.Counter = 2
+	if _, err := f.login(second, f.key.Login(first.Options)); !errors.Is(err, factor.ErrRejected) {
 		t.Errorf("FinishLogin in another ceremony = %v, want ErrRejected", err)
 	}
 	registration, err := f.webauthn.BeginRegistration(f.owner)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.key.flags = userPresent
-	if _, err := f.register(registration, f.key.register(registration)); !errors.Is(err, factor.ErrRejected) {
+	f.key.Flags = factortest.UserPresent
+	if _, err := f.register(registration, f.key.Register(registration.Options)); !errors.Is(err, factor.ErrRejected) {
 		t.Errorf("FinishRegistration without verification = %v, want ErrRejected", err)
 	}
 	for _, answer := range []string{"", "{}", "[]", "null", `{"id":"x","rawId":"x","type":"public-key","response":{}}`} {

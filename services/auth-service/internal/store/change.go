@@ -92,6 +92,8 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 		return account.ErrEmailTaken
 	case postgres.Violates(err, "factors_lookup_key"):
 		return account.ErrPasskeyTaken
+	case postgres.Violates(err, "finished_ceremonies_pkey"):
+		return account.ErrPasskeyExpired
 	}
 	return err
 }
@@ -188,6 +190,7 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	case before.Account != after.Account:
 		batch.Queue(writeAccount, accountArgs(after.Account))
 	}
+	queueFinishedCeremony(batch, after.FinishedCeremony)
 	queueFactors(batch, before, after)
 	queueNewRows(batch, after)
 }

@@ -28,7 +28,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
 		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.IdempotencyRetention},
 		{`DELETE FROM challenges WHERE ctid = ANY (ARRAY(SELECT ctid FROM challenges WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
+		// The previous release keeps its ceremonies in this table.
 		{`DELETE FROM ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremonies WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
+		{`DELETE FROM finished_ceremonies WHERE ctid = ANY (ARRAY(SELECT ctid FROM finished_ceremonies WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, time.Hour},
 		{`DELETE FROM mails_asked WHERE ctid = ANY (ARRAY(SELECT ctid FROM mails_asked WHERE asked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 24 * time.Hour},
 	} {
 		for {
