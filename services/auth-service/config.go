@@ -43,7 +43,7 @@ type Config struct {
 	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt, a password has at most 72 bytes, and new hashes have no pepper."`
 
 	PasswordMinLength int `envconfig:"PASSWORD_MIN_LENGTH" default:"8" desc:"Minimum length of a password in characters, at least 8."`
-	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"How many passwords are hashed at a time, each in a process of its own; 0 means the number of cores. Each needs up to 60 MiB while it hashes."`
+	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"How many passwords are hashed at a time, each in a process of its own; 0 means the number of cores. Each needs up to 60 MiB while it hashes, or 300 MiB for an imported hash of the highest costs."`
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"How many sign-ins may wait for their passwords to be hashed before others are answered with 503, and as many requests of signed-in users."`
 
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`

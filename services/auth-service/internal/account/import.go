@@ -72,7 +72,7 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "Invalid UUID: use the lower-case form with hyphens."}
 	}
 	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
-		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id, without a pepper or with one from PASSWORD_PEPPERS, or bcrypt up to cost 16."}
+		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id with m up to 131072 and m × t up to 311296, without a pepper or with one from PASSWORD_PEPPERS, or bcrypt up to cost 16."}
 	}
 	return account, validate(emailErr, nameErr, idErr, hashErr, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }

@@ -40,6 +40,9 @@ func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent i
 	if err != nil {
 		return false, false, 0, err
 	}
+	if cost > maxBcryptCost {
+		return false, false, 0, errCost
+	}
 	if len(password) > bcryptBytes {
 		return false, false, 0, nil
 	}

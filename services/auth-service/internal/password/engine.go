@@ -30,7 +30,10 @@ type result struct {
 	Error     string
 }
 
-var errHash = errors.New("unsupported password hash")
+var (
+	errHash = errors.New("unsupported password hash")
+	errCost = fmt.Errorf("%w: its costs are too high", errHash)
+)
 
 // do implements engine.
 func (e localEngine) do(j job) (result, error) {
@@ -78,7 +81,10 @@ func (e localEngine) verify(j job) (ok, stale bool, err error) {
 		}
 	default:
 		ok, stale, err = e.checkArgon2(j.Hash, password)
-		spent.argon2 = true
+		spent.argon2 = err == nil
+	}
+	if errors.Is(err, errCost) {
+		err = nil // An earlier release stored it. Its owner needs a new password.
 	}
 	if err == nil && !ok {
 		e.equalizeTime(password, spent, j.EvenCost)
@@ -109,11 +115,14 @@ func (e localEngine) CheckHash(hash string) error {
 	if strings.HasPrefix(hash, "$2") {
 		cost, err := bcryptCost(hash)
 		if err == nil && cost > maxBcryptCost {
-			err = fmt.Errorf("%w: its cost is higher than %d", errHash, maxBcryptCost)
+			err = errCost
 		}
 		return err
 	}
 	parsed, err := parse(hash)
+	if err == nil && !parsed.params.affordable() {
+		err = errCost
+	}
 	if err == nil && parsed.keyID != "" {
 		_, err = e.pepper(parsed.keyID)
 	}

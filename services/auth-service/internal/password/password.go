@@ -92,7 +92,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 
 // Verify reports whether a password that Normalize accepts matches hash, and whether
 // hash is stale: of another algorithm or cost than new hashes. Nothing matches an empty
-// hash. A mismatch takes the same time for every hash. It fails with ErrBusy,
+// hash, or one whose costs are so high that CheckHash refuses it. A mismatch takes the same time for every hash. It fails with ErrBusy,
 // ErrAccountBusy, the error of ctx, or if hash is malformed.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
 	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, EvenCost: int(h.highest.Load())})

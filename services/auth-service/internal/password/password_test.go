@@ -66,7 +66,6 @@ func TestVerifyRefusesMalformedHashes(t *testing.T) {
 	const salt, key = "c2FsdHNhbHQ", "a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
 	for _, hash := range []string{
 		"plain", "$argon2id$", "$argon2i$v=19$m=64,t=1,p=1$" + salt + "$" + key, "$argon2id$v=16$m=64,t=1,p=1$" + salt + "$" + key,
-		"$argon2id$v=19$m=4294967295,t=1,p=1$" + salt + "$" + key, "$argon2id$v=19$m=64,t=4000000,p=1$" + salt + "$" + key,
 		"$argon2id$v=19$m=64,t=1,p=0$" + salt + "$" + key, "$argon2id$v=19$m=64,t=1,p=1,x=1$" + salt + "$" + key,
 		"$argon2id$v=19$m=64,t=1,p=1$$" + key, "$argon2id$v=19$m=64,t=1,p=1$" + salt + "$", "$2a$99$short",
 	} {
@@ -294,6 +293,42 @@ func TestCheckHash(t *testing.T) {
 	for hash, good := range map[string]bool{own: true, string(crypt): true, "": false, "x": false, "$2b$10$short": false, string(crypt[:59]): false} {
 		if err := password.NewHasher(password.Config{}).CheckHash(hash); (err == nil) != good {
 			t.Errorf("CheckHash(%q) = %v", hash, err)
+		}
+	}
+}
+
+// SEC-105: an imported hash cannot demand any memory or time that its author likes. A hash
+// with higher costs than that, which an earlier release may have stored, matches nothing.
+func TestSEC105CostsOfStoredHashesAreBounded(t *testing.T) {
+	t.Parallel()
+	h := password.NewHasher(password.Config{Params: cheap, Concurrency: 1, Queue: 10})
+	argon := func(costs string) string {
+		return "$argon2id$v=19$" + costs + "$c2FsdHNhbHQ$a2V5a2V5a2V5a2V5a2V5a2V5a2V5"
+	}
+	rest := strings.Repeat("a", 53)
+	for hash, affordable := range map[string]bool{
+		argon("m=19456,t=2,p=1"):        true, // OWASP
+		argon("m=65536,t=3,p=4"):        true, // RFC 9106, second choice; argon2-cffi
+		argon("m=65536,t=4,p=1"):        true, // PHP
+		argon("m=102400,t=2,p=8"):       true, // Django
+		argon("m=131072,t=2,p=1"):       true,
+		argon("m=131073,t=1,p=1"):       false,
+		argon("m=131072,t=3,p=1"):       false,
+		argon("m=1048576,t=64,p=1"):     false,
+		argon("m=8,t=4294967295,p=1"):   false,
+		argon("m=4294967295,t=1,p=255"): false,
+		"$2b$16$" + rest:                true,
+		"$2b$17$" + rest:                false,
+		"$2b$31$" + rest:                false,
+	} {
+		if err := h.CheckHash(hash); (err == nil) != affordable {
+			t.Errorf("CheckHash(%q) = %v", hash, err)
+		}
+		if affordable {
+			continue
+		}
+		if ok, _, err := h.Verify(t.Context(), hash, "x"); ok || err != nil {
+			t.Errorf("Verify(%q) = %t, %v", hash, ok, err)
 		}
 	}
 }
