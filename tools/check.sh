@@ -56,7 +56,7 @@ if [ -n "$lost" ]; then
 fi
 
 step "docker-compose.yml"
-(cd tools && GOWORK=off go run ./composecheck ../docker-compose.yml ../.env.example)
+(cd tools && GOWORK=off go run ./composecheck ../docker-compose.yml ../.env.example ../services)
 
 step "lint"
 make --no-print-directory lint

@@ -24,12 +24,24 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: composecheck COMPOSE-FILE ENV-EXAMPLE")
+	if len(args) != 3 {
+		return errors.New("usage: composecheck COMPOSE-FILE ENV-EXAMPLE SERVICES-FOLDER")
 	}
 	variables, secrets, err := example(args[1])
 	if err != nil {
 		return err
+	}
+	owners, err := secretSettings(args[2])
+	if err != nil {
+		return err
+	}
+	for _, names := range owners {
+		for _, name := range names {
+			if _, known := secrets[name]; !known {
+				secrets[name] = exampleOf(name)
+				variables += name + "=" + secrets[name] + "\n"
+			}
+		}
 	}
 	if _, err := load(ctx, args[0], ""); err == nil {
 		return errors.New("the file loads without a .env: a deployment could start with empty secrets")
@@ -39,8 +51,34 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", args[0], err)
 	}
-	return check(project, secrets)
+	return check(project, secrets, owners)
 }
+
+// secretSettings returns the secret settings of each service: those that the table of its
+// README, which is generated from its Config, marks as secret.
+func secretSettings(folder string) (map[string][]string, error) {
+	readmes, err := filepath.Glob(filepath.Join(folder, "*", "README.md"))
+	if err != nil {
+		return nil, err
+	}
+	found := map[string][]string{}
+	for _, readme := range readmes {
+		text, err := os.ReadFile(readme) //nolint:gosec // The caller chooses the folder.
+		if err != nil {
+			return nil, err
+		}
+		service := filepath.Base(filepath.Dir(readme))
+		for _, row := range secretRow.FindAllStringSubmatch(string(text), -1) {
+			found[service] = append(found[service], row[1])
+		}
+		if len(found[service]) == 0 {
+			return nil, fmt.Errorf("%s has no secret settings", readme)
+		}
+	}
+	return found, nil
+}
+
+var secretRow = regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|.* Secret; may be read from the file")
 
 // load reads the file as if it were in a folder with this .env.
 func load(ctx context.Context, file, variables string) (*types.Project, error) {
@@ -71,7 +109,7 @@ func example(file string) (variables string, secrets map[string]string, err erro
 	for _, setting := range settings.FindAllStringSubmatch(string(text), -1) {
 		name, value := setting[1], setting[2]
 		if value == "" || name == "SMTP_URL" {
-			value = "example-of-" + name + "-"
+			value = exampleOf(name)
 			secrets[name] = value
 		}
 		fmt.Fprintf(&b, "%s=%s\n", name, value)
@@ -79,18 +117,23 @@ func example(file string) (variables string, secrets map[string]string, err erro
 	return b.String(), secrets, nil
 }
 
+func exampleOf(name string) string { return "example-of-" + name + "-" }
+
 var settings = regexp.MustCompile(`(?m)^(?:# )?([A-Z_]+)=(.*)$`)
 
-// secretsOf are the secrets that each service may have.
-var secretsOf = map[string][]string{
-	"gateway":       {"REDIS_GATEWAY_PASSWORD"},
-	"auth-service":  {"AUTH_DB_PASSWORD", "REDIS_AUTH_PASSWORD", "REFRESH_TOKEN_SECRET", "ENCRYPTION_KEY", "EVENT_SEAL_KEY", "ADMIN_PASSWORD"},
-	"user-service":  {"USER_DB_PASSWORD", "REDIS_USER_PASSWORD"},
-	"email-service": {"EMAIL_DB_PASSWORD", "REDIS_EMAIL_PASSWORD", "EVENT_SEAL_KEY", "SMTP_URL"},
-	"audit-service": {"AUDIT_DB_PASSWORD", "REDIS_AUDIT_PASSWORD"},
+// passwordOf matches the passwords that a container may have besides the secret settings of
+// its service: parts of its URLs.
+var passwordOf = map[string]*regexp.Regexp{
+	"gateway":       regexp.MustCompile(`^REDIS_GATEWAY_PASSWORD$`),
+	"auth-service":  regexp.MustCompile(`^(AUTH_DB|REDIS_AUTH)_PASSWORD$`),
+	"user-service":  regexp.MustCompile(`^(USER_DB|REDIS_USER)_PASSWORD$`),
+	"email-service": regexp.MustCompile(`^(EMAIL_DB|REDIS_EMAIL)_PASSWORD$`),
+	"audit-service": regexp.MustCompile(`^(AUDIT_DB|REDIS_AUDIT)_PASSWORD$`),
+	"postgres":      regexp.MustCompile(`^(POSTGRES|[A-Z]+_DB)_PASSWORD$`),
+	"redis":         regexp.MustCompile(`^REDIS_[A-Z]+_PASSWORD$`),
 }
 
-func check(project *types.Project, secrets map[string]string) error {
+func check(project *types.Project, secrets map[string]string, owners map[string][]string) error {
 	var errs []error
 	for name, s := range project.Services {
 		report := func(format string, args ...any) {
@@ -111,14 +154,15 @@ func check(project *types.Project, secrets map[string]string) error {
 			}
 		}
 		if s.Build != nil {
-			checkOwn(name, s, secrets, report)
+			checkOwn(name, s, report)
 		}
+		checkSecrets(s, secrets, owners[name], report)
 	}
 	return errors.Join(errs...)
 }
 
 // checkOwn checks a service that is built from this repository.
-func checkOwn(name string, s types.ServiceConfig, secrets map[string]string, report func(string, ...any)) {
+func checkOwn(name string, s types.ServiceConfig, report func(string, ...any)) {
 	if !s.ReadOnly || len(s.CapDrop) == 0 || len(s.SecurityOpt) == 0 {
 		report("read_only, cap_drop or security_opt is missing")
 	}
@@ -134,15 +178,27 @@ func checkOwn(name string, s types.ServiceConfig, secrets map[string]string, rep
 	if env := s.Environment["ENV"]; env == nil || *env != "production" {
 		report("ENV must be production")
 	}
+}
+
+// checkSecrets checks that a container has the secrets of its service, which own names, and
+// its passwords, and no others.
+func checkSecrets(s types.ServiceConfig, secrets map[string]string, own []string, report func(string, ...any)) {
 	for secret, value := range secrets {
 		has := false
 		for _, v := range s.Environment {
 			has = has || v != nil && strings.Contains(*v, value)
 		}
-		if may := slices.Contains(secretsOf[name], secret); has && !may {
+		password := passwordOf[s.Name] != nil && passwordOf[s.Name].MatchString(secret)
+		switch {
+		case has && !password && !slices.Contains(own, secret):
 			report("has the secret %s of another service", secret)
-		} else if may && !has {
+		case password && !has:
 			report("the secret %s is missing", secret)
+		}
+	}
+	for _, setting := range own {
+		if value := s.Environment[setting]; value == nil || *value == "" {
+			report("the secret %s is missing", setting)
 		}
 	}
 }
