@@ -110,6 +110,18 @@ func (s *Sealer) Open(sealed Sealed, context string) (string, error) {
 	return string(plain), nil
 }
 
+// First returns the beginning of what the sealer seals. It names the key.
+func (s *Sealer) First() string { return s.prefix }
+
+// Has reports whether the sealer has the key that the beginning of a sealed value names.
+func (s *Sealer) Has(prefix string) bool { return s.keys[prefix] != nil }
+
+// SealingKeyID returns the id of the key that the beginning of a sealed value names, which
+// is empty for the key without one.
+func SealingKeyID(prefix string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(prefix, namedSeal), plainSeal), ".")
+}
+
 // Mask replaces sealed values in decoded JSON by [sealed], so that it can be shown
 // to people. It changes maps and lists in place and returns v.
 func Mask(v any) any {

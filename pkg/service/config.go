@@ -17,7 +17,7 @@ type Common struct {
 	Env             string        `envconfig:"ENV" default:"production" desc:"production or development. In development, .env is read, missing secrets are generated, and errors have details."`
 	LogLevel        string        `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error."`
 	LogFormat       string        `envconfig:"LOG_FORMAT" default:"auto" desc:"json, text, or auto: text on a terminal, else json."`
-	OpsAddr         string        `envconfig:"OPS_ADDR" default:":9090" desc:"Address of the internal listener: /livez, /readyz, /metrics. Do not expose it publicly."`
+	OpsAddr         string        `envconfig:"OPS_ADDR" default:"127.0.0.1:9090" desc:"Address of the internal listener: /livez, /readyz, /metrics and profiles, over plain HTTP. The default is for this machine alone. Do not expose it publicly."`
 	InstanceID      string        `envconfig:"INSTANCE_ID" desc:"Stable name of this instance, unique among its replicas: of two with one name, the second reads no events and is not ready. Default: the host name."`
 	LocalDir        string        `envconfig:"LOCAL_DIR" default:".local" desc:"Folder of the secrets that are generated in development."`
 	ShutdownTimeout time.Duration `envconfig:"SHUTDOWN_TIMEOUT" default:"30s" desc:"How long a stopping service may take to finish the work in flight."`

@@ -2,7 +2,9 @@ package web
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,8 +29,11 @@ type rawErrorListener struct{ net.Listener }
 // Accept implements net.Listener.
 func (l rawErrorListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return rawErrorConn{tcp}, err
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return rawErrorConn{c}, err
+	case *tls.Conn:
+		return rawErrorTLSConn{c}, err
 	}
 	return c, err
 }
@@ -37,12 +42,21 @@ func (l rawErrorListener) Accept() (net.Conn, error) {
 type rawErrorConn struct{ *net.TCPConn }
 
 // Write implements net.Conn.
-func (c rawErrorConn) Write(p []byte) (int, error) {
+func (c rawErrorConn) Write(p []byte) (int, error) { return writeReplaced(c.TCPConn, p) }
+
+// rawErrorTLSConn is rawErrorConn for TLS. The first read does the handshake, so the timeout
+// for headers limits it.
+type rawErrorTLSConn struct{ *tls.Conn }
+
+// Write implements net.Conn.
+func (c rawErrorTLSConn) Write(p []byte) (int, error) { return writeReplaced(c.Conn, p) }
+
+func writeReplaced(w io.Writer, p []byte) (int, error) {
 	status, ok := rawErrorStatus(p)
 	if !ok {
-		return c.TCPConn.Write(p)
+		return w.Write(p)
 	}
-	if _, err := c.TCPConn.Write(rawErrorResponse(status)); err != nil {
+	if _, err := w.Write(rawErrorResponse(status)); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,12 +14,17 @@ import (
 
 // Listener is the part of the configuration for the public HTTP server.
 type Listener struct {
-	HTTPAddr   string        `envconfig:"HTTP_ADDR" default:":8080" desc:"Address on which the service listens."`
-	DrainDelay time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service still accepts requests while /readyz already returns 503, so that load balancers notice first. At most 15s; part of SHUTDOWN_TIMEOUT."`
+	HTTPAddr    string        `envconfig:"HTTP_ADDR" default:"127.0.0.1:8080" desc:"Address on which the service listens. The default is for this machine alone; :8080 is for all networks."`
+	TLSCertFile string        `envconfig:"TLS_CERT_FILE" desc:"Certificate chain in PEM. With it the service speaks HTTPS only. It is loaded again when the file changes. Clients trust what SSL_CERT_FILE and SSL_CERT_DIR say, if the certificate is not from a public authority."`
+	TLSKeyFile  string        `envconfig:"TLS_KEY_FILE" desc:"Private key of TLS_CERT_FILE in PEM."`
+	DrainDelay  time.Duration `envconfig:"DRAIN_DELAY" default:"3s" desc:"How long a stopping service still accepts requests while /readyz already returns 503, so that load balancers notice first. At most 15s; part of SHUTDOWN_TIMEOUT."`
 }
 
 // Validate implements service.Validator.
 func (l Listener) Validate() error {
+	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
+		return errors.New("TLS_CERT_FILE, TLS_KEY_FILE: set both or neither")
+	}
 	if l.DrainDelay < 0 || l.DrainDelay > maxDrainDelay {
 		return fmt.Errorf("DRAIN_DELAY: want 0 to %s", maxDrainDelay)
 	}
@@ -44,13 +50,14 @@ type Server struct {
 	ConnState func(net.Conn, http.ConnState)
 
 	cfg      Listener
+	log      *slog.Logger
 	server   *http.Server
 	draining atomic.Bool
 }
 
 // NewServer returns a server for handler with limits against slow and abusive clients.
 func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, log: log}
 	s.server = &http.Server{
 		Handler:           s.closeWhileDraining(handler),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -88,6 +95,13 @@ func (s *Server) Run(ctx context.Context) error {
 // Serve is Run on an open listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	s.server.ConnState = s.ConnState
+	if s.cfg.TLSCertFile != "" {
+		config, err := s.cfg.tlsConfig(s.log)
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+		listener = tls.NewListener(listener, config)
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(rawErrorListener{listener}) }()
 	select {

@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
@@ -22,6 +25,7 @@ var commands = []service.Command[Config]{
 	{Name: "keys list", Usage: "list the signing keys and their states", Run: listKeys},
 	{Name: "keys rotate", Usage: "schedule a new signing key: keys rotate [-in DURATION] [-alg ES256|EdDSA]", Run: rotateKeys},
 	{Name: "keys retire", Usage: "delete a signing key and refuse its tokens: keys retire [-force] KEY", Run: retireKey},
+	{Name: "keys re-encrypt", Usage: "encrypt everything in the database with the first key of ENCRYPTION_KEY", Run: reencrypt},
 	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] FILE", Run: importUsers},
 	{Name: workCommand, Usage: "internal: hash passwords for the service that started this process", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
@@ -131,6 +135,25 @@ func retireKey(ctx context.Context, cfg Config, args []string) error {
 			return err
 		}
 		_, err = fmt.Fprintln(os.Stdout, "key retired:", operands[0])
+		return err
+	})
+}
+
+// reencrypt makes it possible to remove all keys of ENCRYPTION_KEY but the first.
+func reencrypt(ctx context.Context, cfg Config, args []string) error {
+	if len(args) > 0 {
+		return errors.New("usage: auth-service keys re-encrypt")
+	}
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
+		counts := map[string]int{}
+		err := d.seals.Reencrypt(ctx, func(name string, n int) { counts[name] += n })
+		for _, name := range slices.Sorted(maps.Keys(counts)) {
+			fmt.Fprintf(os.Stdout, "%s re-encrypted: %d\n", name, counts[name])
+		}
+		if err != nil {
+			return fmt.Errorf("%w; run the command again to re-encrypt the rest", err)
+		}
+		_, err = fmt.Fprintf(os.Stdout, "everything is encrypted with the first key; the others recognize repeated sign-ups for %s more\n", account.IdempotencyRetention)
 		return err
 	})
 }

@@ -30,6 +30,7 @@ type domain struct {
 	accounts    *account.Accounts
 	keyring     *signing.Keyring
 	revocations *token.Revocations
+	seals       *store.Seals
 }
 
 // newDomain connects the domain to its store. It creates the first signing key.
@@ -49,6 +50,10 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 	passkeys, err := cfg.passkeys()
 	if err != nil {
 		return domain{}, fmt.Errorf("PUBLIC_BASE_URL: %w", err)
+	}
+	seals := store.NewSeals(d.db, atRest)
+	if err := seals.Check(ctx); err != nil {
+		return domain{}, fmt.Errorf("ENCRYPTION_KEY: %w; list the key again until auth-service keys re-encrypt has run", err)
 	}
 	keyring, err := signing.OpenKeyring(ctx, store.NewKeys(d.db, d.outbox, atRest), time.Now)
 	if err != nil {
@@ -72,5 +77,5 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Log:               d.log,
 		Now:               time.Now,
 	})
-	return domain{accounts: accounts, keyring: keyring, revocations: revocations}, nil
+	return domain{accounts: accounts, keyring: keyring, revocations: revocations, seals: seals}, nil
 }

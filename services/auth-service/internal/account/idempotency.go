@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -106,8 +107,12 @@ func (a *Accounts) fingerprintsOf(request []byte) [][]byte {
 	return all
 }
 
-// answerContext binds a sealed answer to its record.
-func answerContext(record IdempotencyRecord) string { return fmt.Sprintf("answer %x", record.Key) }
+// AnswerContext binds a sealed answer to its record, by the key in hexadecimal.
+func AnswerContext(key string) string { return "answer " + key }
+
+func answerContext(record IdempotencyRecord) string {
+	return AnswerContext(hex.EncodeToString(record.Key))
+}
 
 // storeAnswer seals the answer into record, if there is one.
 func (a *Accounts) storeAnswer(record *IdempotencyRecord, out SignUpResult) error {

@@ -41,8 +41,10 @@ func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolm
 	return out, err
 }
 
-// factorContext binds a sealed secret to its factor.
-func factorContext(f Factor) string { return "factor " + f.ID + " " + f.AccountID }
+// FactorContext binds a sealed secret to its factor.
+func FactorContext(id, accountID string) string { return "factor " + id + " " + accountID }
+
+func factorContext(f Factor) string { return FactorContext(f.ID, f.AccountID) }
 
 // ConfirmTOTP enables a factor once its owner has entered a code of it, and returns
 // new recovery codes, which cannot be shown again. It fails with a validation

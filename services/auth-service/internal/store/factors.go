@@ -38,13 +38,14 @@ func nullTime(t time.Time) *time.Time {
 	return &t
 }
 
-// queueFactors stores the changes to an account's factors and recovery codes.
+// queueFactors stores the changes to an account's factors and recovery codes. A TOTP secret
+// never changes: Seals may have sealed it anew since it was read.
 func queueFactors(batch *pgx.Batch, before, after account.Change) {
 	const write = `
-		INSERT INTO factors (id, account_id, kind, name, secret, lookup, last_step, proved, created_at, confirmed_at, last_used_at)
+		INSERT INTO factors AS f (id, account_id, kind, name, secret, lookup, last_step, proved, created_at, confirmed_at, last_used_at)
 		VALUES (@id, @account_id, @kind, @name, @secret, @lookup, @last_step, @proved, @created_at, @confirmed_at, @last_used_at)
 		ON CONFLICT (id) DO UPDATE
-		SET name = excluded.name, secret = excluded.secret, last_step = excluded.last_step, proved = excluded.proved,
+		SET name = excluded.name, secret = CASE excluded.kind WHEN 'totp' THEN f.secret ELSE excluded.secret END, last_step = excluded.last_step, proved = excluded.proved,
 			confirmed_at = excluded.confirmed_at, last_used_at = excluded.last_used_at`
 	const remove = `DELETE FROM factors WHERE id = $1`
 	for _, f := range before.Factors {
