@@ -115,6 +115,9 @@ func launch(dir string) (*launched, error) {
 		"LOGIN_IP_RATE_LIMIT=10000/1m",
 		"REFRESH_IP_RATE_LIMIT=10000/1m",
 		"MAIL_RATE_LIMIT=10000/1m",
+		"LINKS_RATE_LIMIT=10000/1m",
+		"MFA_RATE_LIMIT=10000/1m",
+		"PASSKEYS_RATE_LIMIT=10000/1m",
 	)
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)

@@ -239,7 +239,7 @@ func (s *stack) environment(service string, first map[string]string) []string {
 		"RECONCILE_INTERVAL": "2s", "MAIL_RETRY_FIRST": "2s",
 		"STREAM_RETENTION": streamRetention.String(),
 	}
-	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "GENERAL", "GENERAL_IP"} {
+	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "LINKS", "MFA", "PASSKEYS", "GENERAL", "GENERAL_IP"} {
 		env[limit+"_RATE_LIMIT"] = "100000/1m"
 	}
 	for _, i := range instances {

@@ -40,7 +40,7 @@ func TestRateLimitTable(t *testing.T) {
 			t.Errorf("the README has no row %s … | `%s` |", row, variable)
 		}
 	}
-	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "proof", "general", "general-ip"}
+	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "links", "mfa", "passkeys", "proof", "general", "general-ip"}
 	if !slices.Equal(names, want) {
 		t.Errorf("policies = %v, want %v: clients and operators know their names", names, want)
 	}
@@ -78,12 +78,32 @@ func TestSEC104ProofsOfSignedInUsersAreCounted(t *testing.T) {
 	}
 }
 
+// SEC-111: every request by which a stranger can make a service write has a limit of its own,
+// far below the general one.
+func TestSEC111RequestsOfStrangersAreLimited(t *testing.T) {
+	t.Parallel()
+	routes, found := limitedRoutes((RateLimits{}).policies()), 0
+	for _, route := range documentedRoutes(t) {
+		if !route.anyone || !strings.HasPrefix(route.name, "POST ") {
+			continue
+		}
+		found++
+		if !slices.ContainsFunc(routes[route.name].policies, func(p policy) bool { return slices.Equal(p.key, []string{network}) }) {
+			t.Errorf("%s has no limit per network", route.name)
+		}
+	}
+	if found < 10 {
+		t.Errorf("found %d routes that need no token, want 10 or more", found)
+	}
+}
+
 func isPassword(member string) bool { return strings.Contains(strings.ToLower(member), "password") }
 
 // documentedRoute is a route of the API document.
 type documentedRoute struct {
 	name     string // method and pattern
 	signedIn bool   // Callers may be signed in.
+	anyone   bool   // Callers need not be signed in.
 	members  []string
 }
 
@@ -107,7 +127,11 @@ func documentedRoutes(t *testing.T) []documentedRoute {
 				continue // parameters of all methods
 			}
 			security, own := operation["security"].([]any)
-			route := documentedRoute{name: strings.ToUpper(method) + " " + pattern, signedIn: !own || len(security) > 0}
+			none := func(requirement any) bool { return len(requirement.(map[string]any)) == 0 }
+			route := documentedRoute{
+				name: strings.ToUpper(method) + " " + pattern, signedIn: !own || len(security) > 0,
+				anyone: own && (len(security) == 0 || slices.ContainsFunc(security, none)),
+			}
 			properties(document, operation["requestBody"], func(name string) { route.members = append(route.members, name) })
 			all = append(all, route)
 		}

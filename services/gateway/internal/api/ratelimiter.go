@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +51,7 @@ func (l *rateLimiter) checkUser(w http.ResponseWriter, r *http.Request, userID s
 
 func (l *rateLimiter) checkLeased(w http.ResponseWriter, r *http.Request, key ratelimit.Key) error {
 	if d, ok := l.limiter.TakeLease(r.Context(), key); ok && !d.Allowed {
-		return l.reject(w, r, d, key.Subject)
+		return l.reject(w, r, d, key)
 	}
 	return nil
 }
@@ -84,15 +85,16 @@ func (l *rateLimiter) checkRoute(w http.ResponseWriter, r *http.Request, route l
 		return nil
 	}
 	if !d.Allowed {
-		return l.reject(w, r, d, fmt.Sprint(s))
+		exceeded := slices.IndexFunc(keys, func(k ratelimit.Key) bool { return k.Policy == d.Policy })
+		return l.reject(w, r, d, keys[exceeded])
 	}
 	l.setHeaders(w.Header(), d)
 	return nil
 }
 
-func (l *rateLimiter) reject(w http.ResponseWriter, r *http.Request, d ratelimit.Decision, counted string) error {
+func (l *rateLimiter) reject(w http.ResponseWriter, r *http.Request, d ratelimit.Decision, exceeded ratelimit.Key) error {
 	l.setHeaders(w.Header(), d)
-	l.reports.exceeded(r, d, counted)
+	l.reports.exceeded(r, exceeded)
 	return ErrRateLimited.WithRetryAfter(d.Reset)
 }
 
@@ -107,12 +109,30 @@ func (l *rateLimiter) setHeaders(h http.Header, d ratelimit.Decision) {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.now().Add(d.Reset).Unix()+1, 10))
 }
 
-// accountKey returns the form of an email address in which two spellings of it are one.
-func accountKey(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
+// The longest email address and refresh token that auth-service accepts, in bytes.
+const (
+	maxEmail        = 254
+	maxRefreshToken = 2 << 10
+)
+
+// accountKey returns the form of an email address in which two spellings of it are one. It
+// is empty for a text that is too long to be an address: auth-service rejects the request,
+// which is counted by network.
+func accountKey(email string) string {
+	email = strings.TrimSpace(email)
+	if len(email) > maxEmail {
+		return ""
+	}
+	return strings.ToLower(email)
+}
 
 // sessionOf returns the session that a refresh token names, unverified: a client that
-// makes sessions up is counted by network. A token that names none stands for itself.
+// makes sessions up is counted by network. A token that names none stands for itself. One
+// that is too long, which auth-service rejects, stands for nothing.
 func sessionOf(refreshToken string) string {
+	if len(refreshToken) > maxRefreshToken {
+		return ""
+	}
 	parts := strings.Split(refreshToken, ".")
 	if len(parts) != 3 {
 		return refreshToken

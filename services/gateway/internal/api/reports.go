@@ -22,7 +22,7 @@ import (
 )
 
 // Reports tells auth-service, which writes the audit log, that a rate limit was exceeded.
-// A request never waits for it: each subject is reported once per window, and a report
+// A request never waits for it: each key of a policy is reported once per window, and a report
 // that does not fit into the queue, because auth-service is unavailable, is counted and
 // dropped. Its Run must be running.
 type Reports struct {
@@ -33,7 +33,7 @@ type Reports struct {
 	dropped prometheus.Counter
 
 	mu       sync.Mutex
-	reported map[string]time.Time // until when a subject is not reported again
+	reported map[ratelimit.ID]time.Time // until when a key is not reported again
 }
 
 type report struct {
@@ -53,7 +53,7 @@ const (
 // NewReports returns Reports to auth.
 func NewReports(auth *upstream.Service, log *slog.Logger, metrics prometheus.Registerer, now func() time.Time) *Reports {
 	r := &Reports{
-		auth: auth, log: log, now: now, queue: make(chan report, reportQueue), reported: map[string]time.Time{},
+		auth: auth, log: log, now: now, queue: make(chan report, reportQueue), reported: map[ratelimit.ID]time.Time{},
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headgate_limiter_reports_dropped_total", Help: "Exceeded rate limits missing from the audit log because auth-service was unavailable for too long or rejected the report.",
 		}),
@@ -62,17 +62,21 @@ func NewReports(auth *upstream.Service, log *slog.Logger, metrics prometheus.Reg
 	return r
 }
 
-// exceeded reports that a subject exceeded the limit of d.
-func (r *Reports) exceeded(req *http.Request, d ratelimit.Decision, counted string) {
-	if !r.firstInWindow(d.Policy.Name+" "+counted, d.Policy.Rate.Window) {
+// exceeded reports that req exceeded the limit of a key.
+func (r *Reports) exceeded(req *http.Request, key ratelimit.Key) {
+	rate := key.Policy.Rate
+	if !r.firstInWindow(key.ID(), rate.Window) {
 		return
 	}
 	path := event.RateLimitsPath + "/exceeded"
+	header := reportHeader(req)
 	if web.UserOf(req.Context()) != "" {
 		path += "-by-caller"
+	} else {
+		delete(header, "Authorization")
 	}
-	rep := report{path: path, header: reportHeader(req), body: event.RateLimitExceeded{
-		Policy: d.Policy.Name, Limit: d.Policy.Rate.Requests, WindowSeconds: int(d.Policy.Rate.Window.Seconds()),
+	rep := report{path: path, header: header, body: event.RateLimitExceeded{
+		Policy: key.Policy.Name, Limit: rate.Requests, WindowSeconds: int(rate.Window.Seconds()),
 		Method: req.Method, Route: web.RouteOf(req.Context()),
 	}}
 	select {
@@ -82,8 +86,8 @@ func (r *Reports) exceeded(req *http.Request, d ratelimit.Decision, counted stri
 	}
 }
 
-// firstInWindow returns true for the first report of name within a window.
-func (r *Reports) firstInWindow(name string, window time.Duration) bool {
+// firstInWindow returns true for the first report of a key within a window.
+func (r *Reports) firstInWindow(name ratelimit.ID, window time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -104,12 +108,15 @@ func (r *Reports) firstInWindow(name string, window time.Duration) bool {
 	return true
 }
 
-// reportHeader returns the header of a report on behalf of req's client.
+// reportHeader returns the header of a report on behalf of req's client. The user agent is as
+// short as auth-service stores it, because reports wait in memory.
 func reportHeader(req *http.Request) http.Header {
 	h := http.Header{"Content-Type": {"application/json"}}
 	for name, values := range requestEdit(req).Apply(req.Header) {
 		switch name {
-		case "User-Agent", "X-Forwarded-For", "X-Request-Id", "Traceparent", "Authorization":
+		case "User-Agent":
+			h[name] = []string{event.OriginFrom(req.Context()).UserAgent}
+		case "X-Forwarded-For", "X-Request-Id", "Traceparent", "Authorization":
 			h[name] = values
 		}
 	}

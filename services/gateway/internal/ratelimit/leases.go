@@ -15,7 +15,7 @@ type leases struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	byKey map[id]*lease
+	byKey map[ID]*lease
 }
 
 // lease is the current lease of one key.
@@ -40,7 +40,7 @@ const (
 	maxTries    = 64
 )
 
-func newLeases(now func() time.Time) *leases { return &leases{now: now, byKey: map[id]*lease{}} }
+func newLeases(now func() time.Time) *leases { return &leases{now: now, byKey: map[ID]*lease{}} }
 
 // askFunc asks Redis for a number of permits that expire after life.
 type askFunc func(ctx context.Context, key Key, want int, life time.Duration) (grant, error)
@@ -125,7 +125,8 @@ func (l *leases) renew(ctx context.Context, key Key, current *lease, ask askFunc
 }
 
 func (l *leases) of(key Key) *lease {
-	current := l.byKey[key.id()]
+	name := key.ID()
+	current := l.byKey[name]
 	if current != nil {
 		return current
 	}
@@ -133,7 +134,7 @@ func (l *leases) of(key Key) *lease {
 		l.makeRoom()
 	}
 	current = &lease{}
-	l.byKey[key.id()] = current
+	l.byKey[name] = current
 	return current
 }
 
@@ -157,10 +158,11 @@ func (l *leases) makeRoom() {
 func (l *leases) clear(key Key) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	current := l.byKey[key.id()]
+	name := key.ID()
+	current := l.byKey[name]
 	if current == nil || current.renewing != nil {
 		return false
 	}
-	delete(l.byKey, key.id())
+	delete(l.byKey, name)
 	return true
 }

@@ -1,7 +1,10 @@
 package ratelimit
 
 import (
+	"context"
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -153,6 +156,79 @@ func TestMemoryKeepsWhatIsUsed(t *testing.T) {
 	if d := pass(m, key("general", 2, time.Minute, "ann")); d.Allowed {
 		t.Errorf("Take = %+v: the key that was used last made room", d)
 	}
+}
+
+// heap returns how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
+
+// bounded runs fill and checks what it leaves in memory. It must not run in parallel.
+func bounded(t *testing.T, limit uint64, fill func() (table any)) {
+	t.Helper()
+	before := heap()
+	table := fill()
+	if after := heap(); after > before+limit {
+		t.Errorf("%T grew by %d MB, want at most %d MB", table, (after-before)>>20, limit>>20)
+	}
+	runtime.KeepAlive(table)
+}
+
+// Clients choose what they are counted by, such as an email address of 60 KB.
+func TestSEC110SubjectsOfAnySizeTakeEqualRoom(t *testing.T) {
+	subject := strings.Repeat("x", 60<<10)
+	limited := func(i int) Key { return key("login", 5, 15*time.Minute, fmt.Sprint(i, subject))[0] }
+	const subjects = 2_500
+	bounded(t, 2<<20, func() any {
+		m, _ := newMemory()
+		for i := range subjects {
+			pass(m, []Key{limited(i)})
+		}
+		return m
+	})
+	bounded(t, 2<<20, func() any {
+		l := newLeases(time.Now)
+		for i := range subjects {
+			_, err := l.take(t.Context(), limited(i), func(context.Context, Key, int, time.Duration) (grant, error) { return grant{permits: 1}, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l
+	})
+}
+
+// However many clients there are, and however often each of them comes.
+func TestSEC110MemoryIsBoundedInBytes(t *testing.T) {
+	t.Run("clients", func(t *testing.T) {
+		bounded(t, 48<<20, func() any {
+			m, _ := newMemory()
+			for i := range 3 * maxKeys / 2 {
+				pass(m, key("login", 5, 15*time.Minute, i))
+			}
+			return m
+		})
+	})
+	t.Run("clients that were busy", func(t *testing.T) {
+		const perClient = 20_000
+		bounded(t, 24<<20, func() any {
+			m, c := newMemory()
+			for i := range 5 * maxMarks / 4 / perClient {
+				one := key("general-ip", perClient, time.Hour, i)
+				for range perClient - 1 {
+					pass(m, one)
+				}
+				c.at = c.at.Add(time.Hour - time.Second)
+				pass(m, one)
+				c.at = c.at.Add(time.Second)
+				pass(m, one)
+			}
+			return m
+		})
+	})
 }
 
 func BenchmarkMemoryFull(b *testing.B) {

@@ -75,10 +75,17 @@ type Key struct {
 	Subject string
 }
 
-// id identifies a key within the process.
-type id struct{ policy, subject string }
+// ID identifies a key within the process. It is a hash, so it has the same size however
+// long a subject a client makes up.
+type ID [16]byte
 
-func (k Key) id() id { return id{k.Policy.Name, k.Subject} }
+// ID returns the key's.
+func (k Key) ID() ID {
+	var buffer [128]byte // enough for the usual key
+	text := append(append(append(buffer[:0], k.Policy.Name...), 0), k.Subject...)
+	sum := sha256.Sum256(text)
+	return ID(sum[:len(ID{})])
+}
 
 // name returns the key's name in Redis. Keys of one call share the tag in
 // braces, so that a cluster keeps them on one node.
