@@ -49,9 +49,10 @@ func ConsumerSchemas() []postgres.Schema {
 type Backend struct {
 	*service.Service
 
-	DB     *pgxpool.Pool
-	Redis  redis.UniversalClient // with bus.EventTimeout
-	Outbox *outbox.Box
+	DB       *pgxpool.Pool
+	Redis    redis.UniversalClient // with bus.EventTimeout
+	Outbox   *outbox.Box
+	Refusals *outbox.Refusals // of requests of strangers
 
 	cfg Config
 }
@@ -72,7 +73,8 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 		return nil, err
 	}
 	s.Check("postgres", db.Ping)
-	return &Backend{Service: s, DB: db, Redis: client, Outbox: outbox.New(s.Name), cfg: cfg}, nil
+	box := outbox.New(s.Name)
+	return &Backend{Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, time.Now), cfg: cfg}, nil
 }
 
 // Close closes the connections to the database and to Redis.
@@ -103,12 +105,12 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 		Log:            b.Log,
 		Metrics:        b.Metrics,
 		Unavailable:    func(err error) bool { return postgres.Unavailable(err) || postgres.Contended(err) },
-		Refused:        b.Outbox.Refusals(b.DB, b.Log),
+		Refused:        b.Refusals.Refused,
 		Ready:          b.Ready,
 	})
 }
 
-// Run serves handler and runs the monitor of the streams, the outbox's relay, the
+// Run serves handler and runs the monitor of the streams, the outbox's relay and refusals, the
 // producer's side of reconciliation, and runners, as service.Run does.
 func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...service.Runner) error {
 	publisher := bus.NewPublisher(b.Redis)
@@ -120,6 +122,7 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,
 		}),
 		relay,
+		b.Refusals,
 		reconcile.NewProducer(reconcile.ProducerConfig{
 			Name: b.Name, Outbox: outbox.NewPublished(b.DB, publisher, epochs), Redis: b.Redis,
 			Interval: b.cfg.ReconcileInterval, Log: b.Log, Metrics: b.Metrics,

@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // AccessDenied says that a signed-in user sent a request without the permission for
 // it. Route is the pattern in the routing table.
 type AccessDenied struct {
@@ -20,13 +22,21 @@ func (AccessDenied) EventOutcome() Outcome { return Denied }
 // that no other event records. Code is the one in the response. The subject is the
 // signed-in user, if any.
 type RequestRefused struct {
-	Method string `json:"method"`
-	Route  string `json:"route"`
-	Code   string `json:"code"`
+	Method string    `json:"method"`
+	Route  string    `json:"route"`
+	Code   string    `json:"code"`
+	Count  int       `json:"count,omitempty"` // see Countable
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // EventName implements Payload.
 func (RequestRefused) EventName() string { return "request.refused.v1" }
+
+// Counted implements Countable.
+func (p RequestRefused) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
+}
 
 // EventTopics implements Payload.
 func (RequestRefused) EventTopics() []Topic { return []Topic{Audit} }

@@ -74,7 +74,7 @@ func contract(t *testing.T, p event.Payload) []string {
 			t.Errorf("%s: field %s: want a flat field with a JSON name", p.EventName(), field.Name)
 		}
 		line := fmt.Sprintf("%s %s %s", p.EventName(), name, field.Type)
-		if options == "omitempty" {
+		if optional(options) {
 			line += " optional"
 		}
 		lines = append(lines, line)
@@ -82,6 +82,9 @@ func contract(t *testing.T, p event.Payload) []string {
 	slices.Sort(lines)
 	return lines
 }
+
+// optional reports whether encoding/json leaves out a field with these options if it is empty.
+func optional(options string) bool { return options == "omitempty" || options == "omitzero" }
 
 // TestGoldenSamples decodes a stored event of each contract, as a consumer that
 // was built today must for ever.
@@ -128,7 +131,7 @@ func without(t *testing.T, p any, sample json.RawMessage) any {
 	body.Set(reflect.ValueOf(p))
 	for field := range body.Type().Fields() {
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if _, there := members[name]; !there && options == "omitempty" {
+		if _, there := members[name]; !there && optional(options) {
 			body.FieldByIndex(field.Index).SetZero()
 		}
 	}

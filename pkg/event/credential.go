@@ -1,11 +1,22 @@
 package event
 
+import "time"
+
 // UserPasswordResetRequested says that somebody requested a password reset. The
 // subject is empty if no account has the address.
-type UserPasswordResetRequested struct{}
+type UserPasswordResetRequested struct {
+	Count int       `json:"count,omitempty"` // see Countable
+	Since time.Time `json:"since,omitzero"`
+}
 
 // EventName implements Payload.
 func (UserPasswordResetRequested) EventName() string { return "user.password_reset_requested.v1" }
+
+// Counted implements Countable.
+func (p UserPasswordResetRequested) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
+}
 
 // EventTopics implements Payload.
 func (UserPasswordResetRequested) EventTopics() []Topic { return []Topic{Audit} }
@@ -69,11 +80,20 @@ func (UserSignUpRepeated) EventOutcome() Outcome { return Failure }
 
 // UserVerificationResendRequested says that somebody requested another verification
 // mail. The subject is empty if no account has the address.
-type UserVerificationResendRequested struct{}
+type UserVerificationResendRequested struct {
+	Count int       `json:"count,omitempty"` // see Countable
+	Since time.Time `json:"since,omitzero"`
+}
 
 // EventName implements Payload.
 func (UserVerificationResendRequested) EventName() string {
 	return "user.verification_resend_requested.v1"
+}
+
+// Counted implements Countable.
+func (p UserVerificationResendRequested) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
 }
 
 // EventTopics implements Payload.

@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // UserSignedUp says that an account was created.
 type UserSignedUp struct {
 	Email string `json:"email" personal:"true"`
@@ -40,11 +42,19 @@ func (UserLoggedIn) EventTopics() []Topic { return []Topic{Audit} }
 // UserLoginFailed says that a login was refused. The subject is empty if no account
 // has the address. Reason is the code in the response.
 type UserLoginFailed struct {
-	Reason string `json:"reason"`
+	Reason string    `json:"reason"`
+	Count  int       `json:"count,omitempty"` // see Countable
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // EventName implements Payload.
 func (UserLoginFailed) EventName() string { return "user.login_failed.v1" }
+
+// Counted implements Countable.
+func (p UserLoginFailed) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
+}
 
 // EventTopics implements Payload.
 func (UserLoginFailed) EventTopics() []Topic { return []Topic{Audit} }

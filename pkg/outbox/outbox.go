@@ -15,7 +15,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -145,19 +144,3 @@ func (b *Box) Wake(ctx context.Context, db *pgxpool.Pool) error {
 	}
 	return nil
 }
-
-// Refusals returns a web.Options.Refused that records each refused request.
-func (b *Box) Refusals(db *pgxpool.Pool, log *slog.Logger) func(context.Context, event.Payload) {
-	return func(ctx context.Context, refused event.Payload) {
-		// The record outlives a client that hangs up.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
-		defer cancel()
-		e := event.New(ctx, time.Now(), event.OriginFrom(ctx).Actor.ID, refused)
-		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return b.Add(ctx, tx, e) })
-		if err != nil {
-			log.ErrorContext(ctx, "record of refused request failed", "event", e.Name, "error", err.Error())
-		}
-	}
-}
-
-const refusalTimeout = 2 * time.Second

@@ -45,7 +45,9 @@ func withDomain(ctx context.Context, cfg Config, do func(ctx context.Context, d 
 		return err
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service", ID: name})
-	d, err := newDomain(ctx, dependencies{db: db, outbox: outbox.New(name), hasher: hasher, log: log}, cfg)
+	box := outbox.New(name)
+	refusals := outbox.NewRefusals(box, db, log, time.Now)
+	d, err := newDomain(ctx, dependencies{db: db, outbox: box, refusals: refusals, hasher: hasher, log: log}, cfg)
 	if err != nil {
 		return err
 	}

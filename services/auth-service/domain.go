@@ -19,10 +19,11 @@ import (
 
 // dependencies are what the domain needs besides its configuration.
 type dependencies struct {
-	db     *pgxpool.Pool
-	outbox *outbox.Box
-	hasher *password.Hasher
-	log    *slog.Logger
+	db       *pgxpool.Pool
+	outbox   *outbox.Box
+	refusals *outbox.Refusals
+	hasher   *password.Hasher
+	log      *slog.Logger
 }
 
 // domain is what the service and its commands work with.
@@ -68,6 +69,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Issuer:            signing.NewIssuer(cfg.Expected, keyring, keys.refresh, cfg.AccessTokenTTL),
 		LinkSealer:        links,
 		AtRest:            atRest,
+		Count:             d.refusals.Record,
 		Passkeys:          passkeys,
 		Fingerprints:      keys.atRest,
 		Lifetimes:         cfg.lifetimes(),

@@ -34,7 +34,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer hasher.Close()
-	d, err := newDomain(ctx, dependencies{db: b.DB, outbox: b.Outbox, hasher: hasher, log: s.Log}, cfg)
+	d, err := newDomain(ctx, dependencies{db: b.DB, outbox: b.Outbox, refusals: b.Refusals, hasher: hasher, log: s.Log}, cfg)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,14 @@ type accountUpdater interface {
 type eventRecorder interface {
 	// Record stores events.
 	Record(ctx context.Context, events ...event.Event) error
+	// RecordNothing stores nothing and takes as long as Record.
+	RecordNothing(ctx context.Context) error
 }
+
+// CountStranger records what somebody without an account did: an event for the first time,
+// and counts in later ones. It reports whether it has waited for the database, as Record
+// does.
+type CountStranger func(ctx context.Context, p event.Countable) (waited bool)
 
 // Lifetimes are how long things are valid.
 type Lifetimes struct {
@@ -81,6 +88,7 @@ type Accounts struct {
 	issuer   *signing.Issuer
 	links    *event.Sealer
 	atRest   *event.Sealer
+	count    CountStranger
 
 	fingerprints    service.Keys
 	lifetimes       Lifetimes
@@ -102,7 +110,8 @@ type Config struct {
 	LinkSealer        *event.Sealer    // seals links for email-service
 	AtRest            *event.Sealer    // seals secrets that only the database keeps
 	Passkeys          *factor.WebAuthn // nil if passkeys are unavailable
-	Fingerprints      service.Keys     // key the fingerprints of requests
+	Count             CountStranger
+	Fingerprints      service.Keys // key the fingerprints of requests
 	Lifetimes         Lifetimes
 	PasswordMinLength int // in code points
 	Mode              SignUpMode
@@ -115,7 +124,7 @@ type Config struct {
 func New(cfg Config) *Accounts {
 	return &Accounts{
 		store: cfg.Store, passkeys: cfg.Passkeys, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer,
-		links: cfg.LinkSealer, atRest: cfg.AtRest,
+		links: cfg.LinkSealer, atRest: cfg.AtRest, count: cfg.Count,
 		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
 		now: cfg.Now, log: cfg.Log, linkRequestArrived: make(chan struct{}, 1),
 	}
@@ -125,8 +134,13 @@ func New(cfg Config) *Accounts {
 // issued before its session is stored equals one issued after it was read back.
 func (a *Accounts) time() time.Time { return a.now().UTC().Truncate(time.Microsecond) }
 
-// Record stores an event that another service reports on behalf of the caller.
+// Record stores an event that another service reports on behalf of the caller, or counts
+// it if there is none.
 func (a *Accounts) Record(ctx context.Context, report event.Payload) error {
+	if p, ok := report.(event.Countable); ok && event.OriginFrom(ctx).Actor.ID == "" {
+		a.count(ctx, p)
+		return nil
+	}
 	return a.store.Record(ctx, event.New(ctx, a.time(), event.OriginFrom(ctx).Actor.ID, report))
 }
 

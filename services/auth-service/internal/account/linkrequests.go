@@ -103,9 +103,9 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 	exists := c.Account.ID != ""
 	switch r.Purpose {
 	case LinkResetPassword:
-		c.record(ctx, a.time(), event.UserPasswordResetRequested{})
+		a.recordRequest(ctx, c, event.UserPasswordResetRequested{})
 	case LinkVerifyEmail:
-		c.record(ctx, a.time(), event.UserVerificationResendRequested{})
+		a.recordRequest(ctx, c, event.UserVerificationResendRequested{})
 	default: // The account that a sign-up creates has an event of its own.
 	}
 	if r.Purpose == purposeSignUp && !exists {
@@ -137,4 +137,14 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 		return errors.New("unknown purpose of link request: " + string(r.Purpose))
 	}
 	return nil
+}
+
+// recordRequest records a request for a link to an account, or counts it if no account has
+// the address.
+func (a *Accounts) recordRequest(ctx context.Context, c *Change, p event.Countable) {
+	if c.Account.ID == "" {
+		a.count(ctx, p)
+		return
+	}
+	c.record(ctx, a.time(), p)
 }

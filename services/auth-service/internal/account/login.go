@@ -125,11 +125,20 @@ func (a *Accounts) refuseLogin(account Account) *problem.Problem {
 	return nil
 }
 
-// loginFailed records why a login was refused and returns the reason.
+// loginFailed records why a login was refused and returns the reason. It takes the same
+// time for every address, with or without an account.
 func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *problem.Problem) error {
-	failed := event.New(ctx, a.time(), account.ID, event.UserLoginFailed{Reason: reason.Code})
-	if err := a.store.Record(ctx, failed); err != nil {
-		return err
+	failed := event.UserLoginFailed{Reason: reason.Code}
+	if account.ID != "" {
+		if err := a.store.Record(ctx, event.New(ctx, a.time(), account.ID, failed)); err != nil {
+			return err
+		}
+		return problem.Recorded(reason)
+	}
+	if !a.count(ctx, failed) {
+		if err := a.store.RecordNothing(ctx); err != nil {
+			return err
+		}
 	}
 	return problem.Recorded(reason)
 }

@@ -42,10 +42,7 @@ func TestSEC29VerifyEmail(t *testing.T) {
 		t.Errorf("answers = %v", count)
 	}
 	s.want(s.call("POST", "/verify-email", "", fields{"token": "unknown"}), 400, "token_invalid")
-	want := []string{"user.email_verified", "user.signed_up"}
-	for range 20 {
-		want = append([]string{"request.refused"}, want...)
-	}
+	want := []string{"request.refused", "user.email_verified", "user.signed_up"} // The other refusals are counted.
 	got := names(s.events(event.Audit))
 	if slices.Sort(got); !slices.Equal(got, want) {
 		t.Errorf("audit = %v, want %v", got, want)

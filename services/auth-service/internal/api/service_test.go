@@ -50,6 +50,7 @@ type service struct {
 	sealer   *event.Sealer
 	accounts *account.Accounts
 	keyring  *signing.Keyring
+	refusals *outbox.Refusals
 
 	headers map[string]string // of every request
 
@@ -64,7 +65,7 @@ func (s *service) with(name, value string) *service {
 		headers = map[string]string{}
 	}
 	headers[name] = value
-	return &service{Server: s.Server, t: s.t, db: s.db, sealer: s.sealer, accounts: s.accounts, keyring: s.keyring, headers: headers}
+	return &service{Server: s.Server, t: s.t, db: s.db, sealer: s.sealer, accounts: s.accounts, keyring: s.keyring, refusals: s.refusals, headers: headers}
 }
 
 func newService(t *testing.T, changes ...func(*account.Config)) *service {
@@ -73,6 +74,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	var err error
 	s.sealer = testkit.Sealer(t, secret)
 	box := outbox.New("auth-service")
+	s.refusals = outbox.NewRefusals(box, s.db, testkit.Log(t), s.time)
 	rows := store.New(s.db, box, s.time)
 	if s.keyring, err = signing.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
 		t.Fatal(err)
@@ -86,7 +88,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	}
 	cfg := account.Config{
 		Passkeys: passkeys,
-		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, Fingerprints: testkit.Keys(t, secret),
+		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, Count: s.refusals.Record, Fingerprints: testkit.Keys(t, secret),
 		Lifetimes: account.Lifetimes{
 			RefreshIdle: 24 * time.Hour, Session: 72 * time.Hour,
 			RefreshGrace: 10 * time.Second, Verification: time.Hour, Reset: 30 * time.Minute, Reauth: 15 * time.Minute,
@@ -101,7 +103,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
 		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
-		Refused:        box.Refusals(s.db, testkit.Log(t)),
+		Refused:        s.refusals.Refused,
 	}))
 	t.Cleanup(s.Close)
 	return s

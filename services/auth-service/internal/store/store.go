@@ -148,3 +148,13 @@ func (s *Store) Record(ctx context.Context, events ...event.Event) error {
 	}
 	return nil
 }
+
+// RecordNothing implements account.Store. A commit waits for the disk if it has written
+// something, and this message goes to no table.
+func (s *Store) RecordNothing(ctx context.Context) error {
+	const query = `SELECT pg_logical_emit_message(true, 'headgate', '')`
+	if _, err := s.db.Exec(ctx, query); err != nil {
+		return fmt.Errorf("record nothing: %w", err)
+	}
+	return nil
+}
