@@ -128,7 +128,10 @@ var free = []string{
 }
 
 // plainHeaders belong to HTTP or to browsers and are not documented for operations.
-var plainHeaders = []string{"Content-Security-Policy", "Content-Encoding", "Referrer-Policy", "X-Content-Type-Options"}
+var plainHeaders = []string{
+	"Content-Security-Policy", "Content-Encoding", "Referrer-Policy", "X-Content-Type-Options",
+	"Cross-Origin-Resource-Policy", "Cross-Origin-Opener-Policy", "Permissions-Policy", "Strict-Transport-Security",
+}
 
 func newContract(served []byte) (*contract, error) {
 	var document object

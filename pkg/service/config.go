@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"time"
@@ -28,6 +30,21 @@ func (c Common) CommonConfig() Common { return c }
 
 // Development reports whether the service runs on a developer's machine.
 func (c Common) Development() bool { return c.Env == "development" }
+
+// CheckURL returns an error that names the variable unless text is an http(s) URL with a
+// host. In production, http is an error, too: anybody on the way could read the tokens.
+// This machine is an exception, so that an installation can be tried out.
+func (c Common) CheckURL(name, text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return fmt.Errorf("%s: want http(s)://host", name)
+	}
+	local := u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback()
+	if u.Scheme == "http" && !local && !c.Development() {
+		return fmt.Errorf("%s: want https in production, except for localhost", name)
+	}
+	return nil
+}
 
 // Instance returns INSTANCE_ID, or the host name if it is empty.
 func (c Common) Instance() string {

@@ -277,3 +277,29 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+func TestSEC113PlainHTTPInProductionIsForThisMachine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct{ production, development string }{
+		"https://id.example.com":      {"", ""},
+		"https://id.example.com:8443": {"", ""},
+		"http://id.example.com":       {"APP_URL: want https", ""},
+		"http://192.0.2.1:8080":       {"APP_URL: want https", ""},
+		"http://localhost.evil.com":   {"APP_URL: want https", ""},
+		"http://127.0.0.1.nip.io":     {"APP_URL: want https", ""},
+		"http://localhost:8080":       {"", ""},
+		"http://127.0.0.1:8080":       {"", ""},
+		"http://[::1]:8080":           {"", ""},
+		"ftp://localhost":             {"APP_URL: want http(s)://host", "APP_URL: want http(s)://host"},
+		"http://:8080":                {"APP_URL: want http(s)://host", "APP_URL: want http(s)://host"},
+		"localhost":                   {"APP_URL: want http(s)://host", "APP_URL: want http(s)://host"},
+		"":                            {"APP_URL: want http(s)://host", "APP_URL: want http(s)://host"},
+	} {
+		for env, fault := range map[string]string{"production": want.production, "development": want.development} {
+			err := service.Common{Env: env}.CheckURL("APP_URL", text)
+			if (err == nil) != (fault == "") || err != nil && !strings.HasPrefix(err.Error(), fault) {
+				t.Errorf("CheckURL(%q) in %s = %v, want %q", text, env, err, fault)
+			}
+		}
+	}
+}

@@ -24,39 +24,52 @@ var (
 
 // rawErrorListener replaces the plain-text errors that net/http writes itself by errors in
 // the envelope, on all connections of a listener.
-type rawErrorListener struct{ net.Listener }
+type rawErrorListener struct {
+	net.Listener
+	strictTransport string // see Server
+}
 
 // Accept implements net.Listener.
 func (l rawErrorListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return rawErrorConn{c}, err
+		return rawErrorConn{c, l.strictTransport}, err
 	case *tls.Conn:
-		return rawErrorTLSConn{c}, err
+		return rawErrorTLSConn{c, l.strictTransport}, err
 	}
 	return c, err
 }
 
 // rawErrorConn keeps all methods of a TCP connection, some of which net/http looks for.
-type rawErrorConn struct{ *net.TCPConn }
+type rawErrorConn struct {
+	*net.TCPConn
+	strictTransport string
+}
 
 // Write implements net.Conn.
-func (c rawErrorConn) Write(p []byte) (int, error) { return writeReplaced(c.TCPConn, p) }
+func (c rawErrorConn) Write(p []byte) (int, error) {
+	return writeReplaced(c.TCPConn, p, c.strictTransport)
+}
 
 // rawErrorTLSConn is rawErrorConn for TLS. The first read does the handshake, so the timeout
 // for headers limits it.
-type rawErrorTLSConn struct{ *tls.Conn }
+type rawErrorTLSConn struct {
+	*tls.Conn
+	strictTransport string
+}
 
 // Write implements net.Conn.
-func (c rawErrorTLSConn) Write(p []byte) (int, error) { return writeReplaced(c.Conn, p) }
+func (c rawErrorTLSConn) Write(p []byte) (int, error) {
+	return writeReplaced(c.Conn, p, c.strictTransport)
+}
 
-func writeReplaced(w io.Writer, p []byte) (int, error) {
+func writeReplaced(w io.Writer, p []byte, strictTransport string) (int, error) {
 	status, ok := rawErrorStatus(p)
 	if !ok {
 		return w.Write(p)
 	}
-	if _, err := w.Write(rawErrorResponse(status)); err != nil {
+	if _, err := w.Write(rawErrorResponse(status, strictTransport)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -80,7 +93,7 @@ func rawErrorStatus(p []byte) (status int, ok bool) {
 	return status, err == nil
 }
 
-func rawErrorResponse(status int) []byte {
+func rawErrorResponse(status int, strictTransport string) []byte {
 	fault := errMalformedRequest
 	switch {
 	case status == http.StatusRequestHeaderFieldsTooLarge:
@@ -94,6 +107,9 @@ func rawErrorResponse(status int) []byte {
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	for _, header := range securityHeaders {
 		fmt.Fprintf(&b, "%s: %s\r\n", header.name, header.values[0])
+	}
+	if strictTransport != "" {
+		fmt.Fprintf(&b, "%s: %s\r\n", strictTransportHeader, strictTransport)
 	}
 	fmt.Fprintf(&b, "%s: %s\r\nCache-Control: no-store\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		requestIDHeader, id, len(body), body)

@@ -49,6 +49,10 @@ type Server struct {
 	// ConnState is that of http.Server. It may be nil.
 	ConnState func(net.Conn, http.ConnState)
 
+	// StrictTransport is the Strict-Transport-Security header of every response (RFC 6797).
+	// It may be empty.
+	StrictTransport string
+
 	cfg      Listener
 	log      *slog.Logger
 	server   *http.Server
@@ -59,7 +63,7 @@ type Server struct {
 func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	s := &Server{cfg: cfg, log: log}
 	s.server = &http.Server{
-		Handler:           s.closeWhileDraining(handler),
+		Handler:           s.withHeaders(handler),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       20 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -70,16 +74,21 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	return s
 }
 
-// closeWhileDraining closes connections after the response while the server drains, so that
-// clients send the next request elsewhere.
-func (s *Server) closeWhileDraining(next http.Handler) http.Handler {
+// withHeaders adds what every response has. It closes connections after the response while
+// the server drains, so that clients send the next request elsewhere.
+func (s *Server) withHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
 			w.Header()["Connection"] = []string{"close"}
 		}
+		if s.StrictTransport != "" {
+			w.Header()[strictTransportHeader] = []string{s.StrictTransport}
+		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+const strictTransportHeader = "Strict-Transport-Security"
 
 // Run implements service.Runner: it serves until ctx ends and for DRAIN_DELAY longer, and
 // then lets the requests in flight finish.
@@ -103,7 +112,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		listener = tls.NewListener(listener, config)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(rawErrorListener{listener}) }()
+	go func() { served <- s.server.Serve(rawErrorListener{listener, s.StrictTransport}) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve http: %w", err)

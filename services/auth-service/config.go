@@ -48,8 +48,8 @@ type Config struct {
 
 	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`
 	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"Password of the first administrator; required with ADMIN_EMAIL."`
-	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. Passkeys need a host name, not an IP address."`
-	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com. Landing pages link to it; they have no link if it is empty."`
+	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. In production it must be https, except on localhost. Passkeys need a host name, not an IP address."`
+	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com; https in production, except on localhost. Landing pages link to it; they have no link if it is empty."`
 }
 
 // ValidateOwn checks the fields that are auth-service's own.
@@ -99,11 +99,9 @@ func (c Config) ValidateOwn() error {
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		faults = append(faults, errors.New("ADMIN_EMAIL, ADMIN_PASSWORD: set both or neither"))
 	}
-	if !webAddress(c.PublicBaseURL) {
-		faults = append(faults, errors.New("PUBLIC_BASE_URL: want http(s)://host"))
-	}
-	if c.AppURL != "" && !webAddress(c.AppURL) {
-		faults = append(faults, errors.New("APP_URL: want http(s)://host or nothing"))
+	faults = append(faults, c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL))
+	if c.AppURL != "" {
+		faults = append(faults, c.CheckURL("APP_URL", c.AppURL))
 	}
 	return errors.Join(faults...)
 }
@@ -127,11 +125,6 @@ func (c Config) keys() (keys, error) {
 		return k, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY, PASSWORD_PEPPERS: each must differ from the others")
 	}
 	return k, nil
-}
-
-func webAddress(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // The algorithms of new hashes.

@@ -94,6 +94,19 @@ func TestCommandsDoNotMigrate(t *testing.T) {
 	}.WantNoMigration(t)
 }
 
+func TestSEC113PlainHTTPIsRefused(t *testing.T) {
+	t.Parallel()
+	secret := strings.Repeat("0123456789", 4)
+	_, log, code := testkit.RunProgram(t, map[string]string{
+		"ENV": "production", "DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": testkit.RedisURL(t),
+		"REFRESH_TOKEN_SECRET": secret + "r", "ENCRYPTION_KEY": secret + "e", "EVENT_SEAL_KEY": secret + "s",
+		"PUBLIC_BASE_URL": "http://id.example.com", "APP_URL": "http://app.example.com",
+	})
+	if code != 1 || strings.Count(log, "want https in production") != 2 || !strings.Contains(log, "PUBLIC_BASE_URL") || !strings.Contains(log, "APP_URL") {
+		t.Errorf("exit code %d, log %s", code, log)
+	}
+}
+
 func TestMissingConfiguration(t *testing.T) {
 	t.Parallel()
 	testkit.WantMissing(t, "DATABASE_URL", "REDIS_URL", "PUBLIC_BASE_URL")

@@ -26,7 +26,7 @@ type Config struct {
 	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails sent at the same time, each on its own connection; at least 2 less than DATABASE_MAX_CONNS."`
 	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"Delay before the second attempt of a deferred mail. Later delays are 5, 15, 60 and 240 times that, for 48 hours."`
 	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"Sender address, for example Example <no-reply@example.com>. Message-IDs use its domain."`
-	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"Public URL of the gateway. Links in mails begin with it."`
+	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"Public URL of the gateway. Links in mails begin with it. In production it must be https, except on localhost."`
 	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Opens the links in events; the same as auth-service's: one secret of at least 32 random characters, or a list of id:secret."`
 }
 
@@ -49,7 +49,9 @@ func (c Config) ValidateOwn() error {
 	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
 		invalid = append(invalid, errors.New("MAIL_FROM: want Name <name@example.com>"))
 	}
-	if !origin(c.PublicBaseURL) {
+	if origin(c.PublicBaseURL) {
+		invalid = append(invalid, c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL))
+	} else {
 		invalid = append(invalid, errors.New("PUBLIC_BASE_URL: want http(s)://host[:port] without a path"))
 	}
 	return errors.Join(invalid...)

@@ -35,6 +35,7 @@ func TestConfig(t *testing.T) {
 		"base URL with a user":         {func(c *Config) { c.PublicBaseURL = "https://id.example.com@evil.example" }, "PUBLIC_BASE_URL"},
 		"base URL is a script":         {func(c *Config) { c.PublicBaseURL = "javascript:alert(1)" }, "PUBLIC_BASE_URL"},
 		"base URL without a host":      {func(c *Config) { c.PublicBaseURL = "https://" }, "PUBLIC_BASE_URL"},
+		"base URL that is not secure":  {func(c *Config) { c.PublicBaseURL = "http://id.example.com" }, "PUBLIC_BASE_URL"},
 		"weak key":                     {func(c *Config) { c.EventSealKey = service.Secret("changeme") }, "EVENT_SEAL_KEY"},
 		"plain password":               {func(c *Config) { c.SMTPURL = service.Secret("smtp://u:geheim@mail.example.com?starttls=off") }, "SMTP_URL"},
 		"no timeout":                   {func(c *Config) { c.SMTPTimeout = 0 }, "SMTP_TIMEOUT"},

@@ -25,7 +25,9 @@ type Config struct {
 
 	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For headers from these are trusted. None if empty."`
 
-	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com. None if empty."`
+	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com; https in production, except on localhost. None if empty."`
+
+	PublicBaseURL string `envconfig:"PUBLIC_BASE_URL" desc:"The public URL of the gateway, such as https://id.example.com. If it is https, every response tells browsers to use https only (HSTS). In production it must be https, except on localhost."`
 
 	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open client connections. Further ones are closed immediately."`
 	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of open connections per IPv4 address or IPv6 /64, except for TRUSTED_PROXIES."`
@@ -61,6 +63,12 @@ func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[st
 // ValidateOwn checks the variables that only the gateway has.
 func (c Config) ValidateOwn() error {
 	var err error
+	if c.PublicBaseURL != "" {
+		err = c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL)
+	}
+	for _, origin := range c.CORSOrigins {
+		err = errors.Join(err, c.CheckURL("CORS_ORIGINS", origin))
+	}
 	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > 25*time.Second {
 		err = errors.Join(err, errors.New("UPSTREAM_TIMEOUT: want more than 0 and at most 25s"))
 	}

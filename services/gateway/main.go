@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -19,6 +20,10 @@ import (
 
 // limiterTimeout is how long a request waits for Redis before it is counted in memory.
 const limiterTimeout = 100 * time.Millisecond
+
+// strictTransport tells browsers to use https for two years. It says nothing about
+// subdomains, which may belong to others (RFC 6797, 6.1).
+const strictTransport = "max-age=63072000"
 
 // gcPercent trades memory for CPU time: the live heap is small compared with the garbage
 // of the requests.
@@ -69,6 +74,9 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		},
 	})
 	server := web.NewServer(cfg.Listener, handler, s.Log)
+	if strings.HasPrefix(cfg.PublicBaseURL, "https:") {
+		server.StrictTransport = strictTransport
+	}
 	server.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).ConnState
 	runners := []service.Runner{
 		reports,

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -43,6 +46,70 @@ func TestProgram(t *testing.T) {
 		t.Error("the rejected login was not counted in Redis")
 	}
 	p.Stop()
+}
+
+// Browsers that came by https once never use http again, whatever the answer was.
+func TestSEC113EveryResponseSaysHTTPSOnly(t *testing.T) {
+	t.Parallel()
+	upstream := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(upstream.Close)
+	for base, want := range map[string]string{"https://id.example.com": "max-age=63072000", "http://localhost:8080": ""} {
+		p := testkit.StartProgram(t, map[string]string{
+			"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL,
+			"AUTH_URL": upstream.URL, "USER_URL": upstream.URL, "EMAIL_URL": upstream.URL, "AUDIT_URL": upstream.URL,
+			"PUBLIC_BASE_URL": base,
+		})
+		for request, status := range map[string]int{
+			"GET /health HTTP/1.1\r\nHost: x":           200,
+			"GET /livez HTTP/1.1\r\nHost: x":            200,
+			"GET /docs HTTP/1.1\r\nHost: x":             200,
+			"GET /api/v1/user/me HTTP/1.1\r\nHost: x":   401,
+			"GET /api/v1/auth/none HTTP/1.1\r\nHost: x": 404,
+			"GET //x HTTP/1.1\r\nHost: x":               400,
+			"TRACE / HTTP/1.1\r\nHost: x":               405,
+			"GET / HTTP/1.1":                            400, // net/http itself rejects it.
+		} {
+			res := raw(t, p.URL, request+"\r\nConnection: close\r\n\r\n")
+			if got := res.Header.Get("Strict-Transport-Security"); res.StatusCode != status || got != want {
+				t.Errorf("%s of %s = %d %q, want %d %q", request, base, res.StatusCode, got, status, want)
+			}
+			if got := res.Header.Get("Cross-Origin-Resource-Policy"); got != "same-origin" && status != 404 {
+				t.Errorf("%s: Cross-Origin-Resource-Policy = %q", request, got)
+			}
+		}
+		p.Stop()
+	}
+}
+
+// raw sends a request as it is written.
+func raw(t *testing.T, base, request string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return res
+}
+
+func TestSEC113PlainHTTPIsRefused(t *testing.T) {
+	t.Parallel()
+	_, log, code := testkit.RunProgram(t, map[string]string{
+		"ENV": "production", "REDIS_URL": testkit.RedisURL(t), "JWKS_URL": "http://127.0.0.1:1/",
+		"AUTH_URL": "http://127.0.0.1:1", "USER_URL": "http://127.0.0.1:1", "EMAIL_URL": "http://127.0.0.1:1", "AUDIT_URL": "http://127.0.0.1:1",
+		"PUBLIC_BASE_URL": "http://id.example.com", "CORS_ORIGINS": "https://app.example.com,http://app.example.com",
+	})
+	if code != 1 || strings.Count(log, "want https in production") != 2 || !strings.Contains(log, "PUBLIC_BASE_URL") || !strings.Contains(log, "CORS_ORIGINS") {
+		t.Errorf("exit code %d, log %s", code, log)
+	}
 }
 
 func TestMissingConfiguration(t *testing.T) {

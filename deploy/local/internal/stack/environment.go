@@ -88,6 +88,7 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 	}
 	switch svc.name {
 	case gateway:
+		s.preset(e, "PUBLIC_BASE_URL", p.public)
 		for _, other := range services {
 			if other.variable != "" {
 				e[other.variable] = "http://" + p.listen[other.name].http

@@ -232,7 +232,7 @@ func (l landingPage) render(w http.ResponseWriter, status int, p page) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
-	h.Set("Content-Security-Policy", policy)
+	web.SetPageHeaders(h, policy)
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes()) // An error means that the client has disconnected.

@@ -100,6 +100,11 @@ func (s *service) browse(method, path, contentType, body string) landed {
 	if got := header.Get("Content-Security-Policy"); got != policy || strings.Contains(p.body, "<script") || strings.Contains(p.body, "style=") {
 		s.t.Errorf("%s: policy %q, want %q\n%s", p.what, got, policy, data)
 	}
+	for name, want := range map[string]string{"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin"} {
+		if got := header.Get(name); got != want || !strings.Contains(header.Get("Permissions-Policy"), "camera=()") {
+			s.t.Errorf("%s: %s = %q, want %q, and a permissions policy", p.what, name, got, want)
+		}
+	}
 	if !strings.Contains(p.body, "· Headgate</title>") || !strings.Contains(p.body, "</span>Headgate</div>") {
 		s.t.Errorf("%s: the product name is missing:\n%s", p.what, data)
 	}

@@ -117,6 +117,9 @@ func TestPage(t *testing.T) {
 	if !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "http") {
 		t.Errorf("policy = %s", policy)
 	}
+	if h := page.Header(); h.Get("Cross-Origin-Opener-Policy") != "same-origin" || h.Get("Permissions-Policy") == "" {
+		t.Errorf("headers = %v, want the policies of a page", h)
+	}
 	named := 0
 	for quoted := range strings.SplitSeq(page.Body.String(), `"`) {
 		if !strings.HasPrefix(quoted, "docs/") && quoted != "openapi.json" {

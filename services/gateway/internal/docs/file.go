@@ -85,7 +85,7 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Vary", "Accept-Encoding")
 	}
 	if f.policy != "" {
-		h.Set("Content-Security-Policy", f.policy)
+		web.SetPageHeaders(h, f.policy)
 	}
 	if matches(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
