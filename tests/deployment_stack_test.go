@@ -91,7 +91,13 @@ func (d *deployment) configure() {
 		}
 	}
 	script, file := filepath.Join(dir, "tools/env.sh"), filepath.Join(dir, ".env")
-	if out, err := exec.CommandContext(d.t.Context(), "bash", script).CombinedOutput(); err != nil {
+	source, err := filepath.Abs(root)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	write := exec.CommandContext(d.t.Context(), "bash", script)
+	write.Env = append(os.Environ(), "HEADGATE_SOURCE="+source)
+	if out, err := write.CombinedOutput(); err != nil {
 		d.t.Fatalf("tools/env.sh: %v\n%s", err, out)
 	}
 	written := d.readSettings(file)

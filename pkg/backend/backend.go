@@ -8,6 +8,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -35,6 +36,8 @@ type Config struct {
 	postgres.Database
 	bus.Redis
 	bus.Streams
+	bus.SigningKey
+	bus.PublicKeys
 	token.Expected
 }
 
@@ -54,13 +57,19 @@ type Backend struct {
 	Outbox   *outbox.Box
 	Refusals *outbox.Refusals // of requests of strangers
 
-	cfg Config
+	cfg          Config
+	signer       *event.Signer
+	authenticity *bus.Authenticity
 }
 
 // Open waits for the database, migrates it to the schemas, and prepares the
 // connection to Redis, which need not be up yet. Readiness depends on the database
 // from then on. The caller closes the Backend.
 func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgres.Schema) (*Backend, error) {
+	signer, keys, err := cfg.eventKeys(s.Name)
+	if err != nil {
+		return nil, fmt.Errorf("check config: %w", err)
+	}
 	client, err := cfg.Redis.Open(bus.EventTimeout)
 	if err != nil {
 		return nil, err
@@ -74,7 +83,27 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 	}
 	s.Check("postgres", db.Ping)
 	box := outbox.New(s.Name)
-	return &Backend{Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, time.Now), cfg: cfg}, nil
+	return &Backend{
+		Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, time.Now), cfg: cfg,
+		signer: signer, authenticity: bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics),
+	}, nil
+}
+
+// eventKeys returns the signer of a service's events and the public keys of all services. It
+// fails if those do not have the signer's: consumers would refuse the events.
+func (c Config) eventKeys(name string) (*event.Signer, event.PublicKeys, error) {
+	signer, err := c.SigningKey.Signer(name)
+	if err != nil {
+		return nil, event.PublicKeys{}, err
+	}
+	keys, err := c.PublicKeys.Keys(c.Common)
+	if err != nil {
+		return nil, event.PublicKeys{}, err
+	}
+	if !keys.Has(signer) {
+		return nil, event.PublicKeys{}, fmt.Errorf("EVENT_PUBLIC_KEYS: the key of EVENT_SIGNING_KEY is missing; add %s in every service first", signer.PublicKey())
+	}
+	return signer, keys, nil
 }
 
 // Close closes the connections to the database and to Redis.
@@ -92,7 +121,7 @@ func (b *Backend) Verifier(remote token.Remote) *token.RemoteVerifier {
 
 // Follower returns a runner that shows observe every event of the user stream.
 func (b *Backend) Follower(observe func(event.Event)) *bus.Follower {
-	return bus.NewFollower(b.Redis, event.User, observe, b.Log)
+	return bus.NewFollower(b.Redis, event.User, observe, b.authenticity, b.Log)
 }
 
 // Router returns the handler of the routes. Requests that were understood and
@@ -113,7 +142,7 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 // Run serves handler and runs the monitor of the streams, the outbox's relay and refusals, the
 // producer's side of reconciliation, and runners, as service.Run does.
 func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...service.Runner) error {
-	publisher := bus.NewPublisher(b.Redis)
+	publisher := bus.NewSigningPublisher(b.Redis, b.signer)
 	epochs := outbox.NewEpochs(b.DB, b.Redis, b.Name, b.Log, b.Metrics)
 	relay := outbox.NewRelay(b.DB, publisher, epochs, b.Log, b.Metrics)
 	b.CheckWork("outbox", relay.Healthy)

@@ -63,19 +63,20 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		consumed, retention = cfg.Records.Record, reconcile.RecordRetention
 	}
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
-		Topic:       cfg.Topic,
-		Subscriber:  stream,
-		Due:         due,
-		Handlers:    cfg.Handlers,
-		Rest:        cfg.Rest,
-		DeadLetters: cfg.DeadLetters,
-		Unavailable: cfg.Unavailable,
-		Probe:       b.probe(cfg.Probe),
-		Contended:   postgres.Contended,
-		Consumed:    consumed,
-		Timeout:     cfg.Timeout,
-		Log:         b.Log,
-		Metrics:     b.Metrics,
+		Topic:        cfg.Topic,
+		Subscriber:   stream,
+		Authenticity: b.authenticity,
+		Due:          due,
+		Handlers:     cfg.Handlers,
+		Rest:         cfg.Rest,
+		DeadLetters:  cfg.DeadLetters,
+		Unavailable:  cfg.Unavailable,
+		Probe:        b.probe(cfg.Probe),
+		Contended:    postgres.Contended,
+		Consumed:     consumed,
+		Timeout:      cfg.Timeout,
+		Log:          b.Log,
+		Metrics:      b.Metrics,
 	})
 	b.CheckWork("consumer", func(ctx context.Context) error {
 		if err := consumer.Healthy(ctx); err != nil {
@@ -86,7 +87,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 	return []service.Runner{
 		consumer,
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
-			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Producers: cfg.Topic.Producers(),
+			Database: b.DB, Redis: b.Redis, Topic: cfg.Topic, Group: b.Name, Producers: cfg.Topic.Producers(), Authenticity: b.authenticity,
 			Interval: b.cfg.ReconcileInterval, Retention: retention, Restored: b.restored(cfg), Log: b.Log, Metrics: b.Metrics,
 		}),
 		deadletter.NewPurge(deadletter.PurgeConfig{

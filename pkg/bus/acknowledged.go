@@ -20,8 +20,9 @@ const (
 
 // Acknowledged shows observe the events of a stream that a consumer group has acknowledged
 // in the last minute before it stopped, the latest first: those among the last 50,000
-// entries at most that the stream still has. There are none if there is no such group.
-func Acknowledged(ctx context.Context, client redis.UniversalClient, topic, name string, observe func(event.Event)) error {
+// entries at most that the stream still has, without those that it refuses. There are none
+// if there is no such group.
+func (a *Authenticity) Acknowledged(ctx context.Context, client redis.UniversalClient, topic, name string, observe func(event.Event)) error {
 	groups, err := groupsOf(ctx, client, topic)
 	if err != nil {
 		return err
@@ -46,7 +47,7 @@ func Acknowledged(ctx context.Context, client redis.UniversalClient, topic, name
 		}
 		for _, entry := range page {
 			from = "(" + entry.ID
-			if e, ok := eventIn(entry); ok && !pending[entry.ID] {
+			if e, ok := a.eventIn(ctx, topic, entry); ok && !pending[entry.ID] {
 				observe(e)
 			}
 		}

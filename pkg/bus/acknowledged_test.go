@@ -19,7 +19,7 @@ func TestAcknowledged(t *testing.T) {
 	client, topic := testkit.Redis(t), string(event.Audit)
 	acknowledged := func() (subjects []string) {
 		t.Helper()
-		err := bus.Acknowledged(t.Context(), client, topic, "group", func(e event.Event) { subjects = append(subjects, e.Subject) })
+		err := (*bus.Authenticity)(nil).Acknowledged(t.Context(), client, topic, "group", func(e event.Event) { subjects = append(subjects, e.Subject) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -131,7 +131,9 @@ func (r *retries) failed(class failureClass, err error) error {
 // dead records the last attempt and returns its error.
 func (r *retries) dead(class string, err error) error {
 	r.recordAttempt(r.message, class, err)
-	r.logFailed(r.message, "dead", err)
+	if r.message.Metadata.Get(RefusedKey) == "" { // Refusals are logged once a minute.
+		r.logFailed(r.message, "dead", err)
+	}
 	return err
 }
 

@@ -30,12 +30,18 @@ func Permanent(err error) error { return backoff.Permanent(err) }
 
 // ConsumerConfig says which messages a consumer reads and how it handles them.
 type ConsumerConfig struct {
-	Topic       event.Topic
-	Subscriber  message.Subscriber
-	Due         []message.Subscriber // other sources of messages, such as dead letters to be replayed
-	Handlers    map[string]Handler   // by event name
-	Rest        Handler              // for all other names; if nil, those events are ignored: counted and acknowledged
-	DeadLetters message.Publisher    // must not need Redis
+	Topic      event.Topic
+	Subscriber message.Subscriber
+	// Authenticity checks the messages of Subscriber. One that it refuses becomes a dead
+	// letter at once and is no proof that the event was consumed. It may be nil.
+	Authenticity *Authenticity
+	// Due are other sources of messages, such as dead letters to be replayed. They come from
+	// the service's own database, where only events are that were not refused. Those with
+	// RefusedKey are checked again.
+	Due         []message.Subscriber
+	Handlers    map[string]Handler // by event name
+	Rest        Handler            // for all other names; if nil, those events are ignored: counted and acknowledged
+	DeadLetters message.Publisher  // must not need Redis
 
 	// Unavailable reports whether an error may mean that a dependency is unavailable,
 	// not that the message is at fault. Then Probe decides: if it fails, the circuit
@@ -201,7 +207,7 @@ type decodedKey struct{}
 func (c *Consumer) decode(next message.HandlerFunc) message.HandlerFunc {
 	return func(m *message.Message) ([]*message.Message, error) {
 		var d decoded
-		d.event, d.fault = parse(m)
+		d.event, d.fault = c.parse(m)
 		m.SetContext(context.WithValue(m.Context(), decodedKey{}, &d))
 		return next(m)
 	}
@@ -217,7 +223,7 @@ func decodedOf(m *message.Message) *decoded {
 	return d
 }
 
-func parse(m *message.Message) (event.Event, error) {
+func (c *Consumer) parse(m *message.Message) (event.Event, error) {
 	if fault := m.Metadata.Get(MalformedKey); fault != "" {
 		return event.Event{}, fmt.Errorf("%w: %s", event.ErrMalformed, fault)
 	}
@@ -228,8 +234,19 @@ func parse(m *message.Message) (event.Event, error) {
 	if e.ID != m.UUID {
 		return event.Event{}, fmt.Errorf("%w: message %.64s carries event %s", event.ErrMalformed, m.UUID, e.ID)
 	}
+	if stored, _ := m.Context().Value(storedKey{}).(bool); stored && m.Metadata.Get(RefusedKey) == "" {
+		return e, nil
+	}
+	delete(m.Metadata, RefusedKey)
+	if err := c.cfg.Authenticity.check(m.Context(), c.cfg.Topic, m, e); err != nil {
+		m.Metadata.Set(RefusedKey, err.Error())
+		return e, err
+	}
 	return e, nil
 }
+
+// storedKey is in the contexts of messages that come from the service's own database.
+type storedKey struct{}
 
 // recordConsumed calls Consumed for each event that is about to be acknowledged.
 func (c *Consumer) recordConsumed(next message.HandlerFunc) message.HandlerFunc {

@@ -8,8 +8,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-
-	"github.com/headgate/headgate/pkg/event"
 )
 
 // Metadata that a subscriber adds to what was published.
@@ -21,7 +19,7 @@ const (
 )
 
 // reservedKeys are the keys that only this package sets.
-var reservedKeys = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey}
+var reservedKeys = []string{TopicKey, EntryKey, MalformedKey, CrashLoopKey, AttemptsKey, ClassKey, RefusedKey}
 
 // decodeEntry returns the message in a stream entry. It never fails: an entry that
 // is not a message becomes a message with MalformedKey.
@@ -55,15 +53,4 @@ func unmarshal(values map[string]any) (m *message.Message, err error) {
 		return nil, fmt.Errorf("decode entry: %w", err)
 	}
 	return m, nil
-}
-
-// eventIn returns the event in a stream entry; ok is false if there is none, of which the
-// consumers make a dead letter.
-func eventIn(entry redis.XMessage) (e event.Event, ok bool) {
-	m, err := unmarshal(entry.Values)
-	if err != nil {
-		return event.Event{}, false
-	}
-	e, err = event.Parse(m.Payload)
-	return e, err == nil
 }

@@ -40,6 +40,7 @@ type fixture struct {
 	unavailable atomic.Bool          // what the probe says
 	isolated    time.Duration        // IsolatedFailureTimeout
 	due         []message.Subscriber
+	check       func(prometheus.Registerer) *bus.Authenticity // nil: nothing is checked
 
 	mu       sync.Mutex
 	seen     map[string]int
@@ -81,15 +82,20 @@ func (f *fixture) consume(name string, handler bus.Handler, changes ...func(*bus
 	}
 	f.metrics = prometheus.NewRegistry()
 	stream.Metrics = f.metrics
+	var check *bus.Authenticity
+	if f.check != nil {
+		check = f.check(f.metrics)
+	}
 	consumer := bus.NewConsumer(bus.ConsumerConfig{
-		Topic:       event.Audit,
-		Subscriber:  bus.NewSubscriber(stream),
-		Handlers:    map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
-		DeadLetters: f.deadLetters,
-		Unavailable: func(err error) bool { return errors.Is(err, errUnavailable) },
-		Probe:       f.probe,
-		Contended:   postgres.Contended,
-		Consumed:    f.recordConsumed,
+		Topic:        event.Audit,
+		Subscriber:   bus.NewSubscriber(stream),
+		Authenticity: check,
+		Handlers:     map[string]bus.Handler{event.UserLoggedIn{}.EventName(): handler},
+		DeadLetters:  f.deadLetters,
+		Unavailable:  func(err error) bool { return errors.Is(err, errUnavailable) },
+		Probe:        f.probe,
+		Contended:    postgres.Contended,
+		Consumed:     f.recordConsumed,
 
 		Due: f.due,
 

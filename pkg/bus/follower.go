@@ -22,6 +22,7 @@ type Follower struct {
 	client  redis.UniversalClient
 	topic   event.Topic
 	observe func(event.Event)
+	check   *Authenticity
 	log     *slog.Logger
 	outage  *service.Outage
 }
@@ -38,10 +39,10 @@ const (
 )
 
 // NewFollower returns a follower of topic. It calls observe for one event at a
-// time; observe must not block and must accept an event twice. client needs
-// EventTimeout, because a read waits for new entries.
-func NewFollower(client redis.UniversalClient, topic event.Topic, observe func(event.Event), log *slog.Logger) *Follower {
-	return &Follower{client: client, topic: topic, observe: observe, log: log, outage: service.NewOutage(service.OutageConfig{
+// time, and ignores those that check refuses; observe must not block and must accept an
+// event twice. client needs EventTimeout, because a read waits for new entries.
+func NewFollower(client redis.UniversalClient, topic event.Topic, observe func(event.Event), check *Authenticity, log *slog.Logger) *Follower {
+	return &Follower{client: client, topic: topic, observe: observe, check: check, log: log, outage: service.NewOutage(service.OutageConfig{
 		Log: log.With("topic", topic), Failing: "stream follower read failed; retrying", Over: "stream follower recovered",
 		Reported: redisUnavailable,
 	})}
@@ -90,7 +91,7 @@ func (f *Follower) read(ctx context.Context, position string) (string, error) {
 	}
 	for _, entry := range entries {
 		position = entry.ID
-		if e, ok := eventIn(entry); ok {
+		if e, ok := f.check.eventIn(ctx, string(f.topic), entry); ok {
 			f.observe(e)
 		}
 	}

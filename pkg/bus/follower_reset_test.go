@@ -43,7 +43,7 @@ func TestFollowerNoticesReplacedStream(t *testing.T) {
 				}
 			})
 			s.client = testkit.OpenRedis(t, s.server.URL, bus.EventTimeout)
-			testkit.Run(t, bus.NewFollower(s.client, event.User, s.observe, testkit.Log(t)))
+			testkit.Run(t, bus.NewFollower(s.client, event.User, s.observe, nil, testkit.Log(t)))
 
 			s.publish("first", "*")
 			s.want("first")

@@ -39,7 +39,7 @@ func TestFollower(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[i] = append(seen[i], revoked.SessionID)
-		}, testkit.Log(t)))
+		}, nil, testkit.Log(t)))
 	}
 	want := func(sessions ...string) {
 		t.Helper()

@@ -120,7 +120,8 @@ func (p *Poller) poll(stop context.Context, topic string, out chan<- *message.Me
 		free.release(n - len(due))
 		for _, m := range due {
 			place := &slot{list: waiting, from: free}
-			m.SetContext(context.WithValue(m.Context(), slotKey{}, place)) //nolint:contextcheck // It is the message's own.
+			//nolint:contextcheck // It is the message's own.
+			m.SetContext(context.WithValue(context.WithValue(m.Context(), slotKey{}, place), storedKey{}, true))
 			deliveries.Go(func() {
 				defer place.release()
 				p.handle(stop, topic, m, out)

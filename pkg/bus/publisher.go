@@ -9,20 +9,43 @@ import (
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/event"
 )
 
 // Publisher adds messages to streams. It is safe for concurrent use.
 type Publisher struct {
 	client     redis.UniversalClient
+	signer     *event.Signer // nil if messages are not signed
 	marshaller redisstream.Marshaller
 	added      sync.Map // topics whose entries were added although a highest number could not be raised
 }
 
 var _ message.Publisher = (*Publisher)(nil)
 
-// NewPublisher returns a publisher on client.
+// NewPublisher returns a publisher on client of messages that are not signed, or not by it.
 func NewPublisher(client redis.UniversalClient) *Publisher {
 	return &Publisher{client: client, marshaller: redisstream.DefaultMarshallerUnmarshaller{}}
+}
+
+// NewSigningPublisher returns a publisher on client of the events of a producer, with their
+// names in the metadata. It signs each for the stream to which it adds it, with the present
+// key, so what is published again is valid after a rotation.
+func NewSigningPublisher(client redis.UniversalClient, signer *event.Signer) *Publisher {
+	p := NewPublisher(client)
+	p.signer = signer
+	return p
+}
+
+// sign adds the signature to messages, whose metadata is the caller's.
+func (p *Publisher) sign(topic string, messages []*message.Message) {
+	if p.signer == nil {
+		return
+	}
+	for _, m := range messages {
+		m.Metadata.Set(KeyIDKey, p.signer.KeyID())
+		m.Metadata.Set(SignatureKey, p.signer.Sign(event.Topic(topic), m.UUID, m.Metadata.Get(NameKey), m.Payload))
+	}
 }
 
 // Publish implements message.Publisher. Redis adds all messages of a call or none,
@@ -57,6 +80,7 @@ func (p *Publisher) PublishNumbered(topic string, highest []HighestNumber, messa
 		}
 		p.added.Delete(topic)
 	}
+	p.sign(topic, messages)
 	pipe := p.client.TxPipeline()
 	for _, h := range highest {
 		pipe.ZAddGT(ctx, h.Key, redis.Z{Member: h.Member, Score: float64(h.Number)})

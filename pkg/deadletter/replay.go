@@ -82,7 +82,7 @@ func (s *Store) take(ctx context.Context, condition, topic string, limit int) ([
 			ORDER BY replay_due, id
 			LIMIT @limit
 			FOR UPDATE SKIP LOCKED)
-		RETURNING id::text, message_id, stream, entry_id, payload, metadata`
+		RETURNING id::text, coalesce(event_id::text, message_id), stream, entry_id, payload, metadata, refused`
 	until := s.leaseEnd()
 	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"now": s.now(), "until": until, "stream": topic, "limit": limit})
 	if err != nil {
@@ -92,13 +92,17 @@ func (s *Store) take(ctx context.Context, condition, topic string, limit int) ([
 		var id, messageID, stream, entry string
 		var payload []byte
 		var metadata map[string]string
-		if err := row.Scan(&id, &messageID, &stream, &entry, &payload, &metadata); err != nil {
+		var refused bool
+		if err := row.Scan(&id, &messageID, &stream, &entry, &payload, &metadata, &refused); err != nil {
 			return nil, err
 		}
 		m := message.NewMessage(messageID, payload)
 		m.Metadata = metadata
 		m.Metadata.Set(bus.TopicKey, stream)
 		m.Metadata.Set(bus.EntryKey, entry)
+		if refused {
+			m.Metadata.Set(bus.RefusedKey, "before") // The consumer checks it again.
+		}
 		m.SetContext(context.WithValue(context.WithoutCancel(ctx), replayKey{}, &replay{id: id, expires: until}))
 		return m, nil
 	})

@@ -50,9 +50,9 @@ const (
 // insert keeps the last 100 attempts of a message that fails again and again.
 const insert = `
 	INSERT INTO dead_letters (id, message_id, event_id, type, producer, producer_seq, producer_epoch, stream, entry_id, reason, class,
-		attempts, payload, metadata, first_failed_at, last_failed_at)
+		attempts, payload, metadata, first_failed_at, last_failed_at, refused)
 	VALUES (@id, @message_id, @event_id, @type, @producer, @producer_seq, @producer_epoch, @stream, @entry_id, @reason, @class,
-		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at)
+		@attempts, @payload, @metadata, @first_failed_at, @last_failed_at, @refused)
 	ON CONFLICT (stream, message_id) WHERE status IN ('open', 'replaying') DO UPDATE
 	SET reason = excluded.reason, class = excluded.class, last_failed_at = excluded.last_failed_at,
 		attempts = jsonb_path_query_array(dead_letters.attempts || excluded.attempts, '$[last - 99 to last]')`
@@ -135,6 +135,10 @@ var (
 	}
 )
 
+// refusedPrefix keeps a refused message from sharing the dead letter of the event that it
+// claims to be.
+const refusedPrefix = "refused "
+
 // row returns the columns of the dead letter of m, each within its bounds.
 func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 	id, err := uuid.NewV7()
@@ -149,16 +153,22 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 	var eventID, name, producer *string
 	var seq *int64
 	var epoch string
+	messageID, refused := key(m.UUID), m.Metadata.Get(bus.RefusedKey) != ""
+	if refused {
+		messageID = refusedPrefix + messageID
+	}
 	if e, err := event.Parse(m.Payload); err == nil && m.Metadata.Get(bus.MalformedKey) == "" && e.ID == m.UUID {
-		name, producer, seq = new(cut(e.Name, keyLimit)), new(cut(e.Producer, keyLimit)), &e.ProducerSeq
-		epoch = e.ProducerEpoch
+		name = new(cut(e.Name, keyLimit))
+		if !refused {
+			producer, seq, epoch = new(cut(e.Producer, keyLimit)), &e.ProducerSeq, e.ProducerEpoch
+		}
 		if len(m.Payload) <= payloadLimit { // An event that was cut cannot be replayed.
 			eventID = &e.ID
 		}
 	}
 	return pgx.StrictNamedArgs{
 		"id":              id,
-		"message_id":      key(m.UUID),
+		"message_id":      messageID,
 		"event_id":        eventID,
 		"type":            name,
 		"producer":        producer,
@@ -173,6 +183,7 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 		"metadata":        encode(boundMetadata(foreign(m.Metadata))),
 		"first_failed_at": attempts[0].At,
 		"last_failed_at":  attempts[len(attempts)-1].At,
+		"refused":         refused,
 	}, nil
 }
 
@@ -180,7 +191,7 @@ func (s *Store) row(m *message.Message) (pgx.StrictNamedArgs, error) {
 func foreign(m message.Metadata) map[string]string {
 	own := maps.Clone(map[string]string(m))
 	for _, key := range []string{
-		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey,
+		bus.TopicKey, bus.EntryKey, bus.MalformedKey, bus.AttemptsKey, bus.ClassKey, bus.CrashLoopKey, bus.RefusedKey,
 		middleware.ReasonForPoisonedKey, middleware.PoisonedTopicKey, middleware.PoisonedHandlerKey, middleware.PoisonedSubscriberKey,
 	} {
 		delete(own, key)

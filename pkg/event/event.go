@@ -128,6 +128,18 @@ func (e Event) Version() int {
 	return version
 }
 
+// clockSkew is how far ahead of the consumer's a producer's clock may be.
+const clockSkew = time.Minute
+
+// At returns when the event happened, for an effect that depends on it: OccurredAt, but at
+// most a minute after now. Otherwise a wrong clock could make the effect last for ever.
+func (e Event) At(now time.Time) time.Time {
+	if limit := now.Add(clockSkew); e.OccurredAt.After(limit) {
+		return limit.UTC()
+	}
+	return e.OccurredAt.UTC()
+}
+
 // ErrMalformed is returned for bytes that are not a valid event.
 var ErrMalformed = errors.New("malformed event")
 

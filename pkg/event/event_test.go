@@ -192,3 +192,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSEC117At is SEC-117: the time of an event is at most a minute after that of the clock
+// that reads it.
+func TestSEC117At(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	for ahead, want := range map[time.Duration]time.Duration{
+		-time.Hour: -time.Hour, 0: 0, time.Second: time.Second, time.Minute: time.Minute, time.Hour: time.Minute, 100 * 365 * 24 * time.Hour: time.Minute,
+	} {
+		if got := (event.Event{OccurredAt: now.Add(ahead)}).At(now); !got.Equal(now.Add(want)) {
+			t.Errorf("%s ahead: %s, want %s ahead", ahead, got, want)
+		}
+	}
+}

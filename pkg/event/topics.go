@@ -26,7 +26,62 @@ func (t Topic) Producers() []string {
 	}[t]
 }
 
+// Producers returns all services that publish.
+func Producers() []string {
+	var all []string
+	for _, t := range Topics() {
+		all = append(all, t.Producers()...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // PublishedBy returns the streams on which a service publishes.
 func PublishedBy(producer string) []Topic {
 	return slices.DeleteFunc(Topics(), func(t Topic) bool { return !slices.Contains(t.Producers(), producer) })
 }
+
+// publishers are the producers of events, by type, that auth-service does not publish
+// alone. An event that several services publish is about the service itself, such as a
+// request that it has refused.
+var publishers = map[string][]string{
+	"access.denied":         Audit.Producers(),
+	"request.refused":       Audit.Producers(),
+	"dead_letter.replayed":  {"user-service", "email-service", "audit-service"},
+	"dead_letter.discarded": {"user-service", "email-service", "audit-service"},
+	"gap.accepted":          {"user-service", "email-service", "audit-service"},
+	"email.deferred":        {"email-service"},
+	"email.failed":          {"email-service"},
+	"email.resumed":         {"email-service"},
+	"email.sent":            {"email-service"},
+	"user.profile_updated":  {"user-service"},
+}
+
+// PublishersOf returns the services that may publish events of a name, in any version. It
+// returns nil for a type that this release does not know: a newer one may have added it to
+// any producer.
+func PublishersOf(name string) []string {
+	kind, _ := splitName(name)
+	if only, ok := publishers[kind]; ok {
+		return only
+	}
+	if knownTypes[kind] {
+		return []string{"auth-service"}
+	}
+	return nil
+}
+
+// MayPublish reports whether a producer may publish events of a name.
+func MayPublish(producer, name string) bool {
+	allowed := PublishersOf(name)
+	return allowed == nil || slices.Contains(allowed, producer)
+}
+
+var knownTypes = func() map[string]bool {
+	types := map[string]bool{}
+	for _, p := range Contracts() {
+		kind, _ := splitName(p.EventName())
+		types[kind] = true
+	}
+	return types
+}()

@@ -35,7 +35,7 @@ func publish(ctx context.Context, publisher Publisher, b batch) error {
 	for i, row := range b.rows {
 		epoch := epochOf(b.epochs, row.seq)
 		messages[i] = message.NewMessageWithContext(ctx, row.eventID, numbered(row, epoch))
-		messages[i].Metadata.Set("name", row.name)
+		messages[i].Metadata.Set(bus.NameKey, row.name)
 		highest[epoch] = max(highest[epoch], row.seq)
 	}
 	known := make([]bus.HighestNumber, 0, len(highest))

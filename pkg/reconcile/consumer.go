@@ -62,8 +62,10 @@ type ConsumerConfig struct {
 	Topic     event.Topic
 	Group     string
 	Producers []string // that publish on Topic, such as event.Topic.Producers
-	Interval  time.Duration
-	Retention time.Duration // of records, such as RecordRetention; unlimited if zero
+	// Authenticity is that of the group's consumer; it may be nil.
+	Authenticity *bus.Authenticity
+	Interval     time.Duration
+	Retention    time.Duration // of records, such as RecordRetention; unlimited if zero
 	// ProducersTimeout is how long the check of a database waits for producers that are down; a
 	// minute if zero. They are compared when they come back.
 	ProducersTimeout time.Duration
@@ -113,7 +115,7 @@ func (h *Handled) addNumber(producer, epoch string, seq int64) {
 // addAcknowledged adds what the group has acknowledged in the stream: it was not posted yet
 // if the lost database had handled it in its last second.
 func (c *Consumer) addAcknowledged(ctx context.Context, h *Handled, position bus.Position) error {
-	err := bus.Acknowledged(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group, func(e event.Event) {
+	err := c.cfg.Authenticity.Acknowledged(ctx, c.cfg.Redis, string(c.cfg.Topic), c.cfg.Group, func(e event.Event) {
 		if e.ProducerSeq > 0 {
 			h.addNumber(e.Producer, e.ProducerEpoch, e.ProducerSeq)
 		}

@@ -64,13 +64,20 @@ func (e environment) secret(field reflect.StructField) (string, error) {
 	if dir == "" {
 		dir = ".local"
 	}
-	return developmentSecret(filepath.Join(dir, "secrets", name))
+	return developmentSecret(dir, name)
 }
 
-// developmentSecret returns the secret in the file at path, which it creates if
+// GeneratedSecret returns the secret that services in development generate and share for
+// a variable that is not set.
+func (c Common) GeneratedSecret(variable string) (string, error) {
+	return developmentSecret(c.LocalDir, variable)
+}
+
+// developmentSecret returns the secret in a file in LOCAL_DIR, which it creates if
 // there is none. Services that start at the same time get the same secret, because
 // only one of them can link its draft to the path.
-func developmentSecret(path string) (string, error) {
+func developmentSecret(dir, name string) (string, error) {
+	path := filepath.Join(dir, "secrets", name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("create secrets folder: %w", err)
 	}

@@ -54,7 +54,8 @@ type Program struct {
 }
 
 // StartProgram starts the program with nothing in its environment but the given
-// variables and the addresses of its listeners, and returns when it is ready. The
+// variables, the keys of Signer and the addresses of its listeners, and returns when it is
+// ready. The
 // test stops it when it ends, if it has not.
 func StartProgram(t testing.TB, environment map[string]string) *Program {
 	t.Helper()
@@ -232,6 +233,14 @@ func WantMissing(t testing.TB, variables ...string) {
 func program(environment map[string]string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...) //nolint:gosec,noctx // It is this very program; its test ends it.
 	cmd.Env = []string{programVariable + "=1"}
+	if environment != nil { // A program without any variable shows which it lacks.
+		environment = maps.Clone(environment)
+		for name, value := range map[string]string{"EVENT_SIGNING_KEY": signingSecret, "EVENT_PUBLIC_KEYS": publicKeys()} {
+			if _, ok := environment[name]; !ok {
+				environment[name] = value
+			}
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(environment)) {
 		cmd.Env = append(cmd.Env, name+"="+environment[name])
 	}

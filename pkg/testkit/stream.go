@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -41,10 +44,13 @@ func Run(t testing.TB, part service.Runner) Running {
 }
 
 // NewEvent returns the event that p happened to subject now, as a producer's outbox
-// stores it.
+// stores it. The producer is the first that may publish it.
 func NewEvent(ctx context.Context, subject string, p event.Payload) event.Event {
 	e := event.New(ctx, time.Now(), subject, p)
 	e.ID, e.Producer = uuid.Must(uuid.NewV7()).String(), "test"
+	if publishers := event.PublishersOf(e.Name); len(publishers) > 0 {
+		e.Producer = publishers[0]
+	}
 	return e
 }
 
@@ -56,16 +62,53 @@ func Message(t testing.TB, e event.Event) *message.Message {
 		t.Fatal(err)
 	}
 	m := message.NewMessage(e.ID, data)
-	m.Metadata.Set("name", e.Name)
+	m.Metadata.Set(bus.NameKey, e.Name)
 	return m
 }
 
-// Publish publishes events on a stream, in their order.
+// signingSecret is that of all producers in tests. Their keys differ nevertheless.
+const signingSecret = "testkit signs events: 7Gx2mQ9vLd4sKp8wZr5t" //nolint:gosec // It protects nothing.
+
+// Signer returns the signer of a producer's events. Programs that testkit starts know the
+// public keys of all services that publish.
+func Signer(t testing.TB, producer string) *event.Signer {
+	t.Helper()
+	s, err := event.NewSigner(producer, signingSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// publicKeys is EVENT_PUBLIC_KEYS for the keys of Signer.
+var publicKeys = sync.OnceValue(func() string {
+	var lines []string
+	for _, producer := range event.Producers() {
+		s, err := event.NewSigner(producer, signingSecret)
+		if err != nil {
+			panic(err) // The secret above is long enough.
+		}
+		lines = append(lines, s.PublicKey())
+	}
+	return strings.Join(lines, ",")
+})
+
+// Authenticity returns a check of events that knows the public keys of Signer.
+func Authenticity(t testing.TB, log *slog.Logger, reg prometheus.Registerer) *bus.Authenticity {
+	t.Helper()
+	cfg := bus.PublicKeys{EventPublicKeys: publicKeys(), EventSignatures: "require"}
+	keys, err := cfg.Keys(service.Common{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bus.NewAuthenticity(cfg, keys, log, reg)
+}
+
+// Publish publishes events on a stream, in their order, signed by their producers.
 func Publish(t testing.TB, client redis.UniversalClient, topic event.Topic, events ...event.Event) {
 	t.Helper()
-	stream := bus.NewPublisher(client)
 	for _, e := range events {
-		if err := stream.Publish(string(topic), Message(t, e)); err != nil {
+		if err := bus.NewSigningPublisher(client, Signer(t, e.Producer)).Publish(string(topic), Message(t, e)); err != nil {
 			t.Fatal(err)
 		}
 	}

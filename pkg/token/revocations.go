@@ -183,8 +183,15 @@ func (r *Revocations) Observe(e event.Event) {
 	r.add(Revocation{SessionID: id, At: e.OccurredAt})
 }
 
+// add remembers a session until its last token has expired. A time in the future, beyond the
+// difference of clocks, does not make it remember the session for longer.
 func (r *Revocations) add(revocation Revocation) {
-	if until := revocation.At.Add(MaxLifetime + leeway); until.After(r.now()) {
+	now := r.now()
+	at := revocation.At
+	if limit := now.Add(snapshotOverlap); at.After(limit) {
+		at = limit
+	}
+	if until := at.Add(MaxLifetime + leeway); until.After(now) {
 		r.ended[revocation.SessionID] = until
 	}
 }

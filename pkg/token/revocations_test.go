@@ -152,3 +152,36 @@ func TestSnapshotsAfterTheClockWasAhead(t *testing.T) {
 		running.Wait()
 	})
 }
+
+// TestSEC117RevocationFromTheFuture is SEC-117: a session that was revoked in a distant future
+// is forgotten when its last token has expired, not then.
+func TestSEC117RevocationFromTheFuture(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	now := time.Now()
+	var mu sync.Mutex
+	clock := func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	}
+	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), time.Now)
+	future := time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
+	set := token.NewRevocations(func(context.Context, time.Time) (token.Snapshot, error) {
+		return token.Snapshot{AsOf: clock()}, nil
+	}, testkit.Log(t), clock)
+	testkit.Run(t, set)
+	set.Observe(event.New(t.Context(), future, "ann", event.SessionRevoked{SessionID: "s"}))
+	v := token.NewVerifier(keys, set, testkit.Expected, time.Now)
+	raw := issuer.Token(token.Identity{SessionID: "s"})
+	if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrRevoked) {
+		t.Errorf("Verify() = %v, want ErrRevoked", err)
+	}
+	mu.Lock()
+	now = now.Add(token.MaxLifetime + 5*time.Minute)
+	mu.Unlock()
+	testkit.Eventually(t, 15*time.Second, func() error { // with the next snapshot
+		_, err := v.Verify(t.Context(), raw)
+		return err
+	})
+}

@@ -20,6 +20,7 @@ type Config struct {
 	service.Common
 	web.Listener
 	bus.Redis
+	bus.PublicKeys
 	token.Expected
 	token.Remote
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -40,6 +41,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer redis.Close()
+	keys, err := cfg.PublicKeys.Keys(cfg.Common)
+	if err != nil {
+		return fmt.Errorf("check config: %w", err)
+	}
 	events, err := cfg.Redis.Open(bus.EventTimeout)
 	if err != nil {
 		return err
@@ -81,7 +86,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	runners := []service.Runner{
 		reports,
 		verifier,
-		bus.NewFollower(events, event.User, verifier.Observe, s.Log),
+		bus.NewFollower(events, event.User, verifier.Observe, bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics), s.Log),
 	}
 	for _, upstream := range services {
 		runners = append(runners, upstream)

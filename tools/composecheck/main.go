@@ -110,7 +110,9 @@ func example(file string) (variables string, secrets map[string]string, err erro
 		name, value := setting[1], setting[2]
 		if value == "" || name == "SMTP_URL" {
 			value = exampleOf(name)
-			secrets[name] = value
+			if name != "EVENT_PUBLIC_KEYS" {
+				secrets[name] = value
+			}
 		}
 		fmt.Fprintf(&b, "%s=%s\n", name, value)
 	}
@@ -121,14 +123,14 @@ func exampleOf(name string) string { return "example-of-" + name + "-" }
 
 var settings = regexp.MustCompile(`(?m)^(?:# )?([A-Z_]+)=(.*)$`)
 
-// passwordOf matches the passwords that a container may have besides the secret settings of
-// its service: parts of its URLs.
+// passwordOf matches the secrets of .env that a container may have besides those that have the
+// name of a setting of its service: passwords in its URLs, and the key that signs its events.
 var passwordOf = map[string]*regexp.Regexp{
 	"gateway":       regexp.MustCompile(`^REDIS_GATEWAY_PASSWORD$`),
-	"auth-service":  regexp.MustCompile(`^(AUTH_DB|REDIS_AUTH)_PASSWORD$`),
-	"user-service":  regexp.MustCompile(`^(USER_DB|REDIS_USER)_PASSWORD$`),
-	"email-service": regexp.MustCompile(`^(EMAIL_DB|REDIS_EMAIL)_PASSWORD$`),
-	"audit-service": regexp.MustCompile(`^(AUDIT_DB|REDIS_AUDIT)_PASSWORD$`),
+	"auth-service":  regexp.MustCompile(`^((AUTH_DB|REDIS_AUTH)_PASSWORD|AUTH_EVENT_SIGNING_KEY)$`),
+	"user-service":  regexp.MustCompile(`^((USER_DB|REDIS_USER)_PASSWORD|USER_EVENT_SIGNING_KEY)$`),
+	"email-service": regexp.MustCompile(`^((EMAIL_DB|REDIS_EMAIL)_PASSWORD|EMAIL_EVENT_SIGNING_KEY)$`),
+	"audit-service": regexp.MustCompile(`^((AUDIT_DB|REDIS_AUDIT)_PASSWORD|AUDIT_EVENT_SIGNING_KEY)$`),
 	"postgres":      regexp.MustCompile(`^(POSTGRES|[A-Z]+_DB)_PASSWORD$`),
 	"redis":         regexp.MustCompile(`^REDIS_[A-Z]+_PASSWORD$`),
 }

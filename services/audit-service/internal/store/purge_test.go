@@ -39,7 +39,7 @@ func TestREL73PurgedDeadLetterIsNoGap(t *testing.T) {
 		t.Errorf("%d dead letters were purged, %v, want 1", n, err)
 	}
 	var records int
-	const query = `SELECT count(*) FROM consumed_events WHERE topic = 'audit-events' AND producer = 'test' AND seq = 1 AND event_id = $1`
+	const query = `SELECT count(*) FROM consumed_events WHERE topic = 'audit-events' AND producer = 'auth-service' AND seq = 1 AND event_id = $1`
 	if err := db.QueryRow(t.Context(), query, e.ID).Scan(&records); err != nil || records != 1 {
 		t.Errorf("%d records of the event, %v, want 1", records, err)
 	}

@@ -36,7 +36,7 @@ func (s *service) store() *store.Store {
 func (s *service) withhold(until time.Time) {
 	s.t.Helper()
 	if err := s.store().Withhold(s.t.Context(), reconcile.Handled{
-		Until: until, Numbers: map[string]map[string]int64{"test": {"": handledSeq, "other": 99}},
+		Until: until, Numbers: map[string]map[string]int64{"auth-service": {"": handledSeq, "other": 99}},
 	}); err != nil {
 		s.t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail
 	batch.Queue(queue(s.checked), pgx.StrictNamedArgs{
 		"id": d.ID, "event_id": d.EventID, "template": d.Template, "user_id": d.UserID, "recipient": d.To,
 		"message_id": d.MessageID, "request_id": d.RequestID, "created_at": d.CreatedAt, "updated_at": d.UpdatedAt,
-		"occurred_at": e.OccurredAt, "event": source, "producer": e.Producer, "epoch": e.ProducerEpoch, "seq": e.ProducerSeq,
+		"occurred_at": e.At(s.now()), "event": source, "producer": e.Producer, "epoch": e.ProducerEpoch, "seq": e.ProducerSeq,
 	}).QueryRow(func(row pgx.Row) error {
 		var checked bool
 		if err := row.Scan(&checked); err != nil || checked {
@@ -79,7 +79,7 @@ func (s *Store) Queue(ctx context.Context, d mail.Delivery, e event.Event) (mail
 	if stored.Status == mail.StatusWithheld {
 		// A delivery that was withheld before its event was scheduled has none.
 		const keep = `UPDATE messages SET event = $2, occurred_at = $3 WHERE id = $1 AND status = 'withheld' AND event IS NULL`
-		if _, err := s.db.Exec(ctx, keep, stored.ID, source, e.OccurredAt); err != nil {
+		if _, err := s.db.Exec(ctx, keep, stored.ID, source, e.At(s.now())); err != nil {
 			return mail.Delivery{}, fmt.Errorf("keep the event of a withheld delivery: %w", err)
 		}
 	}

@@ -164,7 +164,7 @@ func (p *Profiles) SignedUp(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return err
 	}
-	at := e.OccurredAt.UTC()
+	at := e.At(p.now())
 	version, err := p.store.Project(ctx, Profile{
 		UserID: userID, Email: s.Email, Name: s.Name,
 		Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
@@ -211,7 +211,7 @@ func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return err
 	}
-	at := e.OccurredAt.UTC()
+	at := e.At(p.now())
 	version, err := p.store.SetEmail(ctx, Profile{
 		UserID: userID, Email: changed.Email, Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
 	})
@@ -227,7 +227,7 @@ func (p *Profiles) Deleted(ctx context.Context, e event.Event) error {
 	if err != nil {
 		return err
 	}
-	version, err := p.store.Erase(ctx, userID, e.OccurredAt.UTC())
+	version, err := p.store.Erase(ctx, userID, e.At(p.now()))
 	if err != nil {
 		return err
 	}
