@@ -89,17 +89,22 @@ func (k PublicKeys) Keys(common service.Common) (keys event.PublicKeys, err erro
 // generatedKeys returns the keys that services in development derive from the secret that
 // they share.
 func generatedKeys(common service.Common) (event.PublicKeys, error) {
-	secret, err := common.GeneratedSecret(signingKeyVariable)
-	if err != nil {
-		return event.PublicKeys{}, err
-	}
 	var lines []string
 	for _, producer := range event.Producers() {
-		signer, err := SigningKey{EventSigningKey: service.Secret(secret)}.Signer(producer)
+		signer, err := GeneratedSigner(common, producer)
 		if err != nil {
 			return event.PublicKeys{}, err
 		}
 		lines = append(lines, signer.PublicKey())
 	}
 	return PublicKeys{EventPublicKeys: strings.Join(lines, ",")}.parse()
+}
+
+// GeneratedSigner returns the signer of a service in development.
+func GeneratedSigner(common service.Common, producer string) (*event.Signer, error) {
+	secret, err := common.GeneratedSecret(signingKeyVariable)
+	if err != nil {
+		return nil, err
+	}
+	return SigningKey{EventSigningKey: service.Secret(secret)}.Signer(producer)
 }

@@ -149,7 +149,11 @@ func (b *bench) fillAudit(ctx context.Context, n int) error {
 	if err := b.redis.Del(ctx, string(event.Audit)).Err(); err != nil {
 		return fmt.Errorf("empty the stream: %w", err)
 	}
-	publisher := bus.NewPublisher(b.redis)
+	signer, err := b.signer("auth-service")
+	if err != nil {
+		return err
+	}
+	publisher := bus.NewSigningPublisher(b.redis, signer)
 	for seq := 0; seq < n; {
 		batch := make([]*message.Message, min(500, n-seq))
 		for i := range batch {

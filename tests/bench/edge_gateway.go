@@ -184,10 +184,14 @@ func (e *edge) startGateway(ctx context.Context, name string, settings ...string
 	if err != nil {
 		return server{}, err
 	}
+	keys, err := e.b.publicKeys()
+	if err != nil {
+		return server{}, err
+	}
 	s := server{ops: "http://" + ops, logs: filepath.Join(e.b.dir, name+".log")}
 	return e.start(ctx, s, func(addr string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, e.gateway)
-		cmd.Env = append(os.Environ(), "ENV=production", "LOG_LEVEL=info", "LOG_FORMAT=json", "LOCAL_DIR="+e.b.dir,
+		cmd.Env = append(os.Environ(), "ENV=production", "LOG_LEVEL=info", "LOG_FORMAT=json", "LOCAL_DIR="+e.b.dir, "EVENT_PUBLIC_KEYS="+keys,
 			"HTTP_ADDR="+addr, "OPS_ADDR="+ops, "REDIS_URL="+e.b.redisURL, "JWKS_URL="+e.service.url+jwksPath,
 			"AUTH_URL="+e.service.url, "USER_URL="+e.service.url, "EMAIL_URL="+e.service.url, "AUDIT_URL="+e.service.url,
 			// All users share one address, so its limit is higher and its window shorter.

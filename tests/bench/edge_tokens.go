@@ -116,9 +116,13 @@ func (e *edge) revoke(ctx context.Context, w *wire) (time.Duration, error) {
 			return 0, errors.Join(err, fmt.Errorf("before the event: %d", status))
 		}
 	}
+	signer, err := e.b.signer("auth-service")
+	if err != nil {
+		return 0, err
+	}
 	added := make(chan error, 1)
 	began := time.Now()
-	go func() { added <- bus.NewPublisher(e.b.redis).Publish(string(event.User), revoked) }()
+	go func() { added <- bus.NewSigningPublisher(e.b.redis, signer).Publish(string(event.User), revoked) }()
 	for {
 		status, err := w.ask(text)
 		took := time.Since(began)

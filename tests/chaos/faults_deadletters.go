@@ -8,8 +8,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 const (
@@ -74,12 +80,16 @@ const (
 // replayMany makes dead letters of mails that the mail server rejects, and replays all of
 // them when it is slow, but accepts them.
 func replayMany(ctx context.Context, p *phase) error {
+	signer, err := bus.GeneratedSigner(service.Common{LocalDir: p.stack.dir}, authService)
+	if err != nil {
+		return fmt.Errorf("read the signing key: %w", err)
+	}
 	p.stack.smtp.behave(rejectsLater, 0)
 	pipe := p.observer.redis.Pipeline()
 	operations := make([]operation, replays)
 	for n := range operations {
 		o := p.workload.begin(notify, fmt.Sprintf("%s%d-%d@example.com", later, p.opts.seed, n))
-		pipe.XAdd(ctx, &redis.XAddArgs{Stream: "email-events", Values: notification(o)})
+		pipe.XAdd(ctx, &redis.XAddArgs{Stream: "email-events", Values: notification(signer, o)})
 		operations[n] = o
 	}
 	commands, err := pipe.Exec(ctx)
@@ -111,15 +121,24 @@ func replayMany(ctx context.Context, p *phase) error {
 }
 
 // notification returns an entry that email-service has to mail.
-func notification(o operation) []any {
+func notification(signer *event.Signer, o operation) map[string]any {
 	id := uuid.Must(uuid.NewV7()).String()
 	e, err := json.Marshal(object{
-		"id": id, "name": "user.password_changed.v1", "occurredAt": time.Now().UTC(), "producer": "chaos", "subject": uuid.NewString(),
+		"id": id, "name": "user.password_changed.v1", "occurredAt": time.Now().UTC(), "producer": authService, "subject": uuid.NewString(),
 		"actor": object{"type": "service"}, "outcome": "success", "requestId": o.ID,
 		"data": object{"method": "change", "email": o.Email, "name": "Ada"},
 	})
 	if err != nil {
 		panic(fmt.Sprintf("encode a notification: %v", err)) // It has only texts.
 	}
-	return []any{"_watermill_message_uuid", id, "metadata", "\x80", "payload", e}
+	const name = "user.password_changed.v1"
+	m := message.NewMessage(id, e)
+	m.Metadata = message.Metadata{
+		bus.NameKey: name, bus.KeyIDKey: signer.KeyID(), bus.SignatureKey: signer.Sign(event.Email, id, name, e),
+	}
+	values, err := redisstream.DefaultMarshallerUnmarshaller{}.Marshal(string(event.Email), m)
+	if err != nil {
+		panic(fmt.Sprintf("encode a notification: %v", err)) // It has only texts.
+	}
+	return values
 }
