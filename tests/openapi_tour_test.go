@@ -44,8 +44,11 @@ func TestOpenAPITourOfFactors(t *testing.T) {
 	c.do(http.StatusCreated, "POST /api/v1/auth/mfa/totp", nil, &begun)
 	factor := "/api/v1/auth/mfa/totp/" + begun.FactorID
 	var first, second struct{ RecoveryCodes []string }
-	c.do(http.StatusOK, "POST "+factor+"/verify", object{"code": totp(t, begun.Secret, time.Now().Unix()/30)}, &first)
-	c.do(http.StatusOK, "POST /api/v1/auth/mfa/recovery-codes", nil, &second)
+	c.do(http.StatusOK, "POST "+factor+"/verify", object{"code": totp(t, begun.Secret, time.Now().Unix()/30), "password": goodPassword}, &first)
+	var confirmed struct{ Proof string }
+	c.do(http.StatusOK, "POST /api/v1/auth/reauthenticate", object{"password": goodPassword, "code": first.RecoveryCodes[1]}, &confirmed)
+	c.do(http.StatusUnauthorized, "POST /api/v1/auth/mfa/recovery-codes", nil, nil)
+	c.do(http.StatusOK, "POST /api/v1/auth/mfa/recovery-codes", object{"proof": confirmed.Proof}, &second)
 	if len(second.RecoveryCodes) != 10 || first.RecoveryCodes[0] == second.RecoveryCodes[0] {
 		t.Fatalf("%d recovery codes", len(second.RecoveryCodes))
 	}
@@ -68,6 +71,7 @@ func TestOpenAPITourOfFactors(t *testing.T) {
 	if len(list.Factors) != 1 || list.RecoveryCodesLeft != 8 {
 		t.Errorf("factors = %+v", list)
 	}
+	c.do(http.StatusForbidden, "POST /api/v1/auth/reauthenticate/mail", nil, nil) // The address is not verified.
 	c.do(http.StatusUnauthorized, "DELETE "+factor, object{"password": "not the password"}, nil)
 	c.do(http.StatusOK, "DELETE "+factor, object{"password": goodPassword}, nil)
 	c.do(http.StatusNotFound, "DELETE "+factor, object{"password": goodPassword}, nil)
@@ -92,6 +96,8 @@ func TestOpenAPITourOfTheAccount(t *testing.T) {
 		t.Errorf("confirmed = %+v", changed)
 	}
 	c.do(http.StatusOK, "POST /api/v1/auth/change-password", object{"currentPassword": goodPassword, "newPassword": otherPassword}, &struct{ Tokens *tokens }{&c.tokens})
+	c.do(http.StatusAccepted, "POST /api/v1/auth/reauthenticate/mail", nil, nil)
+	c.do(http.StatusUnauthorized, "POST /api/v1/auth/reauthenticate", object{"mailCode": "1"}, nil)
 	c.do(http.StatusBadRequest, "POST /api/v1/auth/change-password", object{"currentPassword": otherPassword, "newPassword": "qwertyuiop"}, nil)
 	c.do(http.StatusOK, "POST /api/v1/auth/change-email/revert", object{"token": tokenOf(email, "change-email/revert")}, &changed)
 	if changed.User.Email != email {

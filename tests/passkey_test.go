@@ -90,7 +90,7 @@ func TestPasskeys(t *testing.T) {
 	b := newBrowser(t, c.gateway)
 
 	var begun ceremony
-	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", nil, &begun)
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", object{"password": goodPassword}, &begun)
 	created := b.credential("create", begun.Options)
 	finish := object{"passkeyToken": begun.PasskeyToken, "name": "Laptop", "credential": created}
 	var passkey struct{ ID, Kind, Name string }
@@ -99,6 +99,13 @@ func TestPasskeys(t *testing.T) {
 		t.Errorf("passkey = %+v", passkey)
 	}
 	c.do(http.StatusGone, "POST /api/v1/auth/passkeys/finish", finish, nil) // A ceremony can be used once.
+
+	// A passkey is a proof, here for another passkey.
+	var confirmed struct{ Proof string }
+	c.do(http.StatusOK, "POST /api/v1/auth/reauthenticate/passkey", nil, &begun)
+	reauth := object{"passkeyToken": begun.PasskeyToken, "credential": b.credential("get", begun.Options)}
+	c.do(http.StatusOK, "POST /api/v1/auth/reauthenticate/passkey/finish", reauth, &confirmed)
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", object{"proof": confirmed.Proof}, &begun)
 
 	stranger := newClient(t)
 	login := func(want int) (ceremony, json.RawMessage) {
@@ -135,6 +142,6 @@ func TestPasskeys(t *testing.T) {
 		t.Errorf("factors = %+v", left)
 	}
 	wantAudit(t, me.ID, map[string]int{
-		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.login_failed": 2, "email.sent": 3,
+		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.login_failed": 2, "user.reauthenticated": 1, "email.sent": 3,
 	})
 }

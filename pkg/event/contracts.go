@@ -41,6 +41,7 @@ func Contracts() []Payload {
 		UserEmailChangeRequested{},
 		UserEmailChanged{},
 		UserEmailRevertLinkIssued{},
+		UserReauthCodeIssued{},
 		UserEmailVerified{},
 		UserEnabled{},
 		UserExported{},

@@ -23,11 +23,14 @@ func (UserPasswordResetRequested) EventTopics() []Topic { return []Topic{Audit} 
 
 // UserPasswordChanged says that the password of an account was changed. Method is
 // change if the old password was given, reset if a link in a mail was used. Email
-// and Name let email-service notify the owner.
+// and Name let email-service notify the owner. Passkeys sign in without the password:
+// PasskeysRemoved of them were removed with the change, PasskeysLeft were kept.
 type UserPasswordChanged struct {
-	Method string `json:"method"`
-	Email  string `json:"email" personal:"true"`
-	Name   string `json:"name" personal:"true"`
+	Method          string `json:"method"`
+	Email           string `json:"email" personal:"true"`
+	Name            string `json:"name" personal:"true"`
+	PasskeysRemoved int    `json:"passkeysRemoved,omitempty"`
+	PasskeysLeft    int    `json:"passkeysLeft,omitempty"`
 }
 
 // EventName implements Payload.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Link is the body of every event that makes email-service send a mail with a link.
-// Token is sealed for email-service with the LinkContext of the event.
+// Link is the body of every event that makes email-service send a mail with a link or a
+// code. Token is sealed for email-service with the LinkContext of the event.
 type Link struct {
 	Email     string    `json:"email" personal:"true"` // where the mail goes
 	Name      string    `json:"name" personal:"true"`
@@ -25,12 +25,16 @@ var links = []string{
 	UserResetLinkIssued{}.EventName(),
 	UserEmailChangeLinkIssued{}.EventName(),
 	UserEmailRevertLinkIssued{}.EventName(),
+	UserReauthCodeIssued{}.EventName(),
 }
+
+// HasLink reports whether the body of the events with a name is a Link.
+func HasLink(name string) bool { return slices.Contains(links, name) }
 
 // DecodeLink is Decode for any of the events whose body is a Link.
 func DecodeLink(e Event) (Link, error) {
 	var l Link
-	if !slices.Contains(links, e.Name) {
+	if !HasLink(e.Name) {
 		return l, fmt.Errorf("%w: %s has no link", ErrMalformed, e.Name)
 	}
 	if err := json.Unmarshal(e.Data, &l); err != nil {
@@ -76,3 +80,13 @@ func (UserEmailRevertLinkIssued) EventName() string { return "user.email_revert_
 
 // EventTopics implements Payload.
 func (UserEmailRevertLinkIssued) EventTopics() []Topic { return []Topic{Email} }
+
+// UserReauthCodeIssued says that a signed-in user asked to confirm their identity by mail.
+// The token is the code, which the user enters.
+type UserReauthCodeIssued Link
+
+// EventName implements Payload.
+func (UserReauthCodeIssued) EventName() string { return "user.reauth_code_issued.v1" }
+
+// EventTopics implements Payload.
+func (UserReauthCodeIssued) EventTopics() []Topic { return []Topic{Email} }

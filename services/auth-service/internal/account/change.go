@@ -42,11 +42,14 @@ func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 	c.Events = append(c.Events, event.New(ctx, now, c.Account.ID, p))
 }
 
-// setEmail gives the account an address that its owner has verified. Links that
-// were mailed for the previous address are revoked.
+// setEmail gives the account an address that its owner has verified. Links and
+// codes that were mailed to the previous address are revoked.
 func (c *Change) setEmail(now time.Time, to Email) {
 	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
 	c.revokeTokens(LinkVerifyEmail, LinkResetPassword, LinkChangeEmail)
+	for i := range c.Sessions {
+		c.Sessions[i].MailCode = MailCode{}
+	}
 }
 
 // revokeTokens revokes all older tokens of some purposes.

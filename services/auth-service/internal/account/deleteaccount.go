@@ -8,14 +8,14 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Delete deletes the caller's account permanently, if current is its password. It
-// fails with ErrCurrentPassword, ErrReauthRequired, ErrConflict or ErrLastAdmin.
-func (a *Accounts) Delete(ctx context.Context, caller token.Identity, current string) error {
-	owner, err := a.confirmPassword(ctx, caller, "password", current)
+// Delete deletes the caller's account permanently. It fails with ErrCurrentPassword,
+// ErrReauthRequired, ErrConflict or ErrLastAdmin.
+func (a *Accounts) Delete(ctx context.Context, caller token.Identity, with Confirmation) error {
+	by, err := a.confirm(ctx, caller, "password", with)
 	if err != nil {
 		return err
 	}
-	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
 		c.deleteAccount(ctx, a.time())
 		return nil
 	})

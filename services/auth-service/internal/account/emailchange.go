@@ -17,27 +17,27 @@ var ErrTooManyMails = problem.New(problem.TooManyRequests, "too_many_mails", "To
 // Nothing changes until the link is used. It fails with a validation problem,
 // ErrCurrentPassword, ErrReauthRequired, ErrConflict, ErrTooManyMails,
 // password.ErrBusy, and with ErrEmailTaken unless sign-ups hide it as well.
-func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEmail, current string) error {
+func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEmail string, with Confirmation) error {
 	email, emailErr := parseEmail("newEmail", newEmail)
 	if err := validate(emailErr); err != nil {
 		return err
 	}
-	owner, err := a.confirmPassword(ctx, caller, "currentPassword", current)
+	by, err := a.confirm(ctx, caller, "currentPassword", with)
 	if err != nil {
 		return err
-	}
-	if email.Key == owner.Email.Key {
-		return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
 	}
 	_, err = a.store.AccountByEmail(ctx, email.Key)
 	taken := err == nil
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if taken && a.mode != SignUpStrict {
-		return ErrEmailTaken
-	}
-	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+		switch {
+		case email.Key == c.Account.Email.Key:
+			return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
+		case taken && a.mode != SignUpStrict:
+			return ErrEmailTaken
+		}
 		ok, err := c.AllowMail(ctx, mailRequested, email)
 		if err != nil {
 			return err

@@ -53,16 +53,23 @@ func (a *Accounts) Factors(ctx context.Context, caller token.Identity) ([]Factor
 	return a.store.Factors(ctx, caller.UserID)
 }
 
-// RemoveFactor removes one of the caller's factors, if current is their password.
-// It fails with ErrCurrentPassword, ErrFactorNotFound, ErrConflict or
-// ErrReauthRequired.
-func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, kind, id, current string) error {
-	owner, err := a.confirmPassword(ctx, caller, "password", current)
+// FactorRemoval removes a factor.
+type FactorRemoval struct {
+	Confirmation
+
+	Kind string // of the factor; see package factor
+	ID   string
+}
+
+// RemoveFactor removes one of the caller's factors. It fails with ErrCurrentPassword,
+// ErrFactorNotFound, ErrConflict or ErrReauthRequired.
+func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, in FactorRemoval) error {
+	by, err := a.confirm(ctx, caller, "password", in.Confirmation)
 	if err != nil {
 		return err
 	}
-	return a.updateOwnSensitive(ctx, caller, owner, func(c *Change) error {
-		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == kind })
+	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.ID && f.Kind == in.Kind })
 		if i < 0 {
 			return ErrFactorNotFound
 		}
@@ -73,16 +80,25 @@ func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, kind
 // removeFactor removes a factor and notifies the owner, unless it was never
 // confirmed.
 func (c *Change) removeFactor(ctx context.Context, now time.Time, removed Factor) error {
+	c.detachFactor(now, removed)
+	if removed.ConfirmedAt.IsZero() {
+		return nil
+	}
+	return c.notify(ctx, now, c.removedFactor(removed))
+}
+
+func (c *Change) removedFactor(f Factor) event.MFARemoved {
+	return event.MFARemoved{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name}
+}
+
+// detachFactor removes a factor without a trace.
+func (c *Change) detachFactor(now time.Time, removed Factor) {
 	c.Factors = slices.DeleteFunc(c.Factors, func(f Factor) bool { return f.ID == removed.ID })
 	c.Account.UpdatedAt = now
 	c.Account.MFAEnabled = slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() })
 	if !c.Account.MFAEnabled {
 		c.RecoveryCodes = nil
 	}
-	if removed.ConfirmedAt.IsZero() {
-		return nil
-	}
-	return c.notify(ctx, now, event.MFARemoved{FactorID: removed.ID, Kind: removed.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 }
 
 // removeFactors removes the factors that match.

@@ -22,6 +22,7 @@ const (
 	mailRequestedFromKnownNetwork MailKind = "asked at home\x00"
 	mailSignUp                    MailKind = "sign-up\x00"
 	mailNotice                    MailKind = "notice\x00"
+	mailReauth                    MailKind = "reauthentication\x00"
 )
 
 // notice returns an event that mails the owner of an account. If the address is not
@@ -34,9 +35,15 @@ func notice(ctx context.Context, now time.Time, owner Account, allowMail AllowMa
 	}
 	ok, err := allowMail(ctx, mailNotice, owner.Email)
 	if !ok {
-		e.Topics = slices.DeleteFunc(slices.Clone(e.Topics), func(t event.Topic) bool { return t == event.Email })
+		e = withoutMail(e)
 	}
 	return e, err
+}
+
+// withoutMail returns an event that is recorded, but mails nobody.
+func withoutMail(e event.Event) event.Event {
+	e.Topics = slices.DeleteFunc(slices.Clone(e.Topics), func(t event.Topic) bool { return t == event.Email })
+	return e
 }
 
 // notify adds a notice to the owner.

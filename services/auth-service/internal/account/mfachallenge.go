@@ -106,7 +106,7 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 			return ErrAccountDisabled
 		case !valid:
 			ch.Attempts++
-			refused = c.codeRefused(ctx, now)
+			refused = c.refuseCode(ctx, now, ErrCodeInvalid)
 			return nil
 		}
 		ch.Done = true
@@ -127,11 +127,11 @@ func requiredCode(code string) *problem.Field {
 	return required("code", code, "code is required: use your authenticator app or a recovery code.")
 }
 
-// codeRefused records that a code was invalid and returns the error for the client.
-// The change must be stored: it counts the attempt.
-func (c *Change) codeRefused(ctx context.Context, now time.Time) error {
-	c.record(ctx, now, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
-	return problem.Recorded(ErrCodeInvalid)
+// refuseCode records that a code was invalid and returns the error for the client. The
+// change must be stored: it counts the attempt.
+func (c *Change) refuseCode(ctx context.Context, now time.Time, reason *problem.Problem) error {
+	c.record(ctx, now, event.MFAChallengeFailed{Reason: reason.Code})
+	return problem.Recorded(reason)
 }
 
 // useCode reports whether a code is a valid TOTP or recovery code of the account,

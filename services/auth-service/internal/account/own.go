@@ -14,13 +14,15 @@ import (
 // require besides the token:
 //
 //	updateOwn             that its session is live
-//	updateOwnIfPassword   updateOwn, and the current password
 //	updateOwnAfterReauth  updateOwn, and a recent sign-in or re-authentication
-//	updateOwnSensitive    updateOwnIfPassword, and updateOwnAfterReauth with a second factor
+//	updateOwnConfirmed    updateOwn, and the password or a proof in the same request
+//	updateOwnSensitive    updateOwnConfirmed, and updateOwnAfterReauth if there is a second factor
+//	addToOwn              updateOwnConfirmed, with a proof if there is a second factor
 //
 // All of them check it under the account's lock, so nothing changes between the check and
 // the change. Renaming a passkey and signing out everywhere need no more than the token:
-// neither gives a thief access.
+// neither gives a thief access. Whatever can sign in is added by addToOwn alone, so that a
+// stolen token never becomes a way in of its own, however young it is.
 
 // The failures of these checks.
 var (
@@ -46,18 +48,6 @@ func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide 
 	return err
 }
 
-// updateOwnIfPassword is updateOwn for an owner that confirmPassword returned. Together
-// they keep out a thief of a session who does not know the password, or knows one that
-// was replaced while it was checked. It fails with ErrConflict in the latter case.
-func (a *Accounts) updateOwnIfPassword(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change, own *Session) error) error {
-	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
-		if c.Account.PasswordHash != owner.PasswordHash {
-			return ErrConflict
-		}
-		return decide(c, own)
-	})
-}
-
 // updateOwnAfterReauth is updateOwn within Lifetimes.Reauth of a sign-in or a
 // re-authentication. It keeps out a thief of a running session who knows neither
 // password nor second factor. It fails with ErrReauthRequired.
@@ -70,21 +60,88 @@ func (a *Accounts) updateOwnAfterReauth(ctx context.Context, caller token.Identi
 	})
 }
 
-// updateOwnSensitive is updateOwnIfPassword that also requires, if the account has a
-// second factor, a recent sign-in or re-authentication with it. It keeps out a thief
-// who has a session and the password, but not the second factor. It fails with
+// Confirmation is how a request confirms who sends it, besides its token: with the
+// password, or with a proof that a re-authentication has returned.
+type Confirmation struct {
+	Password string
+	Proof    string
+}
+
+// confirmed is a Confirmation that confirm has accepted so far.
+type confirmed struct {
+	passwordHash string // of the password that was right
+	proof        string // not checked yet: that needs the lock
+}
+
+// confirm checks what can be checked of a confirmation without a lock. It fails as
+// confirmPassword does, whose field is that of the password.
+func (a *Accounts) confirm(ctx context.Context, caller token.Identity, field string, with Confirmation) (confirmed, error) {
+	if with.Proof != "" {
+		return confirmed{proof: with.Proof}, nil
+	}
+	owner, err := a.confirmPassword(ctx, caller, field, with.Password)
+	return confirmed{passwordHash: owner.PasswordHash}, err
+}
+
+// updateOwnConfirmed is updateOwn for what confirm has returned. Together they keep out a
+// thief of a session who does not know the password, or knows one that was replaced while
+// it was checked: it fails with ErrConflict in the latter case. A proof is used up by the
+// change. It fails with ErrReauthRequired if the proof is not that of the session.
+func (a *Accounts) updateOwnConfirmed(ctx context.Context, caller token.Identity, by confirmed, decide func(c *Change, own *Session) error) error {
+	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+		switch {
+		case by.proof != "" && !own.useProof(by.proof, a.time()):
+			return ErrReauthRequired
+		case by.proof == "" && c.Account.PasswordHash != by.passwordHash:
+			return ErrConflict
+		}
+		return decide(c, own)
+	})
+}
+
+// updateOwnSensitive is updateOwnConfirmed that also requires, if the account has a
+// second factor, a proof or a recent sign-in or re-authentication with it. It keeps out a
+// thief who has a session and the password, but not the second factor. It fails with
 // ErrConflict or ErrReauthRequired.
-func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity, owner Account, decide func(c *Change) error) error {
-	return a.updateOwnIfPassword(ctx, caller, owner, func(c *Change, own *Session) error {
-		if c.Account.MFAEnabled && !a.recentlyAuthenticated(own) {
+func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity, by confirmed, decide func(c *Change) error) error {
+	return a.updateOwnConfirmed(ctx, caller, by, func(c *Change, own *Session) error {
+		if by.proof == "" && c.Account.MFAEnabled && !a.recentlyAuthenticated(own) {
 			return ErrReauthRequired
 		}
 		return decide(c)
 	})
 }
 
+// addToOwn is updateOwnConfirmed for changes that add a way to sign in. If the account has
+// a second factor, the password is not enough. It fails with ErrReauthRequired, also
+// without a confirmation, and with ErrConflict.
+func (a *Accounts) addToOwn(ctx context.Context, caller token.Identity, with Confirmation, decide func(c *Change, own *Session) error) error {
+	if with == (Confirmation{}) {
+		return ErrReauthRequired
+	}
+	by, err := a.confirm(ctx, caller, "password", with)
+	if err != nil {
+		return err
+	}
+	return a.updateOwnConfirmed(ctx, caller, by, func(c *Change, own *Session) error {
+		if by.proof == "" && c.Account.MFAEnabled {
+			return ErrReauthRequired
+		}
+		return decide(c, own)
+	})
+}
+
 func (a *Accounts) recentlyAuthenticated(s *Session) bool {
 	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
+}
+
+// owner returns the caller's account. It fails with ErrSessionRevoked if it was deleted.
+func (a *Accounts) owner(ctx context.Context, caller token.Identity) (Account, error) {
+	owner, err := a.store.Account(ctx, caller.UserID)
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, ErrSessionRevoked
+	}
+	return owner, err
 }
 
 // confirmPassword returns the caller's account if current is its password, which a
@@ -97,10 +154,7 @@ func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, f
 	if err := validate(passwordErr); err != nil {
 		return Account{}, err
 	}
-	owner, err := a.store.Account(ctx, caller.UserID)
-	if errors.Is(err, ErrNotFound) {
-		return Account{}, ErrSessionRevoked
-	}
+	owner, err := a.owner(ctx, caller)
 	if err != nil {
 		return Account{}, err
 	}

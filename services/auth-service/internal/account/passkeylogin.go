@@ -21,7 +21,7 @@ func (a *Accounts) BeginPasskeyLogin() (PasskeyCeremony, error) {
 	if err != nil {
 		return PasskeyCeremony{}, err
 	}
-	return a.beginCeremony("", ceremony{Session: first.Session}, first.Options)
+	return a.beginCeremony(loginCeremony, ceremony{Session: first.Session}, first.Options)
 }
 
 // FinishPasskeyLogin signs in with the browser's answer. The authenticator has
@@ -33,7 +33,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	if err := validate(deviceErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
-	ceremony, err := a.openCeremony(ctx, passkeyToken, "")
+	ceremony, err := a.openCeremony(ctx, passkeyToken, loginCeremony)
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}

@@ -72,14 +72,26 @@ func passkeyOwner(c *Change) factor.Owner {
 	return owner
 }
 
+// The purposes of ceremonies. A ceremony is good for its purpose only, in the session that
+// began it, so nobody can finish a registration without the proof that beginning it requires.
+const loginCeremony = "login"
+
+func registrationCeremony(caller token.Identity) string {
+	return "registration " + caller.UserID + " " + caller.SessionID
+}
+
+func reauthCeremony(caller token.Identity) string {
+	return "reauthentication " + caller.UserID + " " + caller.SessionID
+}
+
 // BeginPasskey starts the registration of a passkey for the caller. It fails with
-// ErrNoPasskeys, ErrReauthRequired or ErrTooManyPasskeys.
-func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (PasskeyCeremony, error) {
+// ErrNoPasskeys or ErrTooManyPasskeys, and as addToOwn does.
+func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity, with Confirmation) (PasskeyCeremony, error) {
 	if a.passkeys == nil {
 		return PasskeyCeremony{}, ErrNoPasskeys
 	}
 	var first factor.Ceremony
-	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) (err error) {
+	err := a.addToOwn(ctx, caller, with, func(c *Change, _ *Session) (err error) {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
@@ -90,15 +102,15 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity) (Pas
 	if err != nil {
 		return PasskeyCeremony{}, err
 	}
-	return a.beginCeremony(caller.UserID, ceremony{Session: first.Session}, first.Options)
+	return a.beginCeremony(registrationCeremony(caller), ceremony{Session: first.Session}, first.Options)
 }
 
-// ceremonyContext separates the ceremonies of an account, or those of logins, from
-// everything else that is sealed.
-func ceremonyContext(accountID string) string { return "headgate passkey ceremony v1 " + accountID }
+// ceremonyContext separates the ceremonies of a purpose from everything else that is
+// sealed.
+func ceremonyContext(purpose string) string { return "headgate passkey ceremony v1 " + purpose }
 
-// beginCeremony gives c an id and seals it for the client. accountID is empty for a login.
-func (a *Accounts) beginCeremony(accountID string, c ceremony, options any) (PasskeyCeremony, error) {
+// beginCeremony gives c an id and seals it for the client.
+func (a *Accounts) beginCeremony(purpose string, c ceremony, options any) (PasskeyCeremony, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return PasskeyCeremony{}, fmt.Errorf("generate ceremony id: %w", err)
@@ -108,14 +120,14 @@ func (a *Accounts) beginCeremony(accountID string, c ceremony, options any) (Pas
 	if err != nil {
 		return PasskeyCeremony{}, fmt.Errorf("encode ceremony: %w", err)
 	}
-	return PasskeyCeremony{Token: string(a.atRest.Seal(string(state), ceremonyContext(accountID))), Options: options}, nil
+	return PasskeyCeremony{Token: string(a.atRest.Seal(string(state), ceremonyContext(purpose))), Options: options}, nil
 }
 
 // openCeremony returns the ceremony of a token. It fails with ErrPasskeyExpired, also if
 // the ceremony was finished. Two requests at the same time may both get it: the store
 // accepts one of them.
-func (a *Accounts) openCeremony(ctx context.Context, passkeyToken, accountID string) (ceremony, error) {
-	state, err := a.atRest.Open(event.Sealed(passkeyToken), ceremonyContext(accountID))
+func (a *Accounts) openCeremony(ctx context.Context, passkeyToken, purpose string) (ceremony, error) {
+	state, err := a.atRest.Open(event.Sealed(passkeyToken), ceremonyContext(purpose))
 	if err != nil {
 		return ceremony{}, ErrPasskeyExpired
 	}
@@ -141,7 +153,7 @@ func (c ceremony) finish(change *Change) {
 
 // FinishPasskey registers a passkey with the browser's answer. It fails with a
 // validation problem, ErrPasskeyExpired, a problem with the code passkey_invalid,
-// ErrReauthRequired, ErrPasskeyTaken or ErrTooManyPasskeys.
+// ErrPasskeyTaken or ErrTooManyPasskeys.
 func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, passkeyToken, name string, answer []byte) (Factor, error) {
 	name, nameErr := parseLine("name", name)
 	if name == "" {
@@ -150,7 +162,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, pas
 	if err := validate(nameErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
 		return Factor{}, err
 	}
-	ceremony, err := a.openCeremony(ctx, passkeyToken, caller.UserID)
+	ceremony, err := a.openCeremony(ctx, passkeyToken, registrationCeremony(caller))
 	if err != nil {
 		return Factor{}, err
 	}
@@ -159,7 +171,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, pas
 		return Factor{}, errRegistrationInvalid
 	}
 	var added Factor
-	err = a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+	err = a.updateOwn(ctx, caller, func(c *Change, _ *Session) error {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys

@@ -14,22 +14,23 @@ func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
 }
 
 // ResetPassword uses a reset link. All sessions end and none begins: the user must
-// sign in with the new password. It fails with a validation problem, ErrWeakPassword,
-// ErrTokenInvalid, ErrTokenExpired or password.ErrBusy.
-func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error {
-	chosen, passwordErr := a.newPassword("newPassword", next)
+// sign in with the new password. A TOTP factor stays, because a reset must not bypass it.
+// It fails with a validation problem, ErrWeakPassword, ErrTokenInvalid, ErrTokenExpired or
+// password.ErrBusy.
+func (a *Accounts) ResetPassword(ctx context.Context, secret string, to NewPassword) (Replaced, error) {
+	chosen, passwordErr := a.newPassword("newPassword", to.Password)
 	if err := validate(passwordErr); err != nil {
-		return err
+		return Replaced{}, err
 	}
 	// Hash before the account is locked, and only if the link is valid.
 	_, owner, err := a.store.TokenOwner(ctx, LinkResetPassword, hashSecret(secret))
 	if err != nil {
-		return err
+		return Replaced{}, err
 	}
-	hash, err := a.hashNew(ctx, owner, chosen)
-	if err != nil {
-		return err
+	if to.Password, err = a.hashNew(ctx, owner, chosen); err != nil {
+		return Replaced{}, err
 	}
+	var replaced Replaced
 	_, err = a.useLink(ctx, LinkResetPassword, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		if t.Email != c.Account.Email.Address || c.Account.Status != Active {
 			return ErrTokenInvalid
@@ -39,10 +40,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 		if firstProof {
 			c.record(ctx, now, event.UserEmailVerified{Email: t.Email})
 		}
-		c.Account.PasswordHash, c.Account.PasswordProved = hash, true
-		c.Account.EmailVerified, c.Account.UpdatedAt = true, now
+		c.Account.PasswordProved, c.Account.EmailVerified = true, true
 		c.revokeTokens(LinkResetPassword, LinkVerifyEmail, LinkChangeEmail)
-		c.revokeSessions(ctx, now, reasonPasswordReset)
 		if firstProof {
 			// Another person may have created the account with this address and added a
 			// passkey to sign in with. A TOTP app does not give access.
@@ -50,7 +49,8 @@ func (a *Accounts) ResetPassword(ctx context.Context, secret, next string) error
 				return err
 			}
 		}
-		return c.notify(ctx, now, event.UserPasswordChanged{Method: "reset", Email: t.Email, Name: c.Account.Name})
+		replaced, err = c.replacePassword(ctx, now, methodReset, to)
+		return err
 	})
-	return err
+	return replaced, err
 }

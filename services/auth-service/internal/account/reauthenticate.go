@@ -2,46 +2,162 @@ package account
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
+	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// Reauthenticate confirms the caller's identity for Lifetimes.Reauth: by the
-// password, and by a code if the account has a second factor. It fails with a
-// validation problem, ErrCurrentPassword, ErrCodeInvalid or ErrTooManyAttempts.
-func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, current, code string) error {
-	owner, err := a.confirmPassword(ctx, caller, "password", current)
+// Reauthentication is how the caller confirms their identity: with the password or a
+// mailed code, and with a code if the account has a second factor.
+type Reauthentication struct {
+	Password string
+	MailCode string
+	Code     string
+}
+
+// Proof is the result of a re-authentication. It allows one change of the account, in
+// the session that it was made in.
+type Proof struct {
+	Secret    string
+	ExpiresIn time.Duration
+}
+
+// StoredProof is a Proof as its session keeps it. A session has at most one.
+type StoredProof struct {
+	Hash      string // empty if there is none
+	ExpiresAt time.Time
+}
+
+// proofLifetime is how long a proof waits for the change that it is for.
+const proofLifetime = 5 * time.Minute
+
+// Reauthenticate confirms the caller's identity for Lifetimes.Reauth. It fails with a
+// validation problem, ErrCurrentPassword, ErrMailCodeInvalid, ErrMailCodeExpired,
+// ErrCodeInvalid or ErrTooManyAttempts.
+func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in Reauthentication) (Proof, error) {
+	owner, err := a.owner(ctx, caller)
+	if err == nil && in.MailCode == "" {
+		owner, err = a.confirmPassword(ctx, caller, "password", in.Password)
+	}
+	if err == nil && owner.MFAEnabled {
+		err = validate(requiredCode(in.Code))
+	}
 	if err != nil {
-		return err
+		return Proof{}, err
 	}
 	var attempt CountedAttempt
-	if owner.MFAEnabled {
-		if err := validate(requiredCode(code)); err != nil {
-			return err
-		}
+	if owner.MFAEnabled || in.MailCode != "" {
 		if attempt, err = a.countFailedAttempt(ctx, codeAttempt, owner.Email); err != nil {
-			return err
+			return Proof{}, err
 		}
 	}
+	var proof Proof
 	var refused error
-	err = a.updateOwnIfPassword(ctx, caller, owner, func(c *Change, own *Session) error {
-		now := a.time()
-		if c.Account.MFAEnabled {
-			valid, err := a.useCode(ctx, c, code)
-			if err != nil {
-				return err
-			}
-			if !valid {
-				refused = c.codeRefused(ctx, now)
-				return nil
-			}
-			c.ClearAttempts = attempt.Key
+	err = a.updateOwnConfirmed(ctx, caller, confirmed{passwordHash: owner.PasswordHash}, func(c *Change, own *Session) error {
+		wrong, err := a.checkCodes(ctx, c, own, in)
+		if err != nil || wrong != nil {
+			refused = wrong
+			return err
 		}
-		own.AuthenticatedAt, own.Proved = now, own.Proved || c.Account.PasswordProved
-		c.record(ctx, now, event.UserReauthenticated{SessionID: caller.SessionID})
+		c.ClearAttempts = attempt.Key
+		own.Proved = own.Proved || c.Account.PasswordProved || in.MailCode != ""
+		proof = a.reauthenticated(ctx, c, own)
 		return nil
 	})
-	return errors.Join(err, refused)
+	return proof, errors.Join(err, refused)
+}
+
+// checkCodes checks the codes of a re-authentication. If one of them is wrong, the first
+// result is the error for the client, and the change must be stored: it counts the attempt.
+func (a *Accounts) checkCodes(ctx context.Context, c *Change, own *Session, in Reauthentication) (wrong, err error) {
+	now := a.time()
+	if in.MailCode != "" {
+		valid, err := a.checkMailCode(own, in.MailCode, now)
+		if err != nil {
+			return nil, err
+		}
+		if !valid {
+			return c.refuseCode(ctx, now, ErrMailCodeInvalid), nil
+		}
+	}
+	if c.Account.MFAEnabled {
+		valid, err := a.useCode(ctx, c, in.Code)
+		if err != nil {
+			return nil, err
+		}
+		if !valid {
+			return c.refuseCode(ctx, now, ErrCodeInvalid), nil
+		}
+	}
+	return nil, nil
+}
+
+// reauthenticated stores that the caller has confirmed their identity, and returns the
+// proof of it, which replaces an earlier one.
+func (a *Accounts) reauthenticated(ctx context.Context, c *Change, own *Session) Proof {
+	now, secret := a.time(), newSecret()
+	own.AuthenticatedAt = now
+	own.Proof = StoredProof{Hash: string(hashSecret(secret)), ExpiresAt: now.Add(proofLifetime)}
+	own.MailCode = MailCode{}
+	c.record(ctx, now, event.UserReauthenticated{SessionID: own.ID})
+	return Proof{Secret: secret, ExpiresIn: proofLifetime}
+}
+
+// useProof reports whether a proof is the session's, and makes it invalid from then on.
+func (s *Session) useProof(secret string, now time.Time) bool {
+	stored := s.Proof
+	if subtle.ConstantTimeCompare([]byte(stored.Hash), hashSecret(secret)) == 0 || !now.Before(stored.ExpiresAt) {
+		return false
+	}
+	s.Proof = StoredProof{}
+	return true
+}
+
+// BeginPasskeyReauth starts a re-authentication with one of the caller's passkeys. It
+// fails with ErrNoPasskeys.
+func (a *Accounts) BeginPasskeyReauth(caller token.Identity) (PasskeyCeremony, error) {
+	if a.passkeys == nil {
+		return PasskeyCeremony{}, ErrNoPasskeys
+	}
+	first, err := a.passkeys.BeginLogin()
+	if err != nil {
+		return PasskeyCeremony{}, err
+	}
+	return a.beginCeremony(reauthCeremony(caller), ceremony{Session: first.Session}, first.Options)
+}
+
+// FinishPasskeyReauth is Reauthenticate with the browser's answer. A passkey counts as two
+// factors, so no code is asked for. It fails with a validation problem, ErrPasskeyExpired
+// or ErrPasskeyInvalid, which is recorded.
+func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identity, passkeyToken string, answer []byte) (Proof, error) {
+	if err := validate(requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
+		return Proof{}, err
+	}
+	ceremony, err := a.openCeremony(ctx, passkeyToken, reauthCeremony(caller))
+	if err != nil {
+		return Proof{}, err
+	}
+	assertion, err := factor.ParseAssertion(answer)
+	if err != nil || assertion.OwnerID != caller.UserID {
+		return Proof{}, a.loginFailed(ctx, Account{ID: caller.UserID}, ErrPasskeyInvalid)
+	}
+	var proof Proof
+	err = a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+		used, err := a.usePasskey(c, ceremony.Session, assertion)
+		if err != nil {
+			return err
+		}
+		ceremony.finish(c)
+		own.Proved = own.Proved || used.Proved
+		proof = a.reauthenticated(ctx, c, own)
+		return nil
+	})
+	if errors.Is(err, ErrPasskeyInvalid) {
+		return Proof{}, a.loginFailed(ctx, Account{ID: caller.UserID}, ErrPasskeyInvalid)
+	}
+	return proof, err
 }

@@ -10,11 +10,11 @@ import (
 )
 
 // NewRecoveryCodes replaces the caller's recovery codes and returns the new ones,
-// which cannot be shown again. It fails with ErrReauthRequired, and with
-// ErrFactorNotFound if the account has no second factor.
-func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity) ([]string, error) {
+// which cannot be shown again. It fails as addToOwn does, and with ErrFactorNotFound if the
+// account has no second factor.
+func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity, with Confirmation) ([]string, error) {
 	var codes []string
-	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+	err := a.addToOwn(ctx, caller, with, func(c *Change, _ *Session) error {
 		if !c.Account.MFAEnabled {
 			return ErrFactorNotFound
 		}

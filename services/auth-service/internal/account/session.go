@@ -30,6 +30,9 @@ type Session struct {
 
 	AuthenticatedAt time.Time // the last sign-in or re-authentication
 	Proved          bool      // whether it began with a credential of a person who has proved the address
+
+	Proof    StoredProof
+	MailCode MailCode
 }
 
 // The reasons for which sessions are revoked.

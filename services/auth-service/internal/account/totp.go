@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
@@ -46,36 +47,46 @@ func FactorContext(id, accountID string) string { return "factor " + id + " " + 
 
 func factorContext(f Factor) string { return FactorContext(f.ID, f.AccountID) }
 
+// TOTPConfirmation enables a TOTP factor.
+type TOTPConfirmation struct {
+	Confirmation
+
+	FactorID string
+	Code     string // of the factor
+}
+
 // ConfirmTOTP enables a factor once its owner has entered a code of it, and returns
-// new recovery codes, which cannot be shown again. It fails with a validation
-// problem, ErrFactorNotFound, ErrCodeInvalid or ErrReauthRequired.
-func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, id, code string) ([]string, error) {
-	if err := validate(requiredCode(code)); err != nil {
+// new recovery codes, which cannot be shown again. A wrong code uses up no proof. It fails
+// with a validation problem, ErrFactorNotFound, ErrCodeInvalid, and as addToOwn does.
+func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TOTPConfirmation) ([]string, error) {
+	if err := validate(requiredCode(in.Code)); err != nil {
 		return nil, err
 	}
 	var codes []string
-	var refused error
-	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
-		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
+	err := a.addToOwn(ctx, caller, in.Confirmation, func(c *Change, _ *Session) error {
+		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.FactorID && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		if i < 0 {
 			return ErrFactorNotFound
 		}
 		f := &c.Factors[i]
-		valid, err := a.useTOTP(f, code)
+		valid, err := a.useTOTP(f, in.Code)
 		if err != nil {
 			return err
 		}
-		now := a.time()
 		if !valid {
-			refused = c.codeRefused(ctx, now)
-			return nil
+			return ErrCodeInvalid
 		}
+		now := a.time()
 		f.ConfirmedAt, f.Proved = now, f.Proved && c.provedBy(caller)
 		c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
 		codes = c.newRecoveryCodes(ctx, now)
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
-	return codes, errors.Join(err, refused)
+	if errors.Is(err, ErrCodeInvalid) {
+		failed := event.New(ctx, a.time(), caller.UserID, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
+		return nil, errors.Join(problem.Recorded(ErrCodeInvalid), a.store.Record(ctx, failed))
+	}
+	return codes, err
 }
 
 // useTOTP reports whether a code is valid for a factor now, and makes it and all

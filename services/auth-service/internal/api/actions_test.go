@@ -125,9 +125,15 @@ func (s *service) code(secret string) string {
 func (s *service) enrol(bearer string) (id, secret string, recovery []string) {
 	s.t.Helper()
 	e := s.want(s.call("POST", "/mfa/totp", bearer, nil), 201, "").Data
-	recovery = s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", bearer, fields{"code": s.code(e.Secret)}), 200, "").Data.RecoveryCodes
+	recovery = s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", bearer, fields{"code": s.code(e.Secret), "password": goodPassword}), 200, "").Data.RecoveryCodes
 	s.advance(30 * time.Second) // The current code is used.
 	return e.FactorID, e.Secret, recovery
+}
+
+// prove re-authenticates and returns the proof.
+func (s *service) prove(bearer string, with fields) string {
+	s.t.Helper()
+	return s.want(s.call("POST", "/reauthenticate", bearer, with), 200, "").Data.Proof
 }
 
 func (s *service) challenge(mfaToken, code string) answer {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
@@ -26,11 +27,12 @@ func (a *api) changeEmail(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
 		NewEmail        string `json:"newEmail"`
 		CurrentPassword string `json:"currentPassword"`
+		Proof           string `json:"proof"`
 	}](w, r)
 	if err != nil {
 		return err
 	}
-	if err := a.accounts.ChangeEmail(r.Context(), web.Caller(r), in.NewEmail, in.CurrentPassword); err != nil {
+	if err := a.accounts.ChangeEmail(r.Context(), web.Caller(r), in.NewEmail, account.Confirmation{Password: in.CurrentPassword, Proof: in.Proof}); err != nil {
 		return err
 	}
 	return checkEmail(w)

@@ -27,19 +27,23 @@ func factorOf(f account.Factor) factorBody {
 	return out
 }
 
+func factorsOf(found []account.Factor) []factorBody {
+	list := make([]factorBody, 0, len(found))
+	for _, f := range found {
+		list = append(list, factorOf(f))
+	}
+	return list
+}
+
 func (a *api) factors(w http.ResponseWriter, r *http.Request) error {
 	found, codes, err := a.accounts.Factors(r.Context(), web.Caller(r))
 	if err != nil {
 		return err
 	}
-	list := make([]factorBody, 0, len(found))
-	for _, f := range found {
-		list = append(list, factorOf(f))
-	}
 	return web.OK(w, http.StatusOK, struct {
 		Factors           []factorBody `json:"factors"`
 		RecoveryCodesLeft int          `json:"recoveryCodesLeft"`
-	}{list, codes})
+	}{factorsOf(found), codes})
 }
 
 func (a *api) enrolTOTP(w http.ResponseWriter, r *http.Request) error {
@@ -61,12 +65,16 @@ type recoveryCodes struct {
 
 func (a *api) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
-		Code string `json:"code"`
+		Code     string `json:"code"`
+		Password string `json:"password"`
+		Proof    string `json:"proof"`
 	}](w, r)
 	if err != nil {
 		return err
 	}
-	codes, err := a.accounts.ConfirmTOTP(r.Context(), web.Caller(r), mux.Vars(r)["id"], in.Code)
+	codes, err := a.accounts.ConfirmTOTP(r.Context(), web.Caller(r), account.TOTPConfirmation{
+		Confirmation: account.Confirmation{Password: in.Password, Proof: in.Proof}, FactorID: mux.Vars(r)["id"], Code: in.Code,
+	})
 	if err != nil {
 		return err
 	}
@@ -78,20 +86,23 @@ func (a *api) removeTOTP(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) removeFactor(w http.ResponseWriter, r *http.Request, kind string) error {
-	in, err := web.Read[struct {
-		Password string `json:"password"`
-	}](w, r)
+	in, err := web.Read[confirmation](w, r)
 	if err != nil {
 		return err
 	}
-	if err := a.accounts.RemoveFactor(r.Context(), web.Caller(r), kind, mux.Vars(r)["id"], in.Password); err != nil {
+	removal := account.FactorRemoval{Confirmation: account.Confirmation(in), Kind: kind, ID: mux.Vars(r)["id"]}
+	if err := a.accounts.RemoveFactor(r.Context(), web.Caller(r), removal); err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusOK, struct{}{})
 }
 
 func (a *api) newCodes(w http.ResponseWriter, r *http.Request) error {
-	codes, err := a.accounts.NewRecoveryCodes(r.Context(), web.Caller(r))
+	with, err := readConfirmation(w, r)
+	if err != nil {
+		return err
+	}
+	codes, err := a.accounts.NewRecoveryCodes(r.Context(), web.Caller(r), with)
 	if err != nil {
 		return err
 	}

@@ -39,10 +39,10 @@ func TestSEC35TOTP(t *testing.T) {
 	if s.login("ann@example.com").Data.MFAToken != "" {
 		t.Error("login asks for an unconfirmed factor")
 	}
-	s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", ann.AccessToken, fields{"code": "000000"}), 401, "mfa_code_invalid")
-	s.want(s.call("POST", "/mfa/totp/nonsense/verify", ann.AccessToken, fields{"code": "000000"}), 404, "factor_not_found")
+	s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", ann.AccessToken, fields{"code": "000000", "password": goodPassword}), 401, "mfa_code_invalid")
+	s.want(s.call("POST", "/mfa/totp/nonsense/verify", ann.AccessToken, fields{"code": "000000", "password": goodPassword}), 404, "factor_not_found")
 	code := s.code(e.Secret)
-	recovery := s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", ann.AccessToken, fields{"code": code}), 200, "").Data.RecoveryCodes
+	recovery := s.want(s.call("POST", "/mfa/totp/"+e.FactorID+"/verify", ann.AccessToken, fields{"code": code, "password": goodPassword}), 200, "").Data.RecoveryCodes
 	if len(recovery) != 10 || len(strings.ReplaceAll(recovery[0], "-", "")) != 24 {
 		t.Errorf("recovery codes = %q", recovery)
 	}
@@ -116,14 +116,14 @@ func TestSEC35RecoveryCodes(t *testing.T) {
 	if got := s.parallel("/mfa/challenge", fields{"mfaToken": in.MFAToken, "code": recovery[1]}); got["200 "] != 1 {
 		t.Errorf("20 parallel uses of a recovery code = %v", got)
 	}
-	fresh := s.want(s.call("POST", "/mfa/recovery-codes", ann.AccessToken, nil), 200, "").Data.RecoveryCodes
+	fresh := s.want(s.call("POST", "/mfa/recovery-codes", ann.AccessToken, fields{"proof": s.prove(ann.AccessToken, fields{"password": goodPassword, "code": recovery[3]})}), 200, "").Data.RecoveryCodes
 	if len(fresh) != 10 || slices.Contains(fresh, recovery[2]) {
 		t.Errorf("new codes = %q", fresh)
 	}
 	s.advance(25 * time.Hour) // Clear the failed attempts.
 	s.want(use(recovery[2]), 401, "mfa_code_invalid")
 	s.want(use(fresh[0]), 200, "")
-	if got := s.count(event.Audit, event.MFARecoveryCodeUsed{}); got != 3 {
-		t.Errorf("%d uses were recorded, want 3", got)
+	if got := s.count(event.Audit, event.MFARecoveryCodeUsed{}); got != 4 {
+		t.Errorf("%d uses were recorded, want 4", got)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,7 @@ type page struct {
 	Password  bool   // whether the form asks for a new password
 	MinLength int    // of the password
 	Username  string // the account, for password managers
+	Passkeys  bool   // whether the form offers to remove all passkeys
 	Button    string
 }
 
@@ -68,7 +70,7 @@ type landingPage struct {
 
 	path    string
 	purpose account.LinkPurpose
-	use     func(ctx context.Context, secret, password string) error
+	use     func(ctx context.Context, form url.Values) (note string, err error)
 
 	form page // its message has a verb for the address that the link was mailed to
 	done page
@@ -78,10 +80,10 @@ type landingPage struct {
 }
 
 func (a *api) landingPages() map[string]landingPage {
-	ignore := func(use func(context.Context, string) (account.Account, error)) func(context.Context, string, string) error {
-		return func(ctx context.Context, secret, _ string) error {
-			_, err := use(ctx, secret)
-			return err
+	ignore := func(use func(context.Context, string) (account.Account, error)) func(context.Context, url.Values) (string, error) {
+		return func(ctx context.Context, form url.Values) (string, error) {
+			_, err := use(ctx, form.Get("token"))
+			return "", err
 		}
 	}
 	return map[string]landingPage{
@@ -93,8 +95,8 @@ func (a *api) landingPages() map[string]landingPage {
 			expired: "Your address is not confirmed yet. Request a new link on the sign-in page.",
 		},
 		"reset": {
-			api: a, path: "/reset-password", purpose: account.LinkResetPassword, use: a.accounts.ResetPassword,
-			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out on all devices.", Button: "Set new password", Password: true},
+			api: a, path: "/reset-password", purpose: account.LinkResetPassword, use: a.resetByForm,
+			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out on all devices.", Button: "Set new password", Password: true, Passkeys: true},
 			done:    page{Title: "Password changed", Message: "You were signed out on all devices. Sign in with your new password."},
 			used:    "It was already used, or a newer email replaced it. Request a new one with “Forgot password” on the sign-in page. If you did not use it, request one now.",
 			expired: "For security, it works for a short time only. Request a new one with “Forgot password” on the sign-in page.",
@@ -119,6 +121,21 @@ func (a *api) landingPages() map[string]landingPage {
 			taken:   "Your account cannot use it again. If you did not change the address, contact support.",
 		},
 	}
+}
+
+// resetByForm resets a password and says what can still sign in.
+func (a *api) resetByForm(ctx context.Context, form url.Values) (string, error) {
+	done, err := a.accounts.ResetPassword(ctx, form.Get("token"), account.NewPassword{
+		Password: form.Get("password"), RemovePasskeys: form.Get("removePasskeys") != "",
+	})
+	if err != nil || len(done.Passkeys) == 0 {
+		return "", err
+	}
+	var list []string
+	for _, f := range done.Passkeys {
+		list = append(list, "“"+f.Name+"”")
+	}
+	return " These passkeys can still sign in: " + strings.Join(list, ", ") + ".", nil
 }
 
 // fill returns the form for a link, or why the link cannot be used. It does not use
@@ -170,9 +187,11 @@ func submit(l landingPage, otherwise web.Handler) web.Handler {
 			return l.refuse(r, problem.ErrMalformedBody)
 		}
 		secret := r.PostForm.Get("token")
-		err := l.use(r.Context(), secret, r.PostForm.Get("password"))
+		note, err := l.use(r.Context(), r.PostForm)
 		if err == nil {
-			return l.render(w, http.StatusOK, l.done)
+			done := l.done
+			done.Message += note
+			return l.render(w, http.StatusOK, done)
 		}
 		if !retryable(err) {
 			return l.refuse(r, err)

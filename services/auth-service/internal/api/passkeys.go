@@ -18,7 +18,11 @@ type ceremonyBody struct {
 }
 
 func (a *api) beginPasskey(w http.ResponseWriter, r *http.Request) error {
-	b, err := a.accounts.BeginPasskey(r.Context(), web.Caller(r))
+	with, err := readConfirmation(w, r)
+	if err != nil {
+		return err
+	}
+	b, err := a.accounts.BeginPasskey(r.Context(), web.Caller(r), with)
 	if err != nil {
 		return err
 	}

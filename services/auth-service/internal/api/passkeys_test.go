@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"encoding/json"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,9 +16,7 @@ import (
 // addPasskey registers a passkey for the owner of a bearer token.
 func (s *service) addPasskey(owner user, bearer string) *factortest.Authenticator {
 	s.t.Helper()
-	key := factortest.New(s.t, owner.ID, "localhost", "http://localhost")
-	begun := s.want(s.call("POST", "/passkeys", bearer, nil), http.StatusCreated, "").Data
-	s.want(s.call("POST", "/passkeys/finish", bearer, fields{"passkeyToken": begun.PasskeyToken, "credential": key.Register(begun.Options)}), http.StatusCreated, "")
+	_, key := s.newPasskey(owner.ID, bearer, fields{"password": goodPassword})
 	key.Counter++
 	return key
 }
@@ -45,7 +42,7 @@ func TestSEC109BegunCeremoniesStoreNothing(t *testing.T) {
 	before := s.rows()
 	for range 20 {
 		s.want(s.call("POST", "/passkeys/login", "", nil), 200, "")
-		s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, nil), 201, "")
+		s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, fields{"password": goodPassword}), 201, "")
 	}
 	if diff := cmp.Diff(before, s.rows()); diff != "" {
 		t.Errorf("rows after 40 first steps (-before +after):\n%s", diff)
@@ -56,7 +53,7 @@ func TestSEC109CeremonyIsFinishedOnce(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data
-	registration := s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, nil), 201, "").Data
+	registration := s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, fields{"password": goodPassword}), 201, "").Data
 	key := factortest.New(t, ann.User.ID, "localhost", "http://localhost")
 	key.Counter = 0 // Like most passkeys it does not count, so only the ceremony makes an answer unique.
 	finish := fields{"passkeyToken": registration.PasskeyToken, "credential": key.Register(registration.Options)}
@@ -91,7 +88,7 @@ func TestSEC109CeremonyIsBound(t *testing.T) {
 	ann, bob := s.signup("ann@example.com").Data, s.signup("bob@example.com").Data
 	key := s.addPasskey(ann.User, ann.Tokens.AccessToken)
 	login := s.want(s.call("POST", "/passkeys/login", "", nil), 200, "").Data
-	registration := s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, nil), 201, "").Data
+	registration := s.want(s.call("POST", "/passkeys", ann.Tokens.AccessToken, fields{"password": goodPassword}), 201, "").Data
 
 	finish := func(bearer, passkeyToken string) answer {
 		return s.call("POST", "/passkeys/finish", bearer, fields{"passkeyToken": passkeyToken, "credential": key.Register(registration.Options)})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 func (a *api) forgot(w http.ResponseWriter, r *http.Request) error {
@@ -13,8 +14,9 @@ func (a *api) forgot(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) reset(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
-		Token       string `json:"token"`
-		NewPassword string `json:"newPassword"`
+		Token          string `json:"token"`
+		NewPassword    string `json:"newPassword"`
+		RemovePasskeys *bool  `json:"removePasskeys"`
 	}](w, r)
 	if err != nil {
 		return err
@@ -22,23 +24,42 @@ func (a *api) reset(w http.ResponseWriter, r *http.Request) error {
 	if in.Token == "" {
 		return problem.Validation(errTokenRequired)
 	}
-	if err := a.accounts.ResetPassword(r.Context(), in.Token, in.NewPassword); err != nil {
+	// Whoever resets a password has often lost control of the account.
+	to := account.NewPassword{Password: in.NewPassword, RemovePasskeys: in.RemovePasskeys == nil || *in.RemovePasskeys}
+	replaced, err := a.accounts.ResetPassword(r.Context(), in.Token, to)
+	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, struct{}{})
+	return web.OK(w, http.StatusOK, replacedOf(replaced))
+}
+
+// replaced is what a new password has ended, and what can still sign in.
+type replaced struct {
+	SessionsEnded   int          `json:"sessionsEnded"`
+	Passkeys        []factorBody `json:"passkeys"`
+	RemovedPasskeys []factorBody `json:"removedPasskeys"`
+}
+
+func replacedOf(r account.Replaced) replaced {
+	return replaced{SessionsEnded: r.SessionsEnded, Passkeys: factorsOf(r.Passkeys), RemovedPasskeys: factorsOf(r.RemovedPasskeys)}
 }
 
 func (a *api) changePassword(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
 		CurrentPassword string `json:"currentPassword"`
 		NewPassword     string `json:"newPassword"`
+		RemovePasskeys  bool   `json:"removePasskeys"`
 	}](w, r)
 	if err != nil {
 		return err
 	}
-	t, err := a.accounts.ChangePassword(r.Context(), web.Caller(r), in.CurrentPassword, in.NewPassword)
+	to := account.NewPassword{Password: in.NewPassword, RemovePasskeys: in.RemovePasskeys}
+	t, done, err := a.accounts.ChangePassword(r.Context(), web.Caller(r), in.CurrentPassword, to)
 	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, newTokens{tokensOf(t)})
+	return web.OK(w, http.StatusOK, struct {
+		newTokens
+		replaced
+	}{newTokens{tokensOf(t)}, replacedOf(done)})
 }

@@ -144,13 +144,16 @@ type answer struct {
 		Tokens  tokens
 		Revoked int
 
-		Status, MFAToken, FactorID, Secret, OTPAuthURL string
+		Status, MFAToken, FactorID, Secret, OTPAuthURL, Proof string
 
 		PasskeyToken  string
 		Options       json.RawMessage
 		ExpiresIn     int
 		RecoveryCodes []string
 		Factors       json.RawMessage
+
+		SessionsEnded             int
+		Passkeys, RemovedPasskeys []struct{ ID, Name string }
 	}
 	Meta    struct{ NextCursor string }
 	Account user   // if data is an account

@@ -13,7 +13,8 @@ import (
 )
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
-	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved`
+	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved,
+	s.proof_hash, s.proof_expires_at, s.mail_code_hash, COALESCE(s.mail_code_attempts, 0), s.mail_code_expires_at`
 
 // sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
@@ -21,12 +22,16 @@ type sessionRow struct {
 
 	revokedAt     *time.Time
 	revokedReason *string
+
+	proof, mailCode               []byte
+	proofExpires, mailCodeExpires *time.Time
 }
 
 func (r *sessionRow) targets() []any {
 	return []any{
 		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
 		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason, &r.AuthenticatedAt, &r.Proved,
+		&r.proof, &r.proofExpires, &r.mailCode, &r.MailCode.Attempts, &r.mailCodeExpires,
 	}
 }
 
@@ -37,6 +42,13 @@ func (r *sessionRow) session() account.Session {
 	}
 	if r.revokedReason != nil {
 		s.RevokedReason = *r.revokedReason
+	}
+	s.Proof.Hash, s.MailCode.Hash = string(r.proof), string(r.mailCode)
+	if r.proofExpires != nil {
+		s.Proof.ExpiresAt = *r.proofExpires
+	}
+	if r.mailCodeExpires != nil {
+		s.MailCode.ExpiresAt = *r.mailCodeExpires
 	}
 	return s
 }
@@ -68,6 +80,8 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		UPDATE sessions
 		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip, network = @network,
 			last_used_at = @last_used_at, expires_at = @expires_at, authenticated_at = @authenticated_at, proved = @proved,
+			proof_hash = @proof_hash, proof_expires_at = @proof_expires_at, mail_code_hash = @mail_code_hash,
+			mail_code_attempts = @mail_code_attempts, mail_code_expires_at = @mail_code_expires_at,
 			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
 		WHERE id = @id`
 	if before == after {
@@ -78,7 +92,10 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		"user_agent": after.UserAgent, "ip": after.IP, "network": after.Network,
 		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
 		"authenticated_at": after.AuthenticatedAt, "proved": after.Proved,
-		"revoked_at": nil, "revoked_reason": after.RevokedReason,
+		"proof_hash": nullHash(after.Proof.Hash), "proof_expires_at": nullTime(after.Proof.ExpiresAt),
+		"mail_code_hash": nullHash(after.MailCode.Hash), "mail_code_attempts": after.MailCode.Attempts,
+		"mail_code_expires_at": nullTime(after.MailCode.ExpiresAt),
+		"revoked_at":           nil, "revoked_reason": after.RevokedReason,
 	}
 	if after.Revoked() {
 		args["revoked_at"] = after.RevokedAt
@@ -87,6 +104,14 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 	if after.Revoked() && !before.Revoked() {
 		queueRevocation(batch, after)
 	}
+}
+
+// nullHash returns nil for an empty hash, which is stored as NULL.
+func nullHash(hash string) []byte {
+	if hash == "" {
+		return nil
+	}
+	return []byte(hash)
 }
 
 // StartSession implements account.Store.

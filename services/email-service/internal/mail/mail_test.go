@@ -103,6 +103,13 @@ func TestTexts(t *testing.T) {
 		"password_reset": {
 			newEvent(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},
+		"password_changed_passkeys_left": {
+			newEvent(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger, PasskeysLeft: 2}), "password_changed", "Your password was changed",
+		},
+		"password_reset_passkeys_removed": {
+			newEvent(event.UserPasswordChanged{Method: "reset", Email: "ann@example.org", Name: stranger, PasskeysRemoved: 1}), "password_changed", "Your password was changed",
+		},
+		"reauth_code":      {newEvent(event.UserReauthCodeIssued(linkOf(event.UserReauthCodeIssued{}))), "reauth_code", "Your confirmation code"},
 		"mfa_enrolled":     {byOwner(enrolled("totp")), "mfa_enrolled", "An authenticator app was added to your account"},
 		"passkey_enrolled": {byOwner(enrolled("passkey")), "mfa_enrolled", "A passkey was added to your account"},
 		"other_enrolled":   {byOwner(enrolled(stranger)), "mfa_enrolled", "A sign-in method was added to your account"},

@@ -72,13 +72,13 @@ func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 	if !ok {
 		return fmt.Errorf("%w: there is no mail for %s", event.ErrMalformed, e.Name)
 	}
-	if k.path == "" {
+	if !event.HasLink(e.Name) {
 		return m.sendNotice(ctx, e, k.templates)
 	}
 	return m.sendLink(ctx, e, k)
 }
 
-// sendLink sends a mail whose link leads to a landing page.
+// sendLink sends a mail with a link that leads to a landing page, or with a code.
 func (m *Mailer) sendLink(ctx context.Context, e event.Event, k kind) error {
 	link, err := event.DecodeLink(e)
 	if err != nil {
@@ -88,14 +88,19 @@ func (m *Mailer) sendLink(ctx context.Context, e event.Event, k kind) error {
 	if err != nil {
 		return fmt.Errorf("open the token: %w", err)
 	}
-	return m.send(ctx, e, recipient(link.Email), k.templates, content{
-		Link:    m.baseURL + "/api/v1/auth" + k.path + "?token=" + url.QueryEscape(token),
+	c := content{
 		Button:  k.button,
 		Until:   link.ExpiresAt.UTC().Format(timeFormat),
 		At:      e.OccurredAt.UTC().Format(timeFormat),
 		IP:      e.IP,
 		expires: link.ExpiresAt,
-	})
+	}
+	if k.path == "" {
+		c.Code = token
+	} else {
+		c.Link = m.baseURL + "/api/v1/auth" + k.path + "?token=" + url.QueryEscape(token)
+	}
+	return m.send(ctx, e, recipient(link.Email), k.templates, c)
 }
 
 // sendNotice sends a mail without a link.
@@ -104,6 +109,9 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 		Email  string `json:"email"`
 		Method string `json:"method"`
 		Kind   string `json:"kind"`
+
+		PasskeysRemoved int `json:"passkeysRemoved"`
+		PasskeysLeft    int `json:"passkeysLeft"`
 	}
 	if err := json.Unmarshal(e.Data, &data); err != nil {
 		return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
@@ -111,6 +119,7 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 	c := content{
 		At: e.OccurredAt.UTC().Format(timeFormat), IP: e.IP, Method: data.Method,
 		Kind: data.Kind, Factor: factor(data.Kind), ByAdmin: byAdmin(e),
+		PasskeysRemoved: data.PasskeysRemoved, PasskeysLeft: data.PasskeysLeft,
 	}
 	if c.ByAdmin {
 		c.IP = "" // It is the administrator's address, which is not for the owner.

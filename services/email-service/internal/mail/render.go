@@ -32,7 +32,11 @@ type content struct {
 	Until   string
 	At      string
 	IP      string // where the request came from; empty if an administrator made it
+	Code    string // that the reader enters
 	Method  string // how the password was changed
+
+	PasskeysRemoved, PasskeysLeft int // with the password
+
 	Kind    string // of a factor
 	Factor  string // the factor, as the beginning of a sentence
 	ByAdmin bool   // an administrator made the change
@@ -59,13 +63,13 @@ type templates struct {
 	text    *texttemplate.Template
 }
 
-// kind is the mail that an event calls for: a notice, or a link to a landing page of
-// auth-service.
+// kind is the mail that an event calls for: a notice, a code, or a link to a landing page
+// of auth-service.
 type kind struct {
 	*templates
 
 	event  event.Payload
-	path   string // of the landing page, or empty
+	path   string // of the landing page; empty for a notice or a code
 	button string // the text of the link to it
 }
 
@@ -77,6 +81,7 @@ var kinds = byEvent(
 	kind{load("password_changed", "Your password was changed"), event.UserPasswordChanged{}, "", ""},
 	kind{load("mfa_enrolled", "{{.Factor}} was added to your account"), event.MFAEnrolled{}, "", ""},
 	kind{load("mfa_removed", "{{.Factor}} was removed from your account"), event.MFARemoved{}, "", ""},
+	kind{load("reauth_code", "Your confirmation code"), event.UserReauthCodeIssued{}, "", ""},
 	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
 	kind{load("session_ended", "We ended one of your sessions"), event.SessionRefreshReused{}, "", ""},
 )
