@@ -33,6 +33,7 @@ type Config struct {
 	service.Common
 	web.Listener
 	web.BehindGateway
+	web.StepUp
 	postgres.Database
 	bus.Redis
 	bus.Streams
@@ -129,6 +130,7 @@ func (b *Backend) Follower(observe func(event.Event)) *bus.Follower {
 func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Handler {
 	return web.NewRouter(slices.Concat(routes...), web.Options{
 		Auth:           auth,
+		StepUp:         b.cfg.StepUp,
 		TrustedProxies: b.cfg.GatewayNetworks,
 		Development:    b.cfg.Development(),
 		Log:            b.Log,

@@ -13,10 +13,10 @@ import (
 func (s *Store) Routes(prefix string) []web.Route {
 	return []web.Route{
 		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
-		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly, Handler: s.handleReplayMatching},
+		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly.Recently(), Handler: s.handleReplayMatching},
 		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
-		{Method: http.MethodPost, Path: prefix + "/dead-letters/{id}/replay", Access: web.AdminOnly, Handler: s.handleReplay},
-		{Method: http.MethodDelete, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleDiscard},
+		{Method: http.MethodPost, Path: prefix + "/dead-letters/{id}/replay", Access: web.AdminOnly.Recently(), Handler: s.handleReplay},
+		{Method: http.MethodDelete, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly.Recently(), Handler: s.handleDiscard},
 	}
 }
 

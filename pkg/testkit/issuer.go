@@ -31,8 +31,10 @@ type Issuer struct {
 	key *ecdsa.PrivateKey
 	kid string
 
-	mu      sync.Mutex
-	revoked []token.Revocation
+	mu       sync.Mutex
+	revoked  []token.Revocation
+	accounts map[string]token.Account // by id
+	asked    int
 }
 
 // NewIssuer returns an issuer that serves its key set until the test ends.
@@ -52,6 +54,10 @@ func NewIssuer(t testing.TB) *Issuer {
 			_ = web.OK(w, http.StatusOK, i.snapshot()) // A snapshot always encodes.
 			return
 		}
+		if r.URL.Path == token.AccountPath {
+			i.serveAccount(w, r)
+			return
+		}
 		w.Header().Set("Content-Type", "application/jwk-set+json")
 		_, _ = w.Write(set) // It fails only if the client has disconnected.
 	}))
@@ -61,7 +67,7 @@ func NewIssuer(t testing.TB) *Issuer {
 }
 
 // Token returns a token for the identity that is valid for 15 minutes. A missing user
-// or session id is generated; a missing role is user.
+// or session id is generated; a missing role is user, a missing time of authentication now.
 func (i *Issuer) Token(identity token.Identity) string {
 	i.t.Helper()
 	return i.Sign(i.Claims(identity))
@@ -79,6 +85,10 @@ func (i *Issuer) Claims(identity token.Identity) token.Claims {
 		identity.Role = token.RoleUser
 	}
 	now := time.Now()
+	authTime := identity.AuthTime
+	if authTime.IsZero() {
+		authTime = now
+	}
 	return token.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    Expected.Issuer,
@@ -90,7 +100,8 @@ func (i *Issuer) Claims(identity token.Identity) token.Claims {
 		},
 		SessionID: identity.SessionID,
 		Role:      identity.Role,
-		AuthTime:  jwt.NewNumericDate(now),
+		AuthTime:  jwt.NewNumericDate(authTime),
+		ACR:       identity.ACR,
 		Email:     identity.Email,
 		Name:      identity.Name,
 	}
@@ -104,6 +115,40 @@ func (i *Issuer) Sign(claims token.Claims) string {
 		i.t.Fatal(err)
 	}
 	return raw
+}
+
+// SetAccount sets an account, which the issuer serves to services with a token of it.
+func (i *Issuer) SetAccount(account token.Account) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.accounts == nil {
+		i.accounts = map[string]token.Account{}
+	}
+	i.accounts[account.ID] = account
+}
+
+// AccountsAsked returns how often an account was asked for.
+func (i *Issuer) AccountsAsked() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.asked
+}
+
+func (i *Issuer) serveAccount(w http.ResponseWriter, r *http.Request) {
+	var claims token.Claims
+	raw, err := web.Bearer(r)
+	if err == nil {
+		_, _, err = jwt.NewParser().ParseUnverified(raw, &claims)
+	}
+	i.mu.Lock()
+	account, ok := i.accounts[claims.Subject]
+	i.asked++
+	i.mu.Unlock()
+	if err != nil || !ok {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	_ = web.OK(w, http.StatusOK, account) // An account always encodes.
 }
 
 // Revoke revokes a session without an event: verifiers find it by polling.

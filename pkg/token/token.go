@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -25,10 +26,21 @@ type Claims struct {
 	jwt.RegisteredClaims
 	SessionID string           `json:"sid"`
 	Role      string           `json:"role"`
-	AuthTime  *jwt.NumericDate `json:"auth_time"`
-	Email     string           `json:"email"`
+	AuthTime  *jwt.NumericDate `json:"auth_time"`       // the last sign-in or re-authentication of the session
+	AMR       []string         `json:"amr,omitempty"`   // how (RFC 8176)
+	ACR       string           `json:"acr,omitempty"`   // AAL1 or AAL2
+	Email     string           `json:"email,omitempty"` // only if the person of the session has proved it
 	Name      string           `json:"name"`
+
+	EmailVerified bool `json:"email_verified"`
 }
+
+// The values of acr, after NIST SP 800-63B: how strongly a session was authenticated. AAL2
+// says with two factors. A token of an earlier release has none, and counts as AAL1.
+const (
+	AAL1 = "aal1"
+	AAL2 = "aal2"
+)
 
 // The roles.
 const (
@@ -44,10 +56,22 @@ type Identity struct {
 	Role      string
 	Email     string
 	Name      string
+
+	AuthTime time.Time // zero if the token does not say
+	ACR      string
+
+	// Restricted says that the role needs a second factor which the session lacks. Such an
+	// identity is a plain user.
+	Restricted bool
 }
 
 // Is reports whether the identity has one of the roles.
-func (i Identity) Is(roles ...string) bool { return slices.Contains(roles, i.Role) }
+func (i Identity) Is(roles ...string) bool {
+	if i.Restricted {
+		return slices.Contains(roles, RoleUser)
+	}
+	return slices.Contains(roles, i.Role)
+}
 
 type identityKey struct{}
 

@@ -152,6 +152,10 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 		Role:      claims.Role,
 		Email:     claims.Email,
 		Name:      claims.Name,
+		ACR:       claims.ACR,
+	}
+	if claims.AuthTime != nil {
+		found.identity.AuthTime = claims.AuthTime.Time
 	}
 	return &found, nil
 }

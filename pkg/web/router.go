@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,16 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 type Access struct {
 	public  bool
 	revoked bool
+	recent  bool
 	roles   []string
+}
+
+// Recently also requires that the caller was authenticated within StepUp.ReauthWindow, with
+// the second factor if the account has one: for changes that a thief of a session must not
+// make. Otherwise the response is 401 reauth_required.
+func (a Access) Recently() Access {
+	a.recent = true
+	return a
 }
 
 // OrRevoked also accepts callers whose session was ended, for routes that end the session
@@ -58,6 +68,8 @@ type Authenticator interface {
 // Options are the options of a router.
 type Options struct {
 	Auth           Authenticator
+	StepUp         StepUp
+	Now            func() time.Time // nil for time.Now
 	TrustedProxies Prefixes
 	Development    bool
 	Log            *slog.Logger
@@ -75,6 +87,13 @@ type Options struct {
 
 	// Ready returns an error while requests cannot be handled; see WithHealth. It may be nil.
 	Ready func(context.Context) error
+}
+
+func (o Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
 }
 
 // NewRouter returns the handler for routes. An unknown path returns 404, an unsupported
@@ -120,7 +139,7 @@ func NewRouter(routes []Route, o Options) http.Handler {
 func serve(route Route, o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		SetRoute(r.Context(), route.Path)
-		r, err := authorize(r, route.Access, o.Auth)
+		r, err := authorize(r, route.Access, o)
 		if err == nil {
 			err = route.Handler(w, r)
 		}
@@ -169,7 +188,7 @@ var recordedKinds = []problem.Kind{
 
 // authorize checks the caller's token against the route's rule and returns r with the
 // caller's identity. A public route ignores tokens.
-func authorize(r *http.Request, access Access, auth Authenticator) (*http.Request, error) {
+func authorize(r *http.Request, access Access, o Options) (*http.Request, error) {
 	if access.public {
 		return r, nil
 	}
@@ -177,16 +196,20 @@ func authorize(r *http.Request, access Access, auth Authenticator) (*http.Reques
 	if err != nil {
 		return r, err
 	}
-	identity, err := auth.Verify(r.Context(), raw)
+	identity, err := o.Auth.Verify(r.Context(), raw)
 	if err != nil && (!access.revoked || !errors.Is(err, token.ErrRevoked)) {
 		return r, err
 	}
+	identity = o.StepUp.restrict(identity)
 	SetUser(r.Context(), identity.UserID)
 	ctx := token.WithIdentity(r.Context(), identity)
 	ctx = event.WithActor(ctx, event.Actor{Type: identity.Role, ID: identity.UserID})
 	r = r.WithContext(ctx)
-	if !identity.Is(access.roles...) {
-		return r, problem.ErrForbidden
+	if err := Require(identity, access.roles...); err != nil {
+		return r, err
+	}
+	if access.recent && !o.StepUp.recent(identity, o.now()) {
+		return r, ErrReauthRequired
 	}
 	return r, nil
 }

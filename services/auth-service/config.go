@@ -34,8 +34,6 @@ type Config struct {
 
 	ResetTTL time.Duration `envconfig:"RESET_TTL" default:"30m" desc:"How long a link to choose a new password is valid; at most 1h."`
 
-	ReauthWindow time.Duration `envconfig:"REAUTH_WINDOW" default:"15m" desc:"How long a sign-in or re-authentication allows changes to factors."`
-
 	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (anyone; an address that has an account is refused), strict (anyone; only an email tells whether the address has an account) or closed (no one)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
 
@@ -81,9 +79,6 @@ func (c Config) ValidateOwn() error {
 	}
 	if c.ResetTTL <= 0 || c.ResetTTL > time.Hour {
 		faults = append(faults, errors.New("RESET_TTL: want more than 0 and at most 1h"))
-	}
-	if c.ReauthWindow <= 0 {
-		faults = append(faults, errors.New("REAUTH_WINDOW: want more than 0"))
 	}
 	switch account.SignUpMode(c.SignUpMode) {
 	case account.SignUpOpen, account.SignUpStrict, account.SignUpClosed:

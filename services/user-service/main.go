@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/user-service/internal/api"
 	"github.com/headgate/headgate/services/user-service/internal/profile"
 	"github.com/headgate/headgate/services/user-service/internal/store"
@@ -38,7 +39,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer cache.Close()
 
 	profileCache := store.NewCache(cache, generation.Current, s.Metrics, time.Now)
-	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, time.Now)
+	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, token.RemoteAccounts(cfg.Remote), time.Now)
 	deadLetters := deadletter.New(b.DB, b.Outbox, time.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{

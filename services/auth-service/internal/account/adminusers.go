@@ -143,11 +143,18 @@ func (a *Accounts) RevokeUserSessions(ctx context.Context, id string) (int, erro
 	return n, err
 }
 
+// ErrOwnFactors says that administrators cannot reset their own factors: a thief of their
+// session could.
+var ErrOwnFactors = problem.New(problem.Forbidden, "own_factors", "You cannot reset your own factors. Remove them one by one, or ask another administrator.")
+
 // ResetFactors removes all factors of an account whose owner has lost them, ends its
-// sessions, and returns the number of factors. It fails with ErrNotFound.
-func (a *Accounts) ResetFactors(ctx context.Context, id string) (int, error) {
+// sessions, and returns the number of factors. It fails with ErrNotFound or ErrOwnFactors.
+func (a *Accounts) ResetFactors(ctx context.Context, caller token.Identity, id string) (int, error) {
 	n := 0
 	err := a.update(ctx, id, func(c *Change) error {
+		if c.Account.ID == caller.UserID {
+			return ErrOwnFactors
+		}
 		now := a.time()
 		n = len(c.Factors)
 		c.record(ctx, now, event.MFAReset{Removed: n})

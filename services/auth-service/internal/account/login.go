@@ -96,7 +96,7 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 		required, err := a.startChallenge(ctx, in, device)
 		return LoginResult{MFA: required}, err
 	}
-	session := a.newSession(ctx, account, device)
+	session := a.newSession(ctx, account, device, byPassword)
 	tokens, err := a.issueTokens(account, session, session.CreatedAt)
 	if err != nil {
 		return LoginResult{}, err

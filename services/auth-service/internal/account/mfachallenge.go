@@ -110,7 +110,7 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 			return nil
 		}
 		ch.Done = true
-		session := a.newSession(ctx, c.Account, ch.DeviceName)
+		session := a.newSession(ctx, c.Account, ch.DeviceName, byPassword.with(byCode))
 		c.NewSession, c.ClearAttempts = &session, attempt.Key
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account

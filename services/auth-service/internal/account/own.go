@@ -26,7 +26,7 @@ import (
 
 // The failures of these checks.
 var (
-	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Confirm your identity (POST /api/v1/auth/reauthenticate), then retry.")
+	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Confirm your identity (POST /api/v1/auth/reauthenticate), then retry, with the proof if this adds a factor.")
 	ErrConflict        = problem.New(problem.Conflict, "changed_meanwhile", "Another request changed the account. Try again.")
 	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "Incorrect current password.")
 )
@@ -135,8 +135,8 @@ func (a *Accounts) recentlyAuthenticated(s *Session) bool {
 	return a.time().Sub(s.AuthenticatedAt) < a.lifetimes.Reauth
 }
 
-// owner returns the caller's account. It fails with ErrSessionRevoked if it was deleted.
-func (a *Accounts) owner(ctx context.Context, caller token.Identity) (Account, error) {
+// Own returns the caller's account. It fails with ErrSessionRevoked if it was deleted.
+func (a *Accounts) Own(ctx context.Context, caller token.Identity) (Account, error) {
 	owner, err := a.store.Account(ctx, caller.UserID)
 	if errors.Is(err, ErrNotFound) {
 		return Account{}, ErrSessionRevoked
@@ -154,7 +154,7 @@ func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, f
 	if err := validate(passwordErr); err != nil {
 		return Account{}, err
 	}
-	owner, err := a.owner(ctx, caller)
+	owner, err := a.Own(ctx, caller)
 	if err != nil {
 		return Account{}, err
 	}

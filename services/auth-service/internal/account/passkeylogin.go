@@ -57,7 +57,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 			return ErrEmailNotVerified
 		}
 		ctx := actAs(ctx, c.Account)
-		started := a.newSession(ctx, c.Account, device)
+		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved
 		c.NewSession = &started
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})

@@ -48,12 +48,12 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		now := a.time()
 		c.Account.PasswordProved = c.Account.PasswordProved || c.provedBy(caller)
 		c.revokeTokens(LinkResetPassword, LinkChangeEmail)
-		device := c.session(caller.SessionID).DeviceName
+		own := *c.session(caller.SessionID)
 		to.Password = hash
 		if replaced, err = c.replacePassword(ctx, now, methodChange, to); err != nil {
 			return err
 		}
-		session := a.newSession(ctx, c.Account, device)
+		session := a.newSession(ctx, c.Account, own.DeviceName, own.Methods.with(byPassword))
 		c.NewSession = &session
 		tokens, err = a.issueTokens(c.Account, session, now)
 		return err

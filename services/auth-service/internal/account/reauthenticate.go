@@ -39,7 +39,7 @@ const proofLifetime = 5 * time.Minute
 // validation problem, ErrCurrentPassword, ErrMailCodeInvalid, ErrMailCodeExpired,
 // ErrCodeInvalid or ErrTooManyAttempts.
 func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in Reauthentication) (Proof, error) {
-	owner, err := a.owner(ctx, caller)
+	owner, err := a.Own(ctx, caller)
 	if err == nil && in.MailCode == "" {
 		owner, err = a.confirmPassword(ctx, caller, "password", in.Password)
 	}
@@ -65,6 +65,12 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 		}
 		c.ClearAttempts = attempt.Key
 		own.Proved = own.Proved || c.Account.PasswordProved || in.MailCode != ""
+		if in.MailCode == "" {
+			own.Methods = own.Methods.with(byPassword)
+		}
+		if c.Account.MFAEnabled {
+			own.Methods = own.Methods.with(byCode)
+		}
 		proof = a.reauthenticated(ctx, c, own)
 		return nil
 	})
@@ -152,7 +158,7 @@ func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identit
 			return err
 		}
 		ceremony.finish(c)
-		own.Proved = own.Proved || used.Proved
+		own.Proved, own.Methods = own.Proved || used.Proved, own.Methods.with(byPasskey)
 		proof = a.reauthenticated(ctx, c, own)
 		return nil
 	})

@@ -31,6 +31,7 @@ type Session struct {
 	AuthenticatedAt time.Time // the last sign-in or re-authentication
 	Proved          bool      // whether it began with a credential of a person who has proved the address
 
+	Methods  Methods
 	Proof    StoredProof
 	MailCode MailCode
 }
@@ -47,6 +48,7 @@ const (
 	reasonPasswordReset   = "password_reset"
 	reasonEmailReverted   = "email_change_reverted"
 	reasonFactorsReset    = "mfa_reset"
+	reasonFactorAdded     = "mfa_enrolled"
 	reasonDisabled        = "account_disabled"
 	reasonDeleted         = "account_deleted"
 )
@@ -61,14 +63,14 @@ func (s *Session) revoke(ctx context.Context, now time.Time, reason string) even
 }
 
 // newSession returns a session of an account that has just signed in with its password.
-func (a *Accounts) newSession(ctx context.Context, account Account, device string) Session {
+func (a *Accounts) newSession(ctx context.Context, account Account, device string, by Methods) Session {
 	now := a.time()
 	origin := event.OriginFrom(ctx)
 	return Session{
 		ID: uuid.Must(uuid.NewV7()).String(), AccountID: account.ID,
 		Generation: 1, RotatedAt: now,
 		DeviceName: device, UserAgent: origin.UserAgent, IP: origin.IP, Network: origin.Network(),
-		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now, Proved: account.PasswordProved,
+		CreatedAt: now, LastUsedAt: now, AuthenticatedAt: now, Proved: account.PasswordProved, Methods: by,
 		ExpiresAt: now.Add(min(a.lifetimes.RefreshIdle, a.lifetimes.Session)),
 		EndsAt:    now.Add(a.lifetimes.Session),
 	}
@@ -76,9 +78,13 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 
 // issueTokens returns the tokens of a session as it is now.
 func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {
-	return a.issuer.Issue(signing.Claims{
-		AccountID: owner.ID, Role: owner.Role, Email: owner.Email.Address, Name: owner.Name,
-		SessionID: s.ID, Generation: s.Generation,
-		SignedInAt: s.CreatedAt, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
-	}, now)
+	claims := signing.Claims{
+		AccountID: owner.ID, Role: owner.Role, Name: owner.Name,
+		SessionID: s.ID, Generation: s.Generation, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
+		AuthenticatedAt: s.AuthenticatedAt, Methods: s.Methods.AMR(), Level: s.Methods.Level(),
+	}
+	if owner.EmailVerified && s.Proved {
+		claims.Email, claims.EmailVerified = owner.Email.Address, true
+	}
+	return a.issuer.Issue(claims, now)
 }

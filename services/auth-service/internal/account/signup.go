@@ -111,7 +111,7 @@ func (a *Accounts) createAccount(ctx context.Context, account Account, secret st
 	err = a.store.CreateAccount(ctx, func(c *Change) error {
 		c.Account, c.Idempotency = account, record
 		if !a.requireVerified {
-			session := a.newSession(ctx, account, "")
+			session := a.newSession(ctx, account, "", byPassword)
 			tokens, err := a.issueTokens(account, session, account.CreatedAt)
 			if err != nil {
 				return err

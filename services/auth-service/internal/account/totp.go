@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
@@ -56,14 +57,15 @@ type TOTPConfirmation struct {
 }
 
 // ConfirmTOTP enables a factor once its owner has entered a code of it, and returns
-// new recovery codes, which cannot be shown again. A wrong code uses up no proof. It fails
+// new recovery codes, which cannot be shown again. Other sessions end, unless they were
+// made with two factors. A wrong code uses up no proof. It fails
 // with a validation problem, ErrFactorNotFound, ErrCodeInvalid, and as addToOwn does.
 func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TOTPConfirmation) ([]string, error) {
 	if err := validate(requiredCode(in.Code)); err != nil {
 		return nil, err
 	}
 	var codes []string
-	err := a.addToOwn(ctx, caller, in.Confirmation, func(c *Change, _ *Session) error {
+	err := a.addToOwn(ctx, caller, in.Confirmation, func(c *Change, own *Session) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.FactorID && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		if i < 0 {
 			return ErrFactorNotFound
@@ -79,6 +81,8 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 		now := a.time()
 		f.ConfirmedAt, f.Proved = now, f.Proved && c.provedBy(caller)
 		c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
+		own.Methods = own.Methods.with(byCode)
+		c.revokeOneFactorSessions(ctx, now, own)
 		codes = c.newRecoveryCodes(ctx, now)
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
@@ -87,6 +91,16 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 		return nil, errors.Join(problem.Recorded(ErrCodeInvalid), a.store.Record(ctx, failed))
 	}
 	return codes, err
+}
+
+// revokeOneFactorSessions ends the sessions that were made without a second factor, except
+// the one that has just added one. Whoever began them may not have it.
+func (c *Change) revokeOneFactorSessions(ctx context.Context, now time.Time, own *Session) {
+	for i := range c.Sessions {
+		if s := &c.Sessions[i]; s.ID != own.ID && !s.Revoked() && !s.Methods.twoFactors() {
+			c.Events = append(c.Events, s.revoke(ctx, now, reasonFactorAdded))
+		}
+	}
 }
 
 // useTOTP reports whether a code is valid for a factor now, and makes it and all

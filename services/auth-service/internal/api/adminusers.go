@@ -14,7 +14,7 @@ func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	n, err := a.accounts.ResetFactors(r.Context(), id)
+	n, err := a.accounts.ResetFactors(r.Context(), web.Caller(r), id)
 	if err != nil {
 		return err
 	}

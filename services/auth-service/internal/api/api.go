@@ -63,11 +63,12 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodPost, Path: prefix + "/passkeys/login/finish", Access: web.Anyone, Handler: a.finishPasskeyLogin},
 		{Method: http.MethodGet, Path: prefix + "/users", Access: web.AdminOnly, Handler: a.users},
 		{Method: http.MethodGet, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.user},
-		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.updateUser},
-		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly, Handler: a.deleteUser},
-		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly, Handler: a.revokeUserSessions},
-		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly, Handler: a.resetFactors},
-		// The gateway does not route this one.
+		{Method: http.MethodPatch, Path: prefix + "/users/{id}", Access: web.AdminOnly.Recently(), Handler: a.updateUser},
+		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly.Recently(), Handler: a.deleteUser},
+		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly.Recently(), Handler: a.revokeUserSessions},
+		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly.Recently(), Handler: a.resetFactors},
+		// The gateway does not route these.
+		{Method: http.MethodGet, Path: token.AccountPath, Access: web.SignedIn, Handler: a.account},
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
 		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Handler: a.discovery},

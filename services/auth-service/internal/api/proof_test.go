@@ -48,9 +48,8 @@ func TestSEC90StolenBearerAddsNoFactor(t *testing.T) {
 
 	// With a second factor, the password alone proves too little.
 	s.want(s.call("POST", "/passkeys", ann.AccessToken, fields{"password": goodPassword}), 401, "reauth_required")
-	for _, with := range []fields{nil, {"password": goodPassword}} {
-		s.want(s.call("POST", "/mfa/recovery-codes", ann.AccessToken, with), 401, "reauth_required")
-	}
+	s.want(s.call("POST", "/mfa/recovery-codes", ann.AccessToken, nil), 401, "reauth_required")
+	s.want(s.call("POST", "/mfa/recovery-codes", ann.AccessToken, fields{"password": goodPassword}), 401, "reauth_required")
 	proof := s.prove(ann.AccessToken, fields{"password": goodPassword, "code": s.code(e.Secret)})
 	s.want(s.call("POST", "/passkeys", ann.AccessToken, fields{"proof": proof}), 201, "")
 }

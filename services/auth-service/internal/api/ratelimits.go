@@ -18,7 +18,7 @@ func (a *api) rateLimits() []web.Route {
 		{Method: http.MethodPost, Path: path + "/read", Access: web.AdminOnly, Handler: func(w http.ResponseWriter, _ *http.Request) error {
 			return web.OK(w, http.StatusOK, struct{}{})
 		}},
-		{Method: http.MethodPost, Path: path + "/cleared", Access: web.AdminOnly, Handler: record[event.RateLimitCleared](a)},
+		{Method: http.MethodPost, Path: path + "/cleared", Access: web.AdminOnly.Recently(), Handler: record[event.RateLimitCleared](a)},
 	}
 }
 

@@ -101,7 +101,7 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	s.accounts = account.New(cfg)
 	testkit.Run(t, s.accounts)
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
-		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Now: s.time, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
 		Refused:        s.refusals.Refused,
 	}))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 )
 
@@ -26,6 +27,16 @@ func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return web.OK(w, http.StatusOK, snapshot)
+}
+
+// account serves the caller's account to another service that the caller has called: an
+// access token has no address that nobody has proved.
+func (a *api) account(w http.ResponseWriter, r *http.Request) error {
+	own, err := a.accounts.Own(r.Context(), web.Caller(r))
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, token.Account{ID: own.ID, Email: own.Email.Address, Name: own.Name})
 }
 
 // keys serves the JWK set without an envelope, as JOSE libraries expect it (RFC 7517).
@@ -50,7 +61,7 @@ func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 		JWKSURI:    strings.TrimSuffix(a.site.BaseURL, "/") + "/.well-known/jwks.json",
 		Algorithms: []string{"ES256", "EdDSA"},
 		Subjects:   []string{"public"},
-		Claims:     []string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "email", "name"},
+		Claims:     []string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "amr", "acr", "email", "email_verified", "name"},
 	})
 	if err != nil {
 		return err

@@ -37,16 +37,19 @@ func NewIssuer(expected token.Expected, keys *Keyring, refreshKeys service.Keys,
 
 // Claims are what the tokens of a session say.
 type Claims struct {
-	AccountID string
-	Role      string
-	Email     string
-	Name      string
+	AccountID     string
+	Role          string
+	Email         string // empty unless it is proved
+	EmailVerified bool
+	Name          string
 
-	SessionID  string
-	Generation int       // of the refresh token
-	SignedInAt time.Time // when the session began
-	RotatedAt  time.Time // when this generation began
-	ExpiresAt  time.Time // of the refresh token
+	SessionID       string
+	Generation      int       // of the refresh token
+	AuthenticatedAt time.Time // the last sign-in or re-authentication
+	Methods         []string  // of it (RFC 8176)
+	Level           string    // of it: token.AAL1 or token.AAL2
+	RotatedAt       time.Time // when this generation began
+	ExpiresAt       time.Time // of the refresh token
 }
 
 // Tokens are the tokens of one session.
@@ -78,6 +81,10 @@ type refreshJWT struct {
 // and the first key alone, so issuing the same claims again returns the same refresh token.
 func (i *Issuer) Issue(c Claims, now time.Time) (Tokens, error) {
 	key := i.keys.active()
+	authenticated := c.AuthenticatedAt
+	if authenticated.After(now) { // By the clock of another process.
+		authenticated = now
+	}
 	access, err := token.Sign(key.Signer, key.ID, token.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer:    i.expected.Issuer,
@@ -89,9 +96,13 @@ func (i *Issuer) Issue(c Claims, now time.Time) (Tokens, error) {
 		},
 		SessionID: c.SessionID,
 		Role:      c.Role,
-		AuthTime:  jwt.NewNumericDate(c.SignedInAt),
+		AuthTime:  jwt.NewNumericDate(authenticated),
+		AMR:       c.Methods,
+		ACR:       c.Level,
 		Email:     c.Email,
 		Name:      c.Name,
+
+		EmailVerified: c.EmailVerified,
 	})
 	if err != nil {
 		return Tokens{}, err

@@ -103,7 +103,7 @@ func TestIssuer(t *testing.T) {
 	issuer := signing.NewIssuer(testkit.Expected, f.Keyring, testkit.Keys(t, "0123456789abcdefghijklmnopqrstuv"), 15*time.Minute)
 	claims := signing.Claims{
 		AccountID: uuid.NewString(), Role: "user", Email: "ann@example.com", Name: "Ann",
-		SessionID: uuid.NewString(), Generation: 3, SignedInAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
+		SessionID: uuid.NewString(), Generation: 3, AuthenticatedAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
 	}
 	tokens, err := issuer.Issue(claims, f.now)
 	if err != nil {
@@ -150,7 +150,7 @@ func TestSEC126RefreshSecretsRotate(t *testing.T) {
 		return signing.NewIssuer(testkit.Expected, f.Keyring, testkit.Keys(t, keys), time.Minute)
 	}
 	claims := signing.Claims{
-		AccountID: uuid.NewString(), SessionID: uuid.NewString(), Generation: 1, SignedInAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
+		AccountID: uuid.NewString(), SessionID: uuid.NewString(), Generation: 1, AuthenticatedAt: f.now, RotatedAt: f.now, ExpiresAt: f.now.Add(time.Hour),
 	}
 	refresh := func(i *signing.Issuer) string {
 		tokens, err := i.Issue(claims, f.now)

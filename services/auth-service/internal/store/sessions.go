@@ -14,7 +14,7 @@ import (
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
 	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved,
-	s.proof_hash, s.proof_expires_at, s.mail_code_hash, COALESCE(s.mail_code_attempts, 0), s.mail_code_expires_at`
+	COALESCE(s.methods, ''), s.proof_hash, s.proof_expires_at, s.mail_code_hash, COALESCE(s.mail_code_attempts, 0), s.mail_code_expires_at`
 
 // sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
@@ -31,7 +31,7 @@ func (r *sessionRow) targets() []any {
 	return []any{
 		&r.ID, &r.AccountID, &r.Generation, &r.RotatedAt, &r.DeviceName, &r.UserAgent, &r.IP,
 		&r.Network, &r.CreatedAt, &r.LastUsedAt, &r.ExpiresAt, &r.EndsAt, &r.revokedAt, &r.revokedReason, &r.AuthenticatedAt, &r.Proved,
-		&r.proof, &r.proofExpires, &r.mailCode, &r.MailCode.Attempts, &r.mailCodeExpires,
+		&r.Methods, &r.proof, &r.proofExpires, &r.mailCode, &r.MailCode.Attempts, &r.mailCodeExpires,
 	}
 }
 
@@ -56,14 +56,14 @@ func (r *sessionRow) session() account.Session {
 func queueSession(batch *pgx.Batch, s account.Session) {
 	const query = `
 		INSERT INTO sessions (id, account_id, generation, rotated_at, device_name, user_agent, ip, network,
-			created_at, last_used_at, expires_at, ends_at, authenticated_at, proved)
+			created_at, last_used_at, expires_at, ends_at, authenticated_at, proved, methods)
 		VALUES (@id, @account_id, @generation, @rotated_at, @device_name, @user_agent, @ip, @network,
-			@created_at, @last_used_at, @expires_at, @ends_at, @authenticated_at, @proved)`
+			@created_at, @last_used_at, @expires_at, @ends_at, @authenticated_at, @proved, @methods)`
 	batch.Queue(query, pgx.StrictNamedArgs{
 		"id": s.ID, "account_id": s.AccountID, "generation": s.Generation, "rotated_at": s.RotatedAt,
 		"device_name": s.DeviceName, "user_agent": s.UserAgent, "ip": s.IP, "network": s.Network,
 		"created_at": s.CreatedAt, "last_used_at": s.LastUsedAt, "expires_at": s.ExpiresAt, "ends_at": s.EndsAt,
-		"authenticated_at": s.AuthenticatedAt, "proved": s.Proved,
+		"authenticated_at": s.AuthenticatedAt, "proved": s.Proved, "methods": s.Methods,
 	})
 }
 
@@ -80,7 +80,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		UPDATE sessions
 		SET generation = @generation, rotated_at = @rotated_at, user_agent = @user_agent, ip = @ip, network = @network,
 			last_used_at = @last_used_at, expires_at = @expires_at, authenticated_at = @authenticated_at, proved = @proved,
-			proof_hash = @proof_hash, proof_expires_at = @proof_expires_at, mail_code_hash = @mail_code_hash,
+			methods = @methods, proof_hash = @proof_hash, proof_expires_at = @proof_expires_at, mail_code_hash = @mail_code_hash,
 			mail_code_attempts = @mail_code_attempts, mail_code_expires_at = @mail_code_expires_at,
 			revoked_at = @revoked_at, revoked_reason = NULLIF(@revoked_reason, '')
 		WHERE id = @id`
@@ -92,7 +92,7 @@ func queueSessionChange(batch *pgx.Batch, before, after account.Session) {
 		"user_agent": after.UserAgent, "ip": after.IP, "network": after.Network,
 		"last_used_at": after.LastUsedAt, "expires_at": after.ExpiresAt,
 		"authenticated_at": after.AuthenticatedAt, "proved": after.Proved,
-		"proof_hash": nullHash(after.Proof.Hash), "proof_expires_at": nullTime(after.Proof.ExpiresAt),
+		"methods": after.Methods, "proof_hash": nullHash(after.Proof.Hash), "proof_expires_at": nullTime(after.Proof.ExpiresAt),
 		"mail_code_hash": nullHash(after.MailCode.Hash), "mail_code_attempts": after.MailCode.Attempts,
 		"mail_code_expires_at": nullTime(after.MailCode.ExpiresAt),
 		"revoked_at":           nil, "revoked_reason": after.RevokedReason,

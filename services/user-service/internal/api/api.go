@@ -85,14 +85,15 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 
 // callingUser returns the caller. It fails with token.ErrInvalid if the token is not that
 // of an account.
-func callingUser(r *http.Request) (token.Identity, error) {
-	caller := web.Caller(r)
+func callingUser(r *http.Request) (profile.Caller, error) {
+	caller := profile.Caller{Identity: web.Caller(r)}
 	userID, err := uuid.Parse(caller.UserID)
 	if err != nil {
-		return token.Identity{}, token.ErrInvalid
+		return profile.Caller{}, token.ErrInvalid
 	}
 	caller.UserID = userID.String()
-	return caller, nil
+	caller.Token, err = web.Bearer(r)
+	return caller, err
 }
 
 // list returns the values of a list header as one list.
@@ -130,8 +131,8 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	if strings.EqualFold(id, caller.UserID) {
 		return a.me(w, r)
 	}
-	if !caller.Is(token.RoleAdmin) {
-		return problem.ErrForbidden
+	if err := web.Require(caller, token.RoleAdmin); err != nil {
+		return err
 	}
 	found, err := a.profiles.Get(r.Context(), id)
 	if err != nil {

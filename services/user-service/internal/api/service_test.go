@@ -63,7 +63,7 @@ func newService(t *testing.T, redisURL string) *service {
 		t.Fatal(err)
 	}
 	testkit.Run(t, generation.Watch(cache))
-	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, generation.Current, metrics, time.Now), time.Now)
+	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, generation.Current, metrics, time.Now), token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.Server = httptest.NewServer(web.NewRouter(append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 )
 
@@ -59,36 +60,67 @@ type Cache interface {
 	Changed(ctx context.Context, p Profile) error
 }
 
-// Profiles reads and changes profiles. It is safe for concurrent use.
-type Profiles struct {
-	store Store
-	cache Cache
-	now   func() time.Time
+// Caller is who calls, with the token that says so.
+type Caller struct {
+	token.Identity
+
+	Token string
 }
 
-// New returns the profiles in store, cached in cache.
-func New(store Store, cache Cache, now func() time.Time) *Profiles {
-	return &Profiles{store: store, cache: cache, now: now}
+// ErrAccountUnavailable says that a profile cannot be created yet: its event has not
+// arrived, and auth-service does not answer.
+var ErrAccountUnavailable = problem.New(problem.Unavailable, "account_unavailable", "Your profile is not available yet. Try again later.").WithRetryAfter(2 * time.Second)
+
+// Profiles reads and changes profiles. It is safe for concurrent use.
+type Profiles struct {
+	store   Store
+	cache   Cache
+	account token.LoadAccount
+	now     func() time.Time
+}
+
+// New returns the profiles in store, cached in cache. account is asked for addresses that
+// access tokens do not have.
+func New(store Store, cache Cache, account token.LoadAccount, now func() time.Time) *Profiles {
+	return &Profiles{store: store, cache: cache, account: account, now: now}
 }
 
 func (p *Profiles) time() time.Time { return p.now().UTC().Truncate(time.Microsecond) }
 
 // Me returns the caller's profile, and whether it came from the cache. If the event of
-// the sign-up has not arrived yet, it creates the profile from the access token.
-func (p *Profiles) Me(ctx context.Context, caller token.Identity) (me Profile, cached bool, err error) {
+// the sign-up has not arrived yet, it creates the profile from the access token, or fails
+// with ErrAccountUnavailable or token.ErrRevoked.
+func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bool, err error) {
 	if me, ok := p.cache.Get(ctx, caller.UserID); ok {
 		return me, true, nil
 	}
 	generation := p.cache.Generation()
 	me, err = p.store.Get(ctx, caller.UserID)
 	if errors.Is(err, ErrNotFound) {
-		me, err = p.store.Seed(ctx, p.seed(caller))
+		me, err = p.create(ctx, caller)
 	}
 	if err != nil {
 		return Profile{}, false, err
 	}
 	p.cache.Put(ctx, me, generation)
 	return me, false, nil
+}
+
+// create stores the profile of the caller unless there is one, and returns the stored one.
+// The access token has the address if the caller has proved it. Only otherwise, and only
+// until the event arrives, auth-service is asked.
+func (p *Profiles) create(ctx context.Context, caller Caller) (Profile, error) {
+	if caller.Email == "" {
+		account, err := p.account(ctx, caller.Token)
+		switch {
+		case errors.Is(err, token.ErrRevoked):
+			return Profile{}, err
+		case err != nil:
+			return Profile{}, errors.Join(ErrAccountUnavailable, err)
+		}
+		caller.Email, caller.Name = account.Email, account.Name
+	}
+	return p.store.Seed(ctx, p.seed(caller.Identity))
 }
 
 // seed returns a profile created at the time of the caller's id, which auth-service makes
@@ -110,7 +142,7 @@ func (p *Profiles) seed(caller token.Identity) Profile {
 // Change applies a change to the caller's profile. It fails with ErrPrecondition if match
 // is not nil and rejects the current version, and with a validation problem. Afterwards
 // the cache returns no older version.
-func (p *Profiles) Change(ctx context.Context, caller token.Identity, change Change, match func(version int64) bool) (Profile, error) {
+func (p *Profiles) Change(ctx context.Context, caller Caller, change Change, match func(version int64) bool) (Profile, error) {
 	update := func(old Profile) (Profile, []event.Event, error) {
 		if match != nil && !match(old.Version) {
 			return Profile{}, nil, ErrPrecondition
@@ -127,7 +159,7 @@ func (p *Profiles) Change(ctx context.Context, caller token.Identity, change Cha
 	}
 	changed, err := p.store.Update(ctx, caller.UserID, update)
 	if errors.Is(err, ErrNotFound) {
-		if _, err = p.store.Seed(ctx, p.seed(caller)); err == nil {
+		if _, err = p.create(ctx, caller); err == nil {
 			changed, err = p.store.Update(ctx, caller.UserID, update)
 		}
 	}

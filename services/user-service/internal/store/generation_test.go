@@ -134,14 +134,14 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 	}
 	redisURL := testkit.RedisURL(t)
 	newProfiles := func() *profile.Profiles {
-		return profile.New(store.New(db, outbox.New("user-service")), newInstance(t, db, redisURL), time.Now)
+		return profile.New(store.New(db, outbox.New("user-service")), newInstance(t, db, redisURL), nil, time.Now)
 	}
 	here, there := newProfiles(), newProfiles()
-	newCaller := func() token.Identity {
-		return token.Identity{UserID: uuid.Must(uuid.NewV7()).String(), Email: "ann@example.com", Name: "Ann"}
+	newCaller := func() profile.Caller {
+		return profile.Caller{Identity: token.Identity{UserID: uuid.Must(uuid.NewV7()).String(), Email: "ann@example.com", Name: "Ann"}}
 	}
 	ann, ben := newCaller(), newCaller()
-	change := func(caller token.Identity, bio string) {
+	change := func(caller profile.Caller, bio string) {
 		t.Helper()
 		text, err := json.Marshal(bio)
 		if err != nil {
@@ -152,7 +152,7 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 			return err
 		})
 	}
-	bio := func(profiles *profile.Profiles, caller token.Identity) (text string) {
+	bio := func(profiles *profile.Profiles, caller profile.Caller) (text string) {
 		t.Helper()
 		testkit.Eventually(t, 10*time.Second, func() error {
 			p, _, err := profiles.Me(t.Context(), caller)
@@ -169,7 +169,7 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 		change(ann, fmt.Sprintf("lost %d", i))
 		change(ben, fmt.Sprintf("lost %d", i))
 	}
-	for _, caller := range []token.Identity{ann, ben} { // into the cache
+	for _, caller := range []profile.Caller{ann, ben} { // into the cache
 		if got := bio(there, caller); got != "lost 3" {
 			t.Fatalf("before the restore bio = %q", got)
 		}
