@@ -145,3 +145,24 @@ func TestPasskeys(t *testing.T) {
 		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.login_failed": 2, "user.reauthenticated": 1, "email.sent": 3,
 	})
 }
+
+// Somebody who has proved the address can do without a password.
+func TestSEC96PasskeyInsteadOfPassword(t *testing.T) {
+	t.Parallel()
+	c, email := newClient(t), newEmail()
+	c.signup(email)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": email}, nil)
+	link := mustURL(t, awaitLinkTo(t, email, "reset-password")).Query().Get("token")
+	c.do(http.StatusOK, "POST /api/v1/auth/reset-password", object{"token": link, "newPassword": goodPassword}, nil)
+	c.login(email, goodPassword)
+	b := newBrowser(t, c.gateway)
+	var begun ceremony
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", object{"password": goodPassword}, &begun)
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys/finish", object{"passkeyToken": begun.PasskeyToken, "credential": b.credential("create", begun.Options)}, nil)
+	c.do(http.StatusOK, "DELETE /api/v1/auth/password", object{"password": goodPassword}, nil)
+	stranger := newClient(t)
+	stranger.do(http.StatusUnauthorized, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword}, nil)
+	var in signedIn
+	stranger.do(http.StatusOK, "POST /api/v1/auth/passkeys/login", nil, &begun)
+	stranger.do(http.StatusOK, "POST /api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": b.credential("get", begun.Options)}, &in)
+}

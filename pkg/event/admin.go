@@ -1,42 +1,50 @@
 package event
 
-// UserRoleChanged says that the role of an account was changed.
+// UserRoleChanged says that the role of an account was changed. Email and Name let
+// email-service notify the owner.
 type UserRoleChanged struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
+	Email  string `json:"email,omitempty" personal:"true"`
+	Name   string `json:"name,omitempty" personal:"true"`
 }
 
 // EventName implements Payload.
 func (UserRoleChanged) EventName() string { return "user.role_changed.v1" }
 
 // EventTopics implements Payload.
-func (UserRoleChanged) EventTopics() []Topic { return []Topic{Audit, User} }
+func (UserRoleChanged) EventTopics() []Topic { return []Topic{Audit, User, Email} }
 
 // UserDisabled says that an account was disabled, so that its owner cannot sign in.
-// Before and After are states of the account.
+// Before and After are states of the account. Email and Name let email-service notify
+// the owner.
 type UserDisabled struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
+	Email  string `json:"email,omitempty" personal:"true"`
+	Name   string `json:"name,omitempty" personal:"true"`
 }
 
 // EventName implements Payload.
 func (UserDisabled) EventName() string { return "user.disabled.v1" }
 
 // EventTopics implements Payload.
-func (UserDisabled) EventTopics() []Topic { return []Topic{Audit, User} }
+func (UserDisabled) EventTopics() []Topic { return []Topic{Audit, User, Email} }
 
 // UserEnabled says that an account was enabled again. Before and After are states
-// of the account.
+// of the account. Email and Name let email-service notify the owner.
 type UserEnabled struct {
 	Before string `json:"before"`
 	After  string `json:"after"`
+	Email  string `json:"email,omitempty" personal:"true"`
+	Name   string `json:"name,omitempty" personal:"true"`
 }
 
 // EventName implements Payload.
 func (UserEnabled) EventName() string { return "user.enabled.v1" }
 
 // EventTopics implements Payload.
-func (UserEnabled) EventTopics() []Topic { return []Topic{Audit, User} }
+func (UserEnabled) EventTopics() []Topic { return []Topic{Audit, User, Email} }
 
 // UserDeleted says that an account was deleted. Every service that holds personal
 // data of the subject erases it, and stores none that arrives later. Role and Status

@@ -92,26 +92,31 @@ func (MFAChallengeFailed) EventTopics() []Topic { return []Topic{Audit} }
 func (MFAChallengeFailed) EventOutcome() Outcome { return Failure }
 
 // MFARecoveryCodeUsed says that a recovery code was used in place of a factor. Left
-// is how many codes remain.
+// is how many codes remain. Email and Name let email-service notify the owner.
 type MFARecoveryCodeUsed struct {
-	Left int `json:"left"`
+	Left  int    `json:"left"`
+	Email string `json:"email,omitempty" personal:"true"`
+	Name  string `json:"name,omitempty" personal:"true"`
 }
 
 // EventName implements Payload.
 func (MFARecoveryCodeUsed) EventName() string { return "mfa.recovery_code_used.v1" }
 
 // EventTopics implements Payload.
-func (MFARecoveryCodeUsed) EventTopics() []Topic { return []Topic{Audit} }
+func (MFARecoveryCodeUsed) EventTopics() []Topic { return []Topic{Audit, Email} }
 
 // MFARecoveryCodesMade says that new recovery codes were generated, which replace
-// the old ones.
-type MFARecoveryCodesMade struct{}
+// the old ones. Email and Name let email-service notify the owner.
+type MFARecoveryCodesMade struct {
+	Email string `json:"email,omitempty" personal:"true"`
+	Name  string `json:"name,omitempty" personal:"true"`
+}
 
 // EventName implements Payload.
 func (MFARecoveryCodesMade) EventName() string { return "mfa.recovery_codes_made.v1" }
 
 // EventTopics implements Payload.
-func (MFARecoveryCodesMade) EventTopics() []Topic { return []Topic{Audit} }
+func (MFARecoveryCodesMade) EventTopics() []Topic { return []Topic{Audit, Email} }
 
 // UserReauthenticated says that a signed-in user confirmed their identity.
 type UserReauthenticated struct {

@@ -107,27 +107,34 @@ func (a *Accounts) UpdateUser(ctx context.Context, caller token.Identity, id str
 		now := a.time()
 		c.Account.UpdatedAt = now
 		changed = c.Account
-		c.roleOrStatusChanged(ctx, now, before)
-		return nil
+		return c.roleOrStatusChanged(ctx, now, before)
 	})
 	return changed, err
 }
 
-// roleOrStatusChanged records the difference from before and revokes the sessions.
-func (c *Change) roleOrStatusChanged(ctx context.Context, now time.Time, before Account) {
-	reason := reasonRoleChanged
+// roleOrStatusChanged notifies the owner of the difference from before and revokes the
+// sessions.
+func (c *Change) roleOrStatusChanged(ctx context.Context, now time.Time, before Account) error {
+	reason, address, name := reasonRoleChanged, c.Account.Email.Address, c.Account.Name
+	var changes []event.Payload
 	if c.Account.Role != before.Role {
-		c.record(ctx, now, event.UserRoleChanged{Before: before.Role, After: c.Account.Role})
+		changes = append(changes, event.UserRoleChanged{Before: before.Role, After: c.Account.Role, Email: address, Name: name})
 	}
 	switch c.Account.Status {
 	case before.Status:
 	case Disabled:
 		reason = reasonDisabled
-		c.record(ctx, now, event.UserDisabled{Before: before.Status, After: c.Account.Status})
+		changes = append(changes, event.UserDisabled{Before: before.Status, After: c.Account.Status, Email: address, Name: name})
 	default:
-		c.record(ctx, now, event.UserEnabled{Before: before.Status, After: c.Account.Status})
+		changes = append(changes, event.UserEnabled{Before: before.Status, After: c.Account.Status, Email: address, Name: name})
+	}
+	for _, change := range changes {
+		if err := c.notify(ctx, now, change); err != nil {
+			return err
+		}
 	}
 	c.revokeSessions(ctx, now, reason)
+	return nil
 }
 
 // RevokeUserSessions ends all sessions of an account and returns their number. It

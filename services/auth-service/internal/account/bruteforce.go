@@ -48,6 +48,7 @@ type CountedAttempt struct {
 	Allowed    bool
 	RetryAfter time.Duration // if it is not allowed
 	Key        []byte        // what it was counted for
+	Failures   int           // how many attempts were counted for it, with this one
 	At         time.Time
 }
 

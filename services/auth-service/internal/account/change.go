@@ -19,6 +19,7 @@ type Change struct {
 
 	Deleted          bool // whether the account is deleted, with everything that belongs to it
 	NewSession       *Session
+	IfNewDevice      *NewDevice
 	NewTokens        []OneTimeToken
 	RevokeTokens     []TokenRevocation
 	RevokeChallenges bool               // whether logins that wait for a second factor end

@@ -24,6 +24,8 @@ type PasswordLogin struct {
 	NewHash  string  // replaces the owner's hash unless it is empty
 	Attempts []byte  // the key of a CountedAttempt whose failures are cleared
 	Events   []event.Event
+
+	IfNewDevice *NewDevice
 }
 
 // ErrAccountChanged says that an account changed while its password was checked.
@@ -92,6 +94,9 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 		}
 	}
 	ctx = actAs(ctx, account)
+	if attempt.Failures > undelayedAttempts && account.EmailVerified {
+		in.Events = append(in.Events, event.New(ctx, a.time(), account.ID, guessed(account, "password", attempt.Failures-1)))
+	}
 	if account.MFAEnabled {
 		required, err := a.startChallenge(ctx, in, device)
 		return LoginResult{MFA: required}, err
@@ -101,9 +106,8 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	if err != nil {
 		return LoginResult{}, err
 	}
-	in.Events = []event.Event{
-		event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device}),
-	}
+	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device}))
+	in.IfNewDevice = newDevice(ctx, account, session)
 	if err := a.store.StartSession(ctx, session, in); err != nil {
 		return LoginResult{}, err
 	}

@@ -58,7 +58,7 @@ type MFARequired struct {
 // startChallenge stores that a login waits for a second factor.
 func (a *Accounts) startChallenge(ctx context.Context, in PasswordLogin, device string) (*MFARequired, error) {
 	secret, now := newSecret(), a.time()
-	in.Events = []event.Event{event.New(ctx, now, in.Owner.ID, event.MFAChallenged{})}
+	in.Events = append(in.Events, event.New(ctx, now, in.Owner.ID, event.MFAChallenged{}))
 	err := a.store.StartChallenge(ctx, Challenge{
 		Hash: hashSecret(secret), AccountID: in.Owner.ID, DeviceName: device, ExpiresAt: now.Add(challengeLifetime),
 	}, in)
@@ -107,11 +107,14 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 		case !valid:
 			ch.Attempts++
 			refused = c.refuseCode(ctx, now, ErrCodeInvalid)
+			if ch.Attempts == challengeAttempts {
+				return c.notify(ctx, now, guessed(c.Account, "code", ch.Attempts))
+			}
 			return nil
 		}
 		ch.Done = true
 		session := a.newSession(ctx, c.Account, ch.DeviceName, byPassword.with(byCode))
-		c.NewSession, c.ClearAttempts = &session, attempt.Key
+		c.NewSession, c.ClearAttempts, c.IfNewDevice = &session, attempt.Key, newDevice(ctx, c.Account, session)
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
 		tokens, err = a.issueTokens(account, session, now)
@@ -145,17 +148,18 @@ func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, e
 			}
 		}
 	}
-	return c.useRecoveryCode(ctx, a.time(), code), nil
+	return c.useRecoveryCode(ctx, a.time(), code)
 }
 
-// useRecoveryCode reports whether a code is one of the account's recovery codes, and
-// removes it.
-func (c *Change) useRecoveryCode(ctx context.Context, now time.Time, code string) bool {
+// useRecoveryCode reports whether a code is one of the account's recovery codes, removes
+// it, and notifies the owner.
+func (c *Change) useRecoveryCode(ctx context.Context, now time.Time, code string) (bool, error) {
 	i := slices.Index(c.RecoveryCodes, factor.HashRecoveryCode(code))
 	if i < 0 {
-		return false
+		return false, nil
 	}
 	c.RecoveryCodes = slices.Delete(slices.Clone(c.RecoveryCodes), i, i+1)
-	c.record(ctx, now, event.MFARecoveryCodeUsed{Left: len(c.RecoveryCodes)})
-	return true
+	return true, c.notify(ctx, now, event.MFARecoveryCodeUsed{
+		Left: len(c.RecoveryCodes), Email: c.Account.Email.Address, Name: c.Account.Name,
+	})
 }

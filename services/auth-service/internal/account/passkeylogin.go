@@ -59,7 +59,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		ctx := actAs(ctx, c.Account)
 		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved
-		c.NewSession = &started
+		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
 		return err

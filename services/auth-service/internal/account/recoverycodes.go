@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
@@ -18,18 +17,18 @@ func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity, 
 		if !c.Account.MFAEnabled {
 			return ErrFactorNotFound
 		}
-		codes = c.newRecoveryCodes(ctx, a.time())
-		return nil
+		codes = c.newRecoveryCodes()
+		return c.notify(ctx, a.time(), event.MFARecoveryCodesMade{Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	return codes, err
 }
 
-func (c *Change) newRecoveryCodes(ctx context.Context, now time.Time) []string {
+// newRecoveryCodes replaces the recovery codes. The caller records it.
+func (c *Change) newRecoveryCodes() []string {
 	codes := factor.NewRecoveryCodes()
 	c.RecoveryCodes = nil
 	for _, code := range codes {
 		c.RecoveryCodes = append(c.RecoveryCodes, factor.HashRecoveryCode(code))
 	}
-	c.record(ctx, now, event.MFARecoveryCodesMade{})
 	return codes
 }

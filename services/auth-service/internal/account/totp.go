@@ -83,7 +83,9 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 		c.Account.UpdatedAt, c.Account.MFAEnabled = now, true
 		own.Methods = own.Methods.with(byCode)
 		c.revokeOneFactorSessions(ctx, now, own)
-		codes = c.newRecoveryCodes(ctx, now)
+		codes = c.newRecoveryCodes()
+		// The mail about the factor is enough.
+		c.Events = append(c.Events, withoutMail(event.New(ctx, now, c.Account.ID, event.MFARecoveryCodesMade{})))
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	if errors.Is(err, ErrCodeInvalid) {

@@ -36,6 +36,7 @@ var mayCall = map[string]string{
 	"GET /change-email/revert":                             anyone,
 	"POST /change-email/revert":                            anyone,
 	"POST /change-password":                                signedIn,
+	"DELETE /password":                                     signedIn,
 	"POST /change-email":                                   signedIn,
 	"POST /mfa/challenge":                                  anyone,
 	"POST /reauthenticate":                                 signedIn,

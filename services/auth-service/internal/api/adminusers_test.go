@@ -53,8 +53,8 @@ func TestSEC14RoleOrStatusChange(t *testing.T) {
 		event  event.Payload
 		login  int
 	}{
-		"role":     {fields{"role": "auditor"}, event.UserRoleChanged{Before: "user", After: "auditor"}, 200},
-		"disabled": {fields{"status": "disabled"}, event.UserDisabled{Before: "active", After: "disabled"}, 403},
+		"role":     {fields{"role": "auditor"}, event.UserRoleChanged{Before: "user", After: "auditor", Email: "ann@example.com", Name: "Ann"}, 200},
+		"disabled": {fields{"status": "disabled"}, event.UserDisabled{Before: "active", After: "disabled", Email: "ann@example.com", Name: "Ann"}, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

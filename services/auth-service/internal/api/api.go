@@ -40,6 +40,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodGet, Path: prefix + "/reset-password", Access: web.Anyone, Handler: show(links["reset"])},
 		{Method: http.MethodPost, Path: prefix + "/reset-password", Access: web.Anyone, Handler: submit(links["reset"], a.reset)},
 		{Method: http.MethodPost, Path: prefix + "/change-password", Access: web.SignedIn, Handler: a.changePassword},
+		{Method: http.MethodDelete, Path: prefix + "/password", Access: web.SignedIn, Handler: a.removePassword},
 		{Method: http.MethodPost, Path: prefix + "/change-email", Access: web.SignedIn, Handler: a.changeEmail},
 		{Method: http.MethodGet, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: show(links["change"])},
 		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: submit(links["change"], a.confirmEmail)},

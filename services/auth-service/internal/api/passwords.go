@@ -63,3 +63,14 @@ func (a *api) changePassword(w http.ResponseWriter, r *http.Request) error {
 		replaced
 	}{newTokens{tokensOf(t)}, replacedOf(done)})
 }
+
+func (a *api) removePassword(w http.ResponseWriter, r *http.Request) error {
+	with, err := readConfirmation(w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.RemovePassword(r.Context(), web.Caller(r), with); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct{}{})
+}

@@ -89,8 +89,8 @@ func TestSEC90CeremonyKeepsItsPurpose(t *testing.T) {
 	in := s.signup("ann@example.com").Data
 	ann, other := in.Tokens, s.login("ann@example.com").Data.Tokens
 	key := factortest.New(t, in.User.ID, "localhost", "http://localhost")
-	register := func(who tokens, begun string, options any) answer {
-		return s.call("POST", "/passkeys/finish", who.AccessToken, fields{"passkeyToken": begun, "credential": key.Register(options)})
+	register := func(in tokens, begun string, options any) answer {
+		return s.call("POST", "/passkeys/finish", in.AccessToken, fields{"passkeyToken": begun, "credential": key.Register(options)})
 	}
 	for _, path := range []string{"/reauthenticate/passkey", "/passkeys/login"} {
 		begun := s.want(s.call("POST", path, ann.AccessToken, nil), 200, "").Data
@@ -102,8 +102,8 @@ func TestSEC90CeremonyKeepsItsPurpose(t *testing.T) {
 	// A registered passkey is a proof, in the session that asked for it.
 	_, mine := s.newPasskey(in.User.ID, ann.AccessToken, fields{"password": goodPassword})
 	begun = s.want(s.call("POST", "/reauthenticate/passkey", ann.AccessToken, nil), 200, "").Data
-	reauth := func(who tokens, signed json.RawMessage) answer {
-		return s.call("POST", "/reauthenticate/passkey/finish", who.AccessToken, fields{"passkeyToken": begun.PasskeyToken, "credential": signed})
+	reauth := func(in tokens, signed json.RawMessage) answer {
+		return s.call("POST", "/reauthenticate/passkey/finish", in.AccessToken, fields{"passkeyToken": begun.PasskeyToken, "credential": signed})
 	}
 	mine.Counter++
 	signed := mine.Login(begun.Options)

@@ -81,6 +81,15 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 			return err
 		}
 	}
+	if c.IfNewDevice != nil {
+		isNew := false
+		if err := tx.QueryRow(ctx, newDevice, id, c.IfNewDevice.Network, c.IfNewDevice.UserAgent).Scan(&isNew); err != nil {
+			return fmt.Errorf("compare devices: %w", err)
+		}
+		if isNew {
+			c.Events = append(c.Events, c.IfNewDevice.Event)
+		}
+	}
 	batch := &pgx.Batch{}
 	queueChange(batch, before, c)
 	if err := s.box.Queue(batch, c.Events...); err != nil || batch.Len() == 0 {

@@ -42,7 +42,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 			row.failures = 0
 		}
 		row.failures++
-		counted = account.CountedAttempt{Allowed: true, Key: key, At: a.At}
+		counted = account.CountedAttempt{Allowed: true, Key: key, Failures: row.failures, At: a.At}
 		batch.Queue(write, key, row.failures, a.At, a.At.Add(account.AttemptDelay(row.failures)))
 		return nil
 	})

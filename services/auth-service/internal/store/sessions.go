@@ -150,6 +150,10 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 	read := &pgx.Batch{}
 	var current account.Account
 	read.Queue(query, in.Owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
+	isNew := false
+	if d := in.IfNewDevice; d != nil {
+		read.Queue(newDevice, in.Owner.ID, d.Network, d.UserAgent).QueryRow(func(row pgx.Row) error { return row.Scan(&isNew) })
+	}
 	err := postgres.Decide(ctx, s.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
 		if current != in.Owner {
 			return account.ErrAccountChanged
@@ -159,6 +163,9 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		}
 		queue(write)
 		write.Queue(clearFailedAttempts, in.Attempts)
+		if isNew {
+			in.Events = append(in.Events, in.IfNewDevice.Event)
+		}
 		return s.box.Queue(write, in.Events...)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -166,6 +173,14 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 	}
 	return err
 }
+
+// newDevice says whether an account has had sessions, but none in a network, or none with
+// a user agent, whose numbers are ignored. See account.NewDevice.
+const newDevice = `
+	SELECT count(*) > 0 AND NOT (COALESCE(bool_or(network = $2), false)
+		AND COALESCE(bool_or(regexp_replace(user_agent, '[0-9.]+', '', 'g') = regexp_replace($3, '[0-9.]+', '', 'g')), false))
+	FROM sessions
+	WHERE account_id = $1`
 
 // UpdateSession implements account.Store.
 func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*account.SessionChange) error) error {

@@ -112,6 +112,10 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 
 		PasskeysRemoved int `json:"passkeysRemoved"`
 		PasskeysLeft    int `json:"passkeysLeft"`
+
+		Left     int    `json:"left"`
+		Failures int    `json:"failures"`
+		After    string `json:"after"`
 	}
 	if err := json.Unmarshal(e.Data, &data); err != nil {
 		return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
@@ -120,6 +124,7 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 		At: e.OccurredAt.UTC().Format(timeFormat), IP: e.IP, Method: data.Method,
 		Kind: data.Kind, Factor: factor(data.Kind), ByAdmin: byAdmin(e),
 		PasskeysRemoved: data.PasskeysRemoved, PasskeysLeft: data.PasskeysLeft,
+		Left: data.Left, Failures: data.Failures, Role: roles[data.After],
 	}
 	if c.ByAdmin {
 		c.IP = "" // It is the administrator's address, which is not for the owner.

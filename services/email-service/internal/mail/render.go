@@ -37,6 +37,10 @@ type content struct {
 
 	PasskeysRemoved, PasskeysLeft int // with the password
 
+	Left     int    // recovery codes
+	Failures int    // to sign in
+	Role     string // that the account now has
+
 	Kind    string // of a factor
 	Factor  string // the factor, as the beginning of a sentence
 	ByAdmin bool   // an administrator made the change
@@ -54,6 +58,9 @@ func factor(kind string) string {
 	}
 	return "A sign-in method"
 }
+
+// roles are the roles that mails have words for.
+var roles = map[string]string{"user": "user", "auditor": "auditor", "admin": "administrator"}
 
 // templates are the HTML and the text of one kind of mail.
 type templates struct {
@@ -82,6 +89,14 @@ var kinds = byEvent(
 	kind{load("mfa_enrolled", "{{.Factor}} was added to your account"), event.MFAEnrolled{}, "", ""},
 	kind{load("mfa_removed", "{{.Factor}} was removed from your account"), event.MFARemoved{}, "", ""},
 	kind{load("reauth_code", "Your confirmation code"), event.UserReauthCodeIssued{}, "", ""},
+	kind{load("password_removed", "Your password was switched off"), event.UserPasswordRemoved{}, "", ""},
+	kind{load("recovery_codes_made", "New recovery codes were created"), event.MFARecoveryCodesMade{}, "", ""},
+	kind{load("recovery_code_used", "A recovery code was used"), event.MFARecoveryCodeUsed{}, "", ""},
+	kind{load("new_device", "New sign-in to your account"), event.UserSignedInFromNewDevice{}, "", ""},
+	kind{load("guessed", `{{if eq .Method "code"}}Someone knows your password{{else}}Sign-in after many failed attempts{{end}}`), event.UserGuessed{}, "", ""},
+	kind{load("role_changed", "The role of your account was changed"), event.UserRoleChanged{}, "", ""},
+	kind{load("disabled", "Your account was disabled"), event.UserDisabled{}, "", ""},
+	kind{load("enabled", "Your account was enabled again"), event.UserEnabled{}, "", ""},
 	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
 	kind{load("session_ended", "We ended one of your sessions"), event.SessionRefreshReused{}, "", ""},
 )
