@@ -47,6 +47,7 @@ var securityHeaders = []struct {
 	{"X-Content-Type-Options", []string{"nosniff"}},
 	{"Referrer-Policy", []string{"no-referrer"}},
 	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
+	{"Cache-Control", []string{"no-store"}},
 	{"Cross-Origin-Resource-Policy", []string{"same-origin"}},
 }
 

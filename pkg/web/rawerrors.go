@@ -111,7 +111,7 @@ func rawErrorResponse(status int, strictTransport string) []byte {
 	if strictTransport != "" {
 		fmt.Fprintf(&b, "%s: %s\r\n", strictTransportHeader, strictTransport)
 	}
-	fmt.Fprintf(&b, "%s: %s\r\nCache-Control: no-store\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+	fmt.Fprintf(&b, "%s: %s\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		requestIDHeader, id, len(body), body)
 	return []byte(b.String())
 }

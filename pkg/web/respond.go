@@ -66,9 +66,6 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(data)+1))
-	if h.Get("Cache-Control") == "" {
-		h.Set("Cache-Control", "no-store")
-	}
 	w.WriteHeader(status)
 	_, _ = w.Write(append(data, '\n')) // The client has gone, so the error can be ignored.
 	return nil

@@ -40,7 +40,6 @@ type Config struct {
 
 	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s."`
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503."`
-	UpstreamTransport   string        `envconfig:"UPSTREAM_TRANSPORT" default:"lean" desc:"HTTP client for the services: lean, or standard for the Transport of net/http."`
 
 	api.RateLimits
 }
@@ -51,7 +50,7 @@ const upstreamStall = 30 * time.Second
 // services returns the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
-		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight, Standard: c.UpstreamTransport == "standard",
+		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
 		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
 	services := map[string]*upstream.Service{}
@@ -81,9 +80,6 @@ func (c Config) ValidateOwn() error {
 	}
 	if c.MaxConnectionsPerIP < 1 {
 		err = errors.Join(err, errors.New("MAX_CONNECTIONS_PER_IP: want at least 1"))
-	}
-	if c.UpstreamTransport != "lean" && c.UpstreamTransport != "standard" {
-		err = errors.Join(err, errors.New("UPSTREAM_TRANSPORT: want lean or standard"))
 	}
 	return err
 }

@@ -59,7 +59,6 @@ func (b *bench) edge(ctx context.Context) error {
 	rates("nginx", "nginx / ReverseProxy", "bare", 0)
 	rates("gateway", fmt.Sprintf("gateway, %d users / ReverseProxy", usersFew), "bare", 1.2)
 	rates("gateway", "the same / ReverseProxy with GOGC=400", "bare-gc", 0)
-	rates("standard", "gateway, UPSTREAM_TRANSPORT=standard / ReverseProxy", "bare", 0.85)
 	rates("gateway", "gateway / nginx", "nginx", 0.45)
 	rates("many", fmt.Sprintf("gateway, %d users / %d", usersMany, usersFew), "gateway", 0)
 	rates("unlimited", "gateway, general limits off / everything on", "gateway", 0)
@@ -94,7 +93,6 @@ func (e *edge) lines(ctx context.Context) ([]edgeLine, error) {
 		settings []string
 	}{
 		{"many", many, nil},
-		{"standard", few, []string{"UPSTREAM_TRANSPORT=standard"}},
 		{"unlimited", few, []string{"GENERAL_RATE_LIMIT=off", "GENERAL_IP_RATE_LIMIT=off"}},
 		{"quiet", few, []string{"LOG_LEVEL=warn"}},
 	} {

@@ -72,10 +72,7 @@ func New(cfg Config) http.Handler {
 	router.PathPrefix(docs.PagePath + "/").Handler(cfg.Docs)
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
 	for _, route := range cfg.Routes {
-		next := newProxy(cfg.Services[route.Service])
-		if route.Upgrade {
-			next.allowUpgrade(cfg.Edge.Log)
-		}
+		next := proxy{service: cfg.Services[route.Service], upgrade: route.Upgrade}
 		router.MatcherFunc(route.match).Handler(forward.to(route, next))
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })

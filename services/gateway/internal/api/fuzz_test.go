@@ -91,6 +91,43 @@ func FuzzHeaders(f *testing.F) {
 	})
 }
 
+// FuzzResponseHeaders: whatever headers a service sends, the gateway's own survive, and no
+// hop-by-hop header passes.
+func FuzzResponseHeaders(f *testing.F) {
+	for _, seed := range []string{
+		"Connection: Content-Security-Policy, x-request-id\r\nConnection: cache-control,,content-type", "Content-Security-Policy:\r\nCache-Control: ", "X-Content-Type-Options: sniff",
+		"Trailer: X-Request-Id\r\nUpgrade: h2c", "Vary: a\r\nVary: b", "Connection: vary\r\nVary: *", "Server: x\r\nKeep-Alive: 1",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, lines string) {
+		res, err := http.ReadResponse(bufio.NewReader(strings.NewReader("HTTP/1.1 200 OK\r\n"+lines+"\r\n\r\n")), nil)
+		if err != nil {
+			return
+		}
+		h := http.Header{"X-Request-Id": {"id"}, "X-Content-Type-Options": {"nosniff"}, "Content-Security-Policy": {"default"}, "Cache-Control": {"no-store"}, "Vary": {"Origin"}}
+		copyHeader(h, res)
+		for name, want := range map[string]string{"X-Request-Id": "id", "X-Content-Type-Options": "nosniff", "Server": "", "X-Powered-By": ""} {
+			if got := strings.Join(h[name], "|"); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		for _, name := range []string{"Content-Security-Policy", "Cache-Control", "Vary"} {
+			if h.Get(name) == "" {
+				t.Errorf("no %s", name)
+			}
+		}
+		if kind := res.Header.Get("Content-Type"); kind != h.Get("Content-Type") {
+			t.Errorf("Content-Type: %q, want %q", h.Get("Content-Type"), kind)
+		}
+		for name := range h {
+			if hopByHop[name] {
+				t.Errorf("%q passes", name)
+			}
+		}
+	})
+}
+
 func FuzzRate(f *testing.F) {
 	for _, seed := range []string{"5/15m", "5/15m observe", "off", "0/1m", "1/1ns", "-1/1m", "5/", "5/15m/1"} {
 		f.Add(seed)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -63,7 +64,7 @@ func newFakeService(t *testing.T) *fakeService {
 		}
 		w.Header().Set("Content-Type", "text/plain")
 		w.Header().Set("Content-Security-Policy", "default-src 'self'")
-		w.Header().Set("X-Request-Id", "upstream's")
+		w.Header().Set("X-Request-Id", r.Header.Get("X-Request-Id"))
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("X-Powered-By", "upstream")
 		fmt.Fprint(w, "from the service")
@@ -91,6 +92,8 @@ type gateway struct {
 	issuer   *testkit.Issuer
 	upstream *fakeService
 	trusted  web.Prefixes
+	metrics  *prometheus.Registry
+	running  []testkit.Running // the services
 }
 
 func newGateway(t *testing.T, client redis.UniversalClient, limits api.RateLimits) *gateway {
@@ -122,7 +125,8 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, metrics := testkit.Log(t), prometheus.NewRegistry()
+	log, metrics := slog.New(noPanics{testkit.Log(t).Handler(), t}), prometheus.NewRegistry()
+	g.metrics = metrics
 	s := setup{
 		routes:    api.Routes,
 		addresses: map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}},
@@ -134,7 +138,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	services := map[string]*upstream.Service{}
 	for name, at := range s.addresses {
 		services[name] = upstream.New(name, at, s.upstream)
-		testkit.Run(t, services[name])
+		g.running = append(g.running, testkit.Run(t, services[name]))
 	}
 	described, err := docs.New()
 	if err != nil {
@@ -147,6 +151,23 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 		Limiter: ratelimit.New(client, log, metrics, time.Now), RateLimits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Ready: func(context.Context) error { return nil }, TrustedProxies: g.trusted},
 	})
+}
+
+// noPanics fails the test if a panic is logged.
+type noPanics struct {
+	slog.Handler
+
+	t *testing.T
+}
+
+func (h noPanics) Handle(ctx context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if strings.Contains(a.Value.String(), "panic: ") {
+			h.t.Errorf("%s: %s", r.Message, a.Value)
+		}
+		return true
+	})
+	return h.Handler.Handle(ctx, r)
 }
 
 type answer struct {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
-	"maps"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"slices"
 	"strings"
 	"sync"
@@ -29,47 +26,16 @@ var (
 	ErrTimeout    = problem.New(problem.Timeout, "gateway_timeout", "The service did not respond in time. Try again later.").WithRetryAfter(time.Second)
 )
 
-// proxy passes requests on to one service, and the responses back. It does what
-// httputil.ReverseProxy does, without copying every header and tracing every request;
-// ReverseProxy itself handles protocol upgrades.
+// proxy passes requests on to one service, and the responses back.
 type proxy struct {
-	service  *upstream.Service
-	upgrades *httputil.ReverseProxy // nil if upgrades are not allowed
+	service *upstream.Service
+	upgrade bool // Whether connections may switch protocols.
 }
 
-func newProxy(service *upstream.Service) *proxy { return &proxy{service: service} }
-
-// allowUpgrade lets requests switch protocols.
-func (p *proxy) allowUpgrade(log *slog.Logger) {
-	p.upgrades = &httputil.ReverseProxy{
-		// Rewrite, not Director: a Director runs before the hop-by-hop headers are removed, so
-		// a client could remove the gateway's own headers by naming them in Connection.
-		Rewrite: func(r *httputil.ProxyRequest) {
-			kind := r.Out.Header.Get("Upgrade")
-			r.Out.Header = requestEdit(r.In).Apply(r.In.Header)
-			r.Out.Header["Connection"], r.Out.Header["Upgrade"] = []string{"Upgrade"}, []string{kind}
-			r.Out.Host = ""
-		},
-		ModifyResponse: func(res *http.Response) error {
-			for _, name := range gatewayHeaders {
-				res.Header.Del(name)
-			}
-			return nil
-		},
-		Transport:    p.service,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ErrorHandler: failUpstream,
-	}
-}
-
-func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p.upgrades != nil && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
-		p.upgrades.ServeHTTP(w, r)
-		return
-	}
+func (p proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := *r
 	target := *r.URL
-	out.URL, out.Host, out.Close = &target, "", false
+	out.URL, out.Host, out.Close, out.Trailer = &target, "", false, nil
 	if r.ContentLength == 0 {
 		out.Body = http.NoBody
 	}
@@ -78,8 +44,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = &streamedBody{ReadCloser: r.Body}
 		out.Body = body
 	}
+	edit := requestEdit(r)
+	if p.upgrade && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+		edit.Add = append(edit.Add, upstream.Field{Name: "Connection", Value: "Upgrade"}, upstream.Field{Name: "Upgrade", Value: r.Header.Get("Upgrade")})
+	}
 	began := time.Now()
-	res, err := p.service.Do(&out, requestEdit(r), func(status int, header http.Header) { forwardInformational(w, status, header) })
+	res, err := p.service.Do(&out, edit)
 	web.SetUpstream(r.Context(), time.Since(began))
 	if err != nil {
 		failUpstream(w, r, err)
@@ -87,7 +57,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		failUpstream(w, r, errSwitched)
+		switchProtocols(w, r, res)
 		return
 	}
 	if body != nil && !body.read.Load() {
@@ -99,6 +69,36 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var errSwitched = errors.New("unexpected protocol switch")
+
+// switchProtocols connects the client with the service until one of them ends the connection.
+func switchProtocols(w http.ResponseWriter, r *http.Request, res *http.Response) {
+	service, ok := res.Body.(io.ReadWriteCloser)
+	if !ok || !strings.EqualFold(res.Header.Get("Upgrade"), r.Header.Get("Upgrade")) {
+		failUpstream(w, r, errSwitched)
+		return
+	}
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		failUpstream(w, r, err)
+		return
+	}
+	defer client.Close()
+	h := w.Header()
+	copyHeader(h, res)
+	h["Connection"], h["Upgrade"] = []string{"Upgrade"}, res.Header["Upgrade"]
+	answer := http.Response{StatusCode: res.StatusCode, ProtoMajor: 1, ProtoMinor: 1, Header: h}
+	if errors.Join(answer.Write(buffered), buffered.Flush()) != nil {
+		return // The client has gone.
+	}
+	var both sync.WaitGroup
+	pass := func(to io.WriteCloser, from io.Reader, other io.Closer) {
+		_, _ = io.Copy(to, from) // It ends with either connection.
+		_, _ = to.Close(), other.Close()
+	}
+	both.Go(func() { pass(service, buffered, client) })
+	both.Go(func() { pass(client, service, service) })
+	both.Wait()
+}
 
 // streamedBody knows whether it was read completely.
 type streamedBody struct {
@@ -123,10 +123,10 @@ var hopByHop = map[string]bool{
 }
 
 // gatewayHeaders are response headers that a service must not set.
-var gatewayHeaders = []string{"X-Request-Id", "Server", "X-Powered-By"}
+var gatewayHeaders = []string{"X-Request-Id", "X-Content-Type-Options", "Strict-Transport-Security", "Server", "X-Powered-By"}
 
-// connectionOptions returns the further headers that h declares to be hop-by-hop. A client
-// must not use it to remove headers on which the service relies.
+// connectionOptions returns the further headers that h declares to be hop-by-hop. Neither side
+// must use it to remove headers on which the other relies.
 func connectionOptions(h http.Header) []string {
 	lines := h["Connection"]
 	if len(lines) == 0 || len(lines) == 1 && strings.EqualFold(lines[0], "keep-alive") {
@@ -151,7 +151,7 @@ func requestEdit(r *http.Request) upstream.Edit {
 	if r.TLS != nil {
 		proto = "https"
 	}
-	edit := upstream.Edit{
+	return upstream.Edit{
 		Omit: func(name string) bool {
 			return hopByHop[name] || spoofable(name) || name != "Authorization" && slices.Contains(options, name)
 		},
@@ -163,10 +163,6 @@ func requestEdit(r *http.Request) upstream.Edit {
 			{Name: "Traceparent", Value: origin.TraceParent},
 		},
 	}
-	if httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers") {
-		edit.Add = append(edit.Add, upstream.Field{Name: "Te", Value: "trailers"})
-	}
-	return edit
 }
 
 // spoofable reports whether a client could impersonate another user by a header, in any
@@ -185,75 +181,76 @@ func spoofable(name string) bool {
 	return strings.HasPrefix(plain, "x-forwarded-") || strings.HasPrefix(plain, "x-user-") || strings.HasPrefix(plain, "x-internal-")
 }
 
-// forwardInformational passes on a response of status 1xx.
-func forwardInformational(w http.ResponseWriter, status int, header http.Header) {
-	h := w.Header()
-	before := h.Clone()
-	maps.Copy(h, header)
-	w.WriteHeader(status)
-	clear(h) // They must not be sent again with the final response.
-	maps.Copy(h, before)
+// copyResponse passes on the service's response, without its trailers.
+func copyResponse(w http.ResponseWriter, r *http.Request, res *http.Response) {
+	buffer, _ := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buffer)
+	n, err := readBeginning(res, buffer[:])
+	if err != nil && !errors.Is(err, io.EOF) {
+		failUpstream(w, r, err)
+		return
+	}
+	copyHeader(w.Header(), res)
+	w.WriteHeader(res.StatusCode)
+	if eventStream(res) {
+		_ = http.NewResponseController(w).Flush() // The first event may take long.
+	}
+	if err := copyBody(w, res, buffer[:], n, err); err != nil {
+		web.Log(r.Context()).WarnContext(r.Context(), "response interrupted", "error", err.Error())
+		panic(http.ErrAbortHandler) // The client must see that the response is incomplete.
+	}
 }
 
-// copyResponse passes on the service's response. Its headers replace those that the gateway
-// sets by default: the service knows best what its page needs.
-func copyResponse(w http.ResponseWriter, r *http.Request, res *http.Response) {
-	h := w.Header()
+// copyHeader copies the header of res to h. It replaces what the gateway sets by default,
+// because the service knows best what its page needs, but cannot remove it.
+func copyHeader(h http.Header, res *http.Response) {
 	options := connectionOptions(res.Header)
 	for name, values := range res.Header {
 		switch {
-		case hopByHop[name]:
+		case hopByHop[name], slices.Contains(gatewayHeaders, name):
+		case slices.Contains(options, name) && !endToEnd(name):
+		case len(h[name]) > 0 && values[0] == "":
+		case name == "Content-Length" && res.StatusCode == http.StatusNoContent:
 		case name == "Vary":
 			h[name] = append(h[name], values...)
 		default:
 			h[name] = values
 		}
 	}
-	for _, option := range options {
-		delete(h, option)
-	}
-	for _, name := range gatewayHeaders[1:] {
-		delete(h, name)
-	}
-	h["X-Request-Id"] = []string{event.OriginFrom(r.Context()).RequestID}
-	announced := make(map[string]bool, len(res.Trailer))
-	for name := range res.Trailer {
-		announced[name] = true
-		h.Add("Trailer", name)
-	}
-	w.WriteHeader(res.StatusCode)
-	if res.Body == http.NoBody {
-		return
-	}
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
-		_ = http.NewResponseController(w).Flush() // The first event may take long.
-	}
-	if err := copyBody(w, res); err != nil {
-		web.Log(r.Context()).WarnContext(r.Context(), "response interrupted", "error", err.Error())
-		panic(http.ErrAbortHandler) // The client must see that the response is incomplete.
-	}
-	if len(res.Trailer) > 0 {
-		_ = http.NewResponseController(w).Flush() // Otherwise a short response gets a Content-Length and no trailers.
-	}
-	for name, values := range res.Trailer {
-		if !announced[name] {
-			name = http.TrailerPrefix + name
-		}
-		h[name] = values
-	}
+}
+
+// endToEnd reports whether a response would be read differently without the header.
+func endToEnd(name string) bool {
+	return strings.HasPrefix(name, "Content-") || name == "Cache-Control"
+}
+
+func eventStream(res *http.Response) bool {
+	return strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")
 }
 
 const bufferSize = 32 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// copyBody passes on the body. If its length is unknown, it flushes every read, because the
-// body may be an endless stream.
-func copyBody(w http.ResponseWriter, res *http.Response) error {
-	buffer, _ := buffers.Get().(*[bufferSize]byte)
-	defer buffers.Put(buffer)
+// readBeginning reads the beginning of the body before the header is passed on: if it fails,
+// the client gets an error instead of half a response.
+func readBeginning(res *http.Response, buffer []byte) (int, error) {
+	switch {
+	case res.Body == http.NoBody:
+		return 0, io.EOF
+	case eventStream(res):
+		return 0, nil
+	case res.ContentLength >= 0:
+		return io.ReadFull(res.Body, buffer[:min(res.ContentLength, int64(len(buffer)))])
+	}
+	return res.Body.Read(buffer)
+}
+
+// copyBody passes on the first n bytes, which are in buffer, and the rest of the body unless
+// err says that there is none. If its length is unknown, copyBody flushes every read, because
+// the body may be an endless stream.
+func copyBody(w http.ResponseWriter, res *http.Response, buffer []byte, n int, err error) error {
 	for {
-		n, err := res.Body.Read(buffer[:])
 		if n > 0 {
 			if _, err := w.Write(buffer[:n]); err != nil {
 				return err
@@ -270,6 +267,7 @@ func copyBody(w http.ResponseWriter, res *http.Response) error {
 		if err != nil {
 			return err
 		}
+		n, err = res.Body.Read(buffer)
 	}
 }
 

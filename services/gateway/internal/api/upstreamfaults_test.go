@@ -21,17 +21,15 @@ func TestEarlyAnswer(t *testing.T) {
 		w.WriteHeader(http.StatusRequestEntityTooLarge)
 		fmt.Fprint(w, "no more")
 	})
-	eachTransport(t, service, func(t *testing.T, gateway string) {
-		t.Helper()
-		// A client that sends its beginning and then waits.
-		reader, writer := io.Pipe()
-		defer writer.Close()
-		go func() { _, _ = writer.Write([]byte("beginning")) }()
-		res, got := send(t, "PUT", gateway+avatar, reader)
-		if res.StatusCode != http.StatusRequestEntityTooLarge || got != "no more" {
-			t.Errorf("= %d %q", res.StatusCode, got)
-		}
-	})
+	gateway := gatewayTo(t, service.URL, nil)
+	// A client that sends its beginning and then waits.
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	go func() { _, _ = writer.Write([]byte("beginning")) }()
+	res, got := send(t, "PUT", gateway+avatar, reader)
+	if res.StatusCode != http.StatusRequestEntityTooLarge || got != "no more" {
+		t.Errorf("= %d %q", res.StatusCode, got)
+	}
 }
 
 // TestClosedConnections: if a service closes connections at any time, no request fails that
@@ -39,41 +37,36 @@ func TestEarlyAnswer(t *testing.T) {
 func TestClosedConnections(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			// Closed after each response, without announcing it.
-			gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return ok, true }), func(s *setup) { s.upstream.Standard = standard })
-			for i := range 50 {
-				method := []string{"GET", "POST"}[i%2]
-				if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != http.StatusOK || got != "ok" {
-					// The close may cross the request on its way; such a POST may have been read.
-					if method == "GET" || res.StatusCode != http.StatusBadGateway {
-						t.Errorf("%s %d = %d %q", method, i, res.StatusCode, got)
-					}
-				}
+	// Closed after each response, without announcing it.
+	gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return ok, true }), nil)
+	for i := range 50 {
+		method := []string{"GET", "POST"}[i%2]
+		if res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}")); res.StatusCode != http.StatusOK || got != "ok" {
+			// The close may cross the request on its way; such a POST may have been read.
+			if method == "GET" || res.StatusCode != http.StatusBadGateway {
+				t.Errorf("%s %d = %d %q", method, i, res.StatusCode, got)
 			}
-			// Closed instead of every second answer, when the request was read.
-			var reached atomic.Int64
-			gateway = gatewayTo(t, rawService(t, func(n int64) (string, bool) {
-				reached.Add(1)
-				return map[bool]string{true: ok, false: ""}[n%2 == 1], n%2 == 0
-			}), func(s *setup) { s.upstream.Standard = standard })
-			for i := range 20 {
-				if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != http.StatusOK {
-					t.Errorf("GET %d = %d", i, res.StatusCode)
-				}
-			}
-			reached.Store(0)
-			counts := map[int]int{}
-			for range 20 {
-				res, _ := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				counts[res.StatusCode]++
-			}
-			if counts[200]+counts[502] != 20 || reached.Load() != 20 {
-				t.Errorf("answers = %v, the service saw %d of 20 requests", counts, reached.Load())
-			}
-		})
+		}
+	}
+	// Closed instead of every second answer, when the request was read.
+	var reached atomic.Int64
+	gateway = gatewayTo(t, rawService(t, func(n int64) (string, bool) {
+		reached.Add(1)
+		return map[bool]string{true: ok, false: ""}[n%2 == 1], n%2 == 0
+	}), nil)
+	for i := range 20 {
+		if res, _ := send(t, "GET", gateway+"/api/v1/auth/x", http.NoBody); res.StatusCode != http.StatusOK {
+			t.Errorf("GET %d = %d", i, res.StatusCode)
+		}
+	}
+	reached.Store(0)
+	counts := map[int]int{}
+	for range 20 {
+		res, _ := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+		counts[res.StatusCode]++
+	}
+	if counts[200]+counts[502] != 20 || reached.Load() != 20 {
+		t.Errorf("answers = %v, the service saw %d of 20 requests", counts, reached.Load())
 	}
 }
 
@@ -89,32 +82,26 @@ func TestBadAnswers(t *testing.T) {
 		"a negative length":    "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nabc",
 		"an endless header":    "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 200_000) + "\r\n\r\n",
 		"half a header":        "HTTP/1.1 200 OK\r\nX-Half: ",
+		"half a short body":    "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
 		"a switch of protocol": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
 	} {
-		for transport, standard := range map[string]bool{"lean": false, "standard": true} {
-			t.Run(name+"/"+transport, func(t *testing.T) {
-				t.Parallel()
-				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
-				res, got := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				if res.StatusCode != http.StatusBadGateway || !strings.Contains(got, `"code":"bad_gateway"`) || res.Header.Get("Retry-After") == "" {
-					t.Errorf("= %d %s", res.StatusCode, got)
-				}
-			})
-		}
-	}
-	for transport, standard := range map[string]bool{"lean": false, "standard": true} {
-		t.Run("broken off/"+transport, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, text := range []string{
-				"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
-				"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-			} {
-				gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), func(s *setup) { s.upstream.Standard = standard })
-				if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x", http.NoBody); err == nil {
-					t.Errorf("%q looks whole: %q", text, got)
-				}
+			gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), nil)
+			res, got := send(t, "POST", gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+			if res.StatusCode != http.StatusBadGateway || !strings.Contains(got, `"code":"bad_gateway"`) || res.Header.Get("Retry-After") == "" {
+				t.Errorf("= %d %s", res.StatusCode, got)
 			}
 		})
+	}
+	for _, text := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("abc", 20_000),
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+	} {
+		gateway := gatewayTo(t, rawService(t, func(int64) (string, bool) { return text, true }), nil)
+		if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x", http.NoBody); err == nil {
+			t.Errorf("%.100q looks whole: %.100q", text, got)
+		}
 	}
 }
 
@@ -130,17 +117,15 @@ func TestTimeouts(t *testing.T) {
 		}
 		<-r.Context().Done()
 	})
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, 300*time.Millisecond })
-		for _, method := range []string{"GET", "POST"} {
-			began := time.Now()
-			res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-			if took := time.Since(began); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(got, `"code":"gateway_timeout"`) || took > 5*time.Second {
-				t.Errorf("%s %s = %d %s after %s", name, method, res.StatusCode, got, took)
-			}
+	gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Timeout = 300 * time.Millisecond })
+	for _, method := range []string{"GET", "POST"} {
+		began := time.Now()
+		res, got := send(t, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+		if took := time.Since(began); res.StatusCode != http.StatusGatewayTimeout || !strings.Contains(got, `"code":"gateway_timeout"`) || took > 5*time.Second {
+			t.Errorf("%s = %d %s after %s", method, res.StatusCode, got, took)
 		}
 	}
-	gateway := gatewayTo(t, service.URL, nil)
+	gateway = gatewayTo(t, service.URL, nil)
 	if _, got, err := trySend(t.Context(), "GET", gateway+"/api/v1/auth/x?stall", http.NoBody); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a stalled answer = %q, %v", got, err)
 	}
@@ -157,25 +142,23 @@ func TestCancellation(t *testing.T) {
 		<-r.Context().Done()
 		gone <- struct{}{}
 	})
-	for name, standard := range map[string]bool{"lean": false, "standard": true} {
-		gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Standard, s.upstream.Timeout = standard, time.Minute })
-		for _, method := range []string{"GET", "POST"} {
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error)
-			go func() {
-				_, _, err := trySend(ctx, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
-				done <- err
-			}()
-			<-reached
-			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Errorf("%s %s: %v", name, method, err)
-			}
-			select {
-			case <-gone:
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%s %s: the request to the service was not cancelled", name, method)
-			}
+	gateway := gatewayTo(t, service.URL, func(s *setup) { s.upstream.Timeout = time.Minute })
+	for _, method := range []string{"GET", "POST"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			_, _, err := trySend(ctx, method, gateway+"/api/v1/auth/x", strings.NewReader("{}"))
+			done <- err
+		}()
+		<-reached
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", method, err)
+		}
+		select {
+		case <-gone:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the request to the service was not cancelled", method)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sony/gobreaker/v2"
 )
 
@@ -28,32 +30,40 @@ const (
 
 // address is one place where a service listens.
 type address struct {
-	url          *url.URL
-	hostport     string
-	timeout      time.Duration
-	stall        time.Duration
-	standard     *http.Transport // for TLS, for upgrades, and where the configuration says so
-	standardOnly bool            // Use standard for every request.
-	breaker      *gobreaker.CircuitBreaker[*http.Response]
-	inFlight     atomic.Int64
-	state        atomic.Int32 // result of the last probe
+	url         *url.URL
+	hostport    string
+	tls         *tls.Config // nil without TLS
+	timeout     time.Duration
+	stall       time.Duration
+	breaker     *gobreaker.CircuitBreaker[*http.Response]
+	inFlight    atomic.Int64
+	state       atomic.Int32 // result of the last probe
+	requests    prometheus.Gauge
+	connections prometheus.Gauge
 
 	mu   sync.Mutex
 	idle []*conn // longest idle first
 }
 
-func newAddress(u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
-	a := &address{url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall, standardOnly: o.Standard || u.Scheme != "http"}
-	if u.Port() == "" {
-		a.hostport = net.JoinHostPort(u.Hostname(), "80")
+func newAddress(name string, u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
+	a := &address{
+		url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall,
+		requests:    o.Metrics.inFlight.WithLabelValues(name, u.Host),
+		connections: o.Metrics.connections.WithLabelValues(name, u.Host),
 	}
-	a.standard = &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        keepIdle,
-		ResponseHeaderTimeout:  o.Timeout,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true,
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+		a.tls = &tls.Config{}
+		if o.TLS != nil {
+			a.tls = o.TLS.Clone()
+		}
+		if a.tls.ServerName == "" {
+			a.tls.ServerName = u.Hostname()
+		}
+	}
+	if u.Port() == "" {
+		a.hostport = net.JoinHostPort(u.Hostname(), port)
 	}
 	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
 		Name: u.Host, Timeout: openTimeout,
@@ -76,12 +86,25 @@ func (a *address) usable() bool {
 	return a.state.Load() != down && a.breaker.State() != gobreaker.StateOpen
 }
 
-// roundTrip sends req over an idle connection, if there is one that is still alive.
-func (a *address) roundTrip(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
-	if a.standardOnly || req.Header.Get("Upgrade") != "" && (edit.Omit == nil || !edit.Omit("Upgrade")) {
-		return a.standard.RoundTrip(informational.trace(req))
+// begin counts a request as in flight, unless there are already limit. The caller must call
+// end if it returns true.
+func (a *address) begin(limit int) bool {
+	if a.inFlight.Add(1) > int64(limit) {
+		a.inFlight.Add(-1)
+		return false
 	}
-	o := exchangeOptions{timeout: a.timeout, stall: a.stall, keep: a.keep, edit: edit, informational: informational}
+	a.requests.Inc()
+	return true
+}
+
+func (a *address) end() {
+	a.requests.Dec()
+	a.inFlight.Add(-1)
+}
+
+// roundTrip sends req over an idle connection, if there is one that can be used.
+func (a *address) roundTrip(req *http.Request, edit Edit) (*http.Response, error) {
+	o := exchangeOptions{timeout: a.timeout, stall: a.stall, keep: a.keep, edit: edit}
 	c := a.takeIdle()
 	if c == nil {
 		return a.onNew(req, o)
@@ -101,27 +124,42 @@ func (a *address) roundTrip(req *http.Request, edit Edit, informational Informat
 }
 
 func (a *address) onNew(req *http.Request, o exchangeOptions) (*http.Response, error) {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	c, err := dialer.DialContext(req.Context(), "tcp", a.hostport)
+	c, err := a.dial(req.Context())
 	if err != nil {
 		return nil, notSentError{fmt.Errorf("connect: %w", err)}
 	}
-	return newConn(c).exchange(req, o)
+	return c.exchange(req, o)
+}
+
+func (a *address) dial(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	dialer := net.Dialer{KeepAlive: keepAlive}
+	plain, err := dialer.DialContext(ctx, "tcp", a.hostport)
+	if err != nil {
+		return nil, err
+	}
+	c := plain
+	if a.tls != nil {
+		secure := tls.Client(plain, a.tls)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = plain.Close()
+			return nil, err
+		}
+		c = secure
+	}
+	a.connections.Inc()
+	return newConn(c, plain, a.connections.Dec), nil
 }
 
 // retryable reports whether req may be sent again after it failed on a kept connection:
-// it was not sent at all, or its method is safe (RFC 9110, 9.2.1).
+// it was not sent at all, or its method is safe (RFC 9110, 9.2.1) and its body still there.
 func retryable(req *http.Request, err error) bool {
 	if _, ok := errors.AsType[notSentError](err); ok {
 		return true
 	}
 	_, ok := errors.AsType[noResponseError](err)
-	return ok && !isTimeout(err) && repeatable(req)
-}
-
-// repeatable reports whether req may reach the service twice.
-func repeatable(req *http.Request) bool {
-	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && !hasBody(req)
+	return ok && !isTimeout(err) && (req.Method == http.MethodGet || req.Method == http.MethodHead) && (!hasBody(req) || req.GetBody != nil)
 }
 
 func isTimeout(err error) bool {
@@ -129,8 +167,19 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// takeIdle returns the connection that was used last, or nil if none is idle.
+// takeIdle returns the connection that was used last among those that are still quiet, or
+// nil if there is none. It closes the others that it finds.
 func (a *address) takeIdle() *conn {
+	for {
+		c := a.lastIdle()
+		if c == nil || c.quiet() {
+			return c
+		}
+		_ = c.Close()
+	}
+}
+
+func (a *address) lastIdle() *conn {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := len(a.idle)

@@ -2,27 +2,27 @@ package upstream
 
 import (
 	"bufio"
-	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
-const (
-	maxHeaderBytes = 64 << 10         // of a response
-	sendTime       = 30 * time.Second // for a request's body, beyond the client's own time for it
-)
+const maxHeaderBytes = 64 << 10 // of a response, with all responses of status 1xx before it
 
 var (
 	errHeaderTooLarge = errors.New("response header too large")
 	errSwitched       = errors.New("unexpected protocol switch")
-	errClosedIdle     = errors.New("idle connection closed")
 )
 
 // past as a deadline ends all reads and writes of a connection.
@@ -40,12 +40,14 @@ type noResponseError struct{ error }
 
 func (e noResponseError) Unwrap() error { return e.error }
 
-// conn is a connection for one request at a time. net/http writes the request and parses
-// the response; what conn saves are the Transport's two goroutines per connection and the
-// hand-over between them.
+// conn is a connection for one request at a time. net/http writes requests with a body and
+// parses the response; what conn saves are the Transport's two goroutines per connection
+// and the hand-over between them.
 type conn struct {
 	net.Conn
 
+	socket   net.Conn // below TLS
+	closed   func()
 	r        *bufio.Reader
 	w        *bufio.Writer
 	readable int64     // bytes that may still be read, to bound the header
@@ -53,12 +55,20 @@ type conn struct {
 	kept     bool      // from an earlier request
 	until    time.Time // the deadline, if extendDeadline has set it
 	since    time.Time // idle since then
+	aborted  atomic.Bool
 }
 
-func newConn(c net.Conn) *conn {
-	nc := &conn{Conn: c, readable: math.MaxInt64}
+// newConn returns c, which may be TLS on top of socket. closed is called once.
+func newConn(c, socket net.Conn, closed func()) *conn {
+	nc := &conn{Conn: c, socket: socket, readable: math.MaxInt64, closed: sync.OnceFunc(closed)}
 	nc.r, nc.w = bufio.NewReader(nc), bufio.NewWriter(nc)
 	return nc
+}
+
+// Close implements io.Closer. It does not say goodbye in TLS, which could block.
+func (c *conn) Close() error {
+	c.closed()
+	return c.socket.Close()
 }
 
 // Read implements io.Reader for the buffer.
@@ -90,121 +100,60 @@ func (c *conn) extendDeadline(timeout time.Duration) error {
 }
 
 // abort ends all reads and writes of the connection, which cannot be used afterwards.
-func (c *conn) abort() { _ = c.SetDeadline(past) }
+func (c *conn) abort() {
+	c.aborted.Store(true)
+	_ = c.SetDeadline(past)
+}
 
-// checkIdle returns an error if the service has closed the idle connection, or sent something
-// unasked.
-func (c *conn) checkIdle() error {
-	raw, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return nil
+// readUntil moves the deadline of reads, unless the connection was aborted. If it fails, so
+// will the read.
+func (c *conn) readUntil(then time.Time) {
+	_ = c.SetReadDeadline(then)
+	if c.aborted.Load() {
+		_ = c.SetDeadline(past)
 	}
-	rc, err := raw.SyscallConn()
+}
+
+// quiet reports whether the idle connection is open and has nothing to read. Whatever a
+// service has sent unasked would be taken for the answer to the next request.
+func (c *conn) quiet() bool {
+	socket, ok := c.socket.(syscall.Conn)
+	if !ok || c.r.Buffered() > 0 {
+		return false
+	}
+	raw, err := socket.SyscallConn()
 	if err != nil {
-		return err
+		return false
 	}
-	fault := errClosedIdle
-	err = rc.Read(func(fd uintptr) bool {
+	empty := false
+	err = raw.Control(func(fd uintptr) {
 		var one [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		if errors.Is(err, syscall.EAGAIN) {
-			fault = nil
-		}
-		return true
+		empty = errors.Is(err, syscall.EAGAIN)
 	})
-	return errors.Join(err, fault)
+	return err == nil && empty && c.tlsQuiet()
 }
 
-// exchange sends req and reads the header of the response. When the response's body has
-// been read or closed, or exchange fails, the connection is either kept or closed.
-func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, error) {
-	ctx := req.Context()
-	c.sent = 0
-	if err := c.extendDeadline(o.timeout); err != nil {
-		_ = c.Close()
-		return nil, notSentError{err}
+// tlsQuiet reports whether TLS, if it is used, holds nothing that it has read and not yet
+// delivered.
+func (c *conn) tlsQuiet() bool {
+	secure, ok := c.Conn.(*tls.Conn)
+	if !ok {
+		return true
 	}
-	if c.kept && !repeatable(req) {
-		if err := c.checkIdle(); err != nil {
-			_ = c.Close()
-			return nil, notSentError{err}
-		}
+	c.until = time.Time{}
+	if secure.SetReadDeadline(past) != nil { // The read must not wait.
+		return false
 	}
-	x := &exchange{c: c, stop: context.AfterFunc(ctx, c.abort), o: o}
-	res, err := x.run(req)
-	if err == nil {
-		return res, nil
-	}
-	x.abandon()
-	if ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), err)
-	}
-	return nil, err
+	var one [1]byte
+	n, err := secure.Read(one[:])
+	return n == 0 && isTimeout(err)
 }
 
-type exchangeOptions struct {
-	stall         time.Duration // between two reads of the response's body
-	timeout       time.Duration // for the response to begin, once the request is sent
-	keep          func(c *conn) // takes the connection for another request
-	edit          Edit
-	informational Informational
-}
-
-// exchange is a request in flight.
-type exchange struct {
-	c        *conn
-	stop     func() bool
-	o        exchangeOptions
-	sending  *sending // nil if the request has no body
-	reusable bool     // Whether the connection can take another request after the response.
-}
-
-// finish ends an exchange whose response was read completely, and keeps the connection if
-// it can take another request. It cannot if the request is still being sent, because the
-// service answered early, or if the service sent more than the response.
-func (x *exchange) finish() {
-	reusable := x.reusable && x.sending.done() && x.c.r.Buffered() == 0
-	// If the context has ended, its function may be about to abort the connection.
-	if x.stop() && reusable {
-		x.o.keep(x.c)
-		return
-	}
-	_ = x.c.Close()
-}
-
-// abandon ends an exchange whose response was not read completely.
-func (x *exchange) abandon() {
-	x.stop()
-	_ = x.c.Close()
-}
-
-func (x *exchange) run(req *http.Request) (*http.Response, error) {
-	c := x.c
-	var fault error
-	if !hasBody(req) || req.GetBody != nil {
-		fault = writeRequest(c.w, req, x.o.edit)
-		if fault != nil && c.sent == 0 {
-			return nil, notSentError{fault}
-		}
-		// A service that responds early may not read on; its response is still there.
-	} else {
-		x.sending = c.sendBody(req, x.o.timeout)
-	}
-	res, err := c.receive(req, x.o.informational)
-	if err != nil {
-		return nil, errors.Join(x.sending.fault(), fault, err)
-	}
-	x.reusable = fault == nil && !res.Close && !req.Close
-	if res.Body == http.NoBody || req.Method == http.MethodHead {
-		x.finish()
-		return res, nil
-	}
-	res.Body = &responseBody{ReadCloser: res.Body, x: x}
-	return res, nil
-}
-
-// receive reads responses up to the final one.
-func (c *conn) receive(req *http.Request, informational Informational) (*http.Response, error) {
+// receive reads responses up to the final one. Those of status 1xx are dropped: the gateway
+// asks for none, and they would carry headers past it. asked says whether the request asked
+// for another protocol.
+func (c *conn) receive(req *http.Request, asked bool) (*http.Response, error) {
 	c.readable = maxHeaderBytes
 	if _, err := c.r.Peek(1); err != nil {
 		err = fmt.Errorf("await response: %w", err)
@@ -215,111 +164,76 @@ func (c *conn) receive(req *http.Request, informational Informational) (*http.Re
 	}
 	for {
 		res, err := http.ReadResponse(c.r, req)
+		if err == nil {
+			err = checkHead(res)
+		}
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("read response: %w", err)
-		case res.StatusCode == http.StatusSwitchingProtocols:
+		case res.StatusCode == http.StatusSwitchingProtocols && !asked:
 			return nil, errSwitched
-		case res.StatusCode >= http.StatusOK:
+		case res.StatusCode == http.StatusSwitchingProtocols, res.StatusCode >= http.StatusOK:
 			c.readable = math.MaxInt64
 			return res, nil
 		}
-		informational(res.StatusCode, res.Header)
 	}
 }
 
-// sending is a request whose body is streamed from a client. A goroutine of its own writes
-// it, because the response can come before its end. The goroutine ends with the body,
-// which the server's read timeout bounds, or with the connection.
-type sending struct {
-	finished atomic.Bool
-	read     atomic.Pointer[error] // why the body could not be read
-}
-
-func (c *conn) sendBody(req *http.Request, timeout time.Duration) *sending {
-	s := &sending{}
-	out := *req // The caller may reuse req as soon as it has the response.
-	out.Body = &requestBody{ReadCloser: req.Body, sending: s}
-	c.until = time.Time{}
-	_ = c.SetDeadline(time.Now().Add(sendTime + timeout)) // A connection that takes no deadline fails at once.
-	go func() {
-		err := writeRequest(c.w, &out, Edit{})
-		switch {
-		case s.read.Load() != nil:
-			c.abort()
-		case err == nil:
-			_ = c.SetReadDeadline(time.Now().Add(timeout))
-			s.finished.Store(true)
+// checkHead rejects what net/http reads although HTTP does not define it, so that another
+// parser may have read something else.
+func checkHead(res *http.Response) error {
+	if res.StatusCode < 100 || res.StatusCode > 599 {
+		return fmt.Errorf("invalid status %d", res.StatusCode)
+	}
+	if res.ProtoMajor != 1 {
+		return fmt.Errorf("unsupported protocol %s", res.Proto)
+	}
+	for name := range res.Header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("invalid header %q", name)
 		}
-	}()
-	return s
-}
-
-func (s *sending) done() bool { return s == nil || s.finished.Load() }
-
-// fault returns the error of reading the client's body, if there was one.
-func (s *sending) fault() error {
-	if s == nil {
-		return nil
-	}
-	if err := s.read.Load(); err != nil {
-		return *err
 	}
 	return nil
 }
 
-// requestBody remembers its read error: net/http does not distinguish it from a failure to
-// write.
-type requestBody struct {
-	io.ReadCloser
+// requestIDHeader ties a response to its request: services return the id that they got.
+const requestIDHeader = "X-Request-Id"
 
-	sending *sending
+// checkAnswers rejects a response that has another request's id. One without an id is accepted:
+// it may be from a load balancer.
+func checkAnswers(res *http.Response, id string) error {
+	isOther := func(other string) bool { return other != id }
+	if ids := res.Header[requestIDHeader]; id != "" && slices.ContainsFunc(ids, isOther) {
+		return fmt.Errorf("response to another request: %q", ids)
+	}
+	return nil
 }
 
-func (b *requestBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		b.sending.read.CompareAndSwap(nil, &err)
-	}
-	return n, err
-}
-
-// responseBody ends the exchange when it has been read or closed.
-type responseBody struct {
-	io.ReadCloser
-
-	x     *exchange
-	ended bool
-}
-
-func (b *responseBody) Read(p []byte) (int, error) {
-	if b.ended {
-		return 0, io.EOF
-	}
-	if b.x.c.r.Buffered() == 0 {
-		b.x.c.until = time.Time{}
-		_ = b.x.c.SetReadDeadline(time.Now().Add(b.x.o.stall)) // If this fails, so will the read.
-	}
-	n, err := b.ReadCloser.Read(p)
+// exact reports whether the end of the response is certain: it has a length or a final
+// chunk. Services are known to send a body where HTTP allows none, so those are not exact.
+func exact(res *http.Response, method string) bool {
 	switch {
-	case errors.Is(err, io.EOF):
-		b.end(b.x.finish)
-	case err != nil:
-		b.end(b.x.abandon)
+	case res.Close || !res.ProtoAtLeast(1, 1) || method == http.MethodHead:
+		return false
+	case res.StatusCode == http.StatusNoContent || res.StatusCode == http.StatusNotModified:
+		return false
 	}
-	return n, err
+	return res.ContentLength >= 0 || slices.Equal(res.TransferEncoding, []string{"chunked"})
 }
 
-// Close implements io.Closer. It does not read the rest of the body: a new connection
-// costs less than a body of unknown length.
-func (b *responseBody) Close() error {
-	b.end(b.x.abandon)
+// switchedBody is the connection after a switch of protocol.
+type switchedBody struct{ x *exchange }
+
+// Read implements io.Reader.
+func (b switchedBody) Read(p []byte) (int, error) { return b.x.c.r.Read(p) }
+
+// Write implements io.Writer.
+func (b switchedBody) Write(p []byte) (int, error) { return b.x.c.Write(p) }
+
+// Close implements io.Closer.
+func (b switchedBody) Close() error {
+	b.x.abandon()
 	return nil
 }
 
-func (b *responseBody) end(end func()) {
-	if !b.ended {
-		b.ended = true
-		end()
-	}
-}
+var _ io.ReadWriteCloser = switchedBody{}

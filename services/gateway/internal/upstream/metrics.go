@@ -4,8 +4,10 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // Metrics are the metrics of all upstream services.
 type Metrics struct {
-	breaker *prometheus.GaugeVec
-	wait    *prometheus.HistogramVec
+	breaker     *prometheus.GaugeVec
+	inFlight    *prometheus.GaugeVec
+	connections *prometheus.GaugeVec
+	wait        *prometheus.HistogramVec
 }
 
 // NewMetrics returns metrics registered with reg.
@@ -14,11 +16,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "headgate_upstream_breaker_state", Help: "State of the circuit breaker of a service's address: 0 closed, 1 half-open, 2 open.",
 		}, []string{"service", "address"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_upstream_requests_in_flight", Help: "Requests in flight to a service's address.",
+		}, []string{"service", "address"}),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_upstream_connections_open", Help: "Open connections to a service's address, in use or idle.",
+		}, []string{"service", "address"}),
 		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_upstream_duration_seconds", Help: "Time until a service's response began or the request failed.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"service"}),
 	}
-	reg.MustRegister(m.breaker, m.wait)
+	reg.MustRegister(m.breaker, m.inFlight, m.connections, m.wait)
 	return m
 }

@@ -3,10 +3,16 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
+)
+
+const (
+	probeEvery   = time.Second
+	probeTimeout = time.Second
 )
 
 // Run implements service.Runner: until ctx ends it probes the readiness of every address
@@ -24,7 +30,6 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			for _, a := range s.addresses {
 				a.closeIdle(time.Now())
-				a.standard.CloseIdleConnections()
 			}
 			return nil
 		case <-tick.C:
@@ -40,7 +45,7 @@ const (
 )
 
 func (s *Service) probe(ctx context.Context, a *address) {
-	err := s.askReady(ctx, a)
+	err := askReady(ctx, a)
 	if ctx.Err() != nil {
 		return
 	}
@@ -58,16 +63,21 @@ func (s *Service) probe(ctx context.Context, a *address) {
 	a.closeIdle(time.Now().Add(-keepIdle))
 }
 
-func (s *Service) askReady(ctx context.Context, a *address) error {
+func askReady(ctx context.Context, a *address) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url.JoinPath("readyz").String(), http.NoBody)
 	if err != nil {
 		return fmt.Errorf("probe readiness: %w", err)
 	}
-	res, err := s.probes.Do(req)
+	res, err := a.roundTrip(req, Edit{})
 	if err != nil {
 		return fmt.Errorf("probe readiness: %w", err)
 	}
 	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxHeaderBytes)); err != nil {
+		return fmt.Errorf("probe readiness: %w", err)
+	}
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("probe readiness: %s", res.Status)
 	}

@@ -34,6 +34,19 @@ func (e Edit) Apply(h http.Header) http.Header {
 	return sent
 }
 
+// value returns the value of the header of that name that a service gets in place of h's.
+func (e Edit) value(h http.Header, name string) string {
+	for _, field := range e.Add {
+		if field.Name == name {
+			return field.Value
+		}
+	}
+	if e.Omit != nil && e.Omit(name) {
+		return ""
+	}
+	return h.Get(name)
+}
+
 var errNewline = errors.New("line break in a part of the request")
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }

@@ -65,6 +65,11 @@ type fixture struct {
 // newFixture returns a service at the addresses. They are not probed before testkit.Run.
 func newFixture(t *testing.T, maxInFlight int, addresses ...string) fixture {
 	t.Helper()
+	return newFixtureOf(t, upstream.Options{MaxInFlight: maxInFlight}, addresses...)
+}
+
+func newFixtureOf(t *testing.T, o upstream.Options, addresses ...string) fixture {
+	t.Helper()
 	var at []*url.URL
 	for _, address := range addresses {
 		u, err := url.Parse(address)
@@ -74,9 +79,8 @@ func newFixture(t *testing.T, maxInFlight int, addresses ...string) fixture {
 		at = append(at, u)
 	}
 	metrics := prometheus.NewRegistry()
-	return fixture{upstream.New("svc", at, upstream.Options{
-		Timeout: 5 * time.Second, Stall: 5 * time.Second, MaxInFlight: maxInFlight, Log: testkit.Log(t), Metrics: upstream.NewMetrics(metrics),
-	}), t, metrics}
+	o.Timeout, o.Stall, o.Log, o.Metrics = 5*time.Second, 5*time.Second, testkit.Log(t), upstream.NewMetrics(metrics)
+	return fixture{upstream.New("svc", at, o), t, metrics}
 }
 
 // ask returns the response with its body unread.
@@ -158,9 +162,12 @@ func TestUnreadyGetsNothing(t *testing.T) {
 		}
 		return nil
 	})
-	if !w.Up() {
-		t.Error("not up, though one address is")
-	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if !w.Up() {
+			return errors.New("not up, though one address is")
+		}
+		return nil
+	})
 	a.unready.Store(false)
 	testkit.Eventually(t, 10*time.Second, func() error {
 		before := a.hits.Load()

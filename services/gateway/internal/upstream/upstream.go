@@ -4,13 +4,12 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"sync"
@@ -29,17 +28,12 @@ var (
 	ErrOverloaded  = problem.New(problem.Unavailable, "service_overloaded", "The service is overloaded. Try again later.").WithRetryAfter(time.Second)
 )
 
-const (
-	probeEvery   = time.Second
-	probeTimeout = time.Second
-)
-
 // Options are common to all services.
 type Options struct {
 	Timeout     time.Duration // for a response to begin, once the request is sent
-	Stall       time.Duration // between two reads of its body; the standard transport ignores it
+	Stall       time.Duration // between two reads of its body, or two writes of the request's
 	MaxInFlight int           // concurrent requests per address of a service
-	Standard    bool          // Use net/http's Transport for every request.
+	TLS         *tls.Config   // for https addresses; nil uses the roots of the system
 	Log         *slog.Logger
 	Metrics     *Metrics
 }
@@ -52,21 +46,14 @@ type Service struct {
 	addresses []*address
 	next      atomic.Uint64
 	o         Options
-	standard  bool // Whether an address uses net/http's Transport.
-	probes    *http.Client
 	wait      prometheus.Observer
 }
 
 // New returns the service at the addresses.
 func New(name string, addresses []*url.URL, o Options) *Service {
-	s := &Service{name: name, o: o, wait: o.Metrics.wait.WithLabelValues(name), probes: &http.Client{
-		Timeout:       probeTimeout,
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: keepIdle},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	s := &Service{name: name, o: o, wait: o.Metrics.wait.WithLabelValues(name)}
 	for _, u := range addresses {
-		a := newAddress(u, o, s.breakerChanged)
-		s.addresses, s.standard = append(s.addresses, a), s.standard || a.standardOnly
+		s.addresses = append(s.addresses, newAddress(name, u, o, s.breakerChanged))
 		o.Metrics.breaker.WithLabelValues(name, u.Host).Set(0)
 	}
 	return s
@@ -84,32 +71,19 @@ func (s *Service) breakerChanged(a *address, to gobreaker.State) {
 	s.o.Metrics.breaker.WithLabelValues(s.name, a.url.Host).Set(float64(to))
 }
 
-// Informational is called for responses of status 1xx, before the final one.
-type Informational func(status int, header http.Header)
-
-// trace returns req with i called by net/http's Transport.
-func (i Informational) trace(req *http.Request) *http.Request {
-	return req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
-			i(status, http.Header(header))
-			return nil
-		},
-	}))
-}
-
-// RoundTrip implements http.RoundTripper as Do; it ignores responses of status 1xx.
-func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
-	return s.Do(req, Edit{}, func(int, http.Header) {})
-}
+// RoundTrip implements http.RoundTripper as Do.
+func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) { return s.Do(req, Edit{}) }
 
 // Do sends req with its header edited and returns the response as soon as its header has
 // arrived. If an address cannot be connected to, Do tries the next one. It never sends a
-// request twice that a service may have read, unless it is GET or HEAD. It fails with
+// request twice that a service may have read, unless it is GET or HEAD. Responses of status
+// 1xx are dropped. If req asks for another protocol and the service switches to it, the body
+// of the response is an io.ReadWriteCloser. Do fails with
 // ErrUnavailable, ErrOverloaded, the context's error, or an error of the network or the service.
-func (s *Service) Do(req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
+func (s *Service) Do(req *http.Request, edit Edit) (*http.Response, error) {
 	began := time.Now()
 	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
-	if hasBody(req) || s.standard {
+	if hasBody(req) {
 		req.Header, edit = edit.Apply(req.Header), Edit{}
 	}
 	var tried []*address
@@ -117,7 +91,7 @@ func (s *Service) Do(req *http.Request, edit Edit, informational Informational) 
 	for len(tried) < len(s.addresses) {
 		a := s.pick(tried)
 		tried = append(tried, a)
-		res, err := s.send(a, req, edit, informational)
+		res, err := s.send(a, req, edit)
 		if err == nil {
 			return res, nil
 		}
@@ -152,21 +126,27 @@ func (s *Service) pick(tried []*address) *address {
 	return best
 }
 
-func (s *Service) send(a *address, req *http.Request, edit Edit, informational Informational) (*http.Response, error) {
-	if a.inFlight.Add(1) > int64(s.o.MaxInFlight) {
-		a.inFlight.Add(-1)
+// send counts the request as in flight until it has failed, or the body of its response is
+// closed.
+func (s *Service) send(a *address, req *http.Request, edit Edit) (*http.Response, error) {
+	if !a.begin(s.o.MaxInFlight) {
 		return nil, ErrOverloaded
 	}
+	more := false // Whether the response's body counts on.
+	defer func() {
+		if !more {
+			a.end()
+		}
+	}()
 	req.URL.Scheme, req.URL.Host = a.url.Scheme, a.url.Host
-	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit, informational) })
+	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit) })
 	switch {
 	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 		err = errors.Join(ErrUnavailable, err)
 	case err == nil && res.Body != http.NoBody:
-		res.Body = counted(res.Body, func() { a.inFlight.Add(-1) })
-		return res, nil
+		more = true
+		res.Body = counted(res.Body, a.end)
 	}
-	a.inFlight.Add(-1)
 	return res, err
 }
 
