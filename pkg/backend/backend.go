@@ -49,7 +49,8 @@ func ConsumerSchemas() []postgres.Schema {
 	return []postgres.Schema{outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema()}
 }
 
-// Backend is a running service with its database, its Redis and its outbox.
+// Backend is a running service with its database, its Redis and its outbox. Clock tells the
+// time for everything that the database stores.
 type Backend struct {
 	*service.Service
 
@@ -57,6 +58,7 @@ type Backend struct {
 	Redis    redis.UniversalClient // with bus.EventTimeout
 	Outbox   *outbox.Box
 	Refusals *outbox.Refusals // of requests of strangers
+	Clock    *postgres.Clock
 
 	cfg          Config
 	signer       *event.Signer
@@ -82,10 +84,16 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 		client.Close()
 		return nil, err
 	}
+	clock, err := postgres.NewClock(ctx, db, s.Log)
+	if err != nil {
+		db.Close()
+		client.Close()
+		return nil, err
+	}
 	s.Check("postgres", db.Ping)
 	box := outbox.New(s.Name)
 	return &Backend{
-		Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, time.Now), cfg: cfg,
+		Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, clock.Now), Clock: clock, cfg: cfg,
 		signer: signer, authenticity: bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics),
 	}, nil
 }
@@ -141,8 +149,8 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 	})
 }
 
-// Run serves handler and runs the monitor of the streams, the outbox's relay and refusals, the
-// producer's side of reconciliation, and runners, as service.Run does.
+// Run serves handler and runs the clock, the monitor of the streams, the outbox's relay and
+// refusals, the producer's side of reconciliation, and runners, as service.Run does.
 func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...service.Runner) error {
 	publisher := bus.NewSigningPublisher(b.Redis, b.signer)
 	epochs := outbox.NewEpochs(b.DB, b.Redis, b.Name, b.Log, b.Metrics)
@@ -152,6 +160,7 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 		bus.NewMonitor(bus.MonitorConfig{
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,
 		}),
+		b.Clock,
 		relay,
 		b.Refusals,
 		reconcile.NewProducer(reconcile.ProducerConfig{

@@ -39,6 +39,29 @@ func DatabaseURL(t testing.TB, schemas ...postgres.Schema) string {
 	}, migrator(schemas)).URL()
 }
 
+// SkewedDatabaseURL is DatabaseURL for a database whose clock_timestamp() is ahead of the
+// clock of this host: to its clients, their own clocks are behind.
+func SkewedDatabaseURL(t testing.TB, ahead time.Duration, schemas ...postgres.Schema) string {
+	t.Helper()
+	address := DatabaseURL(t, schemas...)
+	db, err := pgxpool.New(context.Background(), address)
+	if err != nil {
+		t.Fatalf("open database: %v", err)
+	}
+	defer db.Close()
+	_, err = db.Exec(context.Background(), fmt.Sprintf(`
+		CREATE SCHEMA skewed;
+		CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+			AS $$ SELECT pg_catalog.clock_timestamp() + interval '%d microseconds' $$;
+		DO $$ BEGIN
+			EXECUTE format('ALTER DATABASE %%I SET search_path = skewed, pg_catalog, public', current_database());
+		END $$`, ahead.Microseconds()))
+	if err != nil {
+		t.Fatalf("skew the clock of the database: %v", err)
+	}
+	return address
+}
+
 // Database returns a pool on DatabaseURL that is closed when the test ends.
 func Database(t testing.TB, schemas ...postgres.Schema) *pgxpool.Pool {
 	t.Helper()

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -34,7 +33,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer b.Close()
 
-	log, deadLetters := store.New(b.DB), deadletter.New(b.DB, b.Outbox, time.Now)
+	log, deadLetters := store.New(b.DB), deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
 		Topic:               event.Audit,

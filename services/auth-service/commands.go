@@ -40,14 +40,18 @@ func withDomain(ctx context.Context, cfg Config, do func(ctx context.Context, d 
 		return err
 	}
 	defer db.Close()
+	clock, err := postgres.NewClock(ctx, db, log)
+	if err != nil {
+		return err
+	}
 	hasher, err := cfg.hasher(nil)
 	if err != nil {
 		return err
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service", ID: name})
 	box := outbox.New(name)
-	refusals := outbox.NewRefusals(box, db, log, time.Now)
-	d, err := newDomain(ctx, dependencies{db: db, outbox: box, refusals: refusals, hasher: hasher, log: log}, cfg)
+	refusals := outbox.NewRefusals(box, db, log, clock.Now)
+	d, err := newDomain(ctx, dependencies{db: db, outbox: box, refusals: refusals, now: clock.Now, hasher: hasher, log: log}, cfg)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type dependencies struct {
 	db       *pgxpool.Pool
 	outbox   *outbox.Box
 	refusals *outbox.Refusals
+	now      func() time.Time // of the database
 	hasher   *password.Hasher
 	log      *slog.Logger
 }
@@ -56,12 +57,12 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 	if err := seals.Check(ctx); err != nil {
 		return domain{}, fmt.Errorf("ENCRYPTION_KEY: %w; list the key again until auth-service keys re-encrypt has run", err)
 	}
-	keyring, err := signing.OpenKeyring(ctx, store.NewKeys(d.db, d.outbox, atRest), time.Now)
+	keyring, err := signing.OpenKeyring(ctx, store.NewKeys(d.db, d.outbox, atRest), d.now)
 	if err != nil {
 		return domain{}, err
 	}
-	rows := store.New(d.db, d.outbox, time.Now)
-	revocations := token.NewRevocations(rows.Revocations, d.log, time.Now)
+	rows := store.New(d.db, d.outbox, d.now)
+	revocations := token.NewRevocations(rows.Revocations, d.log, d.now)
 	accounts := account.New(account.Config{
 		Store:             rows,
 		Revocations:       revocations,
@@ -77,7 +78,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Mode:              account.SignUpMode(cfg.SignUpMode),
 		RequireVerified:   cfg.RequireVerifiedEmail,
 		Log:               d.log,
-		Now:               time.Now,
+		Now:               d.now,
 	})
 	return domain{accounts: accounts, keyring: keyring, revocations: revocations, seals: seals}, nil
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -34,7 +33,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer hasher.Close()
-	d, err := newDomain(ctx, dependencies{db: b.DB, outbox: b.Outbox, refusals: b.Refusals, hasher: hasher, log: s.Log}, cfg)
+	d, err := newDomain(ctx, dependencies{db: b.DB, outbox: b.Outbox, refusals: b.Refusals, now: b.Clock.Now, hasher: hasher, log: s.Log}, cfg)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	// This service verifies tokens with its own keys; the others fetch them.
-	verifier := token.NewVerifier(d.keyring, d.revocations, cfg.Expected, time.Now)
+	verifier := token.NewVerifier(d.keyring, d.revocations, cfg.Expected, b.Clock.Now)
 	router := b.Router(verifier, api.Routes(d.accounts, d.keyring, cfg.site()))
 	return b.Run(ctx, router, d.accounts, d.keyring, d.revocations, b.Follower(d.revocations.Observe))
 }

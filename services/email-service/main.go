@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/bus"
@@ -54,12 +53,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("EVENT_SEAL_KEY: %w", err)
 	}
-	messages, deadLetters := store.New(b.DB, b.Outbox, time.Now, checked), deadletter.New(b.DB, b.Outbox, time.Now)
+	messages, deadLetters := store.New(b.DB, b.Outbox, b.Clock.Now, checked), deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	s.Notice("mail", messages.WithheldNotice)
 	s.Metrics.MustRegister(messages.Gauges()...)
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
-		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: time.Now,
+		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: b.Clock.Now,
 		Log: s.Log, Metrics: s.Metrics,
 	})
 	if err != nil {

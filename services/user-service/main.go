@@ -39,8 +39,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer cache.Close()
 
 	profileCache := store.NewCache(cache, generation.Current, s.Metrics, time.Now)
-	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, token.RemoteAccounts(cfg.Remote), time.Now)
-	deadLetters := deadletter.New(b.DB, b.Outbox, time.Now)
+	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
+	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
 		Topic:               event.User,

@@ -20,7 +20,7 @@ import (
 // failedAttemptStore counts failed attempts.
 type failedAttemptStore interface {
 	// CountFailedAttempt counts an attempt as failed, unless it has to wait because
-	// of earlier ones.
+	// of earlier ones. The clock of the store decides.
 	CountFailedAttempt(ctx context.Context, a FailedAttempt) (CountedAttempt, error)
 	// UncountFailedAttempt takes back an attempt that was counted at a time.
 	UncountFailedAttempt(ctx context.Context, key []byte, at time.Time) error
@@ -34,7 +34,6 @@ type FailedAttempt struct {
 	Kind     string // passwordAttempt or codeAttempt
 	EmailKey string
 	Network  string
-	At       time.Time
 }
 
 // The kinds of attempts, which are counted apart.
@@ -80,7 +79,7 @@ var ErrTooManyAttempts = problem.New(problem.TooManyRequests, "rate_limited", "T
 // password or code is right. It fails with ErrTooManyAttempts, which is recorded.
 func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Email) (CountedAttempt, error) {
 	counted, err := a.store.CountFailedAttempt(ctx, FailedAttempt{
-		Kind: kind, EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(), At: a.time(),
+		Kind: kind, EmailKey: email.Key, Network: event.OriginFrom(ctx).Network(),
 	})
 	if err != nil || counted.Allowed {
 		return counted, err

@@ -194,3 +194,48 @@ func TestSEC79RefusedGuessesAreRecordedForTheOwner(t *testing.T) {
 		t.Errorf("event = %s of %q, want the failure of %s", last.Type(), last.Subject, ann.ID)
 	}
 }
+
+// skewedReplica returns another instance of the service on the same database, whose host has a
+// clock that differs.
+func (s *service) skewedReplica(skew time.Duration, changes ...func(*account.Config)) *service {
+	s.t.Helper()
+	return s.instance(append(changes, func(cfg *account.Config) {
+		cfg.Now = func() time.Time { return s.time().Add(skew) }
+	})...)
+}
+
+// SEC-97: below the threshold nothing is delayed, and above it every replica delays by the
+// clock of the database, wherever the attempts before were counted.
+func TestSEC97ClocksThatDiffer(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.at("192.0.2.1").signup("ann@example.com")
+	ahead, behind := s.skewedReplica(3*time.Second).at("203.0.113.7"), s.skewedReplica(-3*time.Second).at("203.0.113.7")
+	for range 10 {
+		var wg sync.WaitGroup
+		for _, replica := range []*service{ahead, behind, ahead, behind} {
+			wg.Go(func() {
+				if a := replica.try("ann@example.com", goodPassword); a.status != 200 {
+					t.Errorf("right password = %d %s, want 200", a.status, a.Code)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	far := []*service{ahead.at("198.51.100.1"), behind.at("198.51.100.1")}
+	for i := range 10 {
+		s.want(far[i%2].try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	for _, delay := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+		for _, replica := range far {
+			if got := s.want(replica.try("ann@example.com", "guess"), 429, "rate_limited").header.Get("Retry-After"); got != strconv.Itoa(int(delay.Seconds())) {
+				t.Errorf("Retry-After = %s, want %s", got, delay)
+			}
+		}
+		s.advance(delay)
+		s.want(far[1].try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	if n := s.count(event.Audit, event.UserLoginFailed{}); n != 10+3*2+3 {
+		t.Errorf("%d failures were recorded, want those of wrong passwords", n)
+	}
+}

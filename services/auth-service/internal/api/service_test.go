@@ -54,6 +54,8 @@ type service struct {
 
 	headers map[string]string // of every request
 
+	clock func() time.Time // of another instance, if this one has none
+
 	mu  sync.Mutex
 	now time.Time
 }
@@ -65,7 +67,7 @@ func (s *service) with(name, value string) *service {
 		headers = map[string]string{}
 	}
 	headers[name] = value
-	return &service{Server: s.Server, t: s.t, db: s.db, sealer: s.sealer, accounts: s.accounts, keyring: s.keyring, refusals: s.refusals, headers: headers}
+	return &service{Server: s.Server, t: s.t, db: s.db, sealer: s.sealer, accounts: s.accounts, keyring: s.keyring, refusals: s.refusals, headers: headers, clock: s.time}
 }
 
 func newService(t *testing.T, changes ...func(*account.Config)) *service {
@@ -73,12 +75,28 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 	s := &service{t: t, db: testkit.Database(t, outbox.Schema(), store.Schema()), now: time.Now()}
 	var err error
 	s.sealer = testkit.Sealer(t, secret)
+	if s.keyring, err = signing.OpenKeyring(t.Context(), store.NewKeys(s.db, outbox.New("auth-service"), s.sealer), s.time); err != nil {
+		t.Fatal(err)
+	}
+	s.start(changes)
+	return s
+}
+
+// instance returns another instance of the service on the same database. It shares the
+// clock that the test advances.
+func (s *service) instance(changes ...func(*account.Config)) *service {
+	s.t.Helper()
+	other := &service{t: s.t, db: s.db, sealer: s.sealer, keyring: s.keyring, clock: s.time}
+	other.start(changes)
+	return other
+}
+
+func (s *service) start(changes []func(*account.Config)) {
+	t := s.t
+	t.Helper()
 	box := outbox.New("auth-service")
 	s.refusals = outbox.NewRefusals(box, s.db, testkit.Log(t), s.time)
 	rows := store.New(s.db, box, s.time)
-	if s.keyring, err = signing.OpenKeyring(t.Context(), store.NewKeys(s.db, box, s.sealer), s.time); err != nil {
-		t.Fatal(err)
-	}
 	issuer := signing.NewIssuer(testkit.Expected, s.keyring, testkit.Keys(t, secret+"-refresh"), 15*time.Minute)
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
@@ -106,10 +124,12 @@ func newService(t *testing.T, changes ...func(*account.Config)) *service {
 		Refused:        s.refusals.Refused,
 	}))
 	t.Cleanup(s.Close)
-	return s
 }
 
 func (s *service) time() time.Time {
+	if s.clock != nil {
+		return s.clock()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now

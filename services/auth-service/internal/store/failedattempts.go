@@ -32,18 +32,18 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	key, rows := address, map[string]failures{}
 	var counted account.CountedAttempt
 	err := postgres.Decide(ctx, s.db, readFailures(a, address, pair, &key, rows), func(_ postgres.Querier, batch *pgx.Batch) error {
-		row := rows[string(key)]
-		// The last attempt may have been counted by a clock that was ahead.
-		if wait := min(row.blockedUntil.Sub(a.At), account.AttemptDelay(row.failures)); wait > 0 {
+		row, at := rows[string(key)], s.time()
+		// The clock may have been set back since the last attempt.
+		if wait := min(row.blockedUntil.Sub(at), account.AttemptDelay(row.failures)); wait > 0 {
 			counted = account.CountedAttempt{RetryAfter: wait}
 			return nil
 		}
-		if a.At.Sub(row.lastAt) > account.FailedAttemptRetention {
+		if at.Sub(row.lastAt) > account.FailedAttemptRetention {
 			row.failures = 0
 		}
 		row.failures++
-		counted = account.CountedAttempt{Allowed: true, Key: key, Failures: row.failures, At: a.At}
-		batch.Queue(write, key, row.failures, a.At, a.At.Add(account.AttemptDelay(row.failures)))
+		counted = account.CountedAttempt{Allowed: true, Key: key, Failures: row.failures, At: at}
+		batch.Queue(write, key, row.failures, at, at.Add(account.AttemptDelay(row.failures)))
 		return nil
 	})
 	if err != nil {

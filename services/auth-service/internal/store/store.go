@@ -34,10 +34,15 @@ type Store struct {
 
 var _ account.Store = (*Store)(nil)
 
-// New returns a store on db, which must have Schema and outbox.Schema.
+// New returns a store on db, which must have Schema and outbox.Schema. now is the time of
+// the database: that of a postgres.Clock, since replicas compare what others have stored.
 func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
 	return &Store{db: db, box: box, now: now}
 }
+
+// time returns the current time in the precision of Postgres. Whatever is decided under a
+// lock takes it after the lock was obtained.
+func (s *Store) time() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
 const accountColumns = `a.id::text, a.email, a.email_key, a.email_verified, a.name, a.role, a.status,
 	a.mfa_enabled, a.password_hash, a.password_proved, a.provisional, a.created_at, a.updated_at`
