@@ -118,6 +118,7 @@ func launch(dir string) (*launched, error) {
 		"LINKS_RATE_LIMIT=10000/1m",
 		"MFA_RATE_LIMIT=10000/1m",
 		"PASSKEYS_RATE_LIMIT=10000/1m",
+		"NETWORK_MAIL_LIMIT=0",
 	)
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)

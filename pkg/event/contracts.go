@@ -60,6 +60,7 @@ func Contracts() []Payload {
 		UserResetLinkIssued{},
 		UserRoleChanged{},
 		UserSessionsRevoked{},
+		UserSignInLimited{},
 		UserSignedUp{},
 		UserSignUpRepeated{},
 		UserVerificationRequested{},

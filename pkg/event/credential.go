@@ -102,6 +102,23 @@ func (p UserVerificationResendRequested) Counted(n int, since time.Time) Payload
 // EventTopics implements Payload.
 func (UserVerificationResendRequested) EventTopics() []Topic { return []Topic{Audit} }
 
+// UserSignInLimited says that so many sign-ins to an account failed in a row that passwords
+// are accepted only from networks and devices that its owner has used, until the owner uses
+// a reset link. Email and Name let email-service tell the owner.
+type UserSignInLimited struct {
+	Email string `json:"email" personal:"true"`
+	Name  string `json:"name" personal:"true"`
+}
+
+// EventName implements Payload.
+func (UserSignInLimited) EventName() string { return "user.sign_in_limited.v1" }
+
+// EventTopics implements Payload.
+func (UserSignInLimited) EventTopics() []Topic { return []Topic{Audit, Email} }
+
+// EventOutcome implements outcomer.
+func (UserSignInLimited) EventOutcome() Outcome { return Denied }
+
 // UserMailCapped says that a mail was not sent because too many were sent to its
 // address recently. Purpose is the purpose of the mail.
 type UserMailCapped struct {

@@ -62,6 +62,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		return domain{}, err
 	}
 	rows := store.New(d.db, d.outbox, d.now)
+	rows.Limits = cfg.limits()
 	revocations := token.NewRevocations(rows.Revocations, d.log, d.now)
 	accounts := account.New(account.Config{
 		Store:             rows,

@@ -68,7 +68,7 @@ func (b *bench) startService(ctx context.Context, name, database string, setting
 	if err != nil {
 		return process{}, fmt.Errorf("find a port: %w", err)
 	}
-	settings = append(settings, "ENV=development", "LOG_LEVEL=warn", "DRAIN_DELAY=0s", "LOCAL_DIR="+b.dir, "DATABASE_URL="+url, "REDIS_URL="+b.redisURL,
+	settings = append(settings, "ENV=development", "LOG_LEVEL=warn", "DRAIN_DELAY=0s", "NETWORK_MAIL_LIMIT=0", "LOCAL_DIR="+b.dir, "DATABASE_URL="+url, "REDIS_URL="+b.redisURL,
 		fmt.Sprintf("OPS_ADDR=127.0.0.1:%d", ops))
 	p, err := b.start(ctx, fmt.Sprintf("http://127.0.0.1:%d/readyz", ops), func(addr string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, binary)

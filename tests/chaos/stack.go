@@ -242,6 +242,7 @@ func (s *stack) environment(service string, first map[string]string) []string {
 	for _, limit := range []string{"LOGIN", "LOGIN_IP", "REFRESH", "REFRESH_IP", "SIGNUP", "MAIL", "LINKS", "MFA", "PASSKEYS", "GENERAL", "GENERAL_IP"} {
 		env[limit+"_RATE_LIMIT"] = "100000/1m"
 	}
+	env["NETWORK_MAIL_LIMIT"] = "0"
 	for _, i := range instances {
 		if i.service == service && i.database != "" {
 			env["DATABASE_URL"] = s.databases[i.database].url

@@ -25,6 +25,7 @@ type Store interface {
 	loginStore
 	mfaChallengeStore
 	failedAttemptStore
+	mailBudgetStore
 	sessionStore
 	sessionUpdater
 	linkStore

@@ -24,6 +24,7 @@ type Change struct {
 	RevokeTokens     []TokenRevocation
 	RevokeChallenges bool               // whether logins that wait for a second factor end
 	ClearAttempts    []byte             // the key of a CountedAttempt whose failures are cleared
+	MailProof        *MailProof         // nil if there was none
 	Idempotency      *IdempotencyRecord // whose answer is stored
 	FinishedCeremony *FinishedCeremony
 	Events           []event.Event
@@ -37,6 +38,15 @@ type TokenRevocation struct {
 	Purpose      LinkPurpose
 	CreatedAfter time.Time // exclusive
 }
+
+// MailProof is a use of a mailed link, which only the reader of the owner's mails has.
+type MailProof struct {
+	Attempts FailedAttempt // that are forgotten; their network becomes one that the owner uses
+	At       time.Time
+}
+
+// KnownNetworkRetention is how long a network is known after a proof from there.
+const KnownNetworkRetention = 90 * 24 * time.Hour
 
 // record adds an event about the account.
 func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
@@ -88,11 +98,6 @@ func (c *Change) session(id string) *Session {
 func (c *Change) provedBy(caller token.Identity) bool {
 	s := c.session(caller.SessionID)
 	return s != nil && s.Proved
-}
-
-// hasSessionFrom reports whether a live session is used from the network.
-func (c *Change) hasSessionFrom(network string) bool {
-	return slices.ContainsFunc(c.Sessions, func(s Session) bool { return s.Network == network && !s.Revoked() })
 }
 
 // revokedSessions returns the ids of the sessions that are revoked.

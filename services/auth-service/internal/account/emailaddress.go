@@ -3,8 +3,7 @@ package account
 import (
 	"strings"
 
-	"golang.org/x/net/idna"
-
+	"github.com/headgate/headgate/pkg/mailaddr"
 	"github.com/headgate/headgate/pkg/problem"
 )
 
@@ -14,11 +13,6 @@ type Email struct {
 	Address string
 	Key     string
 }
-
-const (
-	maxEmail = 254
-	maxLocal = 64
-)
 
 var (
 	errEmailRequired = problem.Field{Code: "required", Message: "Email address is required."}
@@ -36,73 +30,16 @@ func parseEmail(field, text string) (Email, *problem.Field) {
 	return email, nil
 }
 
-// ParseEmail parses an address (RFC 5321, without quoted local parts and without
-// SMTPUTF8). Its key folds the case of ASCII letters only: folding others, such as the
-// Kelvin sign, could turn one person's address into another's.
+// ParseEmail parses an address as package mailaddr does.
 func ParseEmail(text string) (Email, *problem.Field) {
-	text = strings.TrimSpace(text)
-	if text == "" {
+	if strings.TrimSpace(text) == "" {
 		return Email{}, &errEmailRequired
 	}
-	local, domain, ok := strings.Cut(text, "@")
-	if !ok || len(text) > maxEmail || !validLocal(local) {
+	parsed, ok := mailaddr.Parse(text)
+	if !ok {
 		return Email{}, &errEmailFormat
 	}
-	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil || !validDomain(ascii) {
-		return Email{}, &errEmailFormat
-	}
-	ascii = lowerASCII(ascii)
-	e := Email{Address: local + "@" + ascii, Key: lowerASCII(local) + "@" + ascii}
-	if len(e.Address) > maxEmail {
-		return Email{}, &errEmailFormat
-	}
-	return e, nil
-}
-
-// validLocal reports whether s is a dot-atom (RFC 5322, 3.2.3).
-func validLocal(s string) bool {
-	if s == "" || len(s) > maxLocal || s[0] == '.' || s[len(s)-1] == '.' || strings.Contains(s, "..") {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if !alphanumeric(c) && !strings.ContainsRune(".!#$%&'*+-/=?^_`{|}~", rune(c)) {
-			return false
-		}
-	}
-	return true
-}
-
-func validDomain(s string) bool {
-	labels := strings.Split(s, ".")
-	if len(labels) < 2 {
-		return false
-	}
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if !alphanumeric(c) && c != '-' {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func alphanumeric(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-}
-
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
+	return Email{Address: parsed.Text, Key: parsed.Key}, nil
 }
 
 func localPart(e Email) string {

@@ -3,15 +3,11 @@ package account
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 )
-
-// ErrTooManyMails says that the cap on mails to an address is reached.
-var ErrTooManyMails = problem.New(problem.TooManyRequests, "too_many_mails", "Too many emails were sent to this address. Try again later.").WithRetryAfter(time.Hour)
 
 // ChangeEmail mails a confirmation link to the new address of the caller's account.
 // Nothing changes until the link is used. It fails with a validation problem,
@@ -31,19 +27,21 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
-		switch {
-		case email.Key == c.Account.Email.Key:
+	var refused error
+	err = a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+		if email.Key == c.Account.Email.Key {
 			return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
-		case taken && a.mode != SignUpStrict:
-			return ErrEmailTaken
 		}
-		ok, err := c.AllowMail(ctx, mailRequested, email)
+		ok, err := c.AllowMail(ctx, mailChange, email)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return ErrTooManyMails
+		}
+		if taken && a.mode != SignUpStrict {
+			refused = ErrEmailTaken // The answer is charged, so the change must be stored.
+			return nil
 		}
 		c.record(ctx, a.time(), event.UserEmailChangeRequested{Email: email.Address})
 		if !taken {
@@ -51,6 +49,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 		}
 		return nil
 	})
+	return errors.Join(err, refused)
 }
 
 // ConfirmEmail uses the link that was mailed to a new address, which the account

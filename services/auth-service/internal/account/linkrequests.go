@@ -24,16 +24,20 @@ type linkRequestStore interface {
 // address. It is stored at once and handled later, so that neither the answer nor
 // its timing reveals whether the address has an account.
 type LinkRequest struct {
-	Purpose     LinkPurpose
-	Email       Email
-	Pending     *Account           // of a sign-up
-	Idempotency *IdempotencyRecord // whose answer is stored
-	Origin      event.Origin
-	Accepted    time.Time
+	Purpose          LinkPurpose
+	Email            Email
+	FromKnownNetwork bool               // whether the owner of the address has used its network
+	Pending          *Account           // of a sign-up
+	Idempotency      *IdempotencyRecord // whose answer is stored
+	Origin           event.Origin
+	Accepted         time.Time
 }
 
-// purposeSignUp is the purpose of a request for an account. No link has it.
-const purposeSignUp LinkPurpose = "sign_up"
+// The purposes that no link has: a sign-up, and a notice that too many attempts failed.
+const (
+	purposeSignUp  LinkPurpose = "sign_up"
+	purposeLimited LinkPurpose = "sign_in_limited"
+)
 
 // linkRequestPoll is how late a request is handled whose process has died.
 const linkRequestPoll = time.Second
@@ -115,8 +119,11 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil
 	}
+	if r.Purpose == purposeLimited {
+		return c.notify(ctx, a.time(), event.UserSignInLimited{Email: c.Account.Email.Address, Name: c.Account.Name})
+	}
 	kind := mailRequested
-	if c.hasSessionFrom(r.Origin.Network()) {
+	if r.FromKnownNetwork {
 		kind = mailRequestedFromKnownNetwork
 	}
 	switch ok, err := c.AllowMail(ctx, kind, c.Account.Email); {

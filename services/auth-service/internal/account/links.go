@@ -116,6 +116,11 @@ func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret stri
 		if err := decide(actAs(ctx, c.Account), t, c); err != nil {
 			return err
 		}
+		// Failed attempts at codes stay: a mailbox must not weaken a second factor. From the
+		// network that is known now they do not count.
+		c.MailProof = &MailProof{At: a.time(), Attempts: FailedAttempt{
+			Kind: passwordAttempt, EmailKey: c.Account.Email.Key, Network: event.OriginFrom(ctx).Network(),
+		}}
 		changed, revoked = c.Account, c.revokedSessions()
 		return nil
 	})

@@ -34,6 +34,8 @@ var ErrAccountChanged = errors.New("account changed during login")
 // Credentials are what a client sends to sign in.
 type Credentials struct {
 	Email, Password, DeviceName string
+
+	DeviceToken string // of an earlier sign-in; optional
 }
 
 // LoginResult is a session, or a request for a second factor.
@@ -49,8 +51,8 @@ const maxLoginRetries = 3
 
 // Login checks a password and starts a session. It takes the same time whether or
 // not an account has the address. It fails with ErrInvalidCredentials,
-// ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, a validation problem
-// or password.ErrBusy. The first four are recorded.
+// ErrAccountDisabled, ErrEmailNotVerified, ErrTooManyAttempts, ErrResetRequired, a
+// validation problem or password.ErrBusy. The first five are recorded.
 func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, error) {
 	email, emailErr := parseEmail("email", in.Email)
 	_, passwordErr := password.Normalize("password", in.Password)
@@ -58,12 +60,13 @@ func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, erro
 	if err := validate(emailErr, passwordErr, deviceErr); err != nil {
 		return LoginResult{}, err
 	}
-	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, email)
+	known := a.openDevice(in.DeviceToken)
+	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, email, known)
 	if err != nil {
 		return LoginResult{}, err
 	}
 	for range maxLoginRetries {
-		out, err := a.login(ctx, email, in.Password, device, attempt)
+		out, err := a.login(ctx, loginAttempt{attempt, in.Password, device, known})
 		if !errors.Is(err, ErrAccountChanged) {
 			return out, err
 		}
@@ -71,12 +74,20 @@ func (a *Accounts) Login(ctx context.Context, in Credentials) (LoginResult, erro
 	return LoginResult{}, fmt.Errorf("log in: %w", ErrAccountChanged)
 }
 
-func (a *Accounts) login(ctx context.Context, email Email, typed, device string, attempt CountedAttempt) (LoginResult, error) {
-	account, err := a.store.AccountByEmail(ctx, email.Key)
+// loginAttempt is a login whose attempt was counted.
+type loginAttempt struct {
+	CountedAttempt
+
+	typed, device string
+	known         Device
+}
+
+func (a *Accounts) login(ctx context.Context, attempt loginAttempt) (LoginResult, error) {
+	account, err := a.store.AccountByEmail(ctx, attempt.email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return LoginResult{}, err
 	}
-	ok, stale, err := a.checkPassword(ctx, a.hasher, attempt, account.PasswordHash, typed)
+	ok, stale, err := a.checkPassword(ctx, a.hasher, attempt.CountedAttempt, account.PasswordHash, attempt.typed)
 	if err != nil {
 		return LoginResult{}, err
 	}
@@ -88,7 +99,7 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 	}
 	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
 	if stale {
-		in.NewHash, err = a.hasher.Hash(ctx, typed)
+		in.NewHash, err = a.hasher.Hash(ctx, attempt.typed)
 		if err != nil && !errors.Is(err, password.ErrBusy) { // The next login can replace the hash.
 			return LoginResult{}, err
 		}
@@ -98,15 +109,16 @@ func (a *Accounts) login(ctx context.Context, email Email, typed, device string,
 		in.Events = append(in.Events, event.New(ctx, a.time(), account.ID, guessed(account, "password", attempt.Failures-1)))
 	}
 	if account.MFAEnabled {
-		required, err := a.startChallenge(ctx, in, device)
+		required, err := a.startChallenge(ctx, in, attempt.device)
 		return LoginResult{MFA: required}, err
 	}
-	session := a.newSession(ctx, account, device, byPassword)
+	session := a.newSession(ctx, account, attempt.device, byPassword)
 	tokens, err := a.issueTokens(account, session, session.CreatedAt)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: device}))
+	tokens.Device = a.deviceToken(account, attempt.known, session.CreatedAt)
+	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: attempt.device}))
 	in.IfNewDevice = newDevice(ctx, account, session)
 	if err := a.store.StartSession(ctx, session, in); err != nil {
 		return LoginResult{}, err

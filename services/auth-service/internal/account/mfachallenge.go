@@ -70,9 +70,9 @@ func (a *Accounts) startChallenge(ctx context.Context, in PasswordLogin, device 
 
 // Challenge finishes a login with a second factor: a TOTP code or a recovery code.
 // Each code is valid once, and a challenge allows five attempts. It fails with a
-// validation problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts or
-// ErrAccountDisabled.
-func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account, signing.Tokens, error) {
+// validation problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts,
+// ErrResetRequired or ErrAccountDisabled.
+func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken string) (Account, signing.Tokens, error) {
 	err := validate(required("mfaToken", secret, "mfaToken is required: it is in the response to the login."), requiredCode(code))
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
@@ -84,7 +84,8 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 	}
 	// Anybody who has the password can start any number of challenges, so guesses at
 	// the code are counted across all of them.
-	attempt, err := a.countFailedAttempt(ctx, codeAttempt, owner.Email)
+	known := a.openDevice(deviceToken)
+	attempt, err := a.countFailedAttempt(ctx, codeAttempt, owner.Email, known)
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
@@ -118,8 +119,12 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code string) (Account,
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
 		tokens, err = a.issueTokens(account, session, now)
+		tokens.Device = a.deviceToken(account, known, now)
 		return err
 	})
+	if refused != nil {
+		refused = errors.Join(refused, a.attemptFailed(ctx, attempt))
+	}
 	if err = errors.Join(err, refused); err != nil {
 		return Account{}, signing.Tokens{}, err
 	}

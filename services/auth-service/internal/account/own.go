@@ -158,7 +158,7 @@ func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, f
 	if err != nil {
 		return Account{}, err
 	}
-	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email)
+	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email, Device{})
 	if err != nil {
 		return Account{}, err
 	}

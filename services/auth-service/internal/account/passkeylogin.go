@@ -62,6 +62,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
+		tokens.Device = a.deviceToken(c.Account, Device{}, started.CreatedAt)
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {

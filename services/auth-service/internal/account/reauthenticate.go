@@ -51,7 +51,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 	}
 	var attempt CountedAttempt
 	if owner.MFAEnabled || in.MailCode != "" {
-		if attempt, err = a.countFailedAttempt(ctx, codeAttempt, owner.Email); err != nil {
+		if attempt, err = a.countFailedAttempt(ctx, codeAttempt, owner.Email, Device{}); err != nil {
 			return Proof{}, err
 		}
 	}
@@ -74,6 +74,9 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 		proof = a.reauthenticated(ctx, c, own)
 		return nil
 	})
+	if refused != nil {
+		refused = errors.Join(refused, a.attemptFailed(ctx, attempt))
+	}
 	return proof, errors.Join(err, refused)
 }
 

@@ -50,7 +50,7 @@ type SignUpResult struct {
 // events are committed together or not at all. With an idempotency key, a repeated
 // request gets the first answer again, and replayed is true. In SignUpStrict mode
 // the account is created later, and only a mail to the address tells the outcome. It
-// fails with a validation problem, ErrWeakPassword, ErrEmailTaken, ErrSignUpClosed,
+// fails with a validation problem, ErrWeakPassword, ErrEmailTaken, ErrTooManySignUps, ErrSignUpClosed,
 // ErrKeyReused, ErrKeyInProgress or password.ErrBusy.
 func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey string) (out SignUpResult, replayed bool, err error) {
 	if a.mode == SignUpClosed {
@@ -95,6 +95,13 @@ func (a *Accounts) newAccount(in SignUp) (Account, string, error) {
 }
 
 func (a *Accounts) createAccount(ctx context.Context, account Account, secret string, record *IdempotencyRecord) (SignUpResult, error) {
+	// Both answers reveal whether the address has an account.
+	switch ok, err := a.store.AllowAnswer(ctx, event.OriginFrom(ctx).Network()); {
+	case err != nil:
+		return SignUpResult{}, err
+	case !ok:
+		return SignUpResult{}, ErrTooManySignUps
+	}
 	// Look first: an address that is taken needs no hash. The store decides races.
 	switch _, err := a.store.AccountByEmail(ctx, account.Email.Key); {
 	case err == nil:
@@ -116,6 +123,7 @@ func (a *Accounts) createAccount(ctx context.Context, account Account, secret st
 			if err != nil {
 				return err
 			}
+			tokens.Device = a.deviceToken(account, Device{}, account.CreatedAt)
 			c.NewSession, out.Tokens = &session, &tokens
 		}
 		if err := a.storeAnswer(record, out); err != nil {

@@ -108,12 +108,13 @@ type tokens struct {
 	RefreshToken     string    `json:"refreshToken"`
 	RefreshExpiresAt time.Time `json:"refreshExpiresAt"`
 	SessionID        string    `json:"sessionId"`
+	DeviceToken      string    `json:"deviceToken,omitempty"` // of a sign-in
 }
 
 func tokensOf(t signing.Tokens) tokens {
 	return tokens{
 		AccessToken: t.Access, TokenType: "Bearer", ExpiresIn: int(t.AccessExpiresIn.Seconds()),
-		RefreshToken: t.Refresh, RefreshExpiresAt: t.RefreshExpiresAt, SessionID: t.SessionID,
+		RefreshToken: t.Refresh, RefreshExpiresAt: t.RefreshExpiresAt, SessionID: t.SessionID, DeviceToken: t.Device,
 	}
 }
 

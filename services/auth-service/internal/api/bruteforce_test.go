@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
 // SEC-31: guessing becomes slower and slower, even from many networks, and the owner can
@@ -238,4 +239,152 @@ func TestSEC97ClocksThatDiffer(t *testing.T) {
 	if n := s.count(event.Audit, event.UserLoginFailed{}); n != 10+3*2+3 {
 		t.Errorf("%d failures were recorded, want those of wrong passwords", n)
 	}
+}
+
+// limited returns a change of the configuration that sets limits of the store.
+func limited(limits account.Limits) func(*account.Config) {
+	return func(cfg *account.Config) { cfg.Store.(*store.Store).Limits = limits }
+}
+
+// SEC-99: a reset link makes its network known and clears the failed attempts, so its owner
+// signs in at once.
+func TestSEC99OwnerAfterAReset(t *testing.T) {
+	t.Parallel()
+	s := newService(t, limited(account.Limits{ConsecutiveFailures: 12}))
+	s.at("192.0.2.1").signup("ann@example.com")
+	stranger, owner := s.at("198.51.100.1"), s.at("203.0.113.7")
+	for range 10 {
+		s.want(stranger.try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(owner.try("ann@example.com", goodPassword), 429, "rate_limited")
+	owner.forgot("ann@example.com")
+	link := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(owner.call("POST", "/reset-password", "", fields{"token": link, "newPassword": otherPassword}), 200, "")
+	for range 10 { // They go on while the owner opens the form.
+		s.want(stranger.try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(stranger.try("ann@example.com", "guess"), 429, "rate_limited")
+	s.want(owner.try("ann@example.com", otherPassword), 200, "")
+}
+
+// device signs in with a device token.
+func (s *service) device(email, secret, deviceToken string) answer {
+	s.t.Helper()
+	return s.call("POST", "/login", "", fields{"email": email, "password": secret, "deviceToken": deviceToken})
+}
+
+// SEC-99: attempts with a device token count apart: strangers do not lock its owner out of a
+// new network, and a thief of the token gains no more than its own attempts.
+func TestSEC99DeviceToken(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	signedUp := s.at("192.0.2.1").signup("ann@example.com").Data.Tokens
+	token := s.want(s.at("192.0.2.1").device("ann@example.com", goodPassword, signedUp.DeviceToken), 200, "").Data.Tokens.DeviceToken
+	bobs := s.signup("bob@example.com").Data.Tokens.DeviceToken
+	stranger, away := s.at("198.51.100.1"), s.at("203.0.113.7")
+	for range 10 {
+		s.want(stranger.try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	for _, invalid := range []string{"", bobs, token + "x", "s1.AAAA", signedUp.RefreshToken} {
+		s.want(away.device("ann@example.com", goodPassword, invalid), 429, "rate_limited")
+	}
+	s.want(away.device("ann@example.com", goodPassword, token), 200, "")
+
+	// The tokens of one device share a count.
+	thief := s.at("203.0.113.9")
+	for i := range 10 {
+		s.want(thief.device("ann@example.com", "guess", []string{token, signedUp.DeviceToken}[i%2]), 401, "invalid_credentials")
+	}
+	s.want(thief.device("ann@example.com", "guess", token), 429, "rate_limited")
+	s.want(s.at("192.0.2.1").try("ann@example.com", goodPassword), 200, "")
+
+	s.advance(90 * 24 * time.Hour) // The token expires.
+	for range 10 {
+		stranger.try("ann@example.com", "guess")
+	}
+	s.want(away.device("ann@example.com", goodPassword, token), 200, "") // Its network is known meanwhile.
+	s.want(s.at("203.0.113.11").device("ann@example.com", goodPassword, token), 429, "rate_limited")
+}
+
+// SEC-99: a new password ends the device tokens that were issued before.
+func TestSEC99DeviceTokensEnd(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.at("192.0.2.1").signup("ann@example.com").Data.Tokens
+	s.advance(time.Second)
+	changed := s.want(s.at("192.0.2.1").call("POST", "/change-password", ann.AccessToken, fields{"currentPassword": goodPassword, "newPassword": otherPassword}), 200, "").Data.Tokens
+	for range 10 {
+		s.want(s.at("198.51.100.1").try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(s.at("203.0.113.7").device("ann@example.com", otherPassword, ann.DeviceToken), 429, "rate_limited")
+	s.want(s.at("203.0.113.7").device("ann@example.com", otherPassword, changed.DeviceToken), 200, "")
+	s.advance(time.Second)
+	s.forgot("ann@example.com")
+	s.want(s.call("POST", "/reset-password", "", fields{"token": s.link(event.UserResetLinkIssued{}, "ann@example.com", 1), "newPassword": goodPassword}), 200, "")
+	for range 10 {
+		s.want(s.at("198.51.100.1").try("ann@example.com", "guess"), 401, "invalid_credentials")
+	}
+	s.want(s.at("203.0.113.8").device("ann@example.com", goodPassword, changed.DeviceToken), 429, "rate_limited")
+}
+
+// SEC-99: the code after the password counts for the device as well.
+func TestSEC99DeviceTokenWithACode(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	ann := s.at("192.0.2.1").signup("ann@example.com").Data.Tokens
+	_, secret, _ := s.enrol(ann.AccessToken)
+	stranger, away := s.at("198.51.100.1"), s.at("203.0.113.7")
+	for range 2 { // who knows the password
+		in := stranger.login("ann@example.com").Data
+		for range 5 {
+			s.want(stranger.challenge(in.MFAToken, "000000"), 401, "mfa_code_invalid")
+		}
+	}
+	in := s.want(away.device("ann@example.com", goodPassword, ann.DeviceToken), 200, "").Data
+	s.want(away.challenge(in.MFAToken, s.code(secret)), 429, "rate_limited")
+	answer := fields{"mfaToken": in.MFAToken, "code": s.code(secret), "deviceToken": ann.DeviceToken}
+	if got := s.want(away.call("POST", "/mfa/challenge", "", answer), 200, "").Data.Tokens; got.DeviceToken == "" {
+		t.Error("the sign-in returned no device token")
+	}
+}
+
+// SEC-100: after so many failures in a row, from however many networks, only networks and
+// devices of the owner can sign in, until the owner uses a reset link. Its address need not
+// have an account, and the owner is told once.
+func TestSEC100ConsecutiveFailures(t *testing.T) {
+	t.Parallel()
+	const most = 25
+	s := newService(t, limited(account.Limits{ConsecutiveFailures: most}))
+	home := s.at("192.0.2.1")
+	ann := home.signup("ann@example.com").Data.Tokens
+	guess := func(email string, i int) answer {
+		return s.at(fmt.Sprintf("198.51.%d.1", i)).try(email, "guess")
+	}
+	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+		for i := range most {
+			s.want(guess(email, i), 401, "invalid_credentials")
+			s.advance(15 * time.Minute)
+		}
+	}
+	s.advance(25 * time.Hour) // Unlike a delay, this does not pass.
+	for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+		s.want(guess(email, 0), 403, "password_reset_required")
+		s.want(s.at("203.0.113.7").try(email, goodPassword), 403, "password_reset_required")
+	}
+	s.wantServed()
+	s.wantCount(event.Email, event.UserSignInLimited{}, 1)
+	away := s.at("203.0.113.7")
+	away.forgot("ann@example.com")
+	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
+	s.want(away.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
+	s.want(s.at("203.0.113.8").try("ann@example.com", otherPassword), 200, "")
+
+	for i := range most {
+		s.want(guess("ann@example.com", i), 401, "invalid_credentials")
+		s.advance(15 * time.Minute)
+	}
+	s.want(guess("ann@example.com", 0), 403, "password_reset_required")
+	s.want(s.at("203.0.113.9").device("ann@example.com", otherPassword, ann.DeviceToken), 403, "password_reset_required") // Its password is old.
+	s.want(home.try("ann@example.com", otherPassword), 200, "")
+	s.want(guess("ann@example.com", 0), 401, "invalid_credentials")
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -103,4 +104,50 @@ func TestNewAddressIsTakenBeforeConfirmation(t *testing.T) {
 	s.signup("new@example.com")
 	confirm := s.link(event.UserEmailChangeLinkIssued{}, "new@example.com", 1)
 	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": confirm}), 409, "email_taken")
+}
+
+// SEC-98: the answers and mails of change-email are budgeted for the account and for the
+// mailbox, and an exhausted budget does not reveal whether an address has an account.
+func TestSEC98ChangeEmailBudget(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.verified("bob@example.com")
+	ann := s.at("192.0.2.1")
+	bearer := ann.signup("ann@example.com").Data.Tokens.AccessToken
+	change := func(to string) answer {
+		return ann.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword})
+	}
+	for i := range 2 {
+		s.want(change("bob@example.com"), 409, "email_taken")
+		s.want(change(fmt.Sprintf("free%d@example.com", i)), 202, "")
+	}
+	s.want(change("free2@example.com"), 202, "")
+	for _, to := range []string{"bob@example.com", "free3@example.com"} {
+		if got := s.want(change(to), 429, "too_many_mails").header.Get("Retry-After"); got != "3600" {
+			t.Errorf("Retry-After = %s, want an hour", got)
+		}
+	}
+	// Wrong passwords and missing proofs are refused before anything is revealed or charged.
+	s.want(ann.call("POST", "/change-email", bearer, fields{"newEmail": "bob@example.com", "currentPassword": "wrong"}), 401, "current_password_invalid")
+	s.wantCount(event.Email, event.UserEmailChangeLinkIssued{}, 3)
+	s.advance(time.Hour + time.Second)
+	bearer = ann.login("ann@example.com").Data.Tokens.AccessToken
+	s.want(change("free3@example.com"), 202, "")
+}
+
+// SEC-98: tags, and the dots that a provider ignores, do not multiply the mails to a mailbox,
+// and neither do several accounts.
+func TestSEC98Mailbox(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	sent := 0
+	for i, to := range []string{"vic.tim+a@gmail.com", "victim+b@googlemail.com", "v.i.c.t.i.m@gmail.com", "victim@gmail.com", "victim+c@gmail.com"} {
+		bearer := s.signup(fmt.Sprintf("thief%d@example.com", i)).Data.Tokens.AccessToken
+		if s.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword}).status == 202 {
+			sent++
+		}
+	}
+	if sent != 3 {
+		t.Errorf("%d mails to one mailbox from a network, want 3", sent)
+	}
 }

@@ -1,10 +1,12 @@
 package api_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 // An account with a stranger's address cannot fill the stranger's mailbox (SEC-34).
@@ -117,4 +119,53 @@ func TestResendVerification(t *testing.T) {
 	if got := s.links(event.UserVerificationRequested{}, "ann@example.com"); len(got) != 2 {
 		t.Errorf("%d mails, want none to a verified address", len(got)-2)
 	}
+}
+
+// SEC-98: one network cannot use up the mails of an owner, wherever the owner is, and many
+// networks together cannot flood a mailbox.
+func TestSEC98MailsPerNetwork(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.at("192.0.2.1").signup("ann@example.com")
+	for range 5 {
+		s.at("198.51.100.1").forgot("ann@example.com")
+	}
+	s.wantServed()
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 3)
+	s.at("203.0.113.7").forgot("ann@example.com") // the owner on a journey
+	s.wantServed()
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 4)
+	for i := range 20 {
+		s.at(fmt.Sprintf("198.51.100.%d", i+2)).forgot("ann@example.com")
+	}
+	s.wantServed()
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 9) // The mail of the sign-up counts, too.
+	s.at("192.0.2.1").forgot("ann@example.com")
+	s.wantServed()
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 10)
+}
+
+// SEC-98: a network has a budget of mails and of answers that reveal who has an account.
+func TestSEC98NetworkBudget(t *testing.T) {
+	t.Parallel()
+	s := newService(t, limited(account.Limits{MailsPerNetwork: 6}))
+	away := s.at("198.51.100.1")
+	up := func(email string) answer {
+		return away.call("POST", "/signup", "", fields{"email": email, "password": goodPassword, "name": "Ann"})
+	}
+	s.want(up("ann@example.com"), 201, "") // an answer and a mail
+	s.want(up("ann@example.com"), 409, "email_taken")
+	s.want(up("ann@example.com"), 409, "email_taken")
+	away.forgot("ann@example.com")
+	s.wantServed()
+	s.want(up("bob@example.com"), 201, "")
+	for _, email := range []string{"ann@example.com", "eve@example.com"} {
+		s.want(up(email), 429, "rate_limited")
+	}
+	away.forgot("ann@example.com") // The answer to a stranger stays the same.
+	s.wantServed()
+	s.wantCount(event.Email, event.UserResetLinkIssued{}, 1)
+	s.want(s.at("203.0.113.7").call("POST", "/signup", "", fields{"email": "ann@example.com", "password": goodPassword, "name": "Ann"}), 409, "email_taken")
+	s.advance(time.Hour + time.Second)
+	s.want(up("eve@example.com"), 201, "")
 }

@@ -13,11 +13,13 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) error {
 		Email      string `json:"email"`
 		Password   string `json:"password"`
 		DeviceName string `json:"deviceName"`
+
+		DeviceToken string `json:"deviceToken"`
 	}](w, r)
 	if err != nil {
 		return err
 	}
-	out, err := a.accounts.Login(r.Context(), account.Credentials{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName})
+	out, err := a.accounts.Login(r.Context(), account.Credentials{Email: in.Email, Password: in.Password, DeviceName: in.DeviceName, DeviceToken: in.DeviceToken})
 	if err != nil {
 		return err
 	}
@@ -43,13 +45,14 @@ type mfaRequired struct {
 
 func (a *api) challenge(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
-		MFAToken string `json:"mfaToken"`
-		Code     string `json:"code"`
+		MFAToken    string `json:"mfaToken"`
+		Code        string `json:"code"`
+		DeviceToken string `json:"deviceToken"`
 	}](w, r)
 	if err != nil {
 		return err
 	}
-	owner, t, err := a.accounts.Challenge(r.Context(), in.MFAToken, in.Code)
+	owner, t, err := a.accounts.Challenge(r.Context(), in.MFAToken, in.Code, in.DeviceToken)
 	if err != nil {
 		return err
 	}

@@ -142,9 +142,9 @@ func (s *service) advance(d time.Duration) {
 }
 
 type tokens struct {
-	AccessToken, TokenType, RefreshToken, SessionID string
-	ExpiresIn                                       int
-	RefreshExpiresAt                                time.Time
+	AccessToken, TokenType, RefreshToken, SessionID, DeviceToken string
+	ExpiresIn                                                    int
+	RefreshExpiresAt                                             time.Time
 }
 
 type user struct {

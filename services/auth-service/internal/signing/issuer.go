@@ -59,6 +59,7 @@ type Tokens struct {
 	Refresh          string
 	RefreshExpiresAt time.Time
 	SessionID        string
+	Device           string // the device token of a sign-in; empty otherwise
 }
 
 // RefreshClaims are what a valid refresh token says.

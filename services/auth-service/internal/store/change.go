@@ -23,7 +23,7 @@ const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 // CreateAccount implements account.Store.
 func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) error) error {
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		c := account.Change{AllowMail: allowMail(tx, s.now())}
+		c := account.Change{AllowMail: s.allowMail(tx, "")}
 		if err := decide(&c); err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	if err != nil {
 		return err
 	}
-	c.AllowMail = allowMail(tx, s.now())
+	c.AllowMail = s.allowMail(tx, id)
 	before := c
 	before.Sessions, before.Factors, before.RecoveryCodes = slices.Clone(c.Sessions), slices.Clone(c.Factors), slices.Clone(c.RecoveryCodes)
 	if err := decide(&c); err != nil {
@@ -184,6 +184,7 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 		UPDATE accounts
 		SET email = @email, email_key = @email_key, email_verified = @email_verified, name = @name, role = @role,
 			status = @status, mfa_enabled = @mfa_enabled, password_hash = @password_hash,
+			password_changed_at = CASE WHEN password_hash = @password_hash THEN password_changed_at ELSE @updated_at END,
 			password_proved = @password_proved, provisional = @provisional, created_at = @created_at, updated_at = @updated_at
 		WHERE id = @id`
 	const deleteAccount = `
@@ -226,6 +227,7 @@ func queueNewRows(batch *pgx.Batch, c account.Change) {
 	}
 	queueStoredAnswer(batch, c.Idempotency)
 	if c.ClearAttempts != nil {
-		batch.Queue(clearFailedAttempts, c.ClearAttempts)
+		queueClearAttempts(batch, c.ClearAttempts)
 	}
+	queueMailProof(batch, c)
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,12 +14,31 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// failureKeys returns the keys that an attempt can count for: the address alone, and
-// the address with the network.
-func failureKeys(a account.FailedAttempt) (address, pair []byte) {
-	one := sha256.Sum256([]byte(a.Kind + "address\x00" + a.EmailKey))
-	two := sha256.Sum256([]byte(a.Kind + "pair\x00" + a.EmailKey + "\x00" + a.Network))
-	return one[:], two[:]
+// attemptKeys are the keys of the counts that an attempt can belong to.
+type attemptKeys struct {
+	address []byte // the address alone
+	pair    []byte // the address and the network
+	device  []byte // the address and a device
+	all     []byte // all attempts on the address, in consecutive_failures
+}
+
+func keysOf(a account.FailedAttempt) attemptKeys {
+	key := func(text string) []byte { return addressHash(a.Kind + text) }
+	return attemptKeys{
+		address: key("address\x00" + a.EmailKey),
+		pair:    key("pair\x00" + a.EmailKey + "\x00" + a.Network),
+		device:  key("device\x00" + a.EmailKey + "\x00" + a.Device.ID),
+		all:     key("all\x00" + a.EmailKey),
+	}
+}
+
+// counts are the counts that an attempt belongs to.
+type counts struct {
+	key          []byte // of the count that delays it
+	failures     int
+	lastAt       time.Time
+	blockedUntil time.Time
+	consecutive  int // from all networks since the last success
 }
 
 // CountFailedAttempt implements account.Store. The count need not survive a crash of
@@ -28,22 +49,36 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 		VALUES ($1, $2, $3, $4)
 		ON CONFLICT (key) DO UPDATE
 		SET failures = excluded.failures, last_at = excluded.last_at, blocked_until = excluded.blocked_until`
-	address, pair := failureKeys(a)
-	key, rows := address, map[string]failures{}
+	const writeAll = `
+		INSERT INTO consecutive_failures (key, failures, last_at)
+		VALUES ($1, $2, $3)
+		ON CONFLICT (key) DO UPDATE
+		SET failures = excluded.failures, last_at = excluded.last_at`
+	keys := keysOf(a)
+	var c counts
 	var counted account.CountedAttempt
-	err := postgres.Decide(ctx, s.db, readFailures(a, address, pair, &key, rows), func(_ postgres.Querier, batch *pgx.Batch) error {
-		row, at := rows[string(key)], s.time()
+	err := postgres.Decide(ctx, s.db, readFailures(a, keys, &c), func(_ postgres.Querier, batch *pgx.Batch) error {
+		at := s.time()
+		if limit := s.Limits.ConsecutiveFailures; limit > 0 && c.consecutive >= limit && bytes.Equal(c.key, keys.address) {
+			counted = account.CountedAttempt{ByMailOnly: true}
+			return nil
+		}
 		// The clock may have been set back since the last attempt.
-		if wait := min(row.blockedUntil.Sub(at), account.AttemptDelay(row.failures)); wait > 0 {
+		if wait := min(c.blockedUntil.Sub(at), account.AttemptDelay(c.failures)); wait > 0 {
 			counted = account.CountedAttempt{RetryAfter: wait}
 			return nil
 		}
-		if at.Sub(row.lastAt) > account.FailedAttemptRetention {
-			row.failures = 0
+		if at.Sub(c.lastAt) > account.FailedAttemptRetention {
+			c.failures = 0
 		}
-		row.failures++
-		counted = account.CountedAttempt{Allowed: true, Key: key, Failures: row.failures, At: at}
-		batch.Queue(write, key, row.failures, at, at.Add(account.AttemptDelay(row.failures)))
+		c.failures++
+		c.consecutive++
+		counted = account.CountedAttempt{
+			Allowed: true, Failures: c.failures, Key: slices.Concat(c.key, keys.all), At: at,
+			IsLast: c.consecutive == s.Limits.ConsecutiveFailures,
+		}
+		batch.Queue(write, c.key, c.failures, at, at.Add(account.AttemptDelay(c.failures)))
+		batch.Queue(writeAll, keys.all, c.consecutive, at)
 		return nil
 	})
 	if err != nil {
@@ -52,44 +87,57 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	return counted, nil
 }
 
-type failures struct {
-	failures             int
-	lastAt, blockedUntil time.Time
-}
-
-// readFailures locks the address of an attempt, sets *key to the key that it counts
-// for, and fills rows with the counts of both keys.
-func readFailures(a account.FailedAttempt, address, pair []byte, key *[]byte, rows map[string]failures) *pgx.Batch {
-	// This runs for every address, so that its time does not reveal which have an
-	// account.
-	const usedByOwner = `
-		SELECT EXISTS (
+// usedByOwner finds out whether the owner of the address $1 has used the network $2.
+const usedByOwner = `
+	SELECT EXISTS (
 			SELECT FROM accounts a JOIN sessions s ON s.account_id = a.id
-			WHERE a.email_key = $1 AND s.network = $2)`
+			WHERE a.email_key = $1 AND s.network = $2)
+		OR EXISTS (
+			SELECT FROM accounts a JOIN known_networks n ON n.account_id = a.id
+			WHERE a.email_key = $1 AND n.network = $2)`
+
+// readFailures locks the address of an attempt and fills c with its counts.
+func readFailures(a account.FailedAttempt, keys attemptKeys, c *counts) *pgx.Batch {
+	// These run for every address, so that the time does not reveal which have an account.
+	const signedInBefore = `
+		SELECT EXISTS (
+			SELECT FROM accounts
+			WHERE email_key = $1 AND id::text = $2 AND (password_changed_at IS NULL OR password_changed_at <= $3))`
 	const read = `
 		SELECT key, failures, last_at, COALESCE(blocked_until, last_at)
 		FROM login_failures
 		WHERE key = ANY($1)`
+	const readAll = `
+		SELECT COALESCE(sum(failures), 0)::int
+		FROM consecutive_failures
+		WHERE key = $1`
+	c.key = keys.address
+	use := func(key []byte) func(pgx.Row) error {
+		return func(row pgx.Row) error {
+			var known bool
+			err := row.Scan(&known)
+			if known {
+				c.key = key
+			}
+			return err
+		}
+	}
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
-	batch.Queue(lockAddress, address)
-	batch.Queue(usedByOwner, a.EmailKey, a.Network).QueryRow(func(row pgx.Row) error {
-		var isUsed bool
-		err := row.Scan(&isUsed)
-		if isUsed {
-			*key = pair
-		}
-		return err
-	})
-	batch.Queue(read, [][]byte{address, pair}).Query(func(found pgx.Rows) error {
-		var k []byte
-		var f failures
-		_, err := pgx.ForEachRow(found, []any{&k, &f.failures, &f.lastAt, &f.blockedUntil}, func() error {
-			rows[string(k)] = f
+	batch.Queue(lockAddress, keys.address)
+	batch.Queue(usedByOwner, a.EmailKey, a.Network).QueryRow(use(keys.pair))
+	batch.Queue(signedInBefore, a.EmailKey, a.Device.AccountID, a.Device.IssuedAt).QueryRow(use(keys.device))
+	batch.Queue(read, [][]byte{keys.address, keys.pair, keys.device}).Query(func(found pgx.Rows) error {
+		var row counts
+		_, err := pgx.ForEachRow(found, []any{&row.key, &row.failures, &row.lastAt, &row.blockedUntil}, func() error {
+			if bytes.Equal(row.key, c.key) {
+				*c = counts{key: c.key, failures: row.failures, lastAt: row.lastAt, blockedUntil: row.blockedUntil}
+			}
 			return nil
 		})
 		return err
 	})
+	batch.Queue(readAll, keys.all).QueryRow(func(row pgx.Row) error { return row.Scan(&c.consecutive) })
 	return batch
 }
 
@@ -101,18 +149,50 @@ func (s *Store) UncountFailedAttempt(ctx context.Context, key []byte, at time.Ti
 		SET failures = GREATEST(failures - 1, 0),
 			blocked_until = CASE WHEN last_at = $2 THEN NULL ELSE blocked_until END
 		WHERE key = $1`
-	if _, err := s.db.Exec(ctx, query, key, at); err != nil {
+	const all = `
+		UPDATE consecutive_failures
+		SET failures = GREATEST(failures - 1, 0)
+		WHERE key = $1`
+	batch := &pgx.Batch{}
+	batch.Queue(query, key[:sha256.Size], at)
+	batch.Queue(all, key[sha256.Size:])
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("uncount failed attempt: %w", err)
 	}
 	return nil
 }
 
-const clearFailedAttempts = `DELETE FROM login_failures WHERE key = $1`
+// queueClearAttempts deletes the counts under the key of a CountedAttempt.
+func queueClearAttempts(batch *pgx.Batch, key []byte) {
+	queueForget(batch, [][]byte{key[:sha256.Size], key[sha256.Size:]})
+}
+
+func queueForget(batch *pgx.Batch, keys [][]byte) {
+	batch.Queue(`DELETE FROM login_failures WHERE key = ANY($1)`, keys)
+	batch.Queue(`DELETE FROM consecutive_failures WHERE key = ANY($1)`, keys)
+}
 
 // ClearFailedAttempts implements account.Store.
 func (s *Store) ClearFailedAttempts(ctx context.Context, key []byte) error {
-	if _, err := s.db.Exec(ctx, clearFailedAttempts, key); err != nil {
+	batch := &pgx.Batch{}
+	queueClearAttempts(batch, key)
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("clear failed attempts: %w", err)
 	}
 	return nil
+}
+
+// queueMailProof stores what follows from a proof by mail.
+func queueMailProof(batch *pgx.Batch, c account.Change) {
+	const know = `
+		INSERT INTO known_networks (account_id, network, known_at)
+		VALUES ($1, $2, $3)
+		ON CONFLICT (account_id, network) DO UPDATE
+		SET known_at = excluded.known_at`
+	if c.MailProof == nil {
+		return
+	}
+	keys := keysOf(c.MailProof.Attempts)
+	batch.Queue(know, c.Account.ID, c.MailProof.Attempts.Network, c.MailProof.At)
+	queueForget(batch, [][]byte{keys.address, keys.pair, keys.all})
 }

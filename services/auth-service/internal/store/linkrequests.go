@@ -106,12 +106,15 @@ func (s *Store) handleLinkRequest(ctx context.Context, tx pgx.Tx, r account.Link
 	var owner string
 	err := tx.QueryRow(ctx, find, r.Email.Key).Scan(&owner)
 	if err == nil {
+		if err := tx.QueryRow(ctx, usedByOwner, r.Email.Key, r.Origin.Network()).Scan(&r.FromKnownNetwork); err != nil {
+			return err
+		}
 		return s.changeAccount(ctx, tx, owner, func(c *account.Change) error { return handle(r, c) })
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	c := account.Change{AllowMail: allowMail(tx, s.now())}
+	c := account.Change{AllowMail: s.allowMail(tx, "")}
 	if err := handle(r, &c); err != nil {
 		return err
 	}

@@ -162,7 +162,7 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 			write.Queue(rehash, in.Owner.ID, in.NewHash)
 		}
 		queue(write)
-		write.Queue(clearFailedAttempts, in.Attempts)
+		queueClearAttempts(write, in.Attempts)
 		if isNew {
 			in.Events = append(in.Events, in.IfNewDevice.Event)
 		}
@@ -197,7 +197,7 @@ func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*accou
 	})
 	err := postgres.Decide(ctx, s.db, batch, func(q postgres.Querier, write *pgx.Batch) error {
 		before := row.session()
-		c.Session, c.AllowMail = before, allowMail(q, s.now())
+		c.Session, c.AllowMail = before, s.allowMail(q, c.Owner.ID)
 		if err := decide(&c); err != nil {
 			return err
 		}

@@ -27,6 +27,8 @@ func Schema() postgres.Schema { return postgres.NewSchema("auth", migrations, "m
 
 // Store implements account.Store.
 type Store struct {
+	Limits account.Limits // set before the store is used
+
 	db  *pgxpool.Pool
 	box *outbox.Box
 	now func() time.Time

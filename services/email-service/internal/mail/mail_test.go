@@ -128,6 +128,9 @@ func TestTexts(t *testing.T) {
 		"disabled":            {byAdmin(newEvent(event.UserDisabled{Before: "active", After: "disabled", Email: "ann@example.org", Name: stranger})), "disabled", "Your account was disabled"},
 		"enabled":             {byAdmin(newEvent(event.UserEnabled{Before: "disabled", After: "active", Email: "ann@example.org", Name: stranger})), "enabled", "Your account was enabled again"},
 		"signup_repeated":     {newEvent(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
+		"sign_in_limited": {
+			newEvent(event.UserSignInLimited{Email: "ann@example.org", Name: stranger}), "sign_in_limited", "Many sign-ins to your account failed",
+		},
 		"session_ended": {
 			newEvent(event.SessionRefreshReused{SessionID: "s", Email: "ann@example.org", Name: stranger}), "session_ended", "We ended one of your sessions",
 		},

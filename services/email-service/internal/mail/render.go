@@ -98,6 +98,7 @@ var kinds = byEvent(
 	kind{load("disabled", "Your account was disabled"), event.UserDisabled{}, "", ""},
 	kind{load("enabled", "Your account was enabled again"), event.UserEnabled{}, "", ""},
 	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
+	kind{load("sign_in_limited", "Many sign-ins to your account failed"), event.UserSignInLimited{}, "", ""},
 	kind{load("session_ended", "We ended one of your sessions"), event.SessionRefreshReused{}, "", ""},
 )
 

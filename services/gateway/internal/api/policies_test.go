@@ -164,3 +164,18 @@ func properties(document map[string]any, part any, found func(name string)) {
 		}
 	}
 }
+
+// SEC-101: the gateway counts the spellings of an address as auth-service does, which stores
+// one account for them.
+func TestSEC101SpellingsOfAnAddress(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"ann@bücher.example", " ANN@BÜCHER.example ", "ann@xn--bcher-kva.example", "Ann@xn--bcher-KVA.Example", "ann@bücher。example"} {
+		if got := accountKey(text); got != "ann@xn--bcher-kva.example" {
+			t.Errorf("accountKey(%q) = %q", text, got)
+		}
+	}
+	// The Kelvin sign is not the letter K in an address.
+	if accountKey("\u212aann@example.com") == accountKey("kann@example.com") {
+		t.Error("the Kelvin sign is folded")
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/mailaddr"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
 )
@@ -109,21 +110,14 @@ func (l *rateLimiter) setHeaders(h http.Header, d ratelimit.Decision) {
 	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.now().Add(d.Reset).Unix()+1, 10))
 }
 
-// The longest email address and refresh token that auth-service accepts, in bytes.
-const (
-	maxEmail        = 254
-	maxRefreshToken = 2 << 10
-)
+// maxRefreshToken is the longest refresh token that auth-service accepts, in bytes.
+const maxRefreshToken = 2 << 10
 
-// accountKey returns the form of an email address in which two spellings of it are one. It
-// is empty for a text that is too long to be an address: auth-service rejects the request,
-// which is counted by network.
+// accountKey returns the key of an email address, as auth-service does. It is empty for any
+// other text: auth-service rejects the request, which is counted by network.
 func accountKey(email string) string {
-	email = strings.TrimSpace(email)
-	if len(email) > maxEmail {
-		return ""
-	}
-	return strings.ToLower(email)
+	address, _ := mailaddr.Parse(email)
+	return address.Key
 }
 
 // sessionOf returns the session that a refresh token names, unverified: a client that
