@@ -30,6 +30,7 @@ func Contracts() []Payload {
 		RateLimitCleared{},
 		RateLimitExceeded{},
 		RequestRefused{},
+		SessionsAllRevoked{},
 		SessionRefreshReused{},
 		SessionRefreshed{},
 		SessionRevoked{},

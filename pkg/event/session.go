@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // SessionRefreshed says that a refresh token was exchanged. Replayed distinguishes
 // a repeated exchange within REFRESH_GRACE from a rotation.
 type SessionRefreshed struct {
@@ -26,6 +28,18 @@ func (SessionRevoked) EventName() string { return "session.revoked.v1" }
 
 // EventTopics implements Payload.
 func (SessionRevoked) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// SessionsAllRevoked says that an administrator or operator revoked all sessions of all
+// accounts that began before a time. No other event says so of each of them.
+type SessionsAllRevoked struct {
+	Before time.Time `json:"before"`
+}
+
+// EventName implements Payload.
+func (SessionsAllRevoked) EventName() string { return "session.all_revoked.v1" }
+
+// EventTopics implements Payload.
+func (SessionsAllRevoked) EventTopics() []Topic { return []Topic{Audit, User} }
 
 // SessionRefreshReused says that a rotated refresh token was used after
 // REFRESH_GRACE, a sign of theft, and that its session was revoked (RFC 9700,

@@ -34,6 +34,7 @@ type Revocation struct {
 // auth-service.
 type Snapshot struct {
 	AsOf        time.Time    `json:"asOf"`
+	Before      time.Time    `json:"before,omitzero"` // All sessions that began before were ended.
 	Revocations []Revocation `json:"revocations"`
 }
 
@@ -55,6 +56,7 @@ type Revocations struct {
 
 	mu      sync.RWMutex
 	ended   map[string]time.Time
+	before  time.Time // All sessions that began before were ended.
 	since   time.Time
 	cleaned time.Time
 }
@@ -133,6 +135,7 @@ func (r *Revocations) refresh(ctx context.Context) error {
 	for _, revocation := range snapshot.Revocations {
 		r.add(revocation)
 	}
+	r.revokeBefore(snapshot.Before)
 	r.since = snapshot.AsOf.Add(-snapshotOverlap)
 	r.clean()
 	if !r.ready() {
@@ -159,7 +162,22 @@ func (r *Revocations) Revoke(sessionIDs ...string) {
 	}
 }
 
-// Observe records the session of an event that ends one, and ignores other events.
+// RevokeBefore records that all sessions that began before a time were ended.
+func (r *Revocations) RevokeBefore(before time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.revokeBefore(before)
+}
+
+// revokeBefore never moves the time back. A time in the future would end sessions that do not
+// exist yet.
+func (r *Revocations) revokeBefore(before time.Time) {
+	if before.After(r.before) && !before.After(r.now().Add(leeway)) {
+		r.before = before
+	}
+}
+
+// Observe records the sessions of an event that ends some, and ignores other events.
 func (r *Revocations) Observe(e event.Event) {
 	var id string
 	switch e.Name {
@@ -175,6 +193,11 @@ func (r *Revocations) Observe(e event.Event) {
 			return
 		}
 		id = p.SessionID
+	case event.SessionsAllRevoked{}.EventName():
+		if p, err := event.Decode[event.SessionsAllRevoked](e); err == nil {
+			r.RevokeBefore(p.Before)
+		}
+		return
 	default:
 		return
 	}
@@ -211,7 +234,7 @@ func (r *Revocations) clean() {
 
 // check returns nil, ErrRevoked, or ErrNoKeys while there is no snapshot yet. It waits up to
 // longestWait for the first one.
-func (r *Revocations) check(ctx context.Context, sessionID string) error {
+func (r *Revocations) check(ctx context.Context, sessionID string, began time.Time) error {
 	if !r.ready() {
 		wait := time.NewTimer(longestWait)
 		defer wait.Stop()
@@ -225,7 +248,7 @@ func (r *Revocations) check(ctx context.Context, sessionID string) error {
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if _, revoked := r.ended[sessionID]; revoked {
+	if _, revoked := r.ended[sessionID]; revoked || began.Before(r.before) {
 		return ErrRevoked
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
@@ -184,4 +186,48 @@ func TestSEC117RevocationFromTheFuture(t *testing.T) {
 		_, err := v.Verify(t.Context(), raw)
 		return err
 	})
+}
+
+// SEC-103: one time ends the sessions of everybody, however many there are, whichever way the
+// news comes. It never moves back, and a time in the future ends nothing.
+func TestSEC103AllSessionsThatBeganBefore(t *testing.T) {
+	t.Parallel()
+	issuer := testkit.NewIssuer(t)
+	keys := token.NewJWKS(token.Remote{JWKSURL: issuer.JWKSURL}, testkit.Log(t), time.Now)
+	now := time.Now().Truncate(time.Second)
+	for name, tell := range map[string]func(*token.Revocations, time.Time){
+		"by this process": (*token.Revocations).RevokeBefore,
+		"by event": func(set *token.Revocations, before time.Time) {
+			set.Observe(event.New(t.Context(), time.Now(), "", event.SessionsAllRevoked{Before: before}))
+		},
+		"by the first snapshot": nil,
+	} {
+		set := ended(t, func(context.Context, time.Time) (token.Snapshot, error) {
+			if tell == nil {
+				return token.Snapshot{AsOf: time.Now(), Before: now}, nil
+			}
+			return token.Snapshot{AsOf: time.Now()}, nil
+		})
+		v := token.NewVerifier(keys, set, testkit.Expected, time.Now)
+		verify := func(began time.Time) error {
+			claims := issuer.Claims(token.Identity{})
+			claims.AuthTime = jwt.NewNumericDate(began)
+			_, err := v.Verify(t.Context(), issuer.Sign(claims))
+			return err
+		}
+		if tell != nil {
+			if err := verify(now.Add(-time.Second)); err != nil {
+				t.Fatalf("%s: before = %v", name, err)
+			}
+			tell(set, now)
+			tell(set, now.Add(-time.Hour))
+			tell(set, now.Add(time.Hour))
+		}
+		if err := verify(now.Add(-time.Second)); !errors.Is(err, token.ErrRevoked) {
+			t.Errorf("%s: older session = %v, want ErrRevoked", name, err)
+		}
+		if err := verify(now); err != nil {
+			t.Errorf("%s: newer session = %v", name, err)
+		}
+	}
 }

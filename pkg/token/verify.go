@@ -85,11 +85,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	if raw == "" || len(raw) > maxTokenBytes {
 		return Identity{}, ErrInvalid
 	}
-	identity, err := v.identity(ctx, raw)
+	identity, began, err := v.identity(ctx, raw)
 	if err != nil {
 		return Identity{}, err
 	}
-	switch err := v.revoked.check(ctx, identity.SessionID); {
+	switch err := v.revoked.check(ctx, identity.SessionID, began); {
 	case errors.Is(err, ErrRevoked):
 		return identity, ErrRevoked
 	case err != nil:
@@ -98,28 +98,28 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	return identity, nil
 }
 
-// identity returns the identity in raw without checking its session. A verified token stays
+// identity returns the identity in raw and when its session began, without checking that. A verified token stays
 // verified until it expires or its key is retired.
-func (v *Verifier) identity(ctx context.Context, raw string) (Identity, error) {
+func (v *Verifier) identity(ctx context.Context, raw string) (Identity, time.Time, error) {
 	known := v.verified.get(raw)
 	if known != nil {
 		if !v.now().Before(known.expires) {
 			v.verified.forget(raw)
-			return Identity{}, ErrExpired
+			return Identity{}, time.Time{}, ErrExpired
 		}
 		if key, err := v.keys.Key(ctx, known.kid); err == nil && known.verifiedWith(key) {
 			v.hits.Add(1)
-			return known.identity, nil
+			return known.identity, known.began, nil
 		}
 		v.verified.forget(raw)
 	}
 	v.misses.Add(1)
 	fresh, err := v.parse(ctx, raw)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, time.Time{}, err
 	}
 	v.verified.put(fresh)
-	return fresh.identity, nil
+	return fresh.identity, fresh.began, nil
 }
 
 // parse checks everything about raw except its session.
@@ -146,6 +146,10 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	}
 	found.raw = strings.Clone(raw) // raw keeps the whole header of the request in memory
 	found.expires = claims.ExpiresAt.Add(leeway)
+	// Tokens without auth_time are as old as they can be.
+	if claims.AuthTime != nil {
+		found.began = claims.AuthTime.Time
+	}
 	found.identity = Identity{
 		UserID:    claims.Subject,
 		SessionID: claims.SessionID,

@@ -40,6 +40,8 @@ type Config struct {
 	NetworkMailLimit       int `envconfig:"NETWORK_MAIL_LIMIT" default:"200" desc:"How many emails and answers that reveal whether an address has an account one client address can cause an hour; 0 means no limit."`
 	MaxConsecutiveFailures int `envconfig:"MAX_CONSECUTIVE_FAILURES" default:"100" desc:"After how many failed sign-ins in a row an account accepts passwords only from networks and devices that its owner has used, until one succeeds there or the owner uses a reset link; 0 turns this off."`
 
+	MaxSessions int `envconfig:"MAX_SESSIONS" default:"100" desc:"How many sessions an account can have: a sign-in ends the oldest; 0 means no limit."`
+
 	PasswordHash string `envconfig:"PASSWORD_HASH" default:"argon2id" desc:"Algorithm of new password hashes: argon2id or bcrypt. Hashes of both are accepted; the next login replaces those of the other algorithm."`
 	BcryptCost   int    `envconfig:"BCRYPT_COST" default:"12" desc:"Cost of new bcrypt hashes, 10 to 16. With bcrypt, a password has at most 72 bytes, and new hashes have no pepper."`
 
@@ -91,8 +93,8 @@ func (c Config) ValidateOwn() error {
 	if c.PasswordMinLength < 8 || c.PasswordMinLength > 128 {
 		faults = append(faults, errors.New("PASSWORD_MIN_LENGTH: want 8 to 128"))
 	}
-	if c.NetworkMailLimit < 0 || c.MaxConsecutiveFailures < 0 {
-		faults = append(faults, errors.New("NETWORK_MAIL_LIMIT, MAX_CONSECUTIVE_FAILURES: want 0 or more"))
+	if c.NetworkMailLimit < 0 || c.MaxConsecutiveFailures < 0 || c.MaxSessions < 0 {
+		faults = append(faults, errors.New("NETWORK_MAIL_LIMIT, MAX_CONSECUTIVE_FAILURES, MAX_SESSIONS: want 0 or more"))
 	}
 	if c.HashConcurrency < 0 || c.HashQueue < 1 {
 		faults = append(faults, errors.New("HASH_CONCURRENCY, HASH_QUEUE: want 0 or more, and 1 or more"))
@@ -155,7 +157,7 @@ func (c Config) site() api.Site {
 }
 
 func (c Config) limits() account.Limits {
-	return account.Limits{MailsPerNetwork: c.NetworkMailLimit, ConsecutiveFailures: c.MaxConsecutiveFailures}
+	return account.Limits{MailsPerNetwork: c.NetworkMailLimit, ConsecutiveFailures: c.MaxConsecutiveFailures, Sessions: c.MaxSessions}
 }
 
 func (c Config) lifetimes() account.Lifetimes {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -71,6 +74,49 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// SEC-102: a request that needs a locked row is answered within seconds, and the client is
+// told to retry. Other accounts are not delayed.
+func TestSEC102LockedAccount(t *testing.T) {
+	t.Parallel()
+	const password = "correct horse battery"
+	address := testkit.DatabaseURL(t)
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": address, "REDIS_URL": testkit.RedisURL(t), "PUBLIC_BASE_URL": "http://localhost:8080",
+		"REFRESH_TOKEN_SECRET": strings.Repeat("refresh0123456789-", 3),
+		"ENCRYPTION_KEY":       strings.Repeat("encrypt0123456789-", 3),
+		"EVENT_SEAL_KEY":       strings.Repeat("sealing0123456789-", 3),
+	})
+	tokens := map[string]string{}
+	for _, email := range []string{"ann@example.com", "bob@example.com"} {
+		var in struct {
+			Tokens struct{ AccessToken string }
+		}
+		status, data := p.Call("POST", "/api/v1/auth/signup", `{"email":"`+email+`","password":"`+password+`","name":"Ann"}`, "")
+		if err := json.Unmarshal(data, &in); err != nil || status != 201 {
+			t.Fatalf("signup = %d %s, %v", status, data, err)
+		}
+		tokens[email] = in.Tokens.AccessToken
+	}
+	db, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close(context.Background()) // It ends the transaction, which changes nothing.
+	if _, err := db.Exec(t.Context(), `BEGIN; SELECT FROM accounts WHERE email = 'ann@example.com' FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if status, data := p.Call("POST", "/api/v1/auth/logout-all", "", tokens["ann@example.com"]); status != 503 {
+		t.Errorf("request that needs the locked account = %d %s, want 503", status, data)
+	}
+	if took := time.Since(began); took > 10*time.Second { // lock_timeout, on a loaded machine
+		t.Errorf("it took %s", took)
+	}
+	if status, data := p.Call("POST", "/api/v1/auth/logout-all", "", tokens["bob@example.com"]); status != 200 {
+		t.Errorf("request of another account = %d %s", status, data)
+	}
+}
+
 // TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,
 // the commands fail and change nothing.
 func TestCommandsDoNotMigrate(t *testing.T) {
@@ -89,7 +135,7 @@ func TestCommandsDoNotMigrate(t *testing.T) {
 		Schemas: schemas,
 		Exit: map[string]int{
 			"admin create root@example.com": 1, "keys list": 1, "keys rotate": 1,
-			"users import " + file: 1, "users export": 1, "outbox forget gone": 1,
+			"sessions revoke-all": 1, "users import " + file: 1, "users export": 1, "outbox forget gone": 1,
 		},
 	}.WantNoMigration(t)
 }

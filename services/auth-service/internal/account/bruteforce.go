@@ -53,6 +53,9 @@ type FailedAttempt struct {
 const (
 	passwordAttempt = ""
 	codeAttempt     = "code of the second factor\x00"
+	// PasskeyAttempt is limited by delays alone: nobody guesses a passkey, but checking one
+	// locks its account.
+	PasskeyAttempt = "passkey\x00"
 )
 
 // CountedAttempt says whether an attempt may go on.

@@ -27,7 +27,7 @@ func (a *Accounts) BeginPasskeyLogin() (PasskeyCeremony, error) {
 // FinishPasskeyLogin signs in with the browser's answer. The authenticator has
 // verified its user, so a passkey counts as two factors and no code is asked for.
 // It fails with a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid,
-// ErrAccountDisabled or ErrEmailNotVerified. The last three are recorded.
+// ErrTooManyAttempts, ErrAccountDisabled or ErrEmailNotVerified. The last four are recorded.
 func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device string, answer []byte) (Account, signing.Tokens, error) {
 	device, deviceErr := parseLine("deviceName", device)
 	if err := validate(deviceErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
@@ -40,6 +40,17 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	assertion, err := factor.ParseAssertion(answer)
 	if err != nil {
 		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+	}
+	owner, err := a.store.Account(ctx, assertion.OwnerID)
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+	}
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
+	}
+	attempt, err := a.countFailedAttempt(ctx, PasskeyAttempt, owner.Email, Device{})
+	if err != nil {
+		return Account{}, signing.Tokens{}, err
 	}
 	var account Account
 	var tokens signing.Tokens
@@ -60,6 +71,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved
 		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)
+		c.ClearAttempts = attempt.Key
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
 		tokens.Device = a.deviceToken(c.Account, Device{}, started.CreatedAt)

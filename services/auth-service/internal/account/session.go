@@ -51,6 +51,7 @@ const (
 	reasonFactorAdded     = "mfa_enrolled"
 	reasonDisabled        = "account_disabled"
 	reasonDeleted         = "account_deleted"
+	reasonTooMany         = "too_many_sessions"
 )
 
 // Revoked reports whether the session was ended before it expired.
@@ -60,6 +61,12 @@ func (s *Session) Revoked() bool { return !s.RevokedAt.IsZero() }
 func (s *Session) revoke(ctx context.Context, now time.Time, reason string) event.Event {
 	s.RevokedAt, s.RevokedReason = now, reason
 	return event.New(ctx, now, s.AccountID, event.SessionRevoked{SessionID: s.ID, Reason: reason})
+}
+
+// EndAsOldest ends the session because its account has more than Limits.Sessions, and returns
+// the event to record.
+func (s *Session) EndAsOldest(ctx context.Context, now time.Time) event.Event {
+	return s.revoke(ctx, now, reasonTooMany)
 }
 
 // newSession returns a session of an account that has just signed in with its password.

@@ -14,6 +14,9 @@ type sessionStore interface {
 	// Sessions returns up to limit sessions of an account that are live at now,
 	// newest first, after the one with the id after.
 	Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]Session, error)
+	// RevokeBefore revokes all sessions of all accounts that began before a time, and
+	// stores e.
+	RevokeBefore(ctx context.Context, before time.Time, e event.Event) error
 	// Revocations is a token.LoadSnapshot.
 	Revocations(ctx context.Context, since time.Time) (token.Snapshot, error)
 }
@@ -31,6 +34,26 @@ func (a *Accounts) Sessions(ctx context.Context, caller token.Identity, after st
 // verifiers of other processes.
 func (a *Accounts) Revocations(ctx context.Context, since time.Time) (token.Snapshot, error) {
 	return a.store.Revocations(ctx, since)
+}
+
+// RevokeAll revokes all sessions of all accounts that began before a time, whatever their
+// number, and returns the time. The zero time stands for now. Everybody who began a session
+// in the current second has to sign in again, too: tokens know seconds only. It fails with a
+// validation problem for a time in the future.
+func (a *Accounts) RevokeAll(ctx context.Context, before time.Time) (time.Time, error) {
+	now := a.time()
+	if before.After(now) {
+		return time.Time{}, problem.Validation(problem.Field{Field: "before", Code: "out_of_range", Message: "The time must not be in the future."})
+	}
+	if before.IsZero() {
+		before = now.Add(time.Second)
+	}
+	before = before.UTC().Truncate(time.Second)
+	if err := a.store.RevokeBefore(ctx, before, event.New(ctx, now, "", event.SessionsAllRevoked{Before: before})); err != nil {
+		return time.Time{}, err
+	}
+	a.revoked.RevokeBefore(before)
+	return before, nil
 }
 
 // RevokeSession ends one of the caller's sessions. It fails with ErrSessionNotFound,

@@ -73,6 +73,7 @@ var mayCall = map[string]string{
 	"PATCH /users/{id}":                                    admins,
 	"DELETE /users/{id}":                                   admins,
 	"POST /users/{id}/revoke-sessions":                     admins,
+	"POST /revoke-all-sessions":                            admins,
 }
 
 // SEC-51: every route, called by every kind of caller.
@@ -91,7 +92,11 @@ func TestSEC51Access(t *testing.T) {
 		}
 		for caller, bearer := range s.callers() {
 			path := strings.ReplaceAll(route.Path, "{id}", uuid.NewString())
-			status, _, body := s.do(route.Method, path, bearer, "application/json", "{}")
+			input := "{}"
+			if name == "POST /revoke-all-sessions" {
+				input = `{"before":"2026-01-01T00:00:00Z"}` // Later callers stay signed in.
+			}
+			status, _, body := s.do(route.Method, path, bearer, "application/json", input)
 			want := admission(route, allowed, caller)
 			got := status
 			if got != http.StatusUnauthorized && got != http.StatusForbidden || slices.ContainsFunc(asksForMore, func(code string) bool { return strings.Contains(string(body), code) }) {

@@ -68,6 +68,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodDelete, Path: prefix + "/users/{id}", Access: web.AdminOnly.Recently(), Handler: a.deleteUser},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/revoke-sessions", Access: web.AdminOnly.Recently(), Handler: a.revokeUserSessions},
 		{Method: http.MethodPost, Path: prefix + "/users/{id}/reset-mfa", Access: web.AdminOnly.Recently(), Handler: a.resetFactors},
+		{Method: http.MethodPost, Path: prefix + "/revoke-all-sessions", Access: web.AdminOnly.Recently(), Handler: a.revokeAll},
 		// The gateway does not route these.
 		{Method: http.MethodGet, Path: token.AccountPath, Access: web.SignedIn, Handler: a.account},
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},

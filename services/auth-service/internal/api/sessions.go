@@ -93,6 +93,27 @@ func (a *api) logoutAll(w http.ResponseWriter, r *http.Request) error {
 	return web.OK(w, http.StatusOK, revoked{n})
 }
 
+func (a *api) revokeAll(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Before time.Time `json:"before"`
+	}
+	if r.ContentLength != 0 {
+		var err error
+		if in, err = web.Read[struct {
+			Before time.Time `json:"before"`
+		}](w, r); err != nil {
+			return err
+		}
+	}
+	before, err := a.accounts.RevokeAll(r.Context(), in.Before)
+	if err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, struct {
+		Before time.Time `json:"before"`
+	}{before})
+}
+
 func (a *api) revokeSession(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathID(r, account.ErrSessionNotFound)
 	if err != nil {

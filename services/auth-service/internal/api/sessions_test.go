@@ -1,11 +1,15 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
@@ -91,4 +95,68 @@ func TestEndSessions(t *testing.T) {
 	}
 	s.want(s.refresh(ann.Tokens.RefreshToken), 401, "session_revoked")
 	s.want(s.call("POST", "/users/nobody/revoke-sessions", root.AccessToken, nil), 404, "account_not_found")
+}
+
+// SEC-102: an account has a limited number of sessions. A sign-in ends the oldest, and the
+// verifiers learn of it.
+func TestSEC102SessionsAreLimited(t *testing.T) {
+	t.Parallel()
+	s := newService(t, limited(account.Limits{Sessions: 3}))
+	first := s.signup("ann@example.com").Data.Tokens
+	_, secret, _ := s.enrol(first.AccessToken) // A second factor starts sessions in another transaction.
+	var last tokens
+	for range 3 {
+		in := s.login("ann@example.com").Data
+		last = s.want(s.challenge(in.MFAToken, s.code(secret)), 200, "").Data.Tokens
+		s.advance(30 * time.Second)
+	}
+	s.want(s.refresh(first.RefreshToken), 401, "session_revoked")
+	if list := s.call("GET", "/sessions", last.AccessToken, nil).List; len(list) != 3 {
+		t.Errorf("%d sessions, want 3", len(list))
+	}
+	if n := s.count(event.User, event.SessionRevoked{}); n != 1 {
+		t.Errorf("%d sessions were revoked, want 1", n)
+	}
+	bob := s.signup("bob@example.com").Data.Tokens
+	for range 3 {
+		s.login("bob@example.com")
+	}
+	s.want(s.refresh(bob.RefreshToken), 401, "session_revoked")
+	s.want(s.refresh(last.RefreshToken), 200, "")
+	if n := s.count(event.User, event.SessionRevoked{}); n != 2 {
+		t.Errorf("%d sessions were revoked, want 2", n)
+	}
+}
+
+// SEC-103: an administrator ends all sessions at once, the own one included, and new ones
+// begin.
+func TestSEC103RevokeAllSessions(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root, ann := s.admin(), s.signup("ann@example.com").Data.Tokens
+	other := s.instance()
+	s.want(s.call("POST", "/revoke-all-sessions", ann.AccessToken, nil), 403, "forbidden")
+	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": s.time().Add(time.Minute)}), 400, "validation_failed")
+	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": s.time().Add(-time.Hour)}), 200, "")
+	s.want(s.call("GET", "/sessions", ann.AccessToken, nil), 200, "")
+	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, nil), 200, "")
+	for _, bearer := range []string{ann.AccessToken, root.AccessToken} {
+		s.want(s.call("GET", "/sessions", bearer, nil), 401, "session_revoked")
+	}
+	s.want(other.refresh(ann.RefreshToken), 401, "session_revoked")
+	testkit.Eventually(t, 20*time.Second, func() error { // the snapshot of another process
+		if got := other.call("GET", "/sessions", ann.AccessToken, nil); got.status != 401 {
+			return fmt.Errorf("GET /sessions = %d, want 401", got.status)
+		}
+		return nil
+	})
+	s.advance(time.Second)
+	in := s.login("ann@example.com").Data.Tokens
+	if list := other.want(other.call("GET", "/sessions", in.AccessToken, nil), 200, "").List; len(list) != 1 {
+		t.Errorf("%d sessions, want the new one only", len(list))
+	}
+	s.want(other.refresh(in.RefreshToken), 200, "")
+	if n := s.count(event.User, event.SessionsAllRevoked{}); n != 2 {
+		t.Errorf("%d events, want one for each request", n)
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -16,8 +17,9 @@ func (s *Store) StartChallenge(ctx context.Context, ch account.Challenge, in acc
 	const query = `
 		INSERT INTO challenges (hash, account_id, device_name, attempts, expires_at)
 		VALUES ($1, $2, $3, 0, $4)`
-	err := s.signIn(ctx, in, func(batch *pgx.Batch) {
+	err := s.signIn(ctx, in, func(_ postgres.Querier, batch *pgx.Batch) error {
 		batch.Queue(query, ch.Hash, ch.AccountID, ch.DeviceName, ch.ExpiresAt)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("start challenge: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -66,7 +67,7 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 }
 
 func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide func(*account.Change) error) error {
-	c, err := lockAccount(ctx, tx, id)
+	c, err := lockAccount(ctx, tx, id, s.time())
 	if err != nil {
 		return err
 	}
@@ -92,6 +93,12 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	}
 	batch := &pgx.Batch{}
 	queueChange(batch, before, c)
+	// The sessions that the change has revoked make room.
+	if c.NewSession != nil && !slices.ContainsFunc(c.Sessions, func(s account.Session) bool { return s.Revoked() }) {
+		if err := s.endOldest(ctx, tx, batch, *c.NewSession); err != nil {
+			return err
+		}
+	}
 	if err := s.box.Queue(batch, c.Events...); err != nil || batch.Len() == 0 {
 		return err
 	}
@@ -107,17 +114,17 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	return err
 }
 
-func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, error) {
+func lockAccount(ctx context.Context, tx pgx.Tx, id string, now time.Time) (account.Change, error) {
 	const lockOwner = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
 		WHERE a.id = $1
 		FOR UPDATE`
-	// Expired sessions as well: their access tokens may still be valid.
+	// Expired sessions as well, while their access tokens may still be valid.
 	const lockSessions = `
 		SELECT ` + sessionColumns + `
 		FROM sessions s
-		WHERE s.account_id = $1 AND s.revoked_at IS NULL
+		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
 		ORDER BY s.id
 		FOR UPDATE`
 	// The lock of the account protects these rows as well.
@@ -139,7 +146,7 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string) (account.Change, err
 		return c, fmt.Errorf("lock account: %w", err)
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(lockSessions, id).Query(func(rows pgx.Rows) (err error) {
+	batch.Queue(lockSessions, id, now.Add(-2*token.MaxLifetime)).Query(func(rows pgx.Rows) (err error) {
 		c.Sessions, err = pgx.CollectRows(rows, scanSession)
 		return err
 	})

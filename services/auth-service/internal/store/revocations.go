@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -21,17 +22,36 @@ func queueRevocation(batch *pgx.Batch, s account.Session) {
 	batch.Queue(query, s.ID)
 }
 
+// RevokeBefore implements account.Store.
+func (s *Store) RevokeBefore(ctx context.Context, before time.Time, e event.Event) error {
+	const query = `
+		INSERT INTO revoked_before (before)
+		VALUES ($1)
+		ON CONFLICT (single) DO UPDATE
+		SET before = GREATEST(revoked_before.before, excluded.before)`
+	batch := &pgx.Batch{}
+	batch.Queue(query, before)
+	if err := s.send(ctx, batch, e); err != nil {
+		return fmt.Errorf("revoke all sessions: %w", err)
+	}
+	return nil
+}
+
 // Revocations implements account.Store and is a token.LoadSnapshot.
 func (s *Store) Revocations(ctx context.Context, since time.Time) (token.Snapshot, error) {
-	const now = `SELECT now()`
+	const now = `SELECT now(), (SELECT before FROM revoked_before)`
 	const query = `
 		SELECT session_id::text, revoked_at
 		FROM revocations
 		WHERE revoked_at > $1`
+	var before *time.Time
 	snapshot := token.Snapshot{Revocations: []token.Revocation{}}
 	// Read the time first, so that the next snapshot has the revocations committed in between.
-	if err := s.db.QueryRow(ctx, now).Scan(&snapshot.AsOf); err != nil {
+	if err := s.db.QueryRow(ctx, now).Scan(&snapshot.AsOf, &before); err != nil {
 		return token.Snapshot{}, fmt.Errorf("list revocations: %w", err)
+	}
+	if before != nil {
+		snapshot.Before = *before
 	}
 	if oldest := snapshot.AsOf.Add(-token.MaxLifetime - time.Minute); since.Before(oldest) {
 		since = oldest

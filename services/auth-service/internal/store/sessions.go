@@ -13,8 +13,13 @@ import (
 )
 
 const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_at, s.device_name, s.user_agent, s.ip,
-	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at, s.revoked_at, s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved,
+	COALESCE(s.network, ''), s.created_at, s.last_used_at, s.expires_at, s.ends_at,
+	COALESCE(s.revoked_at, (SELECT before FROM revoked_before WHERE s.created_at < before)), s.revoked_reason, COALESCE(s.authenticated_at, s.created_at), s.proved,
 	COALESCE(s.methods, ''), s.proof_hash, s.proof_expires_at, s.mail_code_hash, COALESCE(s.mail_code_attempts, 0), s.mail_code_expires_at`
+
+// liveSession is the condition for a session that has not been revoked, alone or with all
+// others. It may have expired.
+const liveSession = `s.revoked_at IS NULL AND s.created_at >= COALESCE((SELECT before FROM revoked_before), '-infinity')`
 
 // sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
@@ -116,7 +121,10 @@ func nullHash(hash string) []byte {
 
 // StartSession implements account.Store.
 func (s *Store) StartSession(ctx context.Context, session account.Session, in account.PasswordLogin) error {
-	err := s.signIn(ctx, in, func(batch *pgx.Batch) { queueSession(batch, session) })
+	err := s.signIn(ctx, in, func(q postgres.Querier, batch *pgx.Batch) error {
+		queueSession(batch, session)
+		return s.endOldest(ctx, q, batch, session)
+	})
 	if err != nil {
 		return fmt.Errorf("start session: %w", err)
 	}
@@ -126,7 +134,7 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, in ac
 // signIn stores a login if the account is still the same as when the password was
 // checked: in between it may have been disabled or demoted, or got a second factor. It
 // fails with ErrAccountChanged.
-func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func(*pgx.Batch)) error {
+func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func(postgres.Querier, *pgx.Batch) error) error {
 	// The lock excludes concurrent changes of the account. Logins do not wait for each
 	// other, unless they replace the hash.
 	const lock = `
@@ -154,14 +162,16 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 	if d := in.IfNewDevice; d != nil {
 		read.Queue(newDevice, in.Owner.ID, d.Network, d.UserAgent).QueryRow(func(row pgx.Row) error { return row.Scan(&isNew) })
 	}
-	err := postgres.Decide(ctx, s.db, read, func(_ postgres.Querier, write *pgx.Batch) error {
+	err := postgres.Decide(ctx, s.db, read, func(q postgres.Querier, write *pgx.Batch) error {
 		if current != in.Owner {
 			return account.ErrAccountChanged
 		}
 		if in.NewHash != "" {
 			write.Queue(rehash, in.Owner.ID, in.NewHash)
 		}
-		queue(write)
+		if err := queue(q, write); err != nil {
+			return err
+		}
 		queueClearAttempts(write, in.Attempts)
 		if isNew {
 			in.Events = append(in.Events, in.IfNewDevice.Event)
@@ -181,6 +191,43 @@ const newDevice = `
 		AND COALESCE(bool_or(regexp_replace(user_agent, '[0-9.]+', '', 'g') = regexp_replace($3, '[0-9.]+', '', 'g')), false))
 	FROM sessions
 	WHERE account_id = $1`
+
+// endOldest ends the oldest sessions of an account that gets one more than Limits.Sessions.
+// Sign-ins that are stored at the same time can exceed the limit until the next one.
+func (s *Store) endOldest(ctx context.Context, q postgres.Querier, write *pgx.Batch, next account.Session) error {
+	const excess = `
+		SELECT ` + sessionColumns + `
+		FROM sessions s
+		WHERE ` + liveSession + ` AND s.id IN (
+			SELECT s.id
+			FROM sessions s
+			WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
+			ORDER BY s.id DESC
+			OFFSET $3)
+		ORDER BY s.id
+		FOR UPDATE OF s`
+	if s.Limits.Sessions == 0 {
+		return nil
+	}
+	now := s.time()
+	rows, err := q.Query(ctx, excess, next.AccountID, now, s.Limits.Sessions-1)
+	if err != nil {
+		return fmt.Errorf("find oldest sessions: %w", err)
+	}
+	oldest, err := pgx.CollectRows(rows, scanSession)
+	if err != nil {
+		return fmt.Errorf("find oldest sessions: %w", err)
+	}
+	for _, before := range oldest {
+		ended := before
+		revoked := ended.EndAsOldest(ctx, now)
+		queueSessionChange(write, before, ended)
+		if err := s.box.Queue(write, revoked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // UpdateSession implements account.Store.
 func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*account.SessionChange) error) error {
@@ -218,7 +265,7 @@ func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time, a
 	const query = `
 		SELECT ` + sessionColumns + `
 		FROM sessions s
-		WHERE s.account_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $2 AND s.id < COALESCE(NULLIF($3, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2 AND s.id < COALESCE(NULLIF($3, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 		ORDER BY s.id DESC
 		LIMIT $4`
 	rows, err := s.db.Query(ctx, query, accountID, now, after, limit)
