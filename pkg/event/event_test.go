@@ -104,20 +104,20 @@ func sealer(t *testing.T, keys service.Keys) *event.Sealer {
 func TestSEC125SealingKeysRotate(t *testing.T) {
 	t.Parallel()
 	before, named := service.Key{ID: service.DefaultKey, Secret: oldSeal}, service.Key{ID: "b", Secret: newSeal}
-	alone, accepted := sealer(t, service.Keys{before}), sealer(t, service.Keys{before, named})
+	single, accepted := sealer(t, service.Keys{before}), sealer(t, service.Keys{before, named})
 	first, after := sealer(t, service.Keys{named, before}), sealer(t, service.Keys{named})
 	for name, tc := range map[string]struct {
 		by, to *event.Sealer
 		prefix string
 		ok     bool
 	}{
-		"the only key":               {alone, alone, "s1.", true},
-		"the next one is listed":     {accepted, alone, "s1.", true},
+		"the only key":               {single, single, "s1.", true},
+		"the next one is listed":     {accepted, single, "s1.", true},
 		"listed first":               {first, accepted, "s2.b.", true},
-		"the previous one is listed": {alone, first, "s1.", true},
+		"the previous one is listed": {single, first, "s1.", true},
 		"the previous one is gone":   {first, after, "s2.b.", true},
-		"sealed before":              {alone, after, "s1.", false},
-		"not listed yet":             {first, alone, "s2.b.", false},
+		"sealed before":              {single, after, "s1.", false},
+		"not listed yet":             {first, single, "s2.b.", false},
 	} {
 		sealed := tc.by.Seal("a link", "context")
 		plain, err := tc.to.Open(sealed, "context")

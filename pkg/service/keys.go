@@ -42,7 +42,7 @@ func ParseKeys(variable string, text Secret) (Keys, error) {
 		id, secret, _ := strings.Cut(strings.TrimSpace(part), ":")
 		key := Key{ID: id, Secret: Secret(secret)}
 		if !KeyID(id) {
-			return nil, fmt.Errorf("%s: use one secret, or a comma-separated list of id:secret; an id has 1 to 32 letters, digits, - and _ (a single secret with a colon needs the id %s)", variable, DefaultKey)
+			return nil, fmt.Errorf("%s: use one secret, or a comma-separated list of id:secret; an id has 1 to 32 of a-z, A-Z, 0-9, - and _ (a single secret with a colon needs the id %s)", variable, DefaultKey)
 		}
 		if slices.ContainsFunc(keys, func(other Key) bool { return other.ID == key.ID || other.Secret == key.Secret }) {
 			return nil, fmt.Errorf("%s: key %d repeats an id or a secret", variable, len(keys)+1)

@@ -159,7 +159,7 @@ func TestSEC126RefreshSecretsRotate(t *testing.T) {
 		}
 		return tokens.Refresh
 	}
-	alone, first, gone := issuer(before), issuer("b:"+after+",default:"+before), issuer("b:"+after)
+	single, first, gone := issuer(before), issuer("b:"+after+",default:"+before), issuer("b:"+after)
 	unnamed := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"iss": testkit.Expected.Issuer, "sub": claims.AccountID, "sid": claims.SessionID, "gen": 1, "exp": claims.ExpiresAt.Unix(),
 	})
@@ -173,12 +173,12 @@ func TestSEC126RefreshSecretsRotate(t *testing.T) {
 		token  string
 		ok     bool
 	}{
-		"the previous secret, listed":      {first, refresh(alone), true},
+		"the previous secret, listed":      {first, refresh(single), true},
 		"of a release without key ids":     {first, withoutKid, true},
 		"the new secret":                   {gone, refresh(first), true},
-		"the previous secret, not listed":  {gone, refresh(alone), false},
+		"the previous secret, not listed":  {gone, refresh(single), false},
 		"without key ids, not listed":      {gone, withoutKid, false},
-		"a replica that lacks the new one": {alone, refresh(first), false},
+		"a replica that lacks the new one": {single, refresh(first), false},
 	} {
 		_, err := tc.issuer.VerifyRefresh(tc.token, f.now)
 		if tc.ok && err != nil || !tc.ok && !errors.Is(err, signing.ErrRefreshInvalid) {
