@@ -43,23 +43,23 @@ func TestSEC73RedisUsers(t *testing.T) {
 			may: [][]any{
 				{"PING"},
 				{"TIME"},
-				addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events"), readRequests("user-events"), follow,
-				addKnown("email-events"), readKnown("audit-events"), readConsumed("user-events"),
+				addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events", "auth-service"), readRequests("user-events"), follow,
+				addKnown("email-events", "auth-service"), readKnown("audit-events", "auth-service"), readConsumed("user-events"),
 			},
-			mayNot: append(consumeAs("email-events", "email-service"), postConsumed("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}),
+			mayNot: append(consumeAs("email-events", "email-service"), postConsumed("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}, postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"user-service": {
-			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addKnown("user-events"), readConsumed("audit-events"),
+			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addKnown("user-events", "user-service"), readConsumed("audit-events"),
 				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"}),
-			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events")),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"email-service": {
-			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events"), addKnown("audit-events")),
-			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events"), addKnown("email-events")),
+			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events", "email-service"), readRequests("audit-events"), addKnown("audit-events", "email-service")),
+			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events", "email-service"), addKnown("email-events", "email-service"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"audit-service": {
-			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events"), readRequests("audit-events"), addKnown("audit-events"), readConsumed("audit-events")),
-			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events"), readConsumed("email-events")),
+			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events", "audit-service"), readRequests("audit-events"), addKnown("audit-events", "audit-service"), readConsumed("audit-events")),
+			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events"), readConsumed("email-events"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service")),
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
@@ -138,7 +138,7 @@ func consumeAs(topic, group string) [][]any {
 		script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
 		script("consumer:owner:"+topic+":"+group+":c", "redis.call('SET', KEYS[1], 't', 'PX', 1000) return redis.call('GET', KEYS[1])"),
 		script("consumer:owner:"+topic+":"+group+":c", "return redis.call('DEL', KEYS[1])"),
-		{"HGETALL", "watermark:published:" + topic},
+		{"GET", "watermark:published:" + topic + ":auth-service"},
 		{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
 		{"HDEL", "republish:requested:" + topic + ":auth-service", group},
 		postConsumed(topic, group),
@@ -146,12 +146,12 @@ func consumeAs(topic, group string) [][]any {
 	}
 }
 
-func addKnown(topic string) []any {
-	return []any{"ZADD", "published:{" + topic + "}", "GT", 1, "producer EPOCH"}
+func addKnown(topic, producer string) []any {
+	return []any{"ZADD", "published:{" + topic + "}:" + producer, "GT", 1, "producer EPOCH"}
 }
 
-func readKnown(topic string) []any {
-	return []any{"ZRANGE", "published:{" + topic + "}", 0, -1, "WITHSCORES"}
+func readKnown(topic, producer string) []any {
+	return []any{"ZRANGE", "published:{" + topic + "}:" + producer, 0, -1, "WITHSCORES"}
 }
 
 func readConsumed(topic string) []any { return []any{"HGETALL", "watermark:consumed:{" + topic + "}"} }
@@ -162,8 +162,8 @@ func postConsumed(topic, group string) []any {
 
 func addEntry(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
 
-func postWatermark(topic string) []any {
-	return []any{"HSET", "watermark:published:" + topic, "producer", "{}"}
+func postWatermark(topic, producer string) []any {
+	return []any{"SET", "watermark:published:" + topic + ":" + producer, "{}"}
 }
 
 func readRequests(topic string) []any {

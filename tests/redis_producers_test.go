@@ -27,7 +27,7 @@ func TestProducersOfStreams(t *testing.T) {
 			rules := strings.Fields(strings.Trim(selector, "()"))
 			for _, rule := range rules {
 				if key, isKey := strings.CutPrefix(rule, "~"); isKey {
-					for _, command := range []string{"+xadd", "+hset"} {
+					for _, command := range []string{"+xadd", "+set"} {
 						if slices.Contains(rules, command) {
 							allowed[command+" "+key] = append(allowed[command+" "+key], user)
 						}
@@ -38,9 +38,13 @@ func TestProducersOfStreams(t *testing.T) {
 	}
 	for _, topic := range event.Topics() {
 		want := slices.Sorted(slices.Values(topic.Producers()))
-		for _, may := range []string{"+xadd " + string(topic), "+hset watermark:published:" + string(topic)} {
-			if got := slices.Sorted(slices.Values(allowed[may])); !slices.Equal(got, want) {
-				t.Errorf("%s is allowed to %v, want %v", may, got, want)
+		if got := slices.Sorted(slices.Values(allowed["+xadd "+string(topic)])); !slices.Equal(got, want) {
+			t.Errorf("+xadd on %s is allowed to %v, want %v", topic, got, want)
+		}
+		for _, producer := range want { // The producer alone.
+			watermark := "+set watermark:published:" + string(topic) + ":" + producer
+			if got := allowed[watermark]; !slices.Equal(got, []string{producer}) {
+				t.Errorf("%s is allowed to %v, want %s", watermark, got, producer)
 			}
 		}
 	}

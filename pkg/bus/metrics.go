@@ -7,6 +7,8 @@ type streamMetrics struct {
 	waiting       *prometheus.GaugeVec
 	claimed, lost *prometheus.CounterVec
 	trimmed       *prometheus.CounterVec
+
+	trimmedByOthers *prometheus.CounterVec
 }
 
 func newStreamMetrics(reg prometheus.Registerer) *streamMetrics {
@@ -23,8 +25,9 @@ func newStreamMetrics(reg prometheus.Registerer) *streamMetrics {
 		lost:    counter("headgate_stream_entries_lost_total", "Entries deleted from the stream before they were handled."),
 		trimmed: counter("headgate_stream_trimmed_total", "Entries trimmed after every configured consumer group had acknowledged them."),
 	}
+	m.trimmedByOthers = counter("headgate_stream_trimmed_by_others_total", "How often entries were missing that only somebody else can have removed.")
 	if reg != nil {
-		reg.MustRegister(m.waiting, m.claimed, m.lost, m.trimmed)
+		reg.MustRegister(m.waiting, m.claimed, m.lost, m.trimmed, m.trimmedByOthers)
 	}
 	return m
 }

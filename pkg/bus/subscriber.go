@@ -185,6 +185,8 @@ type subscription struct {
 	labels     prometheus.Labels
 	failing    atomic.Pointer[failure] // of reads; nil while they succeed
 
+	lastEntry entryID // at the last maintenance
+
 	unacknowledged atomic.Bool // acknowledgements wait, because Redis is unavailable
 
 	mu       sync.Mutex

@@ -47,18 +47,43 @@ func (s *subscription) trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	oldest := entryAt(now.Add(-retain))
+	oldest, kept := entryAt(now.Add(-retain)), entryAt(now.Add(-min(s.cfg.Retain, followerLookback)))
 	for _, name := range append(s.cfg.Groups, s.cfg.Group) {
 		g, ok := groups[name]
 		if !ok {
 			return nil // The group has not started to read and needs every entry.
 		}
 		oldest = slices.MinFunc([]entryID{oldest, g.acknowledged}, entryID.compare)
+		kept = slices.MinFunc([]entryID{kept, g.acknowledged}, entryID.compare)
+	}
+	if err := s.lookForTrimByOthers(ctx, kept); err != nil {
+		return err
 	}
 	n, err := s.cfg.Client.XTrimMinIDApprox(ctx, s.topic, oldest.String(), 0).Result()
 	if err != nil {
 		return fmt.Errorf("trim %s: %w", s.topic, err)
 	}
 	s.metrics.trimmed.With(s.labels).Add(float64(n))
+	return nil
+}
+
+// lookForTrimByOthers reports that somebody else has removed entries which trim keeps: those
+// after kept. Redis cannot let a producer add entries and keep it from trimming, because both
+// are XADD. No event is lost by that: a consumer that lacks it requests it again.
+func (s *subscription) lookForTrimByOthers(ctx context.Context, kept entryID) error {
+	info, err := s.cfg.Client.XInfoStream(ctx, s.topic).Result()
+	if err != nil {
+		return fmt.Errorf("inspect %s: %w", s.topic, err)
+	}
+	before, last := s.lastEntry, parseEntryID(info.LastGeneratedID)
+	s.lastEntry = last
+	if before == (entryID{}) || before.compare(kept) <= 0 || last.compare(before) < 0 { // Then Redis has lost its data.
+		return nil
+	}
+	if info.Length > 0 && parseEntryID(info.FirstEntry.ID).compare(before) <= 0 {
+		return nil
+	}
+	s.metrics.trimmedByOthers.With(s.labels).Inc()
+	s.cfg.Log.ErrorContext(ctx, "stream trimmed by someone else; lost events will be published again", "topic", s.topic, "removed_up_to", before.String())
 	return nil
 }

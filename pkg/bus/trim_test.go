@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -56,6 +58,46 @@ func TestAbandonedGroup(t *testing.T) {
 		cfg.Retain, cfg.MaintenanceInterval = time.Second, 50*time.Millisecond
 	})
 	f.wantLength(0, 100) // Redis trims whole nodes of 100 entries.
+	if n := total(t, f.metrics, "headgate_stream_trimmed_by_others_total"); n != 0 {
+		t.Errorf("%v trims by others, want none", n)
+	}
+}
+
+// TestSEC119TrimByAProducer is SEC-119: Redis cannot keep a producer from trimming the stream
+// to which it adds entries, but the consumer notices it.
+func TestSEC119TrimByAProducer(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
+	testkit.Eventually(t, 20*time.Second, func() error {
+		m := newMessage(t, event.UserLoggedIn{})
+		f.publish(m)
+		f.wantSeen(m)
+		if err := f.client.XAdd(t.Context(), &redis.XAddArgs{Stream: string(event.Audit), MaxLen: 1, Values: []string{"a", "b"}}).Err(); err != nil {
+			return err
+		}
+		if n := total(t, f.metrics, "headgate_stream_trimmed_by_others_total"); n == 0 {
+			return errors.New("no trim was noticed")
+		}
+		return nil
+	})
+}
+
+// total returns the sum of a counter.
+func total(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == name {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 // TestTrimClock is REL-80: the age of entries is measured by the clock of Redis, which made

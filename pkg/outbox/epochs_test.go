@@ -17,7 +17,7 @@ import (
 // TestEpochs is REL-50: when an epoch starts, and when not.
 func TestEpochs(t *testing.T) {
 	t.Parallel()
-	const known, consumed = "published:{audit-events}", "watermark:consumed:{audit-events}"
+	const known, consumed = "published:{audit-events}:test", "watermark:consumed:{audit-events}"
 	const restarted = `UPDATE outbox_sequences SET incarnation = 'another'`
 	for name, tc := range map[string]struct {
 		change string             // in the database
@@ -184,10 +184,10 @@ func TestLostNumbersAreOffered(t *testing.T) {
 			fill(t, db, 10)
 			published := newPublished(t, db, client)
 			known := []redis.Z{{Member: "test ", Score: 14}, {Member: "test LATER", Score: 30}}
-			if err := client.ZAdd(t.Context(), "published:{audit-events}", known...).Err(); err != nil {
+			if err := client.ZAdd(t.Context(), "published:{audit-events}:test", known...).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if err := client.HSet(t.Context(), "watermark:published:audit-events", "test", tc.posted).Err(); err != nil {
+			if err := client.Set(t.Context(), "watermark:published:audit-events:test", tc.posted, 0).Err(); err != nil {
 				t.Fatal(err)
 			}
 			if err := published.Check(t.Context(), event.Audit); err != nil {

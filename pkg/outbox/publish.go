@@ -41,7 +41,7 @@ func publish(ctx context.Context, publisher Publisher, b batch) error {
 	known := make([]bus.HighestNumber, 0, len(highest))
 	for _, epoch := range slices.Sorted(maps.Keys(highest)) {
 		known = append(known, bus.HighestNumber{
-			Key: reconcile.KnownKey(b.topic), Member: reconcile.KnownMember(b.producer, epoch), Number: highest[epoch],
+			Key: reconcile.KnownKey(b.topic, b.producer), Member: reconcile.KnownMember(b.producer, epoch), Number: highest[epoch],
 		})
 	}
 	if err := publisher.PublishNumbered(b.topic, known, messages...); err != nil {

@@ -32,7 +32,7 @@ func (c *counted) PublishNumbered(topic string, highest []bus.HighestNumber, mes
 // each attempt, and goes on when the key is gone.
 func TestNumbersCannotBeRaised(t *testing.T) {
 	t.Parallel()
-	const known = "published:{audit-events}"
+	const known = "published:{audit-events}:test"
 	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
 	publisher, box := &counted{Publisher: bus.NewPublisher(client)}, outbox.New("test")
 	relay(t, db, client, publisher)

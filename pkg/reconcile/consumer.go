@@ -202,14 +202,29 @@ func (c *Consumer) reconcile(ctx context.Context) error {
 // read returns the watermarks of the topic. undecoded is an error if some could not
 // be decoded; the others are returned nevertheless.
 func (c *Consumer) read(ctx context.Context) (watermarks []Watermark, undecoded, err error) {
-	posted, err := c.cfg.Redis.HGetAll(ctx, watermarksKey(c.cfg.Topic)).Result()
+	producers, err := c.producers(ctx)
 	if err != nil {
+		return nil, nil, err
+	}
+	posted := make([]*redis.StringCmd, len(producers))
+	pipe := c.cfg.Redis.Pipeline()
+	for i, producer := range producers {
+		posted[i] = pipe.Get(ctx, watermarkKey(c.cfg.Topic, producer))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, nil, fmt.Errorf("read watermarks of %s: %w", c.cfg.Topic, err)
 	}
 	var faults []error
-	for producer, data := range posted {
+	for i, producer := range producers {
+		data, err := posted[i].Bytes()
+		if errors.Is(err, redis.Nil) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read watermark of %s on %s: %w", producer, c.cfg.Topic, err)
+		}
 		var w Watermark
-		if err := json.Unmarshal([]byte(data), &w); err != nil {
+		if err := json.Unmarshal(data, &w); err != nil {
 			faults = append(faults, fmt.Errorf("decode watermark of %s: %w", producer, err))
 			continue
 		}

@@ -22,7 +22,11 @@ type Known struct {
 // ReadKnown returns what Redis knows of a producer's numbers on a topic.
 func ReadKnown(ctx context.Context, client redis.UniversalClient, topic event.Topic, producer string) (Known, error) {
 	known := Known{Added: map[string]int64{}, Seen: map[string]int64{}}
-	members, err := client.ZRangeWithScores(ctx, KnownKey(string(topic)), 0, -1).Result()
+	members, err := client.ZRangeWithScores(ctx, KnownKey(string(topic), producer), 0, -1).Result()
+	if err == nil && len(members) == 0 {
+		// The first start after an upgrade. Later, others can write nothing that is read here.
+		members, err = client.ZRangeWithScores(ctx, previousKnownKey(string(topic)), 0, -1).Result()
+	}
 	if err != nil {
 		return Known{}, fmt.Errorf("read known numbers of %s: %w", topic, err)
 	}
@@ -47,7 +51,7 @@ func ReadKnown(ctx context.Context, client redis.UniversalClient, topic event.To
 // ReadFirst returns, by epoch, the lowest number that the producer's last watermark in
 // Redis offered; nothing if there is none that can be decoded.
 func ReadFirst(ctx context.Context, client redis.UniversalClient, topic event.Topic, producer string) (map[string]int64, error) {
-	data, err := client.HGet(ctx, watermarksKey(topic), producer).Bytes()
+	data, err := client.Get(ctx, watermarkKey(topic, producer)).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("read watermark of %s: %w", topic, err)
 	}

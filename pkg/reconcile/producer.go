@@ -170,9 +170,9 @@ func (p *Producer) postWatermark(ctx context.Context, topic event.Topic) error {
 		return fmt.Errorf("encode watermark: %w", err)
 	}
 	pipe := p.cfg.Redis.Pipeline()
-	pipe.HSet(ctx, watermarksKey(topic), w.Producer, data)
+	pipe.Set(ctx, watermarkKey(topic, w.Producer), data, 0)
 	// A Redis that was emptied learns again what was published.
-	pipe.ZAddGT(ctx, KnownKey(string(topic)), redis.Z{Score: float64(w.Seq), Member: KnownMember(p.cfg.Name, w.Epoch)})
+	pipe.ZAddGT(ctx, KnownKey(string(topic), p.cfg.Name), redis.Z{Score: float64(w.Seq), Member: KnownMember(p.cfg.Name, w.Epoch)})
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("post watermark of %s: %w", topic, err)
 	}

@@ -211,8 +211,11 @@ type Consumed struct {
 	Seen int64 `json:"seen"` // the highest number of which it has a record
 }
 
-// watermarksKey is the Redis hash with the watermarks of a topic, by producer.
-func watermarksKey(topic event.Topic) string { return "watermark:published:" + string(topic) }
+// watermarkKey is the Redis key with the watermark of a producer on a topic. It is a key for
+// each producer, because Redis can keep others from writing a key, not a part of it.
+func watermarkKey(topic event.Topic, producer string) string {
+	return "watermark:published:" + string(topic) + ":" + producer
+}
 
 // consumedKey is the Redis hash with the consumed watermarks of a topic, by group. In a
 // cluster it is in the stream's slot: numbers can be checked while other shards are down.
@@ -224,10 +227,13 @@ func requestsKey(topic event.Topic, producer string) string {
 	return "republish:requested:" + string(topic) + ":" + producer
 }
 
-// KnownKey is the Redis sorted set with the highest sequence number that was ever
-// added to a stream, by producer and epoch. The publisher updates it atomically with
-// the entries, so in a cluster it must be in the stream's slot.
-func KnownKey(topic string) string { return "published:{" + topic + "}" }
+// KnownKey is the Redis sorted set with the highest sequence numbers of a producer that were
+// ever added to a stream, by epoch. The publisher updates it atomically with the entries, so in
+// a cluster it must be in the stream's slot. Only the producer may write it.
+func KnownKey(topic, producer string) string { return previousKnownKey(topic) + ":" + producer }
+
+// previousKnownKey is the one sorted set for all producers that the previous release writes.
+func previousKnownKey(topic string) string { return "published:{" + topic + "}" }
 
 // KnownMember is the member of KnownKey for an epoch of a producer.
 func KnownMember(producer, epoch string) string { return producer + " " + epoch }

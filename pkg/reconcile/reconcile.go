@@ -39,8 +39,8 @@
 // the rows that they count. Records, and the watermarks as last seen, are tables of
 // the consumer ([RecordsSchema], [WatermarksSchema]), so [Gaps] can prove
 // completeness afterwards with neither Redis nor the producer at hand. For each topic,
-// Redis holds a hash of published watermarks, a hash of consumed watermarks and a sorted
-// set of known numbers, and for each topic and producer a hash of requests.
+// Redis holds a hash of consumed watermarks, and for each topic and producer a published
+// watermark, a sorted set of known numbers and a hash of requests.
 //
 // # What may be lost
 //

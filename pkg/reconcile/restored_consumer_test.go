@@ -143,7 +143,7 @@ func TestRestoredConsumerThatHadNotPosted(t *testing.T) {
 func (f *fixture) backupRedis() (restore func()) {
 	f.t.Helper()
 	copies := map[string]string{}
-	for _, key := range []string{"watermark:published:audit-events", "watermark:consumed:{audit-events}", "published:{audit-events}"} {
+	for _, key := range []string{"watermark:published:audit-events:producer", "watermark:consumed:{audit-events}", "published:{audit-events}:producer"} {
 		data, err := f.client.Dump(f.t.Context(), key).Result()
 		if err != nil {
 			f.t.Fatal(err)
@@ -189,7 +189,7 @@ func TestReplacedDatabaseIsCheckedSoon(t *testing.T) {
 	f := newFixture(t)
 	f.produce()
 	testkit.Run(t, reconcile.NewConsumer(reconcile.ConsumerConfig{
-		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Interval: 5 * time.Minute,
+		Database: f.consumer, Redis: f.client, Topic: event.Audit, Group: "consumer", Producers: []string{"producer"}, Interval: 5 * time.Minute,
 		Log: f.log, Metrics: prometheus.NewRegistry(),
 	}))
 	wantChecked := func(since uint32) (file uint32) {

@@ -114,7 +114,7 @@ func (b *bench) heal(ctx context.Context, producer, consumer *pgxpool.Pool) erro
 			Interval: interval, Log: b.log, Metrics: prometheus.NewRegistry(),
 		}),
 		reconcile.NewConsumer(reconcile.ConsumerConfig{
-			Database: consumer, Redis: b.redis, Topic: event.Audit, Group: group,
+			Database: consumer, Redis: b.redis, Topic: event.Audit, Group: group, Producers: []string{"bench"},
 			Interval: interval, Log: b.log, Metrics: prometheus.NewRegistry(),
 		}),
 		bus.NewConsumer(bus.ConsumerConfig{
