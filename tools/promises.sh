@@ -4,6 +4,8 @@
 #    TestSEC29And30…;
 #  - an id of docs/RESILIENCE.md is in a test file, in a name or a comment;
 #  - an id in a Go file is defined in one of the two documents;
+#  - what the threat model and the requirements of docs/SECURITY.md name is defined, or the
+#    beginning of the name of a test;
 #  - no Go file refers to a list of traps, which is not part of this repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,6 +51,16 @@ report "no test is named after" SEC "$security" "$named"
 report "no test mentions" REL "$resilience" "$(cited REL "${tests[@]}")"
 report "docs/SECURITY.md does not define" SEC "$(cited SEC "${code[@]}")" "$security"
 report "docs/RESILIENCE.md does not define" REL "$(cited REL "${code[@]}")" "$resilience"
+mapped=$(sed -n '/^## Threat model/,$p' docs/SECURITY.md)
+# mentioned prints the numbers of ids such as "SEC-13, 14" or "SEC-31 … 34" in them.
+mentioned() { # prefix
+	grep -oE "$1-[0-9]{2,3}((, | … )[0-9]{2,3})*" <<<"$mapped" | sed "s/^$1-//" | numbers
+}
+report "no promise has the id of docs/SECURITY.md" SEC "$(mentioned SEC)" "$security"
+report "no promise has the id of docs/SECURITY.md" REL "$(mentioned REL)" "$resilience"
+for name in $(grep -oE '\bTest[A-Z][A-Za-z0-9]+' <<<"$mapped" | sort -u); do
+	grep -rqE "^func $name" "${tests[@]}" || { echo "docs/SECURITY.md names the test $name, which does not exist"; failed=1; }
+done
 if grep -rnE '\bTRAPS\b|(//|").*\bT([1-9]|1[0-2])\b' "${code[@]}"; then
 	echo "these lines refer to a list of traps that is not in this repository"
 	failed=1

@@ -50,8 +50,11 @@ const (
 // NewJWKS returns the set at cfg.JWKSURL. It fetches nothing before the first use.
 func NewJWKS(cfg Remote, log *slog.Logger, now func() time.Time) *JWKS {
 	outage := service.NewOutage(service.OutageConfig{Log: log, Failing: "key refresh failed; retrying", Over: "keys refreshed again"})
-	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout}, outage: outage, now: now}
+	return &JWKS{url: cfg.JWKSURL, client: &http.Client{Timeout: jwksTimeout, CheckRedirect: noRedirect}, outage: outage, now: now}
 }
+
+// noRedirect keeps trust with the configured address: what it redirects to is not asked.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // run fetches the keys regularly until ctx ends, so that an idle process drops retired keys,
 // too.

@@ -260,7 +260,7 @@ const RevocationsPath = "/internal/v1/revocations"
 
 // RemoteSnapshots returns a loader that fetches snapshots from the host of cfg.JWKSURL.
 func RemoteSnapshots(cfg Remote) LoadSnapshot {
-	client := &http.Client{}
+	client := &http.Client{CheckRedirect: noRedirect}
 	return func(ctx context.Context, since time.Time) (Snapshot, error) {
 		snapshot, err := fetchSnapshot(ctx, client, cfg.JWKSURL, since)
 		if err != nil {
