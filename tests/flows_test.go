@@ -82,7 +82,7 @@ func TestNewAddress(t *testing.T) {
 	c, email, next := newClient(t), newEmail(), newEmail()
 	c.signup(email)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
-	follow(t, c, awaitLinkTo(t, next, "change-email/confirm"), nil)
+	follow(t, c, awaitLinkTo(t, next, "change-email/confirm"), url.Values{"password": {goodPassword}})
 	c.login(next, goodPassword)
 	wantProfile := func(address string) {
 		t.Helper()

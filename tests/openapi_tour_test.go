@@ -108,6 +108,28 @@ func TestOpenAPITourOfTheAccount(t *testing.T) {
 	c.do(http.StatusOK, "POST /api/v1/auth/logout-all", nil, nil)
 }
 
+// A person whose address another person has signed up with takes the account over, or
+// rejects it.
+func TestOpenAPITourOfForeignSignUps(t *testing.T) {
+	t.Parallel()
+	for _, choice := range []string{"take-over", "reject"} {
+		stranger, victim, email := newClient(t), newClient(t), newEmail()
+		stranger.signup(email)
+		link := object{"token": mustURL(t, awaitLink(t, email)).Query().Get("token")}
+		victim.do(http.StatusForbidden, "POST /api/v1/auth/verify-email", link, nil)
+		if choice == "take-over" {
+			link["newPassword"] = otherPassword
+		}
+		victim.do(http.StatusOK, "POST /api/v1/auth/verify-email/"+choice, link, nil)
+		stranger.do(http.StatusUnauthorized, "POST /api/v1/auth/refresh", object{"refreshToken": stranger.tokens.RefreshToken}, nil)
+		if choice == "take-over" {
+			victim.login(email, otherPassword)
+		} else {
+			victim.signup(email)
+		}
+	}
+}
+
 func TestOpenAPITourOfTheProfile(t *testing.T) {
 	t.Parallel()
 	c, admin, email := newClient(t), newAdmin(t), newEmail()

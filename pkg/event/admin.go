@@ -48,10 +48,13 @@ func (UserEnabled) EventTopics() []Topic { return []Topic{Audit, User, Email} }
 
 // UserDeleted says that an account was deleted. Every service that holds personal
 // data of the subject erases it, and stores none that arrives later. Role and Status
-// are the last ones of the account.
+// are the last ones of the account. Reason is empty if its owner or an administrator
+// asked for it; else the address was never verified: rejected by the person who reads its
+// mail, replaced by a newer sign-up, or unverified for too long.
 type UserDeleted struct {
 	Role   string `json:"role,omitempty"`
 	Status string `json:"status,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // EventName implements Payload.

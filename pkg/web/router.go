@@ -24,6 +24,7 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 // Access says who may call a route.
 type Access struct {
 	public  bool
+	caller  bool
 	revoked bool
 	recent  bool
 	roles   []string
@@ -41,6 +42,13 @@ func (a Access) Recently() Access {
 // and must be repeatable.
 func (a Access) OrRevoked() Access {
 	a.revoked = true
+	return a
+}
+
+// WithCaller lets a public route know who calls it: if the request has a valid token,
+// token.From returns its identity. Any other token is ignored.
+func (a Access) WithCaller() Access {
+	a.caller = true
 	return a
 }
 
@@ -170,7 +178,7 @@ func refusedEvent(ctx context.Context, route Route, err error) event.Payload {
 	switch {
 	case problem.IsRecorded(err):
 		return nil
-	case p.Kind == problem.Forbidden && known:
+	case p.Kind == problem.Forbidden && known && !route.Access.public:
 		return event.AccessDenied{Method: route.Method, Route: route.Path}
 	case !known && !route.Access.public:
 		return nil
@@ -187,17 +195,17 @@ var recordedKinds = []problem.Kind{
 }
 
 // authorize checks the caller's token against the route's rule and returns r with the
-// caller's identity. A public route ignores tokens.
+// caller's identity. A public route ignores tokens unless it has WithCaller.
 func authorize(r *http.Request, access Access, o Options) (*http.Request, error) {
-	if access.public {
+	if access.public && (!access.caller || o.Auth == nil) {
 		return r, nil
 	}
-	raw, err := Bearer(r)
-	if err != nil {
-		return r, err
-	}
-	identity, err := o.Auth.Verify(r.Context(), raw)
-	if err != nil && (!access.revoked || !errors.Is(err, token.ErrRevoked)) {
+	identity, err := identify(r, o.Auth)
+	switch {
+	case err == nil, access.revoked && errors.Is(err, token.ErrRevoked):
+	case access.public:
+		return r, nil
+	default:
 		return r, err
 	}
 	identity = o.StepUp.restrict(identity)
@@ -205,6 +213,9 @@ func authorize(r *http.Request, access Access, o Options) (*http.Request, error)
 	ctx := token.WithIdentity(r.Context(), identity)
 	ctx = event.WithActor(ctx, event.Actor{Type: identity.Role, ID: identity.UserID})
 	r = r.WithContext(ctx)
+	if access.public {
+		return r, nil
+	}
 	if err := Require(identity, access.roles...); err != nil {
 		return r, err
 	}
@@ -212,6 +223,15 @@ func authorize(r *http.Request, access Access, o Options) (*http.Request, error)
 		return r, ErrReauthRequired
 	}
 	return r, nil
+}
+
+// identify returns the identity in the request's token, even if its session was ended.
+func identify(r *http.Request, auth Authenticator) (token.Identity, error) {
+	raw, err := Bearer(r)
+	if err != nil {
+		return token.Identity{}, err
+	}
+	return auth.Verify(r.Context(), raw)
 }
 
 // Challenge sets WWW-Authenticate in h if err says that the bearer token is invalid (RFC

@@ -51,6 +51,10 @@ func routes() []web.Route {
 	return []web.Route{
 		{Method: http.MethodPost, Path: "/echo", Access: web.Anyone, Handler: echo},
 		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Handler: whoami},
+		{Method: http.MethodGet, Path: "/maybe", Access: web.Anyone.WithCaller(), Handler: func(w http.ResponseWriter, r *http.Request) error {
+			caller, _ := token.From(r.Context())
+			return web.OK(w, http.StatusOK, caller.UserID)
+		}},
 		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: whoami},
 		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: whoami},
 		{Method: http.MethodGet, Path: "/nobody", Handler: whoami},
@@ -204,6 +208,23 @@ func TestAccess(t *testing.T) {
 			if got := res.Header.Get("WWW-Authenticate"); status == 401 && got != challenge {
 				t.Errorf("%s as %q: WWW-Authenticate = %q, want %q", path, role, got, challenge)
 			}
+		}
+	}
+}
+
+// A public route that may know its caller ignores every token but a valid one.
+func TestSEC85OptionalCaller(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	raw := e.issuer.Token(token.Identity{UserID: "user-1"})
+	for authorization, want := range map[string]string{"": `""`, "Bearer junk": `""`, "Basic YTpi": `""`, "Bearer " + raw: `"user-1"`} {
+		header := []string{}
+		if authorization != "" {
+			header = []string{"Authorization", authorization}
+		}
+		res, a := e.do(t, http.MethodGet, "/maybe", "", header...)
+		if res.StatusCode != http.StatusOK || string(a.Data) != want {
+			t.Errorf("with %q = %d %s, want %s", authorization, res.StatusCode, a.Data, want)
 		}
 	}
 }

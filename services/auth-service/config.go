@@ -36,6 +36,9 @@ type Config struct {
 
 	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (anyone; an address that has an account is refused), strict (anyone; only an email tells whether the address has an account) or closed (no one)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
+	Verification         string `envconfig:"VERIFICATION" default:"proof" desc:"What verifies an address: proof (the link with a session or the password of the account, since another person may have signed up with the address) or link (the link alone; then the next password reset removes the passkeys and authenticator apps of the account)."`
+
+	UnverifiedTTL *time.Duration `envconfig:"UNVERIFIED_TTL" desc:"How long an account is kept whose address is not verified; 0 means forever. It applies to accounts that sign up while it is set. Default: 168h if accounts must verify their address to sign in (SIGNUP_MODE=strict or REQUIRE_VERIFIED_EMAIL), else 0."`
 
 	NetworkMailLimit       int `envconfig:"NETWORK_MAIL_LIMIT" default:"200" desc:"How many emails and answers that reveal whether an address has an account one client address can cause an hour; 0 means no limit."`
 	MaxConsecutiveFailures int `envconfig:"MAX_CONSECUTIVE_FAILURES" default:"100" desc:"After how many failed sign-ins in a row an account accepts passwords only from networks and devices that its owner has used, until one succeeds there or the owner uses a reset link; 0 turns this off."`
@@ -89,6 +92,14 @@ func (c Config) ValidateOwn() error {
 	case account.SignUpOpen, account.SignUpStrict, account.SignUpClosed:
 	default:
 		faults = append(faults, errors.New("SIGNUP_MODE: want open, strict or closed"))
+	}
+	switch account.Verification(c.Verification) {
+	case account.VerifyByProof, account.VerifyByLink:
+	default:
+		faults = append(faults, errors.New("VERIFICATION: want proof or link"))
+	}
+	if c.UnverifiedTTL != nil && *c.UnverifiedTTL != 0 && *c.UnverifiedTTL < c.VerificationTTL {
+		faults = append(faults, errors.New("UNVERIFIED_TTL: want 0 or at least VERIFICATION_TTL"))
 	}
 	if c.PasswordMinLength < 8 || c.PasswordMinLength > 128 {
 		faults = append(faults, errors.New("PASSWORD_MIN_LENGTH: want 8 to 128"))
@@ -164,7 +175,20 @@ func (c Config) lifetimes() account.Lifetimes {
 	return account.Lifetimes{
 		RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
 		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL, Reauth: c.ReauthWindow,
+		Unverified: c.unverifiedTTL(),
 	}
+}
+
+// unverifiedTTL returns how long unverified accounts are kept; 0 means for ever.
+func (c Config) unverifiedTTL() time.Duration {
+	cannotSignIn := c.RequireVerifiedEmail || account.SignUpMode(c.SignUpMode) == account.SignUpStrict
+	switch {
+	case c.UnverifiedTTL != nil:
+		return *c.UnverifiedTTL
+	case cannotSignIn:
+		return max(7*24*time.Hour, c.VerificationTTL)
+	}
+	return 0
 }
 
 // passkeys returns the checker of passkeys. They are bound to the host name of

@@ -77,6 +77,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Lifetimes:         cfg.lifetimes(),
 		PasswordMinLength: cfg.PasswordMinLength,
 		Mode:              account.SignUpMode(cfg.SignUpMode),
+		Verification:      account.Verification(cfg.Verification),
 		RequireVerified:   cfg.RequireVerifiedEmail,
 		Log:               d.log,
 		Now:               d.now,

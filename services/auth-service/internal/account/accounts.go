@@ -76,6 +76,7 @@ type Lifetimes struct {
 	Session      time.Duration // a session in total
 	RefreshGrace time.Duration // how long a rotated refresh token still gets its successor
 	Verification time.Duration // a verification link
+	Unverified   time.Duration // a provisional account whose address is not verified; 0 means for ever
 	Reset        time.Duration // a link to choose a new password
 	Reauth       time.Duration // a sign-in or re-authentication, as proof of identity
 }
@@ -95,6 +96,7 @@ type Accounts struct {
 	lifetimes       Lifetimes
 	minLength       int
 	mode            SignUpMode
+	verification    Verification
 	requireVerified bool
 
 	now                func() time.Time
@@ -116,6 +118,7 @@ type Config struct {
 	Lifetimes         Lifetimes
 	PasswordMinLength int // in code points
 	Mode              SignUpMode
+	Verification      Verification
 	RequireVerified   bool // whether an address must be verified before its account can sign in
 	Now               func() time.Time
 	Log               *slog.Logger
@@ -126,7 +129,7 @@ func New(cfg Config) *Accounts {
 	return &Accounts{
 		store: cfg.Store, passkeys: cfg.Passkeys, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer,
 		links: cfg.LinkSealer, atRest: cfg.AtRest, count: cfg.Count,
-		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, requireVerified: cfg.RequireVerified,
+		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, verification: cfg.Verification, requireVerified: cfg.RequireVerified,
 		now: cfg.Now, log: cfg.Log, linkRequestArrived: make(chan struct{}, 1),
 	}
 }

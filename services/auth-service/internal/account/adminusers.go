@@ -180,7 +180,7 @@ func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id str
 		if c.Account.ID == caller.UserID {
 			return ErrSelfDemotion
 		}
-		c.deleteAccount(ctx, a.time())
+		c.deleteAccount(ctx, a.time(), deletedByRequest)
 		return nil
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
-	"github.com/headgate/headgate/pkg/token"
 )
 
 // Change is a locked account with its live sessions, and everything that one
@@ -17,7 +16,8 @@ type Change struct {
 	Factors       []Factor  // oldest first
 	RecoveryCodes []string  // hashes of the codes that were not used yet
 
-	Deleted          bool // whether the account is deleted, with everything that belongs to it
+	Deleted          bool    // whether the account is deleted, with everything that belongs to it
+	Replacement      *Change // a new account in place of a deleted one
 	NewSession       *Session
 	IfNewDevice      *NewDevice
 	NewTokens        []OneTimeToken
@@ -91,13 +91,6 @@ func (c *Change) session(id string) *Session {
 		return nil
 	}
 	return &c.Sessions[i]
-}
-
-// provedBy reports whether the session of the caller shows that the caller has proved the
-// address: a credential that the caller adds is proved then, too.
-func (c *Change) provedBy(caller token.Identity) bool {
-	s := c.session(caller.SessionID)
-	return s != nil && s.Proved
 }
 
 // revokedSessions returns the ids of the sessions that are revoked.

@@ -53,14 +53,26 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 }
 
 // ConfirmEmail uses the link that was mailed to a new address, which the account
-// then has. The old address gets a link that reverts the change. It fails with
-// ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
-func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, error) {
+// then has. The old address gets a link that reverts the change. Without a proof, the new
+// address may be that of another person, who only clicked: nothing that the account has
+// is proved then. It fails with ErrTokenInvalid, ErrTokenExpired, ErrEmailTaken, a
+// validation problem, ErrCurrentPassword, ErrTooManyAttempts, ErrConflict or
+// password.ErrBusy.
+func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possession) (Account, error) {
+	checked, err := a.checkPossession(ctx, LinkChangeEmail, secret, with)
+	if err != nil {
+		return Account{}, err
+	}
 	return a.useLink(ctx, LinkChangeEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		to, emailErr := ParseEmail(t.Email)
 		if emailErr != nil || c.Account.Status != Active {
 			return ErrTokenInvalid
 		}
+		shown, err := checked.shown(c)
+		if err != nil {
+			return err
+		}
+		c.setProved(shown)
 		now, before, verified := a.time(), c.Account.Email, c.Account.EmailVerified
 		c.setEmail(now, to)
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address})
@@ -75,9 +87,9 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string) (Account, er
 
 // RevertEmail uses the link that was mailed to an old address, and the account uses
 // that address again. The person who changed the address knew the password, so the
-// password stops working, all sessions end, and a reset link is mailed. Factors added since
-// shortly before the change, and links mailed to later addresses, are removed: they
-// may be a thief's. It fails with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
+// password stops working, all sessions end, and a reset link is mailed. Unproved factors,
+// those added since shortly before the change, and links mailed to later addresses, are
+// removed: they may be a thief's. It fails with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {
 	return a.useLink(ctx, LinkRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		to, emailErr := ParseEmail(t.Email)
@@ -92,6 +104,6 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, err
 		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
 		a.issueLink(ctx, c, resetLink, to)
 		c.RecoveryCodes = nil
-		return c.removeFactors(ctx, now, func(f Factor) bool { return !f.CreatedAt.Before(t.CreatedAt.Add(-revertLifetime)) })
+		return c.removeFactors(ctx, now, func(f Factor) bool { return unproved(f) || !f.CreatedAt.Before(t.CreatedAt.Add(-revertLifetime)) })
 	})
 }

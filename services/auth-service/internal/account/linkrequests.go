@@ -100,6 +100,32 @@ func (a *Accounts) handleLinkRequests(ctx context.Context) {
 	}
 }
 
+// pendingAccount returns the account of a sign-up in SignUpStrict mode.
+func (a *Accounts) pendingAccount(r LinkRequest) Account {
+	pending := *r.Pending
+	pending.Provisional = true
+	return pending
+}
+
+// replaceSignUp replaces an account that nobody could sign in to yet by a newer sign-up
+// with its address: the person who reads the mail must be able to verify it with a
+// password of their own. The older one stays if the cap on mails is reached, because its
+// link works.
+func (a *Accounts) replaceSignUp(ctx context.Context, pending Account, c *Change) error {
+	switch ok, err := c.AllowMail(ctx, mailSignUp, pending.Email); {
+	case err != nil:
+		return err
+	case !ok:
+		c.record(ctx, a.time(), event.UserMailCapped{Purpose: string(LinkVerifyEmail)})
+		return nil
+	}
+	ctx = actAs(ctx, pending)
+	c.deleteAccount(ctx, a.time(), deletedReplaced)
+	c.Replacement = &Change{Account: pending, Events: []event.Event{signedUp(ctx, pending)}}
+	a.issueLink(ctx, c.Replacement, verifyLink, pending.Email)
+	return nil
+}
+
 // handleLinkRequest decides what is mailed. c is the account of the address, or
 // empty.
 func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Change) error {
@@ -112,9 +138,12 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 		a.recordRequest(ctx, c, event.UserVerificationResendRequested{})
 	default: // The account that a sign-up creates has an event of its own.
 	}
-	if r.Purpose == purposeSignUp && !exists {
-		c.Account = *r.Pending
+	switch {
+	case r.Purpose == purposeSignUp && !exists:
+		c.Account = a.pendingAccount(r)
 		return a.addSignUpEvents(actAs(ctx, c.Account), c)
+	case r.Purpose == purposeSignUp && c.Account.Provisional && c.Account.unclaimed():
+		return a.replaceSignUp(ctx, a.pendingAccount(r), c)
 	}
 	if !exists || c.Account.Status != Active || r.Purpose == LinkVerifyEmail && c.Account.EmailVerified {
 		return nil

@@ -135,23 +135,29 @@ func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret stri
 // so the link may become invalid a moment later. It fails as using the link would:
 // with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
 func (a *Accounts) CheckLink(ctx context.Context, purpose LinkPurpose, secret string) (string, error) {
+	t, _, err := a.checkLink(ctx, purpose, secret)
+	return t.Email, err
+}
+
+// checkLink is CheckLink that returns the link and its account.
+func (a *Accounts) checkLink(ctx context.Context, purpose LinkPurpose, secret string) (OneTimeToken, Account, error) {
 	t, owner, err := a.store.TokenOwner(ctx, purpose, hashSecret(secret))
 	if err != nil {
-		return "", err
+		return OneTimeToken{}, Account{}, err
 	}
 	forCurrentAddress := purpose == LinkVerifyEmail || purpose == LinkResetPassword
 	needsActive := purpose == LinkResetPassword || purpose == LinkChangeEmail
 	switch {
 	case !a.time().Before(t.ExpiresAt):
-		return "", ErrTokenExpired
+		return OneTimeToken{}, Account{}, ErrTokenExpired
 	case forCurrentAddress && t.Email != owner.Email.Address, needsActive && owner.Status != Active:
-		return "", ErrTokenInvalid
+		return OneTimeToken{}, Account{}, ErrTokenInvalid
 	case !forCurrentAddress:
 		if err := a.checkAvailable(ctx, t); err != nil {
-			return "", err
+			return OneTimeToken{}, Account{}, err
 		}
 	}
-	return t.Email, nil
+	return t, owner, nil
 }
 
 // checkAvailable fails with ErrEmailTaken if another account has the address that a

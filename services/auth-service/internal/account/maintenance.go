@@ -2,8 +2,11 @@ package account
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/headgate/headgate/pkg/event"
 )
 
 // maintenanceStore is what runs in the background.
@@ -13,11 +16,15 @@ type maintenanceStore interface {
 	// HighestBcryptCost returns the highest cost of all bcrypt hashes, or 0 if there
 	// are none.
 	HighestBcryptCost(ctx context.Context) (int, error)
+	// ProvisionalAccounts returns up to limit ids of provisional, unverified accounts
+	// that were created before a time, in order, after the id after.
+	ProvisionalAccounts(ctx context.Context, created time.Time, after string, limit int) ([]string, error)
 }
 
 const (
 	sweepInterval      = 10 * time.Minute
 	bcryptCostInterval = time.Minute // how late an import is noticed
+	purgeBatch         = 100
 )
 
 // Run handles link requests and does maintenance until ctx ends.
@@ -44,7 +51,42 @@ func (a *Accounts) maintain(ctx context.Context) {
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "sweep failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
 			}
+			if err := a.PurgeUnverified(ctx); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "purge of unverified accounts failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
+			}
 		}
+	}
+}
+
+// PurgeUnverified deletes the provisional accounts whose address was not verified within
+// Lifetimes.Unverified, as their owners could, and so frees the addresses. Run calls it
+// regularly.
+func (a *Accounts) PurgeUnverified(ctx context.Context) error {
+	if a.lifetimes.Unverified == 0 {
+		return nil
+	}
+	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
+	created := a.time().Add(-a.lifetimes.Unverified)
+	for after := ""; ; {
+		ids, err := a.store.ProvisionalAccounts(ctx, created, after, purgeBatch)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			err := a.update(ctx, id, func(c *Change) error {
+				if c.Account.Provisional && c.Account.unclaimed() && c.Account.CreatedAt.Before(created) {
+					c.deleteAccount(ctx, a.time(), deletedUnverified)
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+		if len(ids) < purgeBatch {
+			return nil
+		}
+		after = ids[len(ids)-1]
 	}
 }
 

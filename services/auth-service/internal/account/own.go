@@ -150,24 +150,28 @@ func (a *Accounts) Own(ctx context.Context, caller token.Identity) (Account, err
 // validation problem named after field, ErrCurrentPassword or ErrTooManyAttempts,
 // which are recorded, password.ErrBusy or password.ErrAccountBusy.
 func (a *Accounts) confirmPassword(ctx context.Context, caller token.Identity, field, current string) (Account, error) {
-	_, passwordErr := password.Normalize(field, current)
-	if err := validate(passwordErr); err != nil {
-		return Account{}, err
-	}
 	owner, err := a.Own(ctx, caller)
 	if err != nil {
 		return Account{}, err
 	}
+	return owner, a.confirmPasswordOf(ctx, owner, field, current)
+}
+
+// confirmPasswordOf is confirmPassword for an account that was read.
+func (a *Accounts) confirmPasswordOf(ctx context.Context, owner Account, field, current string) error {
+	if _, passwordErr := password.Normalize(field, current); passwordErr != nil {
+		return validate(passwordErr)
+	}
 	attempt, err := a.countFailedAttempt(ctx, passwordAttempt, owner.Email, Device{})
 	if err != nil {
-		return Account{}, err
+		return err
 	}
 	ok, _, err := a.checkPassword(ctx, a.hasher.For(owner.ID), attempt, owner.PasswordHash, current)
 	if err != nil {
-		return Account{}, err
+		return err
 	}
 	if !ok {
-		return Account{}, a.loginFailed(ctx, owner, ErrCurrentPassword)
+		return a.loginFailed(ctx, owner, ErrCurrentPassword)
 	}
-	return owner, a.store.ClearFailedAttempts(ctx, attempt.Key)
+	return a.store.ClearFailedAttempts(ctx, attempt.Key)
 }

@@ -64,7 +64,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		switch {
 		case c.Account.Status != Active:
 			return ErrAccountDisabled
-		case a.requireVerified && !c.Account.EmailVerified:
+		case a.mustVerify() && !c.Account.EmailVerified:
 			return ErrEmailNotVerified
 		}
 		ctx := actAs(ctx, c.Account)

@@ -69,7 +69,7 @@ const (
 )
 
 // replacePassword sets the hash in to, ends all sessions, removes the passkeys if to says
-// so, and notifies the owner in one mail.
+// so, or those that are unproved after a reset, and notifies the owner in one mail.
 func (c *Change) replacePassword(ctx context.Context, now time.Time, method string, to NewPassword) (Replaced, error) {
 	c.Account.PasswordHash, c.Account.UpdatedAt = to.Password, now
 	reason := reasonPasswordChanged
@@ -80,7 +80,7 @@ func (c *Change) replacePassword(ctx context.Context, now time.Time, method stri
 	for _, f := range slices.Clone(c.Factors) {
 		switch {
 		case f.Kind != factor.KindPasskey:
-		case to.RemovePasskeys:
+		case to.RemovePasskeys, method == methodReset && unproved(f):
 			c.detachFactor(now, f)
 			c.Events = append(c.Events, withoutMail(event.New(ctx, now, c.Account.ID, c.removedFactor(f))))
 			out.RemovedPasskeys = append(out.RemovedPasskeys, f)

@@ -63,6 +63,7 @@ func (a *Accounts) Register(ctx context.Context, in SignUp, idempotencyKey strin
 	if err != nil {
 		return SignUpResult{}, false, err
 	}
+	account.Provisional = a.mustVerify() || a.lifetimes.Unverified > 0
 	return a.idempotently(ctx, idempotencyKey, in, func(record *IdempotencyRecord) (SignUpResult, error) {
 		if a.mode == SignUpStrict {
 			return SignUpResult{}, a.requestAccount(ctx, account, secret, record)

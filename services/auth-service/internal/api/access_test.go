@@ -27,6 +27,8 @@ var mayCall = map[string]string{
 	"POST /refresh":                                        anyone,
 	"GET /verify-email":                                    anyone,
 	"POST /verify-email":                                   anyone,
+	"POST /verify-email/take-over":                         anyone,
+	"POST /verify-email/reject":                            anyone,
 	"POST /resend-verification":                            anyone,
 	"POST /forgot-password":                                anyone,
 	"GET /reset-password":                                  anyone,

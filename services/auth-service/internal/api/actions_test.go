@@ -50,7 +50,7 @@ func (s *service) try(email, secret string) answer {
 func (s *service) changeEmail(bearer, to string) {
 	s.t.Helper()
 	s.want(s.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
-	s.want(s.call("POST", "/change-email/confirm", "", fields{"token": s.link(event.UserEmailChangeLinkIssued{}, to, 1)}), 200, "")
+	s.want(s.call("POST", "/change-email/confirm", bearer, fields{"token": s.link(event.UserEmailChangeLinkIssued{}, to, 1)}), 200, "")
 }
 
 const otherPassword = "quite another battery"
@@ -186,10 +186,17 @@ func (s *service) verifyLink(email string) string {
 	return s.link(event.UserVerificationRequested{}, email, 1)
 }
 
+// verify uses the nth verification link of an account with its password.
+func (s *service) verify(email string, n int, password string) {
+	s.t.Helper()
+	link := s.link(event.UserVerificationRequested{}, email, n)
+	s.want(s.call("POST", "/verify-email", "", fields{"token": link, "password": password}), 200, "")
+}
+
 // verified signs up and verifies the address.
 func (s *service) verified(email string) answer {
 	s.t.Helper()
 	a := s.signup(email)
-	s.want(s.call("POST", "/verify-email", "", fields{"token": s.link(event.UserVerificationRequested{}, email, 1)}), 200, "")
+	s.verify(email, 1, goodPassword)
 	return a
 }

@@ -3,20 +3,58 @@ package api
 import (
 	"net/http"
 
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 func (a *api) verify(w http.ResponseWriter, r *http.Request) error {
-	return a.useLink(w, r, a.accounts.VerifyEmail)
+	return a.useProvedLink(w, r, a.accounts.VerifyEmail)
+}
+
+func (a *api) takeOver(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[struct {
+		Token       string `json:"token"`
+		NewPassword string `json:"newPassword"`
+	}](w, r)
+	if err != nil {
+		return err
+	}
+	if in.Token == "" {
+		return problem.Validation(errTokenRequired)
+	}
+	owner, err := a.accounts.TakeOver(r.Context(), in.Token, in.NewPassword)
+	if err != nil {
+		return err
+	}
+	return sendUser(w, owner)
+}
+
+func (a *api) rejectSignUp(w http.ResponseWriter, r *http.Request) error {
+	secret, err := readToken(w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.RejectSignUp(r.Context(), secret); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusOK, deleted{"deleted"})
 }
 
 func (a *api) confirmEmail(w http.ResponseWriter, r *http.Request) error {
-	return a.useLink(w, r, a.accounts.ConfirmEmail)
+	return a.useProvedLink(w, r, a.accounts.ConfirmEmail)
 }
 
 func (a *api) revertEmail(w http.ResponseWriter, r *http.Request) error {
-	return a.useLink(w, r, a.accounts.RevertEmail)
+	secret, err := readToken(w, r)
+	if err != nil {
+		return err
+	}
+	owner, err := a.accounts.RevertEmail(r.Context(), secret)
+	if err != nil {
+		return err
+	}
+	return sendUser(w, owner)
 }
 
 func (a *api) resend(w http.ResponseWriter, r *http.Request) error {

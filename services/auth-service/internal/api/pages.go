@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,15 +32,43 @@ type page struct {
 	Title   string
 	Message string
 
-	FormError string // what was wrong with the submitted form
-	Action    string // the URL that the form posts to; no form if empty
+	Forms     []form // what the page offers
 	Token     string
-	Password  bool   // whether the form asks for a new password
-	MinLength int    // of the password
+	MinLength int    // of a new password
 	Username  string // the account, for password managers
-	Passkeys  bool   // whether the form offers to remove all passkeys
-	Button    string
 }
+
+// form is a form of a landing page.
+type form struct {
+	Path    string // after that of the page
+	Choice  string // what opens the form; it is open if empty
+	Message string
+	Field   field
+	// Whether it offers to remove all passkeys.
+	Passkeys bool
+	Error    string // what was wrong with it when it was submitted
+	Button   string
+	Action   string // the URL that it posts to
+
+	use  func(ctx context.Context, secret string, sent url.Values) (note string, err error)
+	done page
+}
+
+// field is the password that a form asks for.
+type field struct {
+	ID, Label, Hint string
+	Complete        string // whether it is the current password or a new one, for password managers
+	Optional, New   bool
+}
+
+var (
+	currentPassword  = field{ID: "password", Label: "Password", Complete: "current-password"}
+	optionalPassword = field{
+		ID: "password", Label: "Your password (optional)", Complete: "current-password", Optional: true,
+		Hint: "With it, your passkeys and your authenticator app stay when you choose a new password by email later. If you do not know the password, leave it empty.",
+	}
+	newPasswordField = field{ID: "new-password", Label: "New password", Complete: "new-password", New: true}
+)
 
 var (
 	layout = template.Must(template.ParseFS(pages, "pages/landing.html"))
@@ -64,58 +93,57 @@ const (
 	maxForm      = 8 << 10
 )
 
-// landingPage is the landing page of a link: a form and what submitting it does.
+// landingPage is the landing page of a link: what it offers to do with the link.
 type landingPage struct {
 	*api
 
 	path    string
 	purpose account.LinkPurpose
-	use     func(ctx context.Context, form url.Values) (note string, err error)
 
-	form page // its message has a verb for the address that the link was mailed to
-	done page
+	title   string
+	message string // has a verb for the address that the link was mailed to
+	forms   []form // the first one is what the link is for
 	// What to do about a link that was used or replaced, that has expired, or whose
 	// address another account uses.
 	used, expired, taken string
 }
 
 func (a *api) landingPages() map[string]landingPage {
-	ignore := func(use func(context.Context, string) (account.Account, error)) func(context.Context, url.Values) (string, error) {
-		return func(ctx context.Context, form url.Values) (string, error) {
-			_, err := use(ctx, form.Get("token"))
-			return "", err
-		}
-	}
 	return map[string]landingPage{
-		"verify": {
-			api: a, path: "/verify-email", purpose: account.LinkVerifyEmail, use: ignore(a.accounts.VerifyEmail),
-			form:    page{Title: "Confirm your email address", Message: "Click the button to confirm %s.", Button: "Confirm address"},
-			done:    page{Title: "Email address confirmed", Message: "Thank you. You do not need to do anything else."},
-			used:    "It was already used, or a newer email replaced it. If your address is already confirmed, you are all set. Otherwise, use the link in the newest email, or request a new one on the sign-in page.",
-			expired: "Your address is not confirmed yet. Request a new link on the sign-in page.",
-		},
+		"verify": a.verifyPage(),
 		"reset": {
-			api: a, path: "/reset-password", purpose: account.LinkResetPassword, use: a.resetByForm,
-			form:    page{Title: "Choose a new password", Message: "This is for the account %s. You will be signed out on all devices.", Button: "Set new password", Password: true, Passkeys: true},
-			done:    page{Title: "Password changed", Message: "You were signed out on all devices. Sign in with your new password."},
+			api: a, path: "/reset-password", purpose: account.LinkResetPassword,
+			title: "Choose a new password", message: "This is for the account %s. You will be signed out on all devices.",
+			forms: []form{{
+				Button: "Set new password", Field: newPasswordField, Passkeys: true, use: a.resetByForm,
+				done: page{Title: "Password changed", Message: "You were signed out on all devices. Sign in with your new password."},
+			}},
 			used:    "It was already used, or a newer email replaced it. Request a new one with “Forgot password” on the sign-in page. If you did not use it, request one now.",
 			expired: "For security, it works for a short time only. Request a new one with “Forgot password” on the sign-in page.",
 		},
 		"change": {
-			api: a, path: "/change-email/confirm", purpose: account.LinkChangeEmail, use: ignore(a.accounts.ConfirmEmail),
-			form:    page{Title: "Confirm your new email address", Message: "Your account will use %s from now on.", Button: "Use this address"},
-			done:    page{Title: "Email address changed", Message: "Sign in with the new address from now on. Emails for your account go there as well."},
+			api: a, path: "/change-email/confirm", purpose: account.LinkChangeEmail,
+			title: "Confirm your new email address", message: "Your account will use %s from now on.",
+			forms: []form{{
+				Button: "Use this address", Field: optionalPassword, use: withPossession(a.accounts.ConfirmEmail),
+				done: page{Title: "Email address changed", Message: "Sign in with the new address from now on. Emails for your account go there as well."},
+			}},
 			used:    "It was already used, a newer email replaced it, or the change was cancelled. Sign in to see which address your account uses, and change it there if it is wrong.",
 			expired: "Your account keeps its current address. Sign in to request the change again.",
 			taken:   "Your account keeps its current address. Sign in and choose another one, or sign in to the account that uses this one.",
 		},
 		"revert": {
-			api: a, path: "/change-email/revert", purpose: account.LinkRevertEmail, use: ignore(a.accounts.RevertEmail),
-			form: page{
-				Title: "Undo the change of your email address", Button: "Undo the change",
-				Message: "Your account will use %s again. You will be signed out on all devices, and we will email you a link to choose a new password.",
-			},
-			done:    page{Title: "Change undone", Message: "You were signed out on all devices. We have emailed you a link to choose a new password."},
+			api: a, path: "/change-email/revert", purpose: account.LinkRevertEmail,
+			title:   "Undo the change of your email address",
+			message: "Your account will use %s again. You will be signed out on all devices, and we will email you a link to choose a new password.",
+			forms: []form{{
+				Button: "Undo the change",
+				use: func(ctx context.Context, secret string, _ url.Values) (string, error) {
+					_, err := a.accounts.RevertEmail(ctx, secret)
+					return "", err
+				},
+				done: page{Title: "Change undone", Message: "You were signed out on all devices. We have emailed you a link to choose a new password."},
+			}},
 			used:    "It was already used, or another link undid the change. Request a new password for this address with “Forgot password” on the sign-in page. If no email arrives, your account has another address: contact support.",
 			expired: "A change can be undone for a limited time only. Sign in and change the address there. If you cannot sign in, contact support.",
 			taken:   "Your account cannot use it again. If you did not change the address, contact support.",
@@ -123,10 +151,53 @@ func (a *api) landingPages() map[string]landingPage {
 	}
 }
 
+// verifyPage also serves people who cannot know the password, because another person
+// signed up with their address.
+func (a *api) verifyPage() landingPage {
+	message, field := "Enter the password that you signed up with to confirm %s.", currentPassword
+	if a.accounts.Verification() == account.VerifyByLink {
+		message, field = "Click the button to confirm %s.", optionalPassword
+	}
+	return landingPage{
+		api: a, path: "/verify-email", purpose: account.LinkVerifyEmail,
+		title: "Confirm your email address", message: message,
+		forms: []form{{
+			Button: "Confirm address", Field: field, use: withPossession(a.accounts.VerifyEmail),
+			done: page{Title: "Email address confirmed", Message: "Thank you. You do not need to do anything else."},
+		}, {
+			Path: "/take-over", Choice: "This is my account: choose a new password",
+			Message: "All devices will be signed out. Passkeys and authenticator apps that were added to the account will be removed.",
+			Button:  "Set password and confirm", Field: newPasswordField, use: func(ctx context.Context, secret string, sent url.Values) (string, error) {
+				_, err := a.accounts.TakeOver(ctx, secret, sent.Get("password"))
+				return "", err
+			},
+			done: page{Title: "Password changed", Message: "Your address is confirmed. You were signed out on all devices. Sign in with your new password."},
+		}, {
+			Path: "/reject", Choice: "This was not me",
+			Message: "Someone else used your address. The account will be deleted. You can sign up yourself at any time.",
+			Button:  "Delete the account",
+			use: func(ctx context.Context, secret string, _ url.Values) (string, error) {
+				return "", a.accounts.RejectSignUp(ctx, secret)
+			},
+			done: page{Title: "Account deleted", Message: "Thank you. Your address belongs to no account now."},
+		}},
+		used:    "It was already used, or a newer email replaced it. If your address is already confirmed, you are all set. Otherwise, use the link in the newest email, or request a new one on the sign-in page.",
+		expired: "Your address is not confirmed yet. Request a new link on the sign-in page.",
+	}
+}
+
+// withPossession returns use for a form, whose password shows who has the account.
+func withPossession(use func(context.Context, string, account.Possession) (account.Account, error)) func(context.Context, string, url.Values) (string, error) {
+	return func(ctx context.Context, secret string, sent url.Values) (string, error) {
+		_, err := use(ctx, secret, possessionOf(ctx, sent.Get("password")))
+		return "", err
+	}
+}
+
 // resetByForm resets a password and says what can still sign in.
-func (a *api) resetByForm(ctx context.Context, form url.Values) (string, error) {
-	done, err := a.accounts.ResetPassword(ctx, form.Get("token"), account.NewPassword{
-		Password: form.Get("password"), RemovePasskeys: form.Get("removePasskeys") != "",
+func (a *api) resetByForm(ctx context.Context, secret string, sent url.Values) (string, error) {
+	done, err := a.accounts.ResetPassword(ctx, secret, account.NewPassword{
+		Password: sent.Get("password"), RemovePasskeys: sent.Get("removePasskeys") != "",
 	})
 	if err != nil || len(done.Passkeys) == 0 {
 		return "", err
@@ -138,16 +209,20 @@ func (a *api) resetByForm(ctx context.Context, form url.Values) (string, error) 
 	return " These passkeys can still sign in: " + strings.Join(list, ", ") + ".", nil
 }
 
-// fill returns the form for a link, or why the link cannot be used. It does not use
+// fill returns the page for a link, or why the link cannot be used. It does not use
 // the link.
 func (l landingPage) fill(ctx context.Context, secret string) (page, error) {
 	address, err := l.accounts.CheckLink(ctx, l.purpose, secret)
 	if err != nil {
 		return page{}, err
 	}
-	p := l.form
-	p.Message = fmt.Sprintf(p.Message, masked(address))
-	p.Action, p.Token, p.Username, p.MinLength = prefix+l.path, secret, address, l.accounts.PasswordMinLength()
+	p := page{
+		Title: l.title, Message: fmt.Sprintf(l.message, masked(address)),
+		Token: secret, Username: address, MinLength: l.accounts.PasswordMinLength(), Forms: slices.Clone(l.forms),
+	}
+	for i := range p.Forms {
+		p.Forms[i].Action = prefix + l.path + p.Forms[i].Path
+	}
 	return p, nil
 }
 
@@ -157,7 +232,7 @@ func masked(address string) string {
 	return local[:min(1, len(local))] + "***@" + domain
 }
 
-// show shows the form. It does not use the link, because mail scanners follow
+// show shows the page. It does not use the link, because mail scanners follow
 // links.
 func show(l landingPage) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -165,16 +240,18 @@ func show(l landingPage) web.Handler {
 		if secret == "" || len(secret) > maxFormToken {
 			return l.render(w, http.StatusBadRequest, page{Title: "This link is incomplete", Message: "Open it again from the email, or copy the whole link."})
 		}
-		form, err := l.fill(r.Context(), secret)
+		p, err := l.fill(r.Context(), secret)
 		if err != nil {
 			return l.refuse(r, err)
 		}
-		return l.render(w, http.StatusOK, form)
+		return l.render(w, http.StatusOK, p)
 	}
 }
 
-// submit handles the form of a landing page. Requests with JSON go to otherwise.
-func submit(l landingPage, otherwise web.Handler) web.Handler {
+// submit handles the form of a landing page with a path. Requests with JSON go to
+// otherwise.
+func submit(l landingPage, path string, otherwise web.Handler) web.Handler {
+	n := slices.IndexFunc(l.forms, func(f form) bool { return f.Path == path })
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !isForm(r) {
 			return otherwise(w, r)
@@ -187,9 +264,9 @@ func submit(l landingPage, otherwise web.Handler) web.Handler {
 			return l.refuse(r, problem.ErrMalformedBody)
 		}
 		secret := r.PostForm.Get("token")
-		note, err := l.use(r.Context(), r.PostForm)
+		note, err := l.forms[n].use(r.Context(), secret, r.PostForm)
 		if err == nil {
-			done := l.done
+			done := l.forms[n].done
 			done.Message += note
 			return l.render(w, http.StatusOK, done)
 		}
@@ -201,18 +278,23 @@ func submit(l landingPage, otherwise web.Handler) web.Handler {
 			return l.refuse(r, linkErr)
 		}
 		p := problem.From(err)
-		again.FormError = p.Message
+		again.Forms[n].Error = p.Message
 		if len(p.Fields) > 0 {
-			again.FormError = p.Fields[0].Message
+			again.Forms[n].Error = p.Fields[0].Message
 		}
 		return l.fail(err, again)
 	}
 }
 
-// retryable reports whether submitting the form again can succeed.
+// retryable reports whether submitting a form again can succeed.
 func retryable(err error) bool {
+	for _, other := range []error{account.ErrProofRequired, account.ErrCurrentPassword, account.ErrConflict} {
+		if errors.Is(err, other) {
+			return true
+		}
+	}
 	kind := problem.From(err).Kind
-	return kind == problem.Invalid && !errors.Is(err, account.ErrTokenInvalid) || kind == problem.Unavailable
+	return kind == problem.Invalid && !errors.Is(err, account.ErrTokenInvalid) || kind == problem.Unavailable || kind == problem.TooManyRequests
 }
 
 // refuse shows what is wrong and what to do next.

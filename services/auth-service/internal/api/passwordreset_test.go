@@ -71,7 +71,7 @@ func TestSEC29And30ResetPassword(t *testing.T) {
 func TestSEC30ResetKeepsTheSecondFactor(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	s.enrol(s.signup("ann@example.com").Data.Tokens.AccessToken)
+	s.enrol(s.verified("ann@example.com").Data.Tokens.AccessToken)
 	s.forgot("ann@example.com")
 	s.want(s.call("POST", "/reset-password", "", fields{"token": s.link(event.UserResetLinkIssued{}, "ann@example.com", 1), "newPassword": otherPassword}), 200, "")
 	if in := s.want(s.try("ann@example.com", otherPassword), 200, "").Data; in.MFAToken == "" || in.Tokens.AccessToken != "" {

@@ -99,7 +99,11 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 			return err
 		}
 	}
-	if err := s.box.Queue(batch, c.Events...); err != nil || batch.Len() == 0 {
+	events := c.Events
+	if c.Replacement != nil {
+		events = append(events, c.Replacement.Events...)
+	}
+	if err := s.box.Queue(batch, events...); err != nil || batch.Len() == 0 {
 		return err
 	}
 	err = tx.SendBatch(ctx, batch).Close()
@@ -203,6 +207,9 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	switch {
 	case after.Deleted:
 		batch.Queue(deleteAccount, after.Account.ID)
+		if after.Replacement != nil {
+			queueAccount(batch, *after.Replacement)
+		}
 		return
 	case before.Account != after.Account:
 		batch.Queue(writeAccount, accountArgs(after.Account))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -15,6 +17,26 @@ const retention = 30 * 24 * time.Hour
 
 // sweepBatch limits how many rows a statement locks.
 const sweepBatch = 1000
+
+// ProvisionalAccounts implements account.Store.
+func (s *Store) ProvisionalAccounts(ctx context.Context, created time.Time, after string, limit int) ([]string, error) {
+	const query = `
+		SELECT id::text
+		FROM accounts
+		WHERE provisional AND NOT email_verified AND role = 'user' AND status = 'active' AND created_at < $1
+			AND id > COALESCE(NULLIF($2, '')::uuid, '00000000-0000-0000-0000-000000000000')
+		ORDER BY id
+		LIMIT $3`
+	rows, err := s.db.Query(ctx, query, created, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list provisional accounts: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list provisional accounts: %w", err)
+	}
+	return ids, nil
+}
 
 // Sweep implements account.Store.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
