@@ -78,7 +78,7 @@ func TestMainPath(t *testing.T) {
 	c.do(http.StatusUnauthorized, "POST /api/v1/auth/refresh", object{"refreshToken": c.tokens.RefreshToken}, nil)
 
 	want := map[string]int{
-		"user.signed_up": 1, "email.sent": 1, "user.email_verified": 1, "user.logged_in": 1,
+		"user.signed_up": 1, "email.sent": 1, "user.email_verified": 1, "request.refused": 1, "user.logged_in": 1,
 		"user.profile_updated": 1, "session.refreshed": 1, "user.logged_out": 1,
 	}
 	wantAudit(t, me.ID, want)
