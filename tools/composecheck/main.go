@@ -35,14 +35,16 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var more strings.Builder
 	for _, names := range owners {
 		for _, name := range names {
 			if _, known := secrets[name]; !known {
 				secrets[name] = exampleOf(name)
-				variables += name + "=" + secrets[name] + "\n"
+				more.WriteString(name + "=" + secrets[name] + "\n")
 			}
 		}
 	}
+	variables += more.String()
 	if _, err := load(ctx, args[0], ""); err == nil {
 		return errors.New("the file loads without a .env: a deployment could start with empty secrets")
 	}

@@ -22,7 +22,7 @@ const (
 // with returns the methods and others, each once.
 func (m Methods) with(others Methods) Methods {
 	all := strings.Fields(string(m))
-	for _, other := range strings.Fields(string(others)) {
+	for other := range strings.FieldsSeq(string(others)) {
 		if !slices.Contains(all, other) {
 			all = append(all, other)
 		}
