@@ -137,7 +137,7 @@ func TestSEC118OthersKeys(t *testing.T) {
 					err error
 					may bool
 				}{
-					"watermark":          {client.Set(t.Context(), "watermark:published:"+string(topic)+":"+producer, "{}", 0).Err(), writer == producer},
+					"watermark":          {client.Set(t.Context(), "watermark:published:{"+string(topic)+"}:"+producer, "{}", 0).Err(), writer == producer},
 					"known number":       {client.ZAdd(t.Context(), "published:{"+string(topic)+"}:"+producer, redis.Z{Member: "m", Score: 1}).Err(), writer == producer},
 					"consumed watermark": {client.HSet(t.Context(), "watermark:consumed:{"+string(topic)+"}", "g", "{}").Err(), consumes},
 					"request":            {client.HSet(t.Context(), "republish:requested:"+string(topic)+":"+producer, "g", "{}").Err(), consumes},

@@ -138,7 +138,7 @@ func consumeAs(topic, group string) [][]any {
 		script(topic, "redis.call('XINFO', 'CONSUMERS', KEYS[1], '"+group+"') return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], '"+group+"', 'gone')"),
 		script("consumer:owner:"+topic+":"+group+":c", "redis.call('SET', KEYS[1], 't', 'PX', 1000) return redis.call('GET', KEYS[1])"),
 		script("consumer:owner:"+topic+":"+group+":c", "return redis.call('DEL', KEYS[1])"),
-		{"GET", "watermark:published:" + topic + ":any-producer"},
+		{"GET", "watermark:published:{" + topic + "}:any-producer"},
 		{"HSET", "republish:requested:" + topic + ":auth-service", group, "{}"},
 		{"HDEL", "republish:requested:" + topic + ":auth-service", group},
 		postConsumed(topic, group),
@@ -163,7 +163,7 @@ func postConsumed(topic, group string) []any {
 func addEntry(topic string) []any { return []any{"XADD", topic, "*", "f", "v"} }
 
 func postWatermark(topic, producer string) []any {
-	return []any{"SET", "watermark:published:" + topic + ":" + producer, "{}"}
+	return []any{"SET", "watermark:published:{" + topic + "}:" + producer, "{}"}
 }
 
 func readRequests(topic string) []any {

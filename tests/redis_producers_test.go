@@ -42,7 +42,7 @@ func TestProducersOfStreams(t *testing.T) {
 			t.Errorf("+xadd on %s is allowed to %v, want %v", topic, got, want)
 		}
 		for _, producer := range want { // The producer alone.
-			watermark := "+set watermark:published:" + string(topic) + ":" + producer
+			watermark := "+set watermark:published:{" + string(topic) + "}:" + producer
 			if got := allowed[watermark]; !slices.Equal(got, []string{producer}) {
 				t.Errorf("%s is allowed to %v, want %s", watermark, got, producer)
 			}

@@ -89,7 +89,7 @@ func writeAsServices(t *testing.T, server *deployedRedis, round int) {
 	}
 	ok(bus.NewPublisher(auth).Publish(topic, batch...))
 	ok(bus.NewPublisher(auth).Publish(string(event.User), batch[:3]...))
-	ok(auth.Set(ctx, "watermark:published:audit-events:auth-service", fmt.Sprintf(`{"sequence":%d}`, 10*round), 0).Err())
+	ok(auth.Set(ctx, "watermark:published:{audit-events}:auth-service", fmt.Sprintf(`{"sequence":%d}`, 10*round), 0).Err())
 	read, err := audit.XReadGroup(ctx, &redis.XReadGroupArgs{Group: "audit-service", Consumer: "a", Count: 8, Streams: []string{topic, ">"}}).Result()
 	ok(err)
 	for _, entry := range read[0].Messages[:5] {

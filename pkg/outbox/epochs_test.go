@@ -187,7 +187,7 @@ func TestLostNumbersAreOffered(t *testing.T) {
 			if err := client.ZAdd(t.Context(), "published:{audit-events}:test", known...).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if err := client.Set(t.Context(), "watermark:published:audit-events:test", tc.posted, 0).Err(); err != nil {
+			if err := client.Set(t.Context(), "watermark:published:{audit-events}:test", tc.posted, 0).Err(); err != nil {
 				t.Fatal(err)
 			}
 			if err := published.Check(t.Context(), event.Audit); err != nil {

@@ -79,7 +79,7 @@ func TestFinishedEpochs(t *testing.T) {
 		t.Helper()
 		watermark := fmt.Sprintf(`{"at":%q,"epoch":"NOW","first":5,"seq":4,"hours":[],"closed":[{"epoch":"OLD","first":1,"seq":3,"last":3,"known":%d,"hours":[]}]}`,
 			time.Now().Format(time.RFC3339Nano), known)
-		if err := f.client.Set(t.Context(), "watermark:published:audit-events:producer", watermark, 0).Err(); err != nil {
+		if err := f.client.Set(t.Context(), "watermark:published:{audit-events}:producer", watermark, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -212,9 +212,11 @@ type Consumed struct {
 }
 
 // watermarkKey is the Redis key with the watermark of a producer on a topic. It is a key for
-// each producer, because Redis can keep others from writing a key, not a part of it.
+// each producer, because Redis can keep others from writing a key, not a part of it. In a
+// cluster it is in the stream's slot: the relay reads it before it continues an epoch, also
+// while other shards are down.
 func watermarkKey(topic event.Topic, producer string) string {
-	return "watermark:published:" + string(topic) + ":" + producer
+	return "watermark:published:{" + string(topic) + "}:" + producer
 }
 
 // consumedKey is the Redis hash with the consumed watermarks of a topic, by group. In a

@@ -143,7 +143,7 @@ func TestRestoredConsumerThatHadNotPosted(t *testing.T) {
 func (f *fixture) backupRedis() (restore func()) {
 	f.t.Helper()
 	copies := map[string]string{}
-	for _, key := range []string{"watermark:published:audit-events:producer", "watermark:consumed:{audit-events}", "published:{audit-events}:producer"} {
+	for _, key := range []string{"watermark:published:{audit-events}:producer", "watermark:consumed:{audit-events}", "published:{audit-events}:producer"} {
 		data, err := f.client.Dump(f.t.Context(), key).Result()
 		if err != nil {
 			f.t.Fatal(err)

@@ -211,7 +211,7 @@ func (f *fixture) wantPosted(seq int64) {
 // posted returns the producer's last watermark.
 func (f *fixture) posted() (w reconcile.Watermark, err error) {
 	f.t.Helper()
-	data, err := f.client.Get(f.t.Context(), "watermark:published:audit-events:producer").Bytes()
+	data, err := f.client.Get(f.t.Context(), "watermark:published:{audit-events}:producer").Bytes()
 	if err != nil {
 		return w, err
 	}
@@ -233,7 +233,7 @@ func (f *fixture) wantPostedClosed() {
 // repost posts the producer's watermark again, as an instance that is still running does.
 func (f *fixture) repost() {
 	f.t.Helper()
-	data, err := f.client.Get(f.t.Context(), "watermark:published:audit-events:producer").Bytes()
+	data, err := f.client.Get(f.t.Context(), "watermark:published:{audit-events}:producer").Bytes()
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func (f *fixture) wantRequest(want, watermark string, answers int, digest string
 // post posts a watermark in the place of a producer.
 func (f *fixture) post(watermark string) {
 	f.t.Helper()
-	if err := f.client.Set(f.t.Context(), "watermark:published:audit-events:producer", watermark, 0).Err(); err != nil {
+	if err := f.client.Set(f.t.Context(), "watermark:published:{audit-events}:producer", watermark, 0).Err(); err != nil {
 		f.t.Fatal(err)
 	}
 }

@@ -36,7 +36,7 @@ func postWatermarks(t *testing.T, client redis.UniversalClient) {
 		for ctx.Err() == nil {
 			watermark, err := json.Marshal(reconcile.Watermark{Producer: "auth-service", Topic: event.Email, At: time.Now()})
 			if err == nil {
-				err = client.Set(ctx, "watermark:published:email-events:auth-service", watermark, 0).Err()
+				err = client.Set(ctx, "watermark:published:{email-events}:auth-service", watermark, 0).Err()
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Error(err)
