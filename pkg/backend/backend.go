@@ -134,7 +134,7 @@ func (b *Backend) Follower(observe func(event.Event)) *bus.Follower {
 }
 
 // Router returns the handler of the routes. Requests that were understood and
-// refused are recorded as events.
+// refused, and privileged reads, are recorded as events.
 func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Handler {
 	return web.NewRouter(slices.Concat(routes...), web.Options{
 		Auth:           auth,
@@ -145,6 +145,7 @@ func (b *Backend) Router(auth web.Authenticator, routes ...[]web.Route) http.Han
 		Metrics:        b.Metrics,
 		Unavailable:    func(err error) bool { return postgres.Unavailable(err) || postgres.Contended(err) },
 		Refused:        b.Refusals.Refused,
+		Read:           b.Outbox.Reads(b.DB),
 		Ready:          b.Ready,
 	})
 }

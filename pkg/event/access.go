@@ -43,3 +43,18 @@ func (RequestRefused) EventTopics() []Topic { return []Topic{Audit} }
 
 // EventOutcome implements outcomer.
 func (RequestRefused) EventOutcome() Outcome { return Failure }
+
+// AuditRead says that an administrator or auditor read data of others. Route is the pattern
+// in the routing table, ObjectID the id in its path, and Found the number of items of a
+// list. The subject is the user whose data it is, if it is the data of one.
+type AuditRead struct {
+	Route    string `json:"route"`
+	ObjectID string `json:"objectId,omitempty"`
+	Found    int    `json:"found,omitempty"`
+}
+
+// EventName implements Payload.
+func (AuditRead) EventName() string { return "audit.read.v1" }
+
+// EventTopics implements Payload.
+func (AuditRead) EventTopics() []Topic { return []Topic{Audit} }

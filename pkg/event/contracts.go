@@ -11,6 +11,7 @@ import (
 func Contracts() []Payload {
 	return []Payload{
 		AccessDenied{},
+		AuditRead{},
 		DeadLetterDiscarded{},
 		DeadLetterReplayed{},
 		EmailDeferred{},

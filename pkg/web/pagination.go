@@ -57,5 +57,6 @@ func SendPage[T any](w http.ResponseWriter, page Page, items []T, id func(T) str
 	if items == nil {
 		items = []T{}
 	}
+	noteFound(w, len(items))
 	return List(w, items, meta)
 }

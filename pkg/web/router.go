@@ -27,7 +27,14 @@ type Access struct {
 	caller  bool
 	revoked bool
 	recent  bool
+	self    bool
 	roles   []string
+}
+
+// OrSelf also accepts the user whose id is the variable id in the path.
+func (a Access) OrSelf() Access {
+	a.self = true
+	return a
 }
 
 // Recently also requires that the caller was authenticated within StepUp.ReauthWindow, with
@@ -66,6 +73,9 @@ type Route struct {
 	Path    string // as gorilla/mux writes it: /users/{id}
 	Access  Access
 	Handler Handler
+
+	// Recorded says that the handler records what its caller read; see Options.Read.
+	Recorded bool
 }
 
 // Authenticator returns the identity in a bearer token.
@@ -92,6 +102,11 @@ type Options struct {
 	// AccessDenied if an authenticated caller lacks the permission, else RequestRefused. It
 	// may be nil.
 	Refused func(ctx context.Context, refused event.Payload)
+
+	// Read is called with the event for each privileged read, before the response is sent. The
+	// subject is the user whose data it is, or empty. If it fails, the response is 503. It may
+	// be nil.
+	Read func(ctx context.Context, subject string, read event.Payload) error
 
 	// Ready returns an error while requests cannot be handled; see WithHealth. It may be nil.
 	Ready func(context.Context) error
@@ -149,7 +164,7 @@ func serve(route Route, o Options) http.Handler {
 		SetRoute(r.Context(), route.Path)
 		r, err := authorize(r, route.Access, o)
 		if err == nil {
-			err = route.Handler(w, r)
+			err = serveRead(w, r, route, o)
 		}
 		if err != nil {
 			failRoute(w, r, route, err, o)
@@ -216,8 +231,10 @@ func authorize(r *http.Request, access Access, o Options) (*http.Request, error)
 	if access.public {
 		return r, nil
 	}
-	if err := Require(identity, access.roles...); err != nil {
-		return r, err
+	if !access.self || !isSelf(r) {
+		if err := Require(identity, access.roles...); err != nil {
+			return r, err
+		}
 	}
 	if access.recent && !o.StepUp.recent(identity, o.now()) {
 		return r, ErrReauthRequired

@@ -64,12 +64,12 @@ func routes() []web.Route {
 		{Method: http.MethodGet, Path: "/conflict", Access: web.Anyone, Handler: fail(problem.New(problem.Conflict, "taken", "Taken."))},
 		{Method: http.MethodGet, Path: "/away", Access: web.Anyone, Handler: fail(fmt.Errorf("select: %w", errAway))},
 		{Method: http.MethodGet, Path: "/wait", Access: web.Anyone, Handler: fail(problem.ErrUnavailable.WithRetryAfter(1500 * time.Millisecond))},
-		{Method: http.MethodGet, Path: "/broken", Access: web.Anyone, Handler: fail(errors.New("password=hunter2 at db-7"))},
+		{Method: http.MethodGet, Path: "/broken", Access: web.Anyone, Handler: fail(errors.New("password=hunter2 at db-host-7"))},
 		{Method: http.MethodGet, Path: "/panic", Access: web.Anyone, Handler: func(http.ResponseWriter, *http.Request) error { panic("secret state") }},
 	}
 }
 
-var errAway = errors.New("connection refused by db-7")
+var errAway = errors.New("connection refused by db-host-7")
 
 type edge struct {
 	*httptest.Server
@@ -280,7 +280,7 @@ func TestSEC54And57ErrorsHaveTheEnvelope(t *testing.T) {
 func TestDependencyAway(t *testing.T) {
 	t.Parallel()
 	res, body := newEdge(t).do(t, http.MethodGet, "/away", "")
-	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || strings.Contains(fmt.Sprint(body), "db-7") {
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || strings.Contains(fmt.Sprint(body), "db-host-7") {
 		t.Errorf("answer = %d %v %+v", res.StatusCode, res.Header, body)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -39,15 +40,18 @@ type service struct {
 	issuer *testkit.Issuer
 	redis  *redis.Client
 	log    *store.Store
+	db     *pgxpool.Pool
+	routes []web.Route
 }
 
 func newService(t *testing.T) *service {
 	t.Helper()
 	db := testkit.Database(t, outbox.Schema(), deadletter.Schema(), reconcile.WatermarksSchema(), store.Schema())
-	s := &service{t: t, issuer: testkit.NewIssuer(t), redis: testkit.Redis(t), log: store.New(db)}
+	s := &service{t: t, issuer: testkit.NewIssuer(t), redis: testkit.Redis(t), log: store.New(db), db: db}
 	deadLetters, log, metrics := deadletter.New(db, outbox.New("audit-service"), time.Now), testkit.Log(t), prometheus.NewRegistry()
-	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(s.log), deadLetters.Routes(api.Prefix)...), web.Options{
-		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
+	s.routes = append(api.Routes(s.log), deadLetters.Routes(api.Prefix)...)
+	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{
+		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics, Read: outbox.New("audit-service").Reads(db),
 	}))
 	t.Cleanup(s.Close)
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{

@@ -9,13 +9,16 @@ import (
 
 // rateLimits returns the routes that the gateway calls on behalf of its caller, with the
 // caller's token and address: auth-service decides who may read and clear rate limits,
-// and records that they were exceeded or cleared.
+// and records that they were exceeded, read or cleared.
 func (a *api) rateLimits() []web.Route {
 	const path = event.RateLimitsPath
 	return []web.Route{
 		{Method: http.MethodPost, Path: path + "/exceeded", Access: web.Anyone, Handler: record[event.RateLimitExceeded](a)},
 		{Method: http.MethodPost, Path: path + "/exceeded-by-caller", Access: web.SignedIn, Handler: record[event.RateLimitExceeded](a)},
-		{Method: http.MethodPost, Path: path + "/read", Access: web.AdminOnly, Handler: func(w http.ResponseWriter, _ *http.Request) error {
+		{Method: http.MethodPost, Path: path + "/read", Access: web.AdminOnly, Handler: func(w http.ResponseWriter, r *http.Request) error {
+			if err := a.accounts.Record(r.Context(), event.AuditRead{Route: prefix + "/rate-limits"}); err != nil {
+				return err
+			}
 			return web.OK(w, http.StatusOK, struct{}{})
 		}},
 		{Method: http.MethodPost, Path: path + "/cleared", Access: web.AdminOnly.Recently(), Handler: record[event.RateLimitCleared](a)},

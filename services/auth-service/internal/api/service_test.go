@@ -121,7 +121,7 @@ func (s *service) start(changes []func(*account.Config)) {
 	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
 		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Now: s.time, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
-		Refused:        s.refusals.Refused,
+		Refused:        s.refusals.Refused, Read: box.Reads(s.db),
 	}))
 	t.Cleanup(s.Close)
 }

@@ -45,6 +45,7 @@ type service struct {
 	db          *pgxpool.Pool
 	sealer      *event.Sealer
 	deadLetters *deadletter.Store
+	routes      []web.Route
 	log         *slog.Logger
 	metrics     *prometheus.Registry // of the consumer that was started last
 }
@@ -70,8 +71,9 @@ func newServiceWithoutConsumer(t *testing.T) *service {
 	s.sealer = testkit.Sealer(t, strings.Repeat("0123456789", 4))
 	s.deadLetters = deadletter.New(s.db, outbox.New("email-service"), time.Now)
 	messages := store.New(s.db, outbox.New("email-service"), time.Now, "true")
-	s.Server = httptest.NewServer(web.NewRouter(append(api.Routes(messages), s.deadLetters.Routes(api.Prefix)...), web.Options{
-		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
+	s.routes = append(api.Routes(messages), s.deadLetters.Routes(api.Prefix)...)
+	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{
+		Auth: s.issuer.Verifier(), Log: testkit.Log(t), Metrics: prometheus.NewRegistry(), Read: outbox.New("email-service").Reads(s.db),
 	}))
 	t.Cleanup(s.Close)
 	return s

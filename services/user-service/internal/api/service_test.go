@@ -43,6 +43,7 @@ type service struct {
 	issuer *testkit.Issuer
 	redis  redis.UniversalClient
 	db     *pgxpool.Pool
+	routes []web.Route
 }
 
 func newService(t *testing.T, redisURL string) *service {
@@ -65,8 +66,9 @@ func newService(t *testing.T, redisURL string) *service {
 	testkit.Run(t, generation.Watch(cache))
 	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, generation.Current, metrics, time.Now), token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
-	s.Server = httptest.NewServer(web.NewRouter(append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...), web.Options{
-		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics,
+	s.routes = append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...)
+	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{
+		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics, Read: outbox.New("user-service").Reads(s.db),
 	}))
 	t.Cleanup(s.Close)
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
