@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -159,4 +160,68 @@ func TestSEC70DeletedAccountIsForgotten(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestSEC108DeletedAccountIsInNoDatabase: after the deletion of an account, no table of any
+// service has its address or name: neither outboxes nor dead letters either.
+func TestSEC108DeletedAccountIsInNoDatabase(t *testing.T) {
+	t.Parallel()
+	c, admin, email := newClient(t), newAdmin(t), newEmail()
+	c.signup(email)
+	c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"name": "Name of " + email, "bio": "Bio of " + email}, nil)
+	awaitLink(t, email)
+	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": "new-" + email, "currentPassword": goodPassword}, nil)
+	eventually(t, func() error {
+		var sent []struct{ Status string }
+		admin.do(http.StatusOK, "GET /api/v1/email/messages?to="+url.QueryEscape("new-"+email), nil, &sent)
+		if len(sent) != 1 || sent[0].Status != "sent" {
+			return fmt.Errorf("messages = %+v", sent)
+		}
+		return nil
+	})
+	c.do(http.StatusAccepted, "DELETE /api/v1/auth/account", object{"password": goodPassword}, nil)
+	facts, err := system.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for service, address := range facts.DatabaseURLs {
+		db, err := pgx.Connect(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close(context.WithoutCancel(t.Context()))
+		eventually(t, func() error {
+			found, err := tablesWith(t.Context(), db, email)
+			if err != nil || len(found) > 0 {
+				return fmt.Errorf("%s has the address in %v, %w", service, found, err)
+			}
+			return nil
+		})
+	}
+}
+
+// tablesWith returns the tables of a database that contain a text, in columns of text and of
+// bytes.
+func tablesWith(ctx context.Context, db *pgx.Conn, text string) ([]string, error) {
+	const tables = `SELECT quote_ident(table_name) FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'`
+	rows, err := db.Query(ctx, tables)
+	if err != nil {
+		return nil, err
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, name := range names {
+		var n int
+		query := `SELECT count(*) FROM ` + name + ` AS t WHERE strpos(t::text, $1) > 0 OR strpos(t::text, $2) > 0`
+		if err := db.QueryRow(ctx, query, text, hex.EncodeToString([]byte(text))).Scan(&n); err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			found = append(found, name)
+		}
+	}
+	return found, nil
 }

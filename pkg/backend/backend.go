@@ -164,6 +164,7 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 		b.Clock,
 		relay,
 		b.Refusals,
+		outbox.NewEraser(b.DB, b.Log),
 		reconcile.NewProducer(reconcile.ProducerConfig{
 			Name: b.Name, Outbox: outbox.NewPublished(b.DB, publisher, epochs), Redis: b.Redis,
 			Interval: b.cfg.ReconcileInterval, Log: b.Log, Metrics: b.Metrics,

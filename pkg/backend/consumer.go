@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
@@ -67,7 +68,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		Subscriber:   stream,
 		Authenticity: b.authenticity,
 		Due:          due,
-		Handlers:     cfg.Handlers,
+		Handlers:     b.erasing(cfg),
 		Rest:         cfg.Rest,
 		DeadLetters:  cfg.DeadLetters,
 		Unavailable:  cfg.Unavailable,
@@ -94,6 +95,38 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,
 		}),
 	}
+}
+
+// erasing returns the handlers of cfg. After that of event.UserDeleted, the dead letters and
+// the outbox of the service are erased as well. An erased event is not handled: its user is
+// gone, and what the handler needs may be, too.
+func (b *Backend) erasing(cfg ConsumerConfig) map[string]bus.Handler {
+	handlers := map[string]bus.Handler{}
+	for name, handle := range cfg.Handlers {
+		handlers[name] = func(ctx context.Context, e event.Event) error {
+			if e.Erased {
+				return nil
+			}
+			return handle(ctx, e)
+		}
+	}
+	deleted := event.UserDeleted{}.EventName()
+	erase := cfg.Handlers[deleted]
+	if erase == nil {
+		erase = cfg.Rest
+	}
+	handlers[deleted] = func(ctx context.Context, e event.Event) error {
+		if erase != nil {
+			if err := erase(ctx, e); err != nil {
+				return err
+			}
+		}
+		if err := outbox.RequestErasure(ctx, b.DB, e.Subject); err != nil {
+			return err
+		}
+		return cfg.DeadLetters.Erase(ctx, e.Subject)
+	}
+	return handlers
 }
 
 // restored returns what is done when the database turns out to be an older copy.

@@ -59,7 +59,8 @@ const insert = `
 
 // recordFailure records the failed attempts of a replay. The dead letter is open
 // again, unless the lease expired and another instance replays it or has done so.
-// The condition on message_id matters if a publisher has forged the metadata.
+// The condition on message_id matters if a publisher has forged the metadata, that on the
+// payload if the dead letter was erased meanwhile.
 const recordFailure = `
 	UPDATE dead_letters
 	SET reason = @reason, class = @class, last_failed_at = @last_failed_at,
@@ -67,7 +68,7 @@ const recordFailure = `
 		status = CASE WHEN replay_due = @lease THEN 'open' ELSE status END,
 		closed_by = CASE WHEN replay_due = @lease THEN '' ELSE closed_by END,
 		replay_due = NULLIF(replay_due, @lease)
-	WHERE id = @id AND message_id = @message_id`
+	WHERE id = @id AND message_id = @message_id AND payload <> ''`
 
 // Publish implements message.Publisher. It stores each message as a dead letter,
 // or records the failure on the dead letter that the message replays. It ignores
@@ -109,7 +110,7 @@ func (s *Store) store(m *message.Message) error {
 			return fmt.Errorf("record failed replay of dead letter %s: %w", r.id, err)
 		}
 		if tag.RowsAffected() == 1 {
-			return nil
+			return s.eraseIfErased(ctx, m.Payload)
 		}
 	}
 	for _, without := range []pgx.StrictNamedArgs{{}, withoutDetails, withoutContent} {
@@ -122,7 +123,7 @@ func (s *Store) store(m *message.Message) error {
 	if err != nil {
 		return fmt.Errorf("insert dead letter: %w", err)
 	}
-	return nil
+	return s.eraseIfErased(ctx, m.Payload)
 }
 
 // What a dead letter is stored without if Postgres rejects it for a reason that the

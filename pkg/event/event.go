@@ -70,6 +70,7 @@ type Event struct {
 	CorrelationID string          `json:"correlationId,omitempty"`
 	CausationID   string          `json:"causationId,omitempty"`
 	TraceParent   string          `json:"traceparent,omitempty"`
+	Erased        bool            `json:"erased,omitempty"` // Personal fields of Data were removed; see Erase.
 	Data          json.RawMessage `json:"data"`
 
 	// Topics are the streams the event goes to; they are not part of the wire format.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
@@ -207,6 +208,7 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 	switch {
 	case after.Deleted:
 		batch.Queue(deleteAccount, after.Account.ID)
+		outbox.QueueErasure(batch, after.Account.ID)
 		if after.Replacement != nil {
 			queueAccount(batch, *after.Replacement)
 		}
