@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -115,19 +116,20 @@ func (b *bench) auditDatabase(ctx context.Context) (*pgxpool.Pool, string, error
 	if err != nil {
 		return nil, "", err
 	}
-	binary := filepath.Join(b.dir, "audit-service")
-	cmd := exec.CommandContext(ctx, binary, "dead-letters", "list") // The command migrates the database first.
-	cmd.Env, err = b.auditEnvironment(ctx, url, "command")
+	env, err := b.auditEnvironment(ctx, url, "migrates")
+	var migrates process
 	if err == nil {
-		var out []byte
-		if out, err = cmd.CombinedOutput(); err != nil {
-			err = fmt.Errorf("make the tables: %w\n%s", err, out)
-		}
+		migrates, err = b.start(ctx, "", func(addr string) *exec.Cmd {
+			cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "audit-service"))
+			cmd.Env = slices.Concat(env, []string{"HTTP_ADDR=" + addr})
+			return cmd
+		})
 	}
 	if err != nil {
 		db.Close()
-		return nil, "", err
+		return nil, "", fmt.Errorf("make the tables: %w", err)
 	}
+	migrates.stop()
 	return db, url, nil
 }
 
