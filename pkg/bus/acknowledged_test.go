@@ -12,8 +12,8 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// TestAcknowledged is REL-51: what a group has acknowledged is found over several pages, but
-// neither what is pending nor what was not read, nor an entry that is no event.
+// TestAcknowledged is REL-51: acknowledged events are found over several pages. Pending and
+// unread events are not found, and malformed entries are ignored.
 func TestAcknowledged(t *testing.T) {
 	t.Parallel()
 	client, topic := testkit.Redis(t), string(event.Audit)

@@ -242,7 +242,7 @@ func TestSEC116UnsignedDuringAnUpgrade(t *testing.T) {
 	}
 }
 
-// TestSEC114FollowerIgnoresForgedEvents is SEC-114: who follows a stream sees only what its
+// TestSEC114FollowerIgnoresForgedEvents is SEC-114: a follower of a stream sees only what its
 // producers have published.
 func TestSEC114FollowerIgnoresForgedEvents(t *testing.T) {
 	t.Parallel()

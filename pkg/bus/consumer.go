@@ -32,8 +32,8 @@ func Permanent(err error) error { return backoff.Permanent(err) }
 type ConsumerConfig struct {
 	Topic      event.Topic
 	Subscriber message.Subscriber
-	// Authenticity checks the messages of Subscriber. One that it refuses becomes a dead
-	// letter at once and is no proof that the event was consumed. It may be nil.
+	// Authenticity checks the messages of Subscriber. A refused message becomes a dead letter
+	// at once, and its event does not count as consumed. Authenticity may be nil.
 	Authenticity *Authenticity
 	// Due are other sources of messages, such as dead letters to be replayed. They come from
 	// the service's own database, where only events are that were not refused. Those with

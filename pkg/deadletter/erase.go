@@ -54,7 +54,7 @@ func (s *Store) eraseIfErased(ctx context.Context, payload []byte) error {
 	var e struct {
 		Subject string `json:"subject"`
 	}
-	_ = json.Unmarshal(payload, &e) // What is no event has no subject.
+	_ = json.Unmarshal(payload, &e) // A payload that cannot be decoded has no subject.
 	if e.Subject == "" || text(e.Subject) != e.Subject {
 		return nil
 	}
