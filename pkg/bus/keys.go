@@ -74,7 +74,11 @@ func (k PublicKeys) Keys(common service.Common) (keys event.PublicKeys, err erro
 		}
 	}
 	if common.Development() {
-		generated, err := generatedKeys(common)
+		list, err := GeneratedPublicKeys(common)
+		if err != nil {
+			return event.PublicKeys{}, err
+		}
+		generated, err := PublicKeys{EventPublicKeys: list}.parse()
 		if err != nil {
 			return event.PublicKeys{}, err
 		}
@@ -86,18 +90,18 @@ func (k PublicKeys) Keys(common service.Common) (keys event.PublicKeys, err erro
 	return keys, nil
 }
 
-// generatedKeys returns the keys that services in development derive from the secret that
-// they share.
-func generatedKeys(common service.Common) (event.PublicKeys, error) {
+// GeneratedPublicKeys returns EVENT_PUBLIC_KEYS with the keys that services in development
+// derive from the secret that they share.
+func GeneratedPublicKeys(common service.Common) (string, error) {
 	var lines []string
 	for _, producer := range event.Producers() {
 		signer, err := GeneratedSigner(common, producer)
 		if err != nil {
-			return event.PublicKeys{}, err
+			return "", err
 		}
 		lines = append(lines, signer.PublicKey())
 	}
-	return PublicKeys{EventPublicKeys: strings.Join(lines, ",")}.parse()
+	return strings.Join(lines, ","), nil
 }
 
 // GeneratedSigner returns the signer of a service in development.

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/service"
@@ -16,13 +14,5 @@ func (b *bench) signer(producer string) (*event.Signer, error) {
 
 // publicKeys is EVENT_PUBLIC_KEYS for a service that is not in development.
 func (b *bench) publicKeys() (string, error) {
-	var lines []string
-	for _, producer := range event.Producers() {
-		s, err := b.signer(producer)
-		if err != nil {
-			return "", err
-		}
-		lines = append(lines, s.PublicKey())
-	}
-	return strings.Join(lines, ","), nil
+	return bus.GeneratedPublicKeys(service.Common{LocalDir: b.dir})
 }
