@@ -41,7 +41,7 @@ func (r *Relay) purge(ctx context.Context) {
 		_, err := r.db.Exec(ctx, query, reconcile.OutboxRetention)
 		faults = append(faults, err)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(faults...); err != nil && ctx.Err() == nil {
 		r.log.WarnContext(ctx, "outbox purge failed; retrying", "error", err.Error(), "next_in_ms", purgeEvery.Milliseconds())
 	}
 	r.retained.measure(ctx, topics)
