@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +55,7 @@ func serveFunc(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	return server
 }
 
-// rawService responds to each request on a connection with exactly the text that answer
+// rawService responds to the nth request on a connection with exactly the text that answer
 // returns, and closes the connection afterwards if closed.
 func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) string {
 	t.Helper()
@@ -65,7 +64,6 @@ func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	var n atomic.Int64
 	go func() {
 		for {
 			c, err := listener.Accept()
@@ -74,7 +72,7 @@ func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) s
 			}
 			go func() {
 				defer c.Close()
-				r := bufio.NewReader(c)
+				r, n := bufio.NewReader(c), int64(0)
 				for {
 					req, err := http.ReadRequest(r)
 					if err != nil {
@@ -87,7 +85,8 @@ func rawService(t *testing.T, answer func(n int64) (text string, closed bool)) s
 						fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 						continue
 					}
-					text, closed := answer(n.Add(1))
+					n++
+					text, closed := answer(n)
 					if _, err := io.WriteString(c, text); err != nil || closed {
 						return
 					}

@@ -48,7 +48,7 @@ func TestClosedConnections(t *testing.T) {
 			}
 		}
 	}
-	// Closed instead of every second answer, when the request was read.
+	// Closed instead of the second answer on a connection, when the request was read.
 	var reached atomic.Int64
 	gateway = gatewayTo(t, rawService(t, func(n int64) (string, bool) {
 		reached.Add(1)
