@@ -268,11 +268,11 @@ func (c *checker) sessions() {
 }
 
 // order is I6: on each stream, the events of a producer's epoch about one subject first appear
-// in the producer's order. Events without a sequence number are not checked.
+// in the producer's order. Events without a subject or a sequence number have no order.
 func (c *checker) order() {
 	last := map[[4]string]delivery{}
 	for _, d := range c.Deliveries {
-		if d.Seq == 0 || d.Injected || d.Restored {
+		if !d.ordered() {
 			continue
 		}
 		key := [4]string{d.Stream, d.Producer, d.Epoch, d.Subject}

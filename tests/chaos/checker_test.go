@@ -349,6 +349,17 @@ func TestEachEpochHasItsOrder(t *testing.T) {
 	}
 }
 
+// TestNoOrderWithoutSubject: relays publish events without a subject side by side.
+func TestNoOrderWithoutSubject(t *testing.T) {
+	t.Parallel()
+	e := good()
+	e.Deliveries[0].Seq = 9
+	e.Deliveries[0].Subject, e.Deliveries[2].Subject = "", ""
+	if found, _ := check(e); len(found) > 0 {
+		t.Errorf("check() = %v, want nothing", found)
+	}
+}
+
 // TestRepublishedEventsHaveNoOrder: events that were published again may have any order.
 func TestRepublishedEventsHaveNoOrder(t *testing.T) {
 	t.Parallel()

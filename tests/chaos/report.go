@@ -142,7 +142,7 @@ func (r *run) totals(v *verdict) {
 	}
 	numbered := 0
 	for _, d := range v.evidence.Deliveries {
-		if d.Seq > 0 && !d.Injected && !d.Restored {
+		if d.ordered() {
 			numbered++
 		}
 	}

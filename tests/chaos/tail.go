@@ -25,6 +25,11 @@ type delivery struct {
 	Injected bool // by the run
 }
 
+// ordered reports whether the delivery has a place among those of its subject.
+func (d delivery) ordered() bool {
+	return d.Seq > 0 && d.Subject != "" && !d.Injected && !d.Restored
+}
+
 // tail reads the streams from their beginning.
 type tail struct {
 	redis   *redis.Client
