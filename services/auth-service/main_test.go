@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,7 +77,8 @@ func TestProgram(t *testing.T) {
 }
 
 // SEC-102: a request that needs a locked row is answered within seconds, and the client is
-// told to retry. Other accounts are not delayed.
+// told to retry. Other accounts are not delayed, and logins that were not answered do not
+// count as failed.
 func TestSEC102LockedAccount(t *testing.T) {
 	t.Parallel()
 	const password = "correct horse battery"
@@ -106,8 +109,8 @@ func TestSEC102LockedAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if status, data := p.Call("POST", "/api/v1/auth/logout-all", "", tokens["ann@example.com"]); status != 503 {
-		t.Errorf("request that needs the locked account = %d %s, want 503", status, data)
+	if status, wait := retryAfter(t, p.URL+"/api/v1/auth/logout-all", "", tokens["ann@example.com"]); status != 503 || wait == "" {
+		t.Errorf("request that needs the locked account = %d, Retry-After %q, want 503 and a time", status, wait)
 	}
 	if took := time.Since(began); took > 10*time.Second { // lock_timeout, on a loaded machine
 		t.Errorf("it took %s", took)
@@ -115,6 +118,48 @@ func TestSEC102LockedAccount(t *testing.T) {
 	if status, data := p.Call("POST", "/api/v1/auth/logout-all", "", tokens["bob@example.com"]); status != 200 {
 		t.Errorf("request of another account = %d %s", status, data)
 	}
+	const login = `{"email":"ann@example.com","password":"` + password + `"}`
+	var logins sync.WaitGroup
+	for range 12 { // more than may fail without a wait
+		logins.Go(func() {
+			if status, wait := retryAfter(t, p.URL+"/api/v1/auth/login", login, ""); status != 503 && status != 429 || wait == "" {
+				t.Errorf("login to the locked account = %d, Retry-After %q", status, wait)
+			}
+		})
+	}
+	logins.Wait()
+	if _, err := db.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	var failures int
+	if err := db.QueryRow(t.Context(), `SELECT sum(failures) FROM login_failures`).Scan(&failures); err != nil || failures != 0 {
+		t.Errorf("%d logins count as failed (%v)", failures, err)
+	}
+	if status, wait := retryAfter(t, p.URL+"/api/v1/auth/login", login, ""); status != 200 {
+		t.Errorf("login afterwards = %d, Retry-After %q", status, wait)
+	}
+}
+
+// retryAfter sends a POST request, and returns the status of the response and how long the
+// client is told to wait.
+func retryAfter(t *testing.T, address, body, bearer string) (status int, wait string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	defer res.Body.Close()
+	return res.StatusCode, res.Header.Get("Retry-After")
 }
 
 // TestCommandsDoNotMigrate is REL-92: on a database that is empty, older or half restored,

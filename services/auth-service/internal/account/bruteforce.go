@@ -127,6 +127,16 @@ func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Em
 	return CountedAttempt{}, a.loginFailed(ctx, owner, reason)
 }
 
+// uncount takes an attempt back if err kept it from being answered, and returns err. Nobody
+// has learned from it whether the password or code is right, and an owner whose account is
+// locked for a moment, or whose request was sent twice, must not wait for it.
+func (a *Accounts) uncount(ctx context.Context, attempt CountedAttempt, err error) error {
+	if err == nil || attempt.Key == nil {
+		return err
+	}
+	return errors.Join(err, a.store.UncountFailedAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
+}
+
 // attemptFailed is called when the password or code of an attempt was wrong. After the last
 // one of Limits.ConsecutiveFailures it has the owner of the address told, if there is one,
 // in the background, so that the time does not reveal it.
@@ -141,11 +151,8 @@ func (a *Accounts) attemptFailed(ctx context.Context, attempt CountedAttempt) er
 // checked, for example because too many others are, the attempt does not count.
 func (a *Accounts) checkPassword(ctx context.Context, hasher *password.Hasher, attempt CountedAttempt, hash, typed string) (ok, stale bool, err error) {
 	ok, stale, err = hasher.Verify(ctx, hash, typed)
-	switch {
-	case err != nil:
-		err = errors.Join(err, a.store.UncountFailedAttempt(context.WithoutCancel(ctx), attempt.Key, attempt.At))
-	case !ok:
-		err = a.attemptFailed(ctx, attempt)
+	if err == nil && !ok {
+		return ok, stale, a.attemptFailed(ctx, attempt)
 	}
-	return ok, stale, err
+	return ok, stale, a.uncount(ctx, attempt, err)
 }

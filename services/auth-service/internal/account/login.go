@@ -97,8 +97,19 @@ func (a *Accounts) login(ctx context.Context, attempt loginAttempt) (LoginResult
 	if refusal := a.refuseLogin(account); refusal != nil {
 		return LoginResult{}, a.loginFailed(ctx, account, refusal)
 	}
+	out, err := a.rightPassword(ctx, attempt, account, stale)
+	if errors.Is(err, ErrAccountChanged) {
+		return LoginResult{}, err // Perhaps the password, which is checked again.
+	}
+	return out, a.uncount(ctx, attempt.CountedAttempt, err)
+}
+
+// rightPassword goes on after a password was right, and stale if its hash is to be replaced.
+// It fails with ErrAccountChanged.
+func (a *Accounts) rightPassword(ctx context.Context, attempt loginAttempt, account Account, stale bool) (LoginResult, error) {
 	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
 	if stale {
+		var err error
 		in.NewHash, err = a.hasher.Hash(ctx, attempt.typed)
 		if err != nil && !errors.Is(err, password.ErrBusy) { // The next login can replace the hash.
 			return LoginResult{}, err

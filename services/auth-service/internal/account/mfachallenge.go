@@ -122,10 +122,12 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken stri
 		tokens.Device = a.deviceToken(account, known, now)
 		return err
 	})
-	if refused != nil {
-		refused = errors.Join(refused, a.attemptFailed(ctx, attempt))
+	if err == nil && refused != nil {
+		err = errors.Join(refused, a.attemptFailed(ctx, attempt))
+	} else {
+		err = a.uncount(ctx, attempt, err)
 	}
-	if err = errors.Join(err, refused); err != nil {
+	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
 	return account, tokens, nil

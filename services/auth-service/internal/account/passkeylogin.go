@@ -85,7 +85,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 			return Account{}, signing.Tokens{}, a.loginFailed(ctx, account, reason)
 		}
 	}
-	return account, tokens, err
+	return account, tokens, a.uncount(ctx, attempt, err)
 }
 
 // usePasskey checks an answer against the account's passkeys, stores that one was used,

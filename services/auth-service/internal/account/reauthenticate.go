@@ -74,10 +74,10 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 		proof = a.reauthenticated(ctx, c, own)
 		return nil
 	})
-	if refused != nil {
-		refused = errors.Join(refused, a.attemptFailed(ctx, attempt))
+	if err == nil && refused != nil {
+		return Proof{}, errors.Join(refused, a.attemptFailed(ctx, attempt))
 	}
-	return proof, errors.Join(err, refused)
+	return proof, a.uncount(ctx, attempt, err)
 }
 
 // checkCodes checks the codes of a re-authentication. If one of them is wrong, the first

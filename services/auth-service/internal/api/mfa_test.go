@@ -91,7 +91,7 @@ func TestSEC35GuessingCodes(t *testing.T) {
 	}
 	s.want(s.challenge(in.MFAToken, s.code(secret)), 410, "mfa_token_expired")
 	in = s.login("ann@example.com").Data
-	for range 4 {
+	for range 5 {
 		s.want(s.challenge(in.MFAToken, "000000"), 401, "mfa_code_invalid")
 	}
 	in = s.login("ann@example.com").Data
