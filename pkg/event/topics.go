@@ -46,6 +46,7 @@ func PublishedBy(producer string) []Topic {
 // request that it has refused.
 var publishers = map[string][]string{
 	"access.denied":         Audit.Producers(),
+	"audit.read":            Audit.Producers(),
 	"request.refused":       Audit.Producers(),
 	"dead_letter.replayed":  {"user-service", "email-service", "audit-service"},
 	"dead_letter.discarded": {"user-service", "email-service", "audit-service"},

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -53,13 +54,14 @@ const wake = `SELECT pg_notify($1, '')`
 // Box writes a producer's events. It is safe for concurrent use.
 type Box struct {
 	producer string
+	known    bool // whether event knows which events it may publish
 	started  time.Time
 	notified atomic.Int64 // when a relay was last woken, since started
 }
 
 // New returns the outbox of a producer, the service's name.
 func New(producer string) *Box {
-	b := &Box{producer: producer, started: time.Now()}
+	b := &Box{producer: producer, known: slices.Contains(event.Producers(), producer), started: time.Now()}
 	b.notified.Store(-int64(notifyEvery))
 	return b
 }
@@ -78,7 +80,8 @@ func (b *Box) notify() bool {
 
 // Add writes events to every topic they go to, within tx. It gives each event
 // that has none its id, in place. Nothing is published before tx commits. The error
-// wraps ErrTooLarge if an event is too large; tx must then be rolled back.
+// wraps ErrTooLarge if an event is too large, and event.ErrWrongProducer if its consumers
+// would refuse it from this producer; tx must then be rolled back.
 func (b *Box) Add(ctx context.Context, tx pgx.Tx, events ...event.Event) error {
 	batch := &pgx.Batch{}
 	if err := b.Queue(batch, events...); err != nil || batch.Len() == 0 {
@@ -124,10 +127,22 @@ func (b *Box) QueueSilently(batch *pgx.Batch, events ...event.Event) error {
 			return fmt.Errorf("encode event %s: %w: %d bytes, the limit is %d", e.Name, ErrTooLarge, len(payload), MaxEventBytes)
 		}
 		for _, topic := range e.Topics {
+			if err := b.check(topic, *e); err != nil {
+				return fmt.Errorf("add event: %w", err)
+			}
 			batch.Queue(insert, e.ID, string(topic), e.Name, e.Subject, payload)
 		}
 	}
 	return nil
+}
+
+// check returns an error if the consumers of topic would refuse e. It belongs to the change
+// that the event is part of: once published, such an event is a dead letter.
+func (b *Box) check(topic event.Topic, e event.Event) error {
+	if !b.known {
+		return nil
+	}
+	return event.CheckProducer(topic, e)
 }
 
 // Wake wakes the relays, unless they were just woken. If it fails, they find the events a
