@@ -85,7 +85,7 @@ type loginAttempt struct {
 func (a *Accounts) login(ctx context.Context, attempt loginAttempt) (LoginResult, error) {
 	account, err := a.store.AccountByEmail(ctx, attempt.email.Key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return LoginResult{}, err
+		return LoginResult{}, a.uncount(ctx, attempt.CountedAttempt, err)
 	}
 	ok, stale, err := a.checkPassword(ctx, a.hasher, attempt.CountedAttempt, account.PasswordHash, attempt.typed)
 	if err != nil {
@@ -97,24 +97,24 @@ func (a *Accounts) login(ctx context.Context, attempt loginAttempt) (LoginResult
 	if refusal := a.refuseLogin(account); refusal != nil {
 		return LoginResult{}, a.loginFailed(ctx, account, refusal)
 	}
-	out, err := a.rightPassword(ctx, attempt, account, stale)
+	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
+	if stale {
+		in.NewHash, err = a.hasher.Hash(ctx, attempt.typed)
+		if err != nil && !errors.Is(err, password.ErrBusy) { // The next login can replace the hash.
+			return LoginResult{}, a.uncount(ctx, attempt.CountedAttempt, err)
+		}
+	}
+	out, err := a.startLogin(ctx, attempt, in)
 	if errors.Is(err, ErrAccountChanged) {
-		return LoginResult{}, err // Perhaps the password, which is checked again.
+		return LoginResult{}, err // Perhaps its password, which is checked again.
 	}
 	return out, a.uncount(ctx, attempt.CountedAttempt, err)
 }
 
-// rightPassword goes on after a password was right, and stale if its hash is to be replaced.
+// startLogin starts a session or asks for the second factor, after the password was right.
 // It fails with ErrAccountChanged.
-func (a *Accounts) rightPassword(ctx context.Context, attempt loginAttempt, account Account, stale bool) (LoginResult, error) {
-	in := PasswordLogin{Owner: account, Attempts: attempt.Key}
-	if stale {
-		var err error
-		in.NewHash, err = a.hasher.Hash(ctx, attempt.typed)
-		if err != nil && !errors.Is(err, password.ErrBusy) { // The next login can replace the hash.
-			return LoginResult{}, err
-		}
-	}
+func (a *Accounts) startLogin(ctx context.Context, attempt loginAttempt, in PasswordLogin) (LoginResult, error) {
+	account := in.Owner
 	ctx = actAs(ctx, account)
 	if attempt.Failures > undelayedAttempts && account.EmailVerified {
 		in.Events = append(in.Events, event.New(ctx, a.time(), account.ID, guessed(account, "password", attempt.Failures-1)))
