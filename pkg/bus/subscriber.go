@@ -185,7 +185,7 @@ type subscription struct {
 	labels     prometheus.Labels
 	failing    atomic.Pointer[failure] // of reads; nil while they succeed
 
-	lastEntry entryID // at the last maintenance
+	seen *streamEnd // at the last maintenance; nil before the first
 
 	unacknowledged atomic.Bool // acknowledgements wait, because Redis is unavailable
 

@@ -56,7 +56,7 @@ func (s *subscription) trim(ctx context.Context) error {
 		oldest = slices.MinFunc([]entryID{oldest, g.acknowledged}, entryID.compare)
 		kept = slices.MinFunc([]entryID{kept, g.acknowledged}, entryID.compare)
 	}
-	if err := s.lookForTrimByOthers(ctx, kept); err != nil {
+	if err := s.lookForTrimByOthers(ctx, entryAt(now), kept); err != nil {
 		return err
 	}
 	n, err := s.cfg.Client.XTrimMinIDApprox(ctx, s.topic, oldest.String(), 0).Result()
@@ -67,23 +67,35 @@ func (s *subscription) trim(ctx context.Context) error {
 	return nil
 }
 
+// streamEnd is the end of a stream at one maintenance.
+type streamEnd struct {
+	at    entryID // Entries that are added later have this id or a later one.
+	last  entryID
+	added int64 // entries since the stream was created
+}
+
 // lookForTrimByOthers reports that somebody else has removed entries which trim keeps: those
 // after kept. Redis cannot let a producer add entries and keep it from trimming, because both
 // are XADD. No event is lost by that: a consumer that lacks it requests it again.
-func (s *subscription) lookForTrimByOthers(ctx context.Context, kept entryID) error {
+func (s *subscription) lookForTrimByOthers(ctx context.Context, now, kept entryID) error {
 	info, err := s.cfg.Client.XInfoStream(ctx, s.topic).Result()
 	if err != nil {
 		return fmt.Errorf("inspect %s: %w", s.topic, err)
 	}
-	before, last := s.lastEntry, parseEntryID(info.LastGeneratedID)
-	s.lastEntry = last
-	if before == (entryID{}) || before.compare(kept) <= 0 || last.compare(before) < 0 { // Then Redis has lost its data.
+	before := s.seen
+	s.seen = &streamEnd{at: now, last: parseEntryID(info.LastGeneratedID), added: info.EntriesAdded}
+	if before == nil || s.seen.last.compare(before.last) < 0 { // Then Redis has lost its data.
 		return nil
 	}
-	if info.Length > 0 && parseEntryID(info.FirstEntry.ID).compare(before) <= 0 {
+	if info.Length > 0 && parseEntryID(info.FirstEntry.ID).compare(before.last) <= 0 {
+		return nil
+	}
+	// The last entry of before is gone, and so may be some that were added since.
+	unread := before.at.compare(kept) > 0 && info.Length < s.seen.added-before.added
+	if before.last.compare(kept) <= 0 && !unread {
 		return nil
 	}
 	s.metrics.trimmedByOthers.With(s.labels).Inc()
-	s.cfg.Log.ErrorContext(ctx, "stream trimmed by someone else; lost events will be published again", "topic", s.topic, "removed_up_to", before.String())
+	s.cfg.Log.ErrorContext(ctx, "stream trimmed by someone else; lost events will be published again", "topic", s.topic, "first_entry_left", info.FirstEntry.ID)
 	return nil
 }

@@ -83,6 +83,34 @@ func TestSEC119TrimByAProducer(t *testing.T) {
 	})
 }
 
+// TestSEC119TrimOfUnreadEntries is SEC-119: on a stream that was idle, a trim is noticed as
+// well, although no entry is gone that the last maintenance saw, and although the stream ends
+// with an entry that was added after the trim.
+func TestSEC119TrimOfUnreadEntries(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testkit.Redis(t))
+	f.publishAged(500, 2*time.Minute)
+	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
+		cfg.Retain, cfg.MaintenanceInterval = 30*time.Second, 50*time.Millisecond
+	})
+	f.wantLength(0, 100) // There was a maintenance.
+	_, err := f.client.TxPipelined(t.Context(), func(tx redis.Pipeliner) error {
+		for _, maxLen := range []any{"100000", "0", "100000"} {
+			tx.Do(t.Context(), "XADD", string(event.Audit), "MAXLEN", maxLen, "*", "a", "b")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if n := total(t, f.metrics, "headgate_stream_trimmed_by_others_total"); n != 1 {
+			return fmt.Errorf("%v trims were noticed, want 1", n)
+		}
+		return nil
+	})
+}
+
 // total returns the sum of a counter.
 func total(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
