@@ -50,11 +50,11 @@ type accountReader interface {
 
 // accountUpdater is how an account changes.
 type accountUpdater interface {
-	// ChangeAccount locks an account and its live sessions, lets decide change them,
-	// and stores the result. It stores nothing if decide fails. It fails with
+	// ChangeAccount locks an account and some of its live sessions, lets decide change
+	// them, and stores the result. It stores nothing if decide fails. It fails with
 	// ErrNotFound, ErrEmailTaken, ErrPasskeyTaken, ErrPasskeyExpired, and with ErrLastAdmin if no active
 	// administrator would be left.
-	ChangeAccount(ctx context.Context, id string, decide func(c *Change) error) error
+	ChangeAccount(ctx context.Context, id string, lock SessionLock, decide func(c *Change) error) error
 }
 
 // eventRecorder records what changes no account.
@@ -150,9 +150,9 @@ func (a *Accounts) Record(ctx context.Context, report event.Payload) error {
 
 // update changes an account by Store.ChangeAccount. This process refuses the
 // sessions that the change revokes at once.
-func (a *Accounts) update(ctx context.Context, id string, decide func(c *Change) error) error {
+func (a *Accounts) update(ctx context.Context, id string, lock SessionLock, decide func(c *Change) error) error {
 	var revoked []string
-	err := a.store.ChangeAccount(ctx, id, func(c *Change) error {
+	err := a.store.ChangeAccount(ctx, id, lock, func(c *Change) error {
 		if err := decide(c); err != nil {
 			return err
 		}

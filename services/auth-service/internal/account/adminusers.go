@@ -89,7 +89,7 @@ func (a *Accounts) UpdateUser(ctx context.Context, caller token.Identity, id str
 		return Account{}, err
 	}
 	var changed Account
-	err := a.update(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, allSessions, func(c *Change) error {
 		before := c.Account
 		if to.Role != "" {
 			c.Account.Role = to.Role
@@ -141,7 +141,7 @@ func (c *Change) roleOrStatusChanged(ctx context.Context, now time.Time, before 
 // fails with ErrNotFound.
 func (a *Accounts) RevokeUserSessions(ctx context.Context, id string) (int, error) {
 	n := 0
-	err := a.update(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, allSessions, func(c *Change) error {
 		now := a.time()
 		n = c.revokeSessions(ctx, now, reasonRevokedByAdmin)
 		c.record(ctx, now, event.UserSessionsRevoked{Revoked: n})
@@ -158,7 +158,7 @@ var ErrOwnFactors = problem.New(problem.Forbidden, "own_factors", "You cannot re
 // sessions, and returns the number of factors. It fails with ErrNotFound or ErrOwnFactors.
 func (a *Accounts) ResetFactors(ctx context.Context, caller token.Identity, id string) (int, error) {
 	n := 0
-	err := a.update(ctx, id, func(c *Change) error {
+	err := a.update(ctx, id, allSessions, func(c *Change) error {
 		if c.Account.ID == caller.UserID {
 			return ErrOwnFactors
 		}
@@ -176,7 +176,7 @@ func (a *Accounts) ResetFactors(ctx context.Context, caller token.Identity, id s
 // DeleteUser deletes an account permanently. It fails with ErrNotFound,
 // ErrSelfDemotion or ErrLastAdmin.
 func (a *Accounts) DeleteUser(ctx context.Context, caller token.Identity, id string) error {
-	return a.update(ctx, id, func(c *Change) error {
+	return a.update(ctx, id, allSessions, func(c *Change) error {
 		if c.Account.ID == caller.UserID {
 			return ErrSelfDemotion
 		}

@@ -2,17 +2,20 @@ package account
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
 )
 
-// Change is a locked account with its live sessions, and everything that one
-// transaction changes about them. A decide function modifies it in place.
+// Change is a locked account with those of its live sessions that are locked as well, and
+// everything that one transaction changes about them. A decide function modifies it in place.
 type Change struct {
 	Account       Account
-	Sessions      []Session // oldest first
+	Locked        SessionLock
+	Sessions      []Session // that are locked, oldest first
 	Factors       []Factor  // oldest first
 	RecoveryCodes []string  // hashes of the codes that were not used yet
 
@@ -31,6 +34,24 @@ type Change struct {
 
 	AllowMail AllowMail
 }
+
+// SessionLock is which live sessions of an account a change reads and locks. They are locked
+// before the change is decided, because later locks could deadlock with a refresh. Refreshes of
+// other sessions do not wait for the change. The zero value locks none.
+type SessionLock struct {
+	All     bool
+	ID      string // the session with this id
+	Surplus bool   // the oldest sessions, as many as end if one more begins; they end if it does
+}
+
+var (
+	noSession       = SessionLock{}
+	allSessions     = SessionLock{All: true}
+	surplusSessions = SessionLock{Surplus: true}
+)
+
+// sessionOf returns the lock of the caller's session.
+func sessionOf(caller token.Identity) SessionLock { return SessionLock{ID: caller.SessionID} }
 
 // TokenRevocation revokes the one-time tokens of a purpose that were created after
 // a time.
@@ -58,8 +79,8 @@ func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 func (c *Change) setEmail(now time.Time, to Email) {
 	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
 	c.revokeTokens(LinkVerifyEmail, LinkResetPassword, LinkChangeEmail)
-	for i := range c.Sessions {
-		c.Sessions[i].MailCode = MailCode{}
+	for s := range c.everySession() {
+		s.MailCode = MailCode{}
 	}
 }
 
@@ -75,8 +96,8 @@ func (c *Change) revokeTokens(purposes ...LinkPurpose) {
 func (c *Change) revokeSessions(ctx context.Context, now time.Time, reason string) int {
 	c.RevokeChallenges = true
 	n := 0
-	for i := range c.Sessions {
-		if s := &c.Sessions[i]; !s.Revoked() {
+	for s := range c.everySession() {
+		if !s.Revoked() {
 			c.Events = append(c.Events, s.revoke(ctx, now, reason))
 			n++
 		}
@@ -84,7 +105,22 @@ func (c *Change) revokeSessions(ctx context.Context, now time.Time, reason strin
 	return n
 }
 
-// session returns the live session with the id, or nil.
+// everySession yields all live sessions of the account. It panics unless all are locked: a
+// change that should end all of them must not end some.
+func (c *Change) everySession() iter.Seq[*Session] {
+	if !c.Locked.All {
+		panic("account: change of all sessions without their locks")
+	}
+	return func(yield func(*Session) bool) {
+		for i := range c.Sessions {
+			if !yield(&c.Sessions[i]) {
+				return
+			}
+		}
+	}
+}
+
+// session returns the locked live session with the id, or nil.
 func (c *Change) session(id string) *Session {
 	i := slices.IndexFunc(c.Sessions, func(s Session) bool { return s.ID == id && !s.Revoked() })
 	if i < 0 {

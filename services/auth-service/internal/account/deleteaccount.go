@@ -15,7 +15,7 @@ func (a *Accounts) Delete(ctx context.Context, caller token.Identity, with Confi
 	if err != nil {
 		return err
 	}
-	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, allSessions, by, func(c *Change) error {
 		c.deleteAccount(ctx, a.time(), deletedByRequest)
 		return nil
 	})

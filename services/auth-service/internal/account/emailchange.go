@@ -28,7 +28,7 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 		return err
 	}
 	var refused error
-	err = a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+	err = a.updateOwnSensitive(ctx, caller, sessionOf(caller), by, func(c *Change) error {
 		if email.Key == c.Account.Email.Key {
 			return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
 		}

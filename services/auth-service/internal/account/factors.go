@@ -68,7 +68,7 @@ func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, in F
 	if err != nil {
 		return err
 	}
-	return a.updateOwnSensitive(ctx, caller, by, func(c *Change) error {
+	return a.updateOwnSensitive(ctx, caller, sessionOf(caller), by, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.ID && f.Kind == in.Kind })
 		if i < 0 {
 			return ErrFactorNotFound

@@ -13,8 +13,8 @@ import (
 type linkRequestStore interface {
 	// AddLinkRequest stores a request.
 	AddLinkRequest(ctx context.Context, r LinkRequest) error
-	// TakeLinkRequest is ChangeAccount for the address of the oldest request that is
-	// due at now. If no account has the address, the change is empty, and an account
+	// TakeLinkRequest is ChangeAccount with the Lock of the oldest request that is due at
+	// now, for its address. If no account has the address, the change is empty, and an account
 	// that handle puts there is created. If handle fails, the request becomes due
 	// again later. It reports whether there was a request.
 	TakeLinkRequest(ctx context.Context, now time.Time, handle func(r LinkRequest, c *Change) error) (bool, error)
@@ -31,6 +31,11 @@ type LinkRequest struct {
 	Idempotency      *IdempotencyRecord // whose answer is stored
 	Origin           event.Origin
 	Accepted         time.Time
+}
+
+// Lock returns the sessions that the request may end.
+func (r LinkRequest) Lock() SessionLock {
+	return SessionLock{All: r.Purpose == purposeSignUp} // It may replace an account.
 }
 
 // The purposes that no link has: a sign-up, and a notice that too many attempts failed.

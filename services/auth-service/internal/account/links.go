@@ -14,8 +14,8 @@ import (
 
 // linkStore keeps the one-time tokens in mailed links.
 type linkStore interface {
-	// UseToken is ChangeAccount for the owner of a one-time token, and deletes the
-	// token unless decide fails. It fails with ErrTokenInvalid if there is no such
+	// UseToken is ChangeAccount with all sessions for the owner of a one-time token, and
+	// deletes the token unless decide fails. It fails with ErrTokenInvalid if there is no such
 	// token.
 	UseToken(ctx context.Context, purpose LinkPurpose, hash []byte, decide func(t OneTimeToken, c *Change) error) error
 	// TokenOwner returns an unused one-time token, which may have expired, and its

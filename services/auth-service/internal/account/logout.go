@@ -39,7 +39,7 @@ func (a *Accounts) Logout(ctx context.Context, caller token.Identity, refresh st
 // LogoutAll ends all of the caller's sessions and returns their number.
 func (a *Accounts) LogoutAll(ctx context.Context, caller token.Identity) (int, error) {
 	n := 0
-	err := a.update(ctx, caller.UserID, func(c *Change) error {
+	err := a.update(ctx, caller.UserID, allSessions, func(c *Change) error {
 		n = c.revokeSessions(ctx, a.time(), reasonLogoutAll)
 		return nil
 	})

@@ -73,7 +73,7 @@ func (a *Accounts) PurgeUnverified(ctx context.Context) error {
 			return err
 		}
 		for _, id := range ids {
-			err := a.update(ctx, id, func(c *Change) error {
+			err := a.update(ctx, id, allSessions, func(c *Change) error {
 				if c.Account.Provisional && c.Account.unclaimed() && c.Account.CreatedAt.Before(created) {
 					c.deleteAccount(ctx, a.time(), deletedUnverified)
 				}

@@ -21,8 +21,8 @@ type mfaChallengeStore interface {
 	// ChallengeOwner returns the account of a challenge that has not expired at now.
 	// It fails with ErrChallengeExpired.
 	ChallengeOwner(ctx context.Context, hash []byte, now time.Time) (Account, error)
-	// UseChallenge is ChangeAccount for the owner of a challenge. It fails with
-	// ErrChallengeExpired if there is no such challenge.
+	// UseChallenge is ChangeAccount with the surplus sessions for the owner of a
+	// challenge. It fails with ErrChallengeExpired if there is no such challenge.
 	UseChallenge(ctx context.Context, hash []byte, decide func(ch *Challenge, c *Change) error) error
 }
 

@@ -31,11 +31,11 @@ var (
 	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "Incorrect current password.")
 )
 
-// updateOwn changes the caller's account; decide gets the current session as well.
-// It fails with ErrSessionRevoked if the session has ended, even if the access token
-// has not expired: the owner may have signed out a thief.
-func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide func(c *Change, own *Session) error) error {
-	err := a.update(ctx, caller.UserID, func(c *Change) error {
+// updateOwn changes the caller's account; decide gets the current session as well, which lock
+// must include. It fails with ErrSessionRevoked if the session has ended, even if the access
+// token has not expired: the owner may have signed out a thief.
+func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, lock SessionLock, decide func(c *Change, own *Session) error) error {
+	err := a.update(ctx, caller.UserID, lock, func(c *Change) error {
 		own := c.session(caller.SessionID)
 		if own == nil {
 			return ErrSessionRevoked
@@ -51,8 +51,8 @@ func (a *Accounts) updateOwn(ctx context.Context, caller token.Identity, decide 
 // updateOwnAfterReauth is updateOwn within Lifetimes.Reauth of a sign-in or a
 // re-authentication. It keeps out a thief of a running session who knows neither
 // password nor second factor. It fails with ErrReauthRequired.
-func (a *Accounts) updateOwnAfterReauth(ctx context.Context, caller token.Identity, decide func(c *Change) error) error {
-	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+func (a *Accounts) updateOwnAfterReauth(ctx context.Context, caller token.Identity, lock SessionLock, decide func(c *Change) error) error {
+	return a.updateOwn(ctx, caller, lock, func(c *Change, own *Session) error {
 		if !a.recentlyAuthenticated(own) {
 			return ErrReauthRequired
 		}
@@ -87,8 +87,8 @@ func (a *Accounts) confirm(ctx context.Context, caller token.Identity, field str
 // thief of a session who does not know the password, or knows one that was replaced while
 // it was checked: it fails with ErrConflict in the latter case. A proof is used up by the
 // change. It fails with ErrReauthRequired if the proof is not that of the session.
-func (a *Accounts) updateOwnConfirmed(ctx context.Context, caller token.Identity, by confirmed, decide func(c *Change, own *Session) error) error {
-	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+func (a *Accounts) updateOwnConfirmed(ctx context.Context, caller token.Identity, lock SessionLock, by confirmed, decide func(c *Change, own *Session) error) error {
+	return a.updateOwn(ctx, caller, lock, func(c *Change, own *Session) error {
 		switch {
 		case by.proof != "" && !own.useProof(by.proof, a.time()):
 			return ErrReauthRequired
@@ -103,8 +103,8 @@ func (a *Accounts) updateOwnConfirmed(ctx context.Context, caller token.Identity
 // second factor, a proof or a recent sign-in or re-authentication with it. It keeps out a
 // thief who has a session and the password, but not the second factor. It fails with
 // ErrConflict or ErrReauthRequired.
-func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity, by confirmed, decide func(c *Change) error) error {
-	return a.updateOwnConfirmed(ctx, caller, by, func(c *Change, own *Session) error {
+func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity, lock SessionLock, by confirmed, decide func(c *Change) error) error {
+	return a.updateOwnConfirmed(ctx, caller, lock, by, func(c *Change, own *Session) error {
 		if by.proof == "" && c.Account.MFAEnabled && !a.recentlyAuthenticated(own) {
 			return ErrReauthRequired
 		}
@@ -115,7 +115,7 @@ func (a *Accounts) updateOwnSensitive(ctx context.Context, caller token.Identity
 // addToOwn is updateOwnConfirmed for changes that add a way to sign in. If the account has
 // a second factor, the password is not enough. It fails with ErrReauthRequired, also
 // without a confirmation, and with ErrConflict.
-func (a *Accounts) addToOwn(ctx context.Context, caller token.Identity, with Confirmation, decide func(c *Change, own *Session) error) error {
+func (a *Accounts) addToOwn(ctx context.Context, caller token.Identity, lock SessionLock, with Confirmation, decide func(c *Change, own *Session) error) error {
 	if with == (Confirmation{}) {
 		return ErrReauthRequired
 	}
@@ -123,7 +123,7 @@ func (a *Accounts) addToOwn(ctx context.Context, caller token.Identity, with Con
 	if err != nil {
 		return err
 	}
-	return a.updateOwnConfirmed(ctx, caller, by, func(c *Change, own *Session) error {
+	return a.updateOwnConfirmed(ctx, caller, lock, by, func(c *Change, own *Session) error {
 		if by.proof == "" && c.Account.MFAEnabled {
 			return ErrReauthRequired
 		}

@@ -54,7 +54,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	}
 	var account Account
 	var tokens signing.Tokens
-	err = a.update(ctx, assertion.OwnerID, func(c *Change) error {
+	err = a.update(ctx, assertion.OwnerID, surplusSessions, func(c *Change) error {
 		account = c.Account
 		used, err := a.usePasskey(c, ceremony.Session, assertion)
 		if err != nil {

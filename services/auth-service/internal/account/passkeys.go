@@ -91,7 +91,7 @@ func (a *Accounts) BeginPasskey(ctx context.Context, caller token.Identity, with
 		return PasskeyCeremony{}, ErrNoPasskeys
 	}
 	var first factor.Ceremony
-	err := a.addToOwn(ctx, caller, with, func(c *Change, _ *Session) (err error) {
+	err := a.addToOwn(ctx, caller, sessionOf(caller), with, func(c *Change, _ *Session) (err error) {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
@@ -171,7 +171,7 @@ func (a *Accounts) FinishPasskey(ctx context.Context, caller token.Identity, pas
 		return Factor{}, errRegistrationInvalid
 	}
 	var added Factor
-	err = a.updateOwn(ctx, caller, func(c *Change, _ *Session) error {
+	err = a.updateOwn(ctx, caller, sessionOf(caller), func(c *Change, _ *Session) error {
 		owner := passkeyOwner(c)
 		if len(owner.Passkeys) >= maxPasskeys {
 			return ErrTooManyPasskeys
@@ -211,7 +211,7 @@ func (a *Accounts) RenamePasskey(ctx context.Context, caller token.Identity, id,
 		return Factor{}, err
 	}
 	var renamed Factor
-	err := a.update(ctx, caller.UserID, func(c *Change) error {
+	err := a.update(ctx, caller.UserID, noSession, func(c *Change) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == id && f.Kind == factor.KindPasskey })
 		if i < 0 {
 			return ErrFactorNotFound

@@ -44,7 +44,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	}
 	var tokens signing.Tokens
 	var replaced Replaced
-	err = a.updateOwnSensitive(ctx, caller, confirmed{passwordHash: owner.PasswordHash}, func(c *Change) error {
+	err = a.updateOwnSensitive(ctx, caller, allSessions, confirmed{passwordHash: owner.PasswordHash}, func(c *Change) error {
 		now := a.time()
 		c.Account.PasswordProved = c.Account.PasswordProved || c.provedBy(caller)
 		c.revokeTokens(LinkResetPassword, LinkChangeEmail)

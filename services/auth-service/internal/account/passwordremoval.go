@@ -20,7 +20,7 @@ var (
 // from then on. A reset by mail gives it a password again. It fails as addToOwn does, and
 // with ErrPasskeyRequired if no passkey would be left that proves the address.
 func (a *Accounts) RemovePassword(ctx context.Context, caller token.Identity, with Confirmation) error {
-	return a.addToOwn(ctx, caller, with, func(c *Change, _ *Session) error {
+	return a.addToOwn(ctx, caller, sessionOf(caller), with, func(c *Change, _ *Session) error {
 		if c.Account.PasswordHash == "" {
 			return nil
 		}

@@ -73,8 +73,8 @@ func (p checkedPossession) shown(c *Change) (bool, error) {
 // setProved marks the credentials and sessions that the account has.
 func (c *Change) setProved(proved bool) {
 	c.Account.PasswordProved = proved && c.Account.PasswordHash != ""
-	for i := range c.Sessions {
-		c.Sessions[i].Proved = proved
+	for s := range c.everySession() {
+		s.Proved = proved
 	}
 	for i := range c.Factors {
 		c.Factors[i].Proved = proved

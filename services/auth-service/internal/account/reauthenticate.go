@@ -57,7 +57,7 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 	}
 	var proof Proof
 	var refused error
-	err = a.updateOwnConfirmed(ctx, caller, confirmed{passwordHash: owner.PasswordHash}, func(c *Change, own *Session) error {
+	err = a.updateOwnConfirmed(ctx, caller, sessionOf(caller), confirmed{passwordHash: owner.PasswordHash}, func(c *Change, own *Session) error {
 		wrong, err := a.checkCodes(ctx, c, own, in)
 		if err != nil || wrong != nil {
 			refused = wrong
@@ -155,7 +155,7 @@ func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identit
 		return Proof{}, a.loginFailed(ctx, Account{ID: caller.UserID}, ErrPasskeyInvalid)
 	}
 	var proof Proof
-	err = a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+	err = a.updateOwn(ctx, caller, sessionOf(caller), func(c *Change, own *Session) error {
 		used, err := a.usePasskey(c, ceremony.Session, assertion)
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ func (a *Accounts) MailReauthCode(ctx context.Context, caller token.Identity) er
 	if err != nil {
 		return err
 	}
-	return a.updateOwn(ctx, caller, func(c *Change, own *Session) error {
+	return a.updateOwn(ctx, caller, sessionOf(caller), func(c *Change, own *Session) error {
 		if !c.Account.EmailVerified {
 			return ErrEmailNotVerified
 		}

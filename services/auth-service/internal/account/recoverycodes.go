@@ -13,7 +13,7 @@ import (
 // account has no second factor.
 func (a *Accounts) NewRecoveryCodes(ctx context.Context, caller token.Identity, with Confirmation) ([]string, error) {
 	var codes []string
-	err := a.addToOwn(ctx, caller, with, func(c *Change, _ *Session) error {
+	err := a.addToOwn(ctx, caller, sessionOf(caller), with, func(c *Change, _ *Session) error {
 		if !c.Account.MFAEnabled {
 			return ErrFactorNotFound
 		}

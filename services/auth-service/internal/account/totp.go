@@ -24,7 +24,7 @@ type Enrolment struct {
 // effect on logins until ConfirmTOTP. It fails with ErrReauthRequired.
 func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
 	var out Enrolment
-	err := a.updateOwnAfterReauth(ctx, caller, func(c *Change) error {
+	err := a.updateOwnAfterReauth(ctx, caller, sessionOf(caller), func(c *Change) error {
 		key, err := factor.NewTOTPKey(c.Account.Email.Address)
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 		return nil, err
 	}
 	var codes []string
-	err := a.addToOwn(ctx, caller, in.Confirmation, func(c *Change, own *Session) error {
+	err := a.addToOwn(ctx, caller, allSessions, in.Confirmation, func(c *Change, own *Session) error {
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.FactorID && f.Kind == factor.KindTOTP && f.ConfirmedAt.IsZero() })
 		if i < 0 {
 			return ErrFactorNotFound
@@ -98,8 +98,8 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 // revokeOneFactorSessions ends the sessions that were made without a second factor, except
 // the one that has just added one. Whoever began them may not have it.
 func (c *Change) revokeOneFactorSessions(ctx context.Context, now time.Time, own *Session) {
-	for i := range c.Sessions {
-		if s := &c.Sessions[i]; s.ID != own.ID && !s.Revoked() && !s.Methods.twoFactors() {
+	for s := range c.everySession() {
+		if s.ID != own.ID && !s.Revoked() && !s.Methods.twoFactors() {
 			c.Events = append(c.Events, s.revoke(ctx, now, reasonFactorAdded))
 		}
 	}

@@ -64,7 +64,7 @@ func (s *Store) UseChallenge(ctx context.Context, hash []byte, decide func(*acco
 		}
 		// Every transaction that uses a challenge locks its account first.
 		var ch account.Challenge
-		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
+		err = s.changeAccount(ctx, tx, owner, account.SessionLock{Surplus: true}, func(c *account.Change) error {
 			err := tx.QueryRow(ctx, read, hash).Scan(&ch.Hash, &ch.AccountID, &ch.DeviceName, &ch.Attempts, &ch.ExpiresAt)
 			if errors.Is(err, pgx.ErrNoRows) {
 				return account.ErrChallengeExpired

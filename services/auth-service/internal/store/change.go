@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,8 +14,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
-// Locks are always taken in the order account, then its sessions by id, so that
-// concurrent changes cannot deadlock.
+// Locks are always taken in the order account, then some of its sessions by id, then the
+// budgets of mails, so that concurrent changes and refreshes cannot deadlock.
 
 // lastAdminLock serializes transactions that demote, disable or delete an
 // administrator.
@@ -57,9 +56,9 @@ func queueAccount(batch *pgx.Batch, c account.Change) {
 }
 
 // ChangeAccount implements account.Store.
-func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*account.Change) error) error {
+func (s *Store) ChangeAccount(ctx context.Context, id string, lock account.SessionLock, decide func(*account.Change) error) error {
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		return s.changeAccount(ctx, tx, id, decide)
+		return s.changeAccount(ctx, tx, id, lock, decide)
 	})
 	if err != nil {
 		return fmt.Errorf("change account: %w", err)
@@ -67,8 +66,8 @@ func (s *Store) ChangeAccount(ctx context.Context, id string, decide func(*accou
 	return nil
 }
 
-func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide func(*account.Change) error) error {
-	c, err := lockAccount(ctx, tx, id, s.time())
+func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, lock account.SessionLock, decide func(*account.Change) error) error {
+	c, err := s.lockAccount(ctx, tx, id, lock)
 	if err != nil {
 		return err
 	}
@@ -92,14 +91,13 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 			c.Events = append(c.Events, c.IfNewDevice.Event)
 		}
 	}
-	batch := &pgx.Batch{}
-	queueChange(batch, before, c)
-	// The sessions that the change has revoked make room.
-	if c.NewSession != nil && !slices.ContainsFunc(c.Sessions, func(s account.Session) bool { return s.Revoked() }) {
-		if err := s.endOldest(ctx, tx, batch, *c.NewSession); err != nil {
-			return err
+	if c.NewSession != nil && lock.Surplus {
+		for i := range c.Sessions {
+			c.Events = append(c.Events, c.Sessions[i].EndAsOldest(ctx, s.time()))
 		}
 	}
+	batch := &pgx.Batch{}
+	queueChange(batch, before, c)
 	events := c.Events
 	if c.Replacement != nil {
 		events = append(events, c.Replacement.Events...)
@@ -119,18 +117,11 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, decide 
 	return err
 }
 
-func lockAccount(ctx context.Context, tx pgx.Tx, id string, now time.Time) (account.Change, error) {
+func (s *Store) lockAccount(ctx context.Context, tx pgx.Tx, id string, lock account.SessionLock) (account.Change, error) {
 	const lockOwner = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
 		WHERE a.id = $1
-		FOR UPDATE`
-	// Expired sessions as well, while their access tokens may still be valid.
-	const lockSessions = `
-		SELECT ` + sessionColumns + `
-		FROM sessions s
-		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
-		ORDER BY s.id
 		FOR UPDATE`
 	// The lock of the account protects these rows as well.
 	const readFactors = `
@@ -142,7 +133,7 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string, now time.Time) (acco
 		SELECT hash
 		FROM recovery_codes
 		WHERE account_id = $1`
-	var c account.Change
+	c := account.Change{Locked: lock}
 	err := tx.QueryRow(ctx, lockOwner, id).Scan(scanAccount(&c.Account)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, account.ErrNotFound
@@ -151,10 +142,12 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string, now time.Time) (acco
 		return c, fmt.Errorf("lock account: %w", err)
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(lockSessions, id, now.Add(-2*token.MaxLifetime)).Query(func(rows pgx.Rows) (err error) {
-		c.Sessions, err = pgx.CollectRows(rows, scanSession)
-		return err
-	})
+	if query, args := s.lockSessions(id, lock); query != "" {
+		batch.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
+			c.Sessions, err = pgx.CollectRows(rows, scanSession)
+			return err
+		})
+	}
 	batch.Queue(readFactors, id).Query(func(rows pgx.Rows) (err error) {
 		c.Factors, err = pgx.CollectRows(rows, scanFactor)
 		return err
@@ -167,6 +160,33 @@ func lockAccount(ctx context.Context, tx pgx.Tx, id string, now time.Time) (acco
 		return c, fmt.Errorf("lock sessions of account: %w", err)
 	}
 	return c, nil
+}
+
+// lockSessions returns the query that locks and reads sessions of an account, or none. Expired
+// sessions count as live while their access tokens may still be valid.
+func (s *Store) lockSessions(accountID string, lock account.SessionLock) (string, []any) {
+	const all = `
+		SELECT ` + sessionColumns + `
+		FROM sessions s
+		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
+		ORDER BY s.id
+		FOR UPDATE`
+	const one = `
+		SELECT ` + sessionColumns + `
+		FROM sessions s
+		WHERE s.id = $3 AND s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
+		FOR UPDATE`
+	now := s.time()
+	args := []any{accountID, now.Add(-2 * token.MaxLifetime)}
+	switch {
+	case lock.All:
+		return all, args
+	case lock.ID != "":
+		return one, append(args, lock.ID)
+	case lock.Surplus && s.Limits.Sessions > 0:
+		return lockSurplus, []any{accountID, now, s.Limits.Sessions - 1}
+	}
+	return "", nil
 }
 
 func activeAdmin(a account.Account) bool {

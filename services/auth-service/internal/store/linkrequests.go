@@ -109,7 +109,7 @@ func (s *Store) handleLinkRequest(ctx context.Context, tx pgx.Tx, r account.Link
 		if err := tx.QueryRow(ctx, usedByOwner, r.Email.Key, r.Origin.Network()).Scan(&r.FromKnownNetwork); err != nil {
 			return err
 		}
-		return s.changeAccount(ctx, tx, owner, func(c *account.Change) error { return handle(r, c) })
+		return s.changeAccount(ctx, tx, owner, r.Lock(), func(c *account.Change) error { return handle(r, c) })
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err

@@ -49,7 +49,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 		if err != nil {
 			return err
 		}
-		err = s.changeAccount(ctx, tx, owner, func(c *account.Change) error {
+		err = s.changeAccount(ctx, tx, owner, account.SessionLock{All: true}, func(c *account.Change) error {
 			var t account.OneTimeToken
 			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt)
 			if errors.Is(err, pgx.ErrNoRows) {

@@ -192,25 +192,27 @@ const newDevice = `
 	FROM sessions
 	WHERE account_id = $1`
 
+// lockSurplus locks and reads the oldest sessions of an account, all but the newest $3.
+const lockSurplus = `
+	SELECT ` + sessionColumns + `
+	FROM sessions s
+	WHERE ` + liveSession + ` AND s.id IN (
+		SELECT s.id
+		FROM sessions s
+		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
+		ORDER BY s.id DESC
+		OFFSET $3)
+	ORDER BY s.id
+	FOR UPDATE OF s`
+
 // endOldest ends the oldest sessions of an account that gets one more than Limits.Sessions.
 // Sign-ins that are stored at the same time can exceed the limit until the next one.
 func (s *Store) endOldest(ctx context.Context, q postgres.Querier, write *pgx.Batch, next account.Session) error {
-	const excess = `
-		SELECT ` + sessionColumns + `
-		FROM sessions s
-		WHERE ` + liveSession + ` AND s.id IN (
-			SELECT s.id
-			FROM sessions s
-			WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2
-			ORDER BY s.id DESC
-			OFFSET $3)
-		ORDER BY s.id
-		FOR UPDATE OF s`
 	if s.Limits.Sessions == 0 {
 		return nil
 	}
 	now := s.time()
-	rows, err := q.Query(ctx, excess, next.AccountID, now, s.Limits.Sessions-1)
+	rows, err := q.Query(ctx, lockSurplus, next.AccountID, now, s.Limits.Sessions-1)
 	if err != nil {
 		return fmt.Errorf("find oldest sessions: %w", err)
 	}
