@@ -44,9 +44,12 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 			return nil
 		}
 		c.record(ctx, a.time(), event.UserEmailChangeRequested{Email: email.Address})
-		if !taken {
-			a.issueLink(ctx, c, changeLink, email)
+		if taken {
+			// As a new link would, so that the earlier link's state reveals nothing.
+			c.revokeTokens(LinkChangeEmail)
+			return nil
 		}
+		a.issueLink(ctx, c, changeLink, email)
 		return nil
 	})
 	return errors.Join(err, refused)

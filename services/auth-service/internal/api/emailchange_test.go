@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 // A thief with the password and a session can change the address, but not keep the
@@ -149,5 +150,26 @@ func TestSEC98Mailbox(t *testing.T) {
 	}
 	if sent != 3 {
 		t.Errorf("%d mails to one mailbox from a network, want 3", sent)
+	}
+}
+
+// SEC-98: in strict mode the state of an earlier link does not reveal whether the address of
+// a later change has an account.
+func TestSEC98StrictChangeRevealsNoAccount(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.verified("taken@example.com")
+	strict := s.instance(func(cfg *account.Config) { cfg.Mode = account.SignUpStrict })
+	for _, probe := range []string{"taken@example.com", "free@example.com"} {
+		bearer, own := s.verified(newEmail()).Data.Tokens.AccessToken, newEmail()
+		change := func(to string) {
+			strict.want(strict.call("POST", "/change-email", bearer, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
+		}
+		change(own)
+		earlier := s.link(event.UserEmailChangeLinkIssued{}, own, 1)
+		change(probe)
+		if status, _, _ := strict.do("GET", base+"/change-email/confirm?token="+earlier, "", "", ""); status != 400 {
+			t.Errorf("after a change to %s the earlier link answers %d, want 400", probe, status)
+		}
 	}
 }
