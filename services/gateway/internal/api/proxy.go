@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -51,6 +52,12 @@ func (p proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	res, err := p.service.Do(&out, edit)
 	web.SetUpstream(r.Context(), time.Since(began))
+	if body != nil && !body.read.Load() {
+		// The service responded or failed early: net/http would wait for the rest of the
+		// request first.
+		w.Header()["Connection"] = []string{"close"}
+		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }()
+	}
 	if err != nil {
 		failUpstream(w, r, err)
 		return
@@ -59,11 +66,6 @@ func (p proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		switchProtocols(w, r, res)
 		return
-	}
-	if body != nil && !body.read.Load() {
-		// The service responded early: net/http would wait for the rest of the request first.
-		w.Header()["Connection"] = []string{"close"}
-		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }()
 	}
 	copyResponse(w, r, res)
 }
@@ -274,11 +276,14 @@ func copyBody(w http.ResponseWriter, res *http.Response, buffer []byte, n int, e
 func failUpstream(w http.ResponseWriter, r *http.Request, err error) {
 	netErr, isNet := errors.AsType[net.Error](err)
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
+	_, isBody := errors.AsType[upstream.BodyError](err)
 	switch {
 	case tooLarge:
 		err = problem.ErrTooLarge
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		// The client has closed the request; Fail logs it at debug level.
+	case isBody:
+		err = fmt.Errorf("%w: %w", err, problem.ErrMalformedBody)
 	case errors.Is(err, upstream.ErrUnavailable), errors.Is(err, upstream.ErrOverloaded):
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		err = errors.Join(ErrTimeout, err)

@@ -68,10 +68,17 @@ func newAddress(name string, u *url.URL, o Options, changed func(a *address, to 
 	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
 		Name: u.Host, Timeout: openTimeout,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= maxFailures },
-		IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) },
+		IsExcluded:    causedByClient,
 		OnStateChange: func(_ string, _, to gobreaker.State) { changed(a, to) },
 	})
 	return a
+}
+
+// causedByClient reports whether a request failed for a reason that says nothing about the
+// service. If it counted, one client could open the circuit breaker for all.
+func causedByClient(err error) bool {
+	_, body := errors.AsType[BodyError](err)
+	return body || errors.Is(err, context.Canceled)
 }
 
 // better reports whether a should get the next request rather than b.

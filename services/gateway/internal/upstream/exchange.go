@@ -145,7 +145,7 @@ func (b *responseBody) end(end func()) {
 // nothing for as long as a response may pause.
 type sending struct {
 	finished atomic.Bool
-	read     atomic.Pointer[error] // why the body could not be read
+	read     atomic.Pointer[BodyError] // why the body could not be read
 }
 
 func (c *conn) sendBody(req *http.Request, o exchangeOptions) *sending {
@@ -182,6 +182,13 @@ func (s *sending) fault() error {
 	return nil
 }
 
+// BodyError says that the body of a request could not be read. The client is at fault, not
+// the service.
+type BodyError struct{ error }
+
+// Unwrap returns the error of the body.
+func (e BodyError) Unwrap() error { return e.error }
+
 // requestBody remembers its read error: net/http does not distinguish it from a failure to
 // write.
 type requestBody struct {
@@ -194,7 +201,7 @@ type requestBody struct {
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.sending.read.CompareAndSwap(nil, &err)
+		b.sending.read.CompareAndSwap(nil, &BodyError{err})
 	}
 	b.written()
 	return n, err

@@ -79,7 +79,8 @@ func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) { return 
 // request twice that a service may have read, unless it is GET or HEAD. Responses of status
 // 1xx are dropped. If req asks for another protocol and the service switches to it, the body
 // of the response is an io.ReadWriteCloser. Do fails with
-// ErrUnavailable, ErrOverloaded, the context's error, or an error of the network or the service.
+// ErrUnavailable, ErrOverloaded, a BodyError, the context's error, or an error of the network
+// or the service.
 func (s *Service) Do(req *http.Request, edit Edit) (*http.Response, error) {
 	began := time.Now()
 	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
