@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -22,8 +24,8 @@ var (
 	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses an unsupported feature of HTTP.")
 )
 
-// rawErrorListener replaces the plain-text errors that net/http writes itself by errors in
-// the envelope, on all connections of a listener.
+// rawErrorListener replaces the errors that net/http writes itself by errors in the
+// envelope, on all connections of a listener.
 type rawErrorListener struct {
 	net.Listener
 	strictTransport string // see Server
@@ -32,61 +34,92 @@ type rawErrorListener struct {
 // Accept implements net.Listener.
 func (l rawErrorListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
+	replaced := &rawErrors{strictTransport: l.strictTransport}
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return rawErrorConn{c, l.strictTransport}, err
+		return rawErrorConn{c, replaced}, err
 	case *tls.Conn:
-		return rawErrorTLSConn{c, l.strictTransport}, err
+		return rawErrorTLSConn{c, replaced}, err
 	}
 	return c, err
+}
+
+// rawErrors replaces the errors of one connection.
+type rawErrors struct {
+	strictTransport string
+
+	// responding is true from the start of a handler until its response is written. What a
+	// handler writes may look like an error of net/http, and must not be replaced: the client
+	// would take the wrong bytes for the end of the response.
+	responding atomic.Bool
+}
+
+// rawErrorsOf returns the rawErrors of a connection, or nil if it has none.
+func rawErrorsOf(c net.Conn) *rawErrors {
+	switch c := c.(type) {
+	case rawErrorConn:
+		return c.replaced
+	case rawErrorTLSConn:
+		return c.replaced
+	}
+	return nil
+}
+
+type rawErrorsKey struct{}
+
+// withRawErrors is for http.Server's ConnContext.
+func withRawErrors(ctx context.Context, c net.Conn) context.Context {
+	if replaced := rawErrorsOf(c); replaced != nil {
+		return context.WithValue(ctx, rawErrorsKey{}, replaced)
+	}
+	return ctx
+}
+
+// respondItself notes that the handler responds to the request of ctx.
+func respondItself(ctx context.Context) {
+	if replaced, ok := ctx.Value(rawErrorsKey{}).(*rawErrors); ok {
+		replaced.responding.Store(true)
+	}
 }
 
 // rawErrorConn keeps all methods of a TCP connection, some of which net/http looks for.
 type rawErrorConn struct {
 	*net.TCPConn
-	strictTransport string
+	replaced *rawErrors
 }
 
 // Write implements net.Conn.
-func (c rawErrorConn) Write(p []byte) (int, error) {
-	return writeReplaced(c.TCPConn, p, c.strictTransport)
-}
+func (c rawErrorConn) Write(p []byte) (int, error) { return c.replaced.write(c.TCPConn, p) }
 
 // rawErrorTLSConn is rawErrorConn for TLS. The first read does the handshake, so the timeout
 // for headers limits it.
 type rawErrorTLSConn struct {
 	*tls.Conn
-	strictTransport string
+	replaced *rawErrors
 }
 
 // Write implements net.Conn.
-func (c rawErrorTLSConn) Write(p []byte) (int, error) {
-	return writeReplaced(c.Conn, p, c.strictTransport)
-}
+func (c rawErrorTLSConn) Write(p []byte) (int, error) { return c.replaced.write(c.Conn, p) }
 
-func writeReplaced(w io.Writer, p []byte, strictTransport string) (int, error) {
+func (e *rawErrors) write(w io.Writer, p []byte) (int, error) {
+	if e.responding.Load() {
+		return w.Write(p)
+	}
 	status, ok := rawErrorStatus(p)
 	if !ok {
 		return w.Write(p)
 	}
-	if _, err := w.Write(rawErrorResponse(status, strictTransport)); err != nil {
+	if _, err := w.Write(rawErrorResponse(status, e.strictTransport)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// rawErrorHeader is the complete header of net/http's own errors. Errors of handlers have a
-// Date, too.
-var rawErrorHeader = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
-
-// rawErrorStatus returns the status of p if p is an error of net/http itself.
+// rawErrorStatus returns the status of p if p is an error response. net/http writes each in
+// one piece.
 func rawErrorStatus(p []byte) (status int, ok bool) {
-	const version = "HTTP/1.1 "
-	if len(p) < len(version)+3 || p[len(version)] < '4' || !bytes.HasPrefix(p, []byte(version)) {
-		return 0, false
-	}
-	line := bytes.IndexByte(p, '\r')
-	if line < 0 || !bytes.HasPrefix(p[line:], rawErrorHeader) {
+	const version = "HTTP/1.1 " // or HTTP/1.0
+	if len(p) < len(version)+3 || p[len(version)] < '4' || !bytes.HasPrefix(p, []byte("HTTP/1.")) {
 		return 0, false
 	}
 	status, err := strconv.Atoi(string(p[len(version) : len(version)+3]))
@@ -98,7 +131,7 @@ func rawErrorResponse(status int, strictTransport string) []byte {
 	switch {
 	case status == http.StatusRequestHeaderFieldsTooLarge:
 		fault = errHeaderTooLarge
-	case status > http.StatusInternalServerError:
+	case status == http.StatusExpectationFailed, status > http.StatusInternalServerError:
 		fault = errUnsupported
 	}
 	id := uuid.Must(uuid.NewV7()).String()

@@ -69,15 +69,30 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         s.connState,
+		ConnContext:       withRawErrors,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+
+		// "OPTIONS *" is for the handler to answer, like every other request.
+		DisableGeneralOptionsHandler: true,
 	}
 	return s
+}
+
+func (s *Server) connState(c net.Conn, state http.ConnState) {
+	if replaced := rawErrorsOf(c); replaced != nil && state == http.StateIdle {
+		replaced.responding.Store(false)
+	}
+	if s.ConnState != nil {
+		s.ConnState(c, state)
+	}
 }
 
 // withHeaders adds what every response has. It closes connections after the response while
 // the server drains, so that clients send the next request elsewhere.
 func (s *Server) withHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		respondItself(r.Context())
 		if s.draining.Load() {
 			w.Header()["Connection"] = []string{"close"}
 		}
@@ -103,7 +118,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Serve is Run on an open listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	s.server.ConnState = s.ConnState
 	if s.cfg.TLSCertFile != "" {
 		config, err := s.cfg.tlsConfig(s.log)
 		if err != nil {

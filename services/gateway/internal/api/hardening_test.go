@@ -127,6 +127,8 @@ func TestSEC44Smuggling(t *testing.T) {
 		"two hosts":                           {"GET /api/v1/auth/x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + smuggled, 400},
 		"HTTP/2 with prior knowledge":         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 405},
 		"a version nobody knows":              {"GET /api/v1/auth/x HTTP/3.7\r\nHost: x\r\n\r\n" + smuggled, 505},
+		"an expectation nobody knows":         {"GET /api/v1/auth/x HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n" + smuggled, 417},
+		"the server as a whole":               {"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + smuggled, 405},
 		"a header beyond the limit":           {"GET /api/v1/auth/x HTTP/1.1\r\nHost: x\r\nX-A: " + strings.Repeat("x", 30<<10) + "\r\n\r\n", 431},
 	} {
 		_, _, before := g.upstream.got()
