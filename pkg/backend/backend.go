@@ -157,7 +157,9 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 	epochs := outbox.NewEpochs(b.DB, b.Redis, b.Name, b.Log, b.Metrics)
 	relay := outbox.NewRelay(b.DB, publisher, epochs, b.Log, b.Metrics)
 	b.CheckWork("outbox", relay.Healthy)
-	return b.Service.Run(ctx, web.NewServer(b.cfg.Listener, handler, b.Log), append(runners,
+	server := web.NewServer(b.cfg.Listener, handler, b.Log)
+	server.FromGateway = true
+	return b.Service.Run(ctx, server, append(runners,
 		bus.NewMonitor(bus.MonitorConfig{
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,
 		}),

@@ -43,9 +43,9 @@ func listen(t *testing.T, handler http.HandlerFunc) net.Conn {
 	return c
 }
 
-// TestBodyIsNoRawError: what a handler writes reaches the client as it is, even if it looks
+// TestSEC44BodyIsNoRawError: what a handler writes reaches the client as it is, even if it looks
 // like an error of net/http.
-func TestBodyIsNoRawError(t *testing.T) {
+func TestSEC44BodyIsNoRawError(t *testing.T) {
 	t.Parallel()
 	// net/http passes a piece as long as this one on in a write of its own.
 	text := "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n" + strings.Repeat("x", 10_000)

@@ -36,6 +36,15 @@ const (
 	// closeTimeout is how long requests in flight may take once no more are accepted. With
 	// the default DRAIN_DELAY it ends before SHUTDOWN_TIMEOUT.
 	closeTimeout = 20 * time.Second
+
+	// maxHeader limits the header of a client's request, in bytes. net/http reads up to 8 KiB
+	// more.
+	maxHeader = 16 << 10
+	// maxGatewayHeader is enough for everything that the gateway makes of a header of 24 KiB: a
+	// byte of the path can become three, and a header of three bytes five. A service that
+	// rejected it would look faulty to the gateway, and one client could open the circuit
+	// breaker for all.
+	maxGatewayHeader = 6 * maxHeader
 )
 
 // BehindGateway is the part of the configuration of a service behind the gateway, from which
@@ -53,6 +62,10 @@ type Server struct {
 	// It may be empty.
 	StrictTransport string
 
+	// FromGateway says that the gateway sends the requests. Its headers may be larger than
+	// those of a client, because the gateway adds to what it has accepted.
+	FromGateway bool
+
 	cfg      Listener
 	log      *slog.Logger
 	server   *http.Server
@@ -68,7 +81,7 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 		ReadTimeout:       20 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ConnState:         s.connState,
 		ConnContext:       withRawErrors,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -118,6 +131,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Serve is Run on an open listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	if s.FromGateway {
+		s.server.MaxHeaderBytes = maxGatewayHeader
+	}
 	if s.cfg.TLSCertFile != "" {
 		config, err := s.cfg.tlsConfig(s.log)
 		if err != nil {
