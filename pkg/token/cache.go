@@ -19,7 +19,7 @@ const (
 type verified struct {
 	raw      string
 	identity Identity
-	began    time.Time // of its session, or the last re-authentication in it
+	began    time.Time // of its session
 	kid      string
 	key      atomic.Pointer[crypto.PublicKey]
 	expires  time.Time // including the leeway

@@ -209,25 +209,37 @@ func TestSEC103AllSessionsThatBeganBefore(t *testing.T) {
 			return token.Snapshot{AsOf: time.Now()}, nil
 		})
 		v := token.NewVerifier(keys, set, testkit.Expected, time.Now)
-		verify := func(began time.Time) error {
-			claims := issuer.Claims(token.Identity{})
-			claims.AuthTime = jwt.NewNumericDate(began)
+		verify := func(began, authenticated time.Time) error {
+			claims := issuer.Claims(token.Identity{AuthTime: authenticated})
+			if !began.IsZero() {
+				claims.SessionAt = jwt.NewNumericDate(began)
+			}
 			_, err := v.Verify(t.Context(), issuer.Sign(claims))
 			return err
 		}
+		old, earlierRelease := now.Add(-time.Second), time.Time{}
 		if tell != nil {
-			if err := verify(now.Add(-time.Second)); err != nil {
+			if err := verify(old, old); err != nil {
 				t.Fatalf("%s: before = %v", name, err)
 			}
 			tell(set, now)
 			tell(set, now.Add(-time.Hour))
 			tell(set, now.Add(time.Hour))
 		}
-		if err := verify(now.Add(-time.Second)); !errors.Is(err, token.ErrRevoked) {
+		if err := verify(old, old); !errors.Is(err, token.ErrRevoked) {
 			t.Errorf("%s: older session = %v, want ErrRevoked", name, err)
 		}
-		if err := verify(now); err != nil {
+		if err := verify(old, now.Add(time.Minute)); !errors.Is(err, token.ErrRevoked) {
+			t.Errorf("%s: older session that was re-authenticated since = %v, want ErrRevoked", name, err)
+		}
+		if err := verify(now, now); err != nil {
 			t.Errorf("%s: newer session = %v", name, err)
+		}
+		if err := verify(earlierRelease, old); !errors.Is(err, token.ErrRevoked) {
+			t.Errorf("%s: older session in a token of an earlier release = %v, want ErrRevoked", name, err)
+		}
+		if err := verify(earlierRelease, now); err != nil {
+			t.Errorf("%s: newer session in a token of an earlier release = %v", name, err)
 		}
 	}
 }

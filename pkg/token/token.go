@@ -26,10 +26,11 @@ type Claims struct {
 	jwt.RegisteredClaims
 	SessionID string           `json:"sid"`
 	Role      string           `json:"role"`
-	AuthTime  *jwt.NumericDate `json:"auth_time"`       // the last sign-in or re-authentication of the session
-	AMR       []string         `json:"amr,omitempty"`   // how (RFC 8176)
-	ACR       string           `json:"acr,omitempty"`   // AAL1 or AAL2
-	Email     string           `json:"email,omitempty"` // only if the person of the session has proved it
+	SessionAt *jwt.NumericDate `json:"session_iat,omitempty"` // the beginning of the session
+	AuthTime  *jwt.NumericDate `json:"auth_time"`             // the last sign-in or re-authentication of the session
+	AMR       []string         `json:"amr,omitempty"`         // how (RFC 8176)
+	ACR       string           `json:"acr,omitempty"`         // AAL1 or AAL2
+	Email     string           `json:"email,omitempty"`       // only if the person of the session has proved it
 	Name      string           `json:"name"`
 
 	EmailVerified bool `json:"email_verified"`

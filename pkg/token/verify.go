@@ -98,8 +98,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	return identity, nil
 }
 
-// identity returns the identity in raw and when its session began, without checking that. A verified token stays
-// verified until it expires or its key is retired.
+// identity returns the identity in raw and when its session began, without checking that. A
+// verified token stays verified until it expires or its key is retired.
 func (v *Verifier) identity(ctx context.Context, raw string) (Identity, time.Time, error) {
 	known := v.verified.get(raw)
 	if known != nil {
@@ -146,10 +146,6 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	}
 	found.raw = strings.Clone(raw) // raw keeps the whole header of the request in memory
 	found.expires = claims.ExpiresAt.Add(leeway)
-	// Tokens without auth_time are as old as they can be.
-	if claims.AuthTime != nil {
-		found.began = claims.AuthTime.Time
-	}
 	found.identity = Identity{
 		UserID:    claims.Subject,
 		SessionID: claims.SessionID,
@@ -160,6 +156,12 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 	}
 	if claims.AuthTime != nil {
 		found.identity.AuthTime = claims.AuthTime.Time
+	}
+	// A token of an earlier release says at most when the session was last authenticated.
+	// Without that, the session is as old as it can be.
+	found.began = found.identity.AuthTime
+	if claims.SessionAt != nil {
+		found.began = claims.SessionAt.Time
 	}
 	return &found, nil
 }

@@ -87,7 +87,7 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {
 	claims := signing.Claims{
 		AccountID: owner.ID, Role: owner.Role, Name: owner.Name,
-		SessionID: s.ID, Generation: s.Generation, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
+		SessionID: s.ID, SessionAt: s.CreatedAt, Generation: s.Generation, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
 		AuthenticatedAt: s.AuthenticatedAt, Methods: s.Methods.AMR(), Level: s.Methods.Level(),
 	}
 	if owner.EmailVerified && s.Proved {

@@ -160,3 +160,26 @@ func TestSEC103RevokeAllSessions(t *testing.T) {
 		t.Errorf("%d events, want one for each request", n)
 	}
 }
+
+// SEC-103: a time in the past ends a session that began before, also if it was refreshed and
+// re-authenticated since: its access tokens are refused at once.
+func TestSEC103ReauthenticationKeepsNoSession(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	root := s.admin()
+	old := s.signup("ann@example.com").Data.Tokens
+	s.advance(time.Minute)
+	before := s.time()
+	s.advance(time.Minute)
+	s.prove(old.AccessToken, fields{"password": goodPassword})
+	refreshed := s.want(s.refresh(old.RefreshToken), 200, "").Data.Tokens
+	young := s.login("ann@example.com").Data.Tokens
+	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": before}), 200, "")
+	for _, bearer := range []string{old.AccessToken, refreshed.AccessToken} {
+		s.want(s.call("GET", "/sessions", bearer, nil), 401, "session_revoked")
+	}
+	s.want(s.refresh(refreshed.RefreshToken), 401, "session_revoked")
+	if list := s.want(s.call("GET", "/sessions", young.AccessToken, nil), 200, "").List; len(list) != 1 {
+		t.Errorf("%d sessions, want the younger one", len(list))
+	}
+}

@@ -61,7 +61,7 @@ func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 		JWKSURI:    strings.TrimSuffix(a.site.BaseURL, "/") + "/.well-known/jwks.json",
 		Algorithms: []string{"ES256", "EdDSA"},
 		Subjects:   []string{"public"},
-		Claims:     []string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "auth_time", "amr", "acr", "email", "email_verified", "name"},
+		Claims:     []string{"iss", "aud", "sub", "exp", "iat", "jti", "sid", "role", "session_iat", "auth_time", "amr", "acr", "email", "email_verified", "name"},
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type Claims struct {
 	Name          string
 
 	SessionID       string
+	SessionAt       time.Time // the beginning of the session
 	Generation      int       // of the refresh token
 	AuthenticatedAt time.Time // the last sign-in or re-authentication
 	Methods         []string  // of it (RFC 8176)
@@ -97,6 +98,7 @@ func (i *Issuer) Issue(c Claims, now time.Time) (Tokens, error) {
 		},
 		SessionID: c.SessionID,
 		Role:      c.Role,
+		SessionAt: jwt.NewNumericDate(c.SessionAt),
 		AuthTime:  jwt.NewNumericDate(authenticated),
 		AMR:       c.Methods,
 		ACR:       c.Level,
