@@ -35,9 +35,10 @@ const (
 	maxWork      = 8 * (19 << 10) * 2 // memory times passes
 )
 
-// affordable reports whether a hash of these costs may be computed.
+// affordable reports whether a hash of these costs may be computed. With less memory than
+// RFC 9106, 3.1, demands, it would cost more than it says: each thread takes 8 KiB.
 func (p Params) affordable() bool {
-	return p.MemoryKiB <= maxMemoryKiB && uint64(p.MemoryKiB)*uint64(p.Passes) <= maxWork
+	return p.MemoryKiB >= 8*uint32(p.Threads) && p.MemoryKiB <= maxMemoryKiB && uint64(p.MemoryKiB)*uint64(p.Passes) <= maxWork
 }
 
 func salt() []byte {
