@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
@@ -387,4 +388,27 @@ func TestSEC100ConsecutiveFailures(t *testing.T) {
 	s.want(s.at("203.0.113.9").device("ann@example.com", otherPassword, ann.DeviceToken), 403, "password_reset_required") // Its password is old.
 	s.want(home.try("ann@example.com", otherPassword), 200, "")
 	s.want(guess("ann@example.com", 0), 401, "invalid_credentials")
+}
+
+// SEC-100: who guesses slowly gets no more attempts. Few failures on an address without an
+// account are forgotten, so that the table does not grow with made-up addresses.
+func TestSEC100SlowGuesses(t *testing.T) {
+	t.Parallel()
+	const most = 25
+	s := newService(t, limited(account.Limits{ConsecutiveFailures: most}))
+	rows := store.New(s.db, outbox.New("auth-service"), s.time)
+	s.at("192.0.2.1").signup("ann@example.com")
+	for i := range most {
+		for _, email := range []string{"ann@example.com", "nobody@example.com"} {
+			s.want(s.at(fmt.Sprintf("198.51.%d.1", i)).try(email, "guess"), 401, "invalid_credentials")
+		}
+		if i%9 == 8 {
+			s.advance(25 * time.Hour)
+			if err := rows.Sweep(t.Context(), s.time()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.want(s.at("203.0.113.7").try("ann@example.com", goodPassword), 403, "password_reset_required")
+	s.want(s.at("203.0.113.7").try("nobody@example.com", "guess"), 401, "invalid_credentials")
 }

@@ -39,6 +39,7 @@ type counts struct {
 	lastAt       time.Time
 	blockedUntil time.Time
 	consecutive  int // from all networks since the last success
+	hasAccount   bool
 }
 
 // CountFailedAttempt implements account.Store. The count need not survive a crash of
@@ -50,10 +51,10 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 		ON CONFLICT (key) DO UPDATE
 		SET failures = excluded.failures, last_at = excluded.last_at, blocked_until = excluded.blocked_until`
 	const writeAll = `
-		INSERT INTO consecutive_failures (key, failures, last_at)
-		VALUES ($1, $2, $3)
+		INSERT INTO consecutive_failures (key, failures, last_at, has_account)
+		VALUES ($1, $2, $3, $4)
 		ON CONFLICT (key) DO UPDATE
-		SET failures = excluded.failures, last_at = excluded.last_at`
+		SET failures = excluded.failures, last_at = excluded.last_at, has_account = excluded.has_account`
 	keys := keysOf(a)
 	var c counts
 	var counted account.CountedAttempt
@@ -78,7 +79,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 			IsLast: c.consecutive == s.Limits.ConsecutiveFailures,
 		}
 		batch.Queue(write, c.key, c.failures, at, at.Add(account.AttemptDelay(c.failures)))
-		batch.Queue(writeAll, keys.all, c.consecutive, at)
+		batch.Queue(writeAll, keys.all, c.consecutive, at, c.hasAccount)
 		return nil
 	})
 	if err != nil {
@@ -108,9 +109,7 @@ func readFailures(a account.FailedAttempt, keys attemptKeys, c *counts) *pgx.Bat
 		FROM login_failures
 		WHERE key = ANY($1)`
 	const readAll = `
-		SELECT COALESCE(sum(failures), 0)::int
-		FROM consecutive_failures
-		WHERE key = $1`
+		SELECT COALESCE((SELECT failures FROM consecutive_failures WHERE key = $1), 0), EXISTS (SELECT FROM accounts WHERE email_key = $2)`
 	c.key = keys.address
 	use := func(key []byte) func(pgx.Row) error {
 		return func(row pgx.Row) error {
@@ -137,7 +136,7 @@ func readFailures(a account.FailedAttempt, keys attemptKeys, c *counts) *pgx.Bat
 		})
 		return err
 	})
-	batch.Queue(readAll, keys.all).QueryRow(func(row pgx.Row) error { return row.Scan(&c.consecutive) })
+	batch.Queue(readAll, keys.all, a.EmailKey).QueryRow(func(row pgx.Row) error { return row.Scan(&c.consecutive, &c.hasAccount) })
 	return batch
 }
 

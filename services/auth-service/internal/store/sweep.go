@@ -48,7 +48,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
 		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 2 * token.MaxLifetime},
 		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
-		{`DELETE FROM consecutive_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM consecutive_failures WHERE last_at < $1 AND failures < 10 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
+		{`DELETE FROM consecutive_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM consecutive_failures WHERE last_at < $1 AND failures < 10 AND NOT has_account LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
 		{`DELETE FROM consecutive_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM consecutive_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.ConsecutiveFailureRetention},
 		{`DELETE FROM known_networks WHERE ctid = ANY (ARRAY(SELECT ctid FROM known_networks WHERE known_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.KnownNetworkRetention},
 		{`DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_keys WHERE reserved_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.IdempotencyRetention},
