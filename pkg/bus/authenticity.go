@@ -54,6 +54,9 @@ func NewAuthenticity(cfg PublicKeys, keys event.PublicKeys, log *slog.Logger, re
 		}, []string{"topic", "result"}),
 	}
 	reg.MustRegister(a.results)
+	if a.acceptUnsigned {
+		log.Warn("events without a signature are accepted: set EVENT_SIGNATURES to require when the release before signatures is gone")
+	}
 	return a
 }
 

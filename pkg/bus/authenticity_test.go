@@ -237,6 +237,9 @@ func TestSEC116UnsignedDuringAnUpgrade(t *testing.T) {
 	}
 	f.wantSeen(previous)
 	f.wantDeadLetters(21)
+	if !strings.Contains(log.String(), "events without a signature are accepted") {
+		t.Errorf("the log does not say that unsigned events are accepted\n%s", log)
+	}
 	if n := strings.Count(log.String(), "events refused"); n != 2 {
 		t.Errorf("%d lines about refused events, want one for each reason\n%s", n, log)
 	}

@@ -32,7 +32,7 @@ const (
 
 // RemoteAccounts returns a loader that asks the host of cfg.JWKSURL.
 func RemoteAccounts(cfg Remote) LoadAccount {
-	client := &http.Client{Timeout: accountTimeout}
+	client := &http.Client{Timeout: accountTimeout, CheckRedirect: noRedirect}
 	return func(ctx context.Context, raw string) (Account, error) {
 		account, err := fetchAccount(ctx, client, cfg.JWKSURL, raw)
 		if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Keys and revocations come from the configured address alone, not from where it redirects.
+// Keys, revocations and accounts come from the configured address alone, not from where it
+// redirects, which must not see anybody's token either.
 func TestSEC133NoRedirect(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
@@ -25,6 +26,9 @@ func TestSEC133NoRedirect(t *testing.T) {
 	}
 	if _, err := token.RemoteSnapshots(cfg)(t.Context(), time.Time{}); err == nil {
 		t.Error("revocations were found")
+	}
+	if _, err := token.RemoteAccounts(cfg)(t.Context(), "a token"); err == nil {
+		t.Error("an account was found")
 	}
 	if n := asked.Load(); n > 0 {
 		t.Errorf("the other address was asked %d times", n)
