@@ -15,7 +15,8 @@ import (
 
 // TestDeployment starts everything that deploy/ and docker-compose.yml describe, uses it,
 // and restarts its Redis. It is also REL-40, with the real writers: no stream, consumer
-// group or rate limit is lost, and every event arrives once.
+// group or rate limit is lost, and every event arrives once. And it is the other half of
+// SEC-73: Redis denies no service what it needs.
 func TestDeployment(t *testing.T) {
 	t.Parallel()
 	d := startDeployment(t)
@@ -37,7 +38,13 @@ func TestDeployment(t *testing.T) {
 	want := map[string]int{"user.signed_up": 1, "email.sent": 1, "user.email_verified": 1, "user.profile_updated": 1}
 	admin.wantAudit(me.ID, want)
 
+	var cleared struct{ Cleared int }
+	if admin.do(http.StatusOK, "DELETE /api/v1/auth/rate-limits?userId="+me.ID, nil, &cleared); cleared.Cleared == 0 {
+		t.Error("no rate limit of a user with requests was cleared")
+	}
+
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		d.redis.wantNothingDenied(t)
 		before := d.redis.contents(t.Context(), t)
 		d.redis.restart(t, signal)
 		after := d.redis.contents(t.Context(), t)
@@ -64,6 +71,7 @@ func TestDeployment(t *testing.T) {
 		admin.wantAudit(me.ID, want)
 	}
 	d.stop()
+	d.redis.wantNothingDenied(t)
 }
 
 func entriesIn(t *testing.T, stream string) (n int) {

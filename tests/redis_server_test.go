@@ -86,6 +86,20 @@ func (r *deployedRedis) connect(user, password string) redis.UniversalClient {
 	return client
 }
 
+// wantNothingDenied checks that no user was denied anything since the server started.
+func (r *deployedRedis) wantNothingDenied(t *testing.T) {
+	t.Helper()
+	operator := r.as(redisserver.Operator)
+	defer operator.Close()
+	denied, err := operator.ACLLog(t.Context(), 100).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range denied {
+		t.Errorf("%s may not use %s (%s), which it tried %d times", entry.Username, entry.Object, entry.Reason, entry.Count)
+	}
+}
+
 // raw sends commands on one new connection and returns the first line of the reply to
 // the last one.
 func (r *deployedRedis) raw(t *testing.T, commands ...string) (reply string) {
