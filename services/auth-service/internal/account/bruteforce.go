@@ -16,7 +16,8 @@ import (
 // many networks gains nothing. From networks that the owner uses they count for the
 // address and the network together, and from devices that have signed in before, for
 // the address and the device, so that an attacker cannot lock the owner out (ASVS
-// 6.3.1, SEC-31). A thief of a device token gains the attempts of that device alone.
+// 6.3.1, SEC-31). A thief of a device token gains the attempts of that device alone. A new
+// password makes networks and devices unknown that were used before: they may be a thief's.
 //
 // After Limits.ConsecutiveFailures failures in a row, from wherever they came, passwords
 // and codes are accepted only from such networks and devices, until one succeeds there or

@@ -66,7 +66,8 @@ type MailProof struct {
 	At       time.Time
 }
 
-// KnownNetworkRetention is how long a network is known after a proof from there.
+// KnownNetworkRetention is how long a network is known after a proof from there, unless a
+// later change replaces the password.
 const KnownNetworkRetention = 90 * 24 * time.Hour
 
 // record adds an event about the account.

@@ -8,7 +8,8 @@ import (
 
 // NewDevice is an event to store if a session comes from a new device: the account has had
 // sessions, but none in this network, or none with this user agent, in which numbers are
-// ignored, because browsers update. Sessions are remembered for a month after their end.
+// ignored, because browsers update. Sessions that ended before the last change of the password
+// do not count: they may have been a thief's. Others are remembered for a month after their end.
 type NewDevice struct {
 	Network   string
 	UserAgent string

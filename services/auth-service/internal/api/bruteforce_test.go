@@ -379,6 +379,7 @@ func TestSEC100ConsecutiveFailures(t *testing.T) {
 	reset := s.link(event.UserResetLinkIssued{}, "ann@example.com", 1)
 	s.want(away.call("POST", "/reset-password", "", fields{"token": reset, "newPassword": otherPassword}), 200, "")
 	s.want(s.at("203.0.113.8").try("ann@example.com", otherPassword), 200, "")
+	s.want(home.try("ann@example.com", otherPassword), 200, "")
 
 	for i := range most {
 		s.want(guess("ann@example.com", i), 401, "invalid_credentials")

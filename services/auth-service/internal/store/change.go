@@ -84,7 +84,7 @@ func (s *Store) changeAccount(ctx context.Context, tx pgx.Tx, id string, lock ac
 	}
 	if c.IfNewDevice != nil {
 		isNew := false
-		if err := tx.QueryRow(ctx, newDevice, id, c.IfNewDevice.Network, c.IfNewDevice.UserAgent).Scan(&isNew); err != nil {
+		if err := tx.QueryRow(ctx, newDevice, id, c.IfNewDevice.Network, s.time(), c.IfNewDevice.UserAgent).Scan(&isNew); err != nil {
 			return fmt.Errorf("compare devices: %w", err)
 		}
 		if isNew {

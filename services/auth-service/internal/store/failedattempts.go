@@ -58,7 +58,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	keys := keysOf(a)
 	var c counts
 	var counted account.CountedAttempt
-	err := postgres.Decide(ctx, s.db, readFailures(a, keys, &c), func(_ postgres.Querier, batch *pgx.Batch) error {
+	err := postgres.Decide(ctx, s.db, readFailures(a, s.time(), keys, &c), func(_ postgres.Querier, batch *pgx.Batch) error {
 		at := s.time()
 		if limit := s.Limits.ConsecutiveFailures; limit > 0 && c.consecutive >= limit && a.Kind != account.PasskeyAttempt && bytes.Equal(c.key, keys.address) {
 			counted = account.CountedAttempt{ByMailOnly: true}
@@ -88,17 +88,18 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	return counted, nil
 }
 
-// usedByOwner finds out whether the owner of the address $1 has used the network $2.
+// usedByOwner finds out whether, at $3, the owner of the address $1 has used the network $2.
 const usedByOwner = `
 	SELECT EXISTS (
 			SELECT FROM accounts a JOIN sessions s ON s.account_id = a.id
-			WHERE a.email_key = $1 AND s.network = $2)
+			WHERE a.email_key = $1 AND s.network = $2 AND ` + sessionOfOwner + `)
 		OR EXISTS (
 			SELECT FROM accounts a JOIN known_networks n ON n.account_id = a.id
-			WHERE a.email_key = $1 AND n.network = $2)`
+			WHERE a.email_key = $1 AND n.network = $2
+				AND n.known_at >= COALESCE(a.password_changed_at, '-infinity'))`
 
-// readFailures locks the address of an attempt and fills c with its counts.
-func readFailures(a account.FailedAttempt, keys attemptKeys, c *counts) *pgx.Batch {
+// readFailures locks the address of an attempt at now and fills c with its counts.
+func readFailures(a account.FailedAttempt, now time.Time, keys attemptKeys, c *counts) *pgx.Batch {
 	// These run for every address, so that the time does not reveal which have an account.
 	const signedInBefore = `
 		SELECT EXISTS (
@@ -124,7 +125,7 @@ func readFailures(a account.FailedAttempt, keys attemptKeys, c *counts) *pgx.Bat
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
 	batch.Queue(lockAddress, keys.address)
-	batch.Queue(usedByOwner, a.EmailKey, a.Network).QueryRow(use(keys.pair))
+	batch.Queue(usedByOwner, a.EmailKey, a.Network, now).QueryRow(use(keys.pair))
 	batch.Queue(signedInBefore, a.EmailKey, a.Device.AccountID, a.Device.IssuedAt).QueryRow(use(keys.device))
 	batch.Queue(read, [][]byte{keys.address, keys.pair, keys.device}).Query(func(found pgx.Rows) error {
 		var row counts

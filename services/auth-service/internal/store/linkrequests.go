@@ -106,7 +106,7 @@ func (s *Store) handleLinkRequest(ctx context.Context, tx pgx.Tx, r account.Link
 	var owner string
 	err := tx.QueryRow(ctx, find, r.Email.Key).Scan(&owner)
 	if err == nil {
-		if err := tx.QueryRow(ctx, usedByOwner, r.Email.Key, r.Origin.Network()).Scan(&r.FromKnownNetwork); err != nil {
+		if err := tx.QueryRow(ctx, usedByOwner, r.Email.Key, r.Origin.Network(), s.time()).Scan(&r.FromKnownNetwork); err != nil {
 			return err
 		}
 		return s.changeAccount(ctx, tx, owner, r.Lock(), func(c *account.Change) error { return handle(r, c) })

@@ -21,6 +21,11 @@ const sessionColumns = `s.id::text, s.account_id::text, s.generation, s.rotated_
 // others. It may have expired.
 const liveSession = `s.revoked_at IS NULL AND s.created_at >= COALESCE((SELECT before FROM revoked_before), '-infinity')`
 
+// sessionOfOwner is the condition for a session of an account a that makes its network and its
+// device known at $3: it is live, or was begun with the present password. Whoever began an
+// earlier one may be the reason for the new password.
+const sessionOfOwner = `(` + liveSession + ` AND s.expires_at > $3 OR s.created_at > COALESCE(a.password_changed_at, '-infinity'))`
+
 // sessionRow is a row of sessions; the extra fields are columns that may be NULL.
 type sessionRow struct {
 	account.Session
@@ -160,7 +165,7 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 	read.Queue(query, in.Owner.ID).QueryRow(func(row pgx.Row) error { return row.Scan(scanAccount(&current)...) })
 	isNew := false
 	if d := in.IfNewDevice; d != nil {
-		read.Queue(newDevice, in.Owner.ID, d.Network, d.UserAgent).QueryRow(func(row pgx.Row) error { return row.Scan(&isNew) })
+		read.Queue(newDevice, in.Owner.ID, d.Network, s.time(), d.UserAgent).QueryRow(func(row pgx.Row) error { return row.Scan(&isNew) })
 	}
 	err := postgres.Decide(ctx, s.db, read, func(q postgres.Querier, write *pgx.Batch) error {
 		if current != in.Owner {
@@ -184,13 +189,13 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 	return err
 }
 
-// newDevice says whether an account has had sessions, but none in a network, or none with
-// a user agent, whose numbers are ignored. See account.NewDevice.
+// newDevice says whether the account $1 has had sessions, but at $3 none of the owner in the
+// network $2, or none with the user agent $4, whose numbers are ignored. See account.NewDevice.
 const newDevice = `
-	SELECT count(*) > 0 AND NOT (COALESCE(bool_or(network = $2), false)
-		AND COALESCE(bool_or(regexp_replace(user_agent, '[0-9.]+', '', 'g') = regexp_replace($3, '[0-9.]+', '', 'g')), false))
-	FROM sessions
-	WHERE account_id = $1`
+	SELECT count(*) > 0 AND NOT (COALESCE(bool_or(s.network = $2 AND ` + sessionOfOwner + `), false)
+		AND COALESCE(bool_or(regexp_replace(s.user_agent, '[0-9.]+', '', 'g') = regexp_replace($4, '[0-9.]+', '', 'g') AND ` + sessionOfOwner + `), false))
+	FROM accounts a JOIN sessions s ON s.account_id = a.id
+	WHERE a.id = $1`
 
 // lockSurplus locks and reads the oldest sessions of an account, all but the newest $3.
 const lockSurplus = `
