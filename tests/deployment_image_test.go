@@ -10,6 +10,21 @@ import (
 	"time"
 )
 
+// image builds the program of a service once and returns its path.
+func image(t *testing.T, service string) string {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	kept := filepath.Join(system.dir, "image-"+service)
+	if _, err := os.Stat(kept); err == nil {
+		return kept
+	}
+	if err := os.Rename(buildImage(t, service), kept); err != nil {
+		t.Fatal(err)
+	}
+	return kept
+}
+
 // buildImage runs the build stage of deploy/Dockerfile for a service without a container
 // engine: it copies what the stage copies into an empty folder, runs its commands there,
 // and returns the program that the last stage copies.

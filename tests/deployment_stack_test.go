@@ -1,9 +1,9 @@
 package tests
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -11,11 +11,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/localserver/child"
@@ -36,19 +38,25 @@ type deployment struct {
 	public   map[string]string // HTTP_ADDR of each service
 	internal map[string]string // OPS_ADDR of each service
 	running  map[string]*child.Process
+	logs     map[string]*testkit.Buffer
 }
 
 // ownServices are the services that are built from this repository, in the order in which
 // they can start.
 var ownServices = []string{"auth-service", "user-service", "email-service", "audit-service", "gateway"}
 
-func startDeployment(t *testing.T) *deployment {
+// startDeployment starts everything with the .env that tools/env.sh writes, and with settings
+// such as RECONCILE_INTERVAL=1s in addition.
+func startDeployment(t *testing.T, settings ...string) *deployment {
 	t.Helper()
-	d := &deployment{t: t, public: map[string]string{}, internal: map[string]string{}, running: map[string]*child.Process{}}
+	d := &deployment{
+		t: t, public: map[string]string{}, internal: map[string]string{},
+		running: map[string]*child.Process{}, logs: map[string]*testkit.Buffer{},
+	}
 	for _, name := range ownServices {
 		d.public[name], d.internal[name] = freeAddress(t), freeAddress(t)
 	}
-	d.configure()
+	d.configure(settings)
 	passwords := map[string]string{}
 	for _, user := range redisserver.Users {
 		passwords[user] = d.environment("redis")[redisserver.Variable(user)]
@@ -60,7 +68,7 @@ func startDeployment(t *testing.T) *deployment {
 	}
 	d.hosts = strings.NewReplacer(names...)
 	for _, name := range ownServices {
-		d.start(name, buildImage(t, name))
+		d.start(name)
 	}
 	return d
 }
@@ -75,7 +83,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // configure writes .env as an operator does, and reads docker-compose.yml with it.
-func (d *deployment) configure() {
+func (d *deployment) configure(settings []string) {
 	d.t.Helper()
 	dir := d.t.TempDir()
 	for _, name := range []string{"tools/env.sh", ".env.example", "docker-compose.yml"} {
@@ -105,6 +113,7 @@ func (d *deployment) configure() {
 		d.t.Errorf("tools/env.sh replaced an existing .env (%v)\n%s", err, out)
 	}
 	edited := regexp.MustCompile(`(?m)^PUBLIC_BASE_URL=.*$`).ReplaceAllString(written, "PUBLIC_BASE_URL=http://"+d.public["gateway"])
+	edited += "\n" + strings.Join(settings, "\n") + "\n"
 	if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
@@ -197,9 +206,8 @@ func (d *deployment) startPostgres() string {
 	return address.Host
 }
 
-// start starts a service and waits until the health check of its container passes.
-func (d *deployment) start(service, program string) {
-	d.t.Helper()
+// processEnvironment returns the environment of a service's container, for this machine.
+func (d *deployment) processEnvironment(service string) []string {
 	environment := []string{"PATH=" + os.Getenv("PATH")}
 	for name, value := range d.environment(service) {
 		environment = append(environment, name+"="+d.hosts.Replace(value))
@@ -208,26 +216,32 @@ func (d *deployment) start(service, program string) {
 	if service == "email-service" {
 		environment = append(environment, "SMTP_URL="+facts(d.t).SMTPURL)
 	}
+	return environment
+}
+
+// start starts a service and waits until the health check of its container passes. Settings
+// such as EVENT_SIGNATURES=require override its environment.
+func (d *deployment) start(service string, settings ...string) {
+	d.t.Helper()
+	program, environment := image(d.t, service), append(d.processEnvironment(service), settings...)
 	cmd := exec.Command(program)
+	log := &testkit.Buffer{}
 	cmd.Env, cmd.Dir = environment, d.t.TempDir()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Stdout, cmd.Stderr = log, log
 	process, err := child.Start(cmd, child.Signals{})
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.running[service] = process
+	d.running[service], d.logs[service] = process, log
 	d.t.Cleanup(func() {
 		process.Kill()
 		if d.t.Failed() {
-			d.t.Logf("log of %s:\n%s", service, &log)
+			d.t.Logf("log of %s:\n%s", service, log)
 		}
 	})
 	health := d.project.Services[service].HealthCheck.Test // CMD /service healthcheck
 	testkit.Eventually(d.t, 60*time.Second, func() error {
-		check := exec.CommandContext(d.t.Context(), program, health[2:]...)
-		check.Env = environment
-		out, err := check.CombinedOutput()
+		out, err := d.command(service, health[2:]...)
 		if err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(health, " "), err, out)
 		}
@@ -235,18 +249,83 @@ func (d *deployment) start(service, program string) {
 	})
 }
 
-// stop stops all services, the gateway first.
-func (d *deployment) stop() {
+// command runs a command of a service in its container, and returns its standard output. The
+// error says that its exit code is not 0.
+func (d *deployment) command(service string, args ...string) (string, error) {
+	cmd := exec.CommandContext(d.t.Context(), image(d.t, service), args...)
+	cmd.Env = d.processEnvironment(service)
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+// database connects to the database of a service, with its role.
+func (d *deployment) database(service string) *pgx.Conn {
+	d.t.Helper()
+	conn, err := pgx.Connect(d.t.Context(), d.hosts.Replace(d.environment(service)["DATABASE_URL"]))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// client returns a client of the deployment's gateway.
+func (d *deployment) client() *client {
+	return &client{t: d.t, gateway: "http://" + d.public["gateway"]}
+}
+
+// admin returns a client with a session of the first administrator.
+func (d *deployment) admin() *client {
+	d.t.Helper()
+	admin := d.client()
+	admin.login(d.settings["ADMIN_EMAIL"], d.settings["ADMIN_PASSWORD"])
+	return admin
+}
+
+// metrics returns the metrics of a service, in the text format.
+func (d *deployment) metrics(service string) string {
+	d.t.Helper()
+	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet, "http://"+d.internal[service]+"/metrics", http.NoBody)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	res, err := httpClient.Do(req)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	text, err := readAll(d.t.Context(), res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		d.t.Fatalf("metrics of %s = %s %v", service, res.Status, err)
+	}
+	return string(text)
+}
+
+// signal sends a signal to the process of a service.
+func (d *deployment) signal(service string, signal syscall.Signal) {
+	d.t.Helper()
+	if err := d.running[service].Signal(signal); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// stopOne stops a service as Docker does.
+func (d *deployment) stopOne(service string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), 60*time.Second)
 	defer cancel()
+	process := d.running[service]
+	if err := process.Stop(ctx); err != nil {
+		d.t.Errorf("%s: %v", service, err)
+	}
+	if err := process.Err(); err != nil {
+		d.t.Errorf("%s ended with %v", service, err)
+	}
+}
+
+// stop stops all services, the gateway first.
+func (d *deployment) stop() {
+	d.t.Helper()
 	for _, name := range slices.Backward(ownServices) {
-		process := d.running[name]
-		if err := process.Stop(ctx); err != nil {
-			d.t.Errorf("%s: %v", name, err)
-		}
-		if err := process.Err(); err != nil {
-			d.t.Errorf("%s ended with %v", name, err)
-		}
+		d.stopOne(name)
 	}
 }

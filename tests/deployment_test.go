@@ -21,7 +21,7 @@ func TestDeployment(t *testing.T) {
 	t.Parallel()
 	d := startDeployment(t)
 	d.wantSeparateDatabases()
-	c := &client{t: t, gateway: "http://" + d.public["gateway"]}
+	c := d.client()
 	email := newEmail()
 	me := c.signup(email)
 	link, err := url.Parse(awaitLink(t, email))
@@ -33,8 +33,7 @@ func TestDeployment(t *testing.T) {
 	}
 	c.do(http.StatusOK, "POST /api/v1/auth/verify-email", object{"token": link.Query().Get("token")}, nil)
 	c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"bio": "before"}, nil)
-	admin := &client{t: t, gateway: c.gateway}
-	admin.login(d.settings["ADMIN_EMAIL"], d.settings["ADMIN_PASSWORD"])
+	admin := d.admin()
 	want := map[string]int{"user.signed_up": 1, "email.sent": 1, "user.email_verified": 1, "user.profile_updated": 1}
 	admin.wantAudit(me.ID, want)
 
