@@ -18,6 +18,7 @@ import (
 // the address and the device, so that an attacker cannot lock the owner out (ASVS
 // 6.3.1, SEC-31). A thief of a device token gains the attempts of that device alone. A new
 // password makes networks and devices unknown that were used before: they may be a thief's.
+// Answers of passkeys are not counted, because nobody guesses a signature.
 //
 // After Limits.ConsecutiveFailures failures in a row, from wherever they came, passwords
 // and codes are accepted only from such networks and devices, until one succeeds there or
@@ -54,9 +55,6 @@ type FailedAttempt struct {
 const (
 	passwordAttempt = ""
 	codeAttempt     = "code of the second factor\x00"
-	// PasskeyAttempt is limited by delays alone: nobody guesses a passkey, but checking one
-	// locks its account.
-	PasskeyAttempt = "passkey\x00"
 )
 
 // CountedAttempt says whether an attempt may go on.

@@ -26,8 +26,9 @@ func (a *Accounts) BeginPasskeyLogin() (PasskeyCeremony, error) {
 
 // FinishPasskeyLogin signs in with the browser's answer. The authenticator has
 // verified its user, so a passkey counts as two factors and no code is asked for.
-// It fails with a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid,
-// ErrTooManyAttempts, ErrAccountDisabled or ErrEmailNotVerified. The last four are recorded.
+// It fails with a validation problem, ErrPasskeyExpired, ErrPasskeyInvalid, ErrAccountDisabled
+// or ErrEmailNotVerified. The last three are recorded, of the account if its passkey has signed
+// the answer.
 func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device string, answer []byte) (Account, signing.Tokens, error) {
 	device, deviceErr := parseLine("deviceName", device)
 	if err := validate(deviceErr, requiredPasskeyToken(passkeyToken), requiredCredential(answer)); err != nil {
@@ -41,16 +42,11 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	if err != nil {
 		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
 	}
-	owner, err := a.store.Account(ctx, assertion.OwnerID)
-	if errors.Is(err, ErrNotFound) {
+	switch signed, err := a.signedByPasskey(ctx, ceremony.Session, assertion); {
+	case err != nil:
+		return Account{}, signing.Tokens{}, err
+	case !signed:
 		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
-	}
-	if err != nil {
-		return Account{}, signing.Tokens{}, err
-	}
-	attempt, err := a.countFailedAttempt(ctx, PasskeyAttempt, owner.Email, Device{})
-	if err != nil {
-		return Account{}, signing.Tokens{}, err
 	}
 	var account Account
 	var tokens signing.Tokens
@@ -71,7 +67,6 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved
 		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)
-		c.ClearAttempts = attempt.Key
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
 		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
 		tokens.Device = a.deviceToken(c.Account, Device{}, started.CreatedAt)
@@ -85,7 +80,26 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 			return Account{}, signing.Tokens{}, a.loginFailed(ctx, account, reason)
 		}
 	}
-	return account, tokens, a.uncount(ctx, attempt, err)
+	return account, tokens, err
+}
+
+// signedByPasskey reports whether one of the passkeys of the account that an answer names has
+// signed it. Anybody can name any account, so it locks nothing and nothing counts against the
+// account. A copied passkey has signed as well.
+func (a *Accounts) signedByPasskey(ctx context.Context, session string, assertion factor.Assertion) (bool, error) {
+	factors, _, err := a.store.Factors(ctx, assertion.OwnerID)
+	if err != nil {
+		return false, err
+	}
+	owner := passkeyOwner(&Change{Account: Account{ID: assertion.OwnerID}, Factors: factors})
+	switch _, err := a.passkeys.FinishLogin(owner, session, assertion); {
+	case errors.Is(err, factor.ErrCopied):
+		return true, nil
+	case errors.Is(err, factor.ErrRejected):
+		return false, nil
+	default:
+		return err == nil, err
+	}
 }
 
 // usePasskey checks an answer against the account's passkeys, stores that one was used,

@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/factor/factortest"
 )
@@ -108,4 +111,60 @@ func TestSEC109CeremonyIsBound(t *testing.T) {
 	late := s.want(s.call("POST", "/passkeys/login", "", nil), 200, "").Data
 	s.advance(5 * time.Minute)
 	s.want(s.finishPasskeyLogin(late.PasskeyToken, key.Login(late.Options)), 410, "passkey_token_expired")
+}
+
+// SEC-99: strangers who name an account in answers that its passkeys have not signed neither
+// delay its owner nor wait for its lock, and leave no records of it. A copied passkey does
+// leave one.
+func TestSEC99StrangersCannotLockAPasskeyOut(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home := s.at("198.51.100.1")
+	ann := home.verified("ann@example.com").Data
+	key := home.addPasskey(ann.User, ann.Tokens.AccessToken)
+	junk := factortest.New(t, ann.User.ID, "localhost", "http://localhost")
+	finish := func(from *service, with *factortest.Authenticator) answer {
+		begun := from.want(from.call("POST", "/passkeys/login", "", nil), 200, "").Data
+		return from.finishPasskeyLogin(begun.PasskeyToken, with.Login(begun.Options))
+	}
+
+	tx, err := s.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(20*time.Second, func() {
+		t.Error("a stranger's answer waits for the lock of the account")
+		_ = tx.Rollback(context.Background())
+	})
+	if _, err := tx.Exec(t.Context(), `SELECT FROM accounts WHERE id = $1 FOR UPDATE`, ann.User.ID); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 25 {
+		s.want(finish(s.at(fmt.Sprintf("203.0.113.%d", i)), junk), 401, "passkey_invalid")
+	}
+	if late.Stop() {
+		_ = tx.Rollback(context.Background())
+	}
+
+	hotel := s.at("192.0.2.9")
+	s.want(finish(hotel, key), 200, "")
+	failures := func() (n int) {
+		for _, e := range s.events(event.Audit) {
+			if e.Subject == ann.User.ID && e.Name == (event.UserLoginFailed{}).EventName() {
+				n++
+			}
+		}
+		return n
+	}
+	if n := failures(); n != 0 {
+		t.Errorf("%d failures are recorded for the account, want none", n)
+	}
+	for range 25 {
+		s.want(finish(s.at("203.0.113.1"), key), 401, "passkey_invalid") // Its counter has not advanced.
+	}
+	if n := failures(); n != 25 {
+		t.Errorf("%d uses of a copy are recorded for the account, want 25", n)
+	}
+	key.Counter += 2
+	s.want(finish(hotel, key), 200, "")
 }

@@ -4,7 +4,10 @@
 // accounts, no HTTP and no SQL.
 package factor
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The kinds of factors. With a TOTP factor, a login needs a code after the
 // password. A passkey signs in without a password.
@@ -19,3 +22,7 @@ const RecoveryCode = "recovery_code"
 
 // ErrRejected says that a passkey's answer is malformed or proves nothing.
 var ErrRejected = errors.New("passkey rejected")
+
+// ErrCopied is an ErrRejected for a passkey that has signed an answer with an old counter, so
+// it was probably copied.
+var ErrCopied = fmt.Errorf("%w: its counter did not advance", ErrRejected)

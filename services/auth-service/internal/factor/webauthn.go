@@ -182,8 +182,8 @@ func ParseAssertion(answer []byte) (Assertion, error) {
 }
 
 // FinishLogin checks an answer against the session of its first step and returns
-// the passkey with its new counter, to be stored. It fails with ErrRejected, also if
-// the counter did not advance: then the passkey was probably copied.
+// the passkey with its new counter, to be stored. It fails with ErrRejected, which is
+// ErrCopied if the passkey has signed the answer but its counter did not advance.
 func (w *WebAuthn) FinishLogin(o Owner, session string, a Assertion) (Credential, error) {
 	u, err := newUser(o)
 	if err != nil {
@@ -195,8 +195,11 @@ func (w *WebAuthn) FinishLogin(o Owner, session string, a Assertion) (Credential
 	}
 	find := func(_, _ []byte) (webauthn.User, error) { return u, nil }
 	credential, err := w.relyingParty.ValidateDiscoverableLogin(find, data, a.parsed)
-	if err != nil || credential.Authenticator.CloneWarning {
+	if err != nil {
 		return Credential{}, ErrRejected
+	}
+	if credential.Authenticator.CloneWarning {
+		return Credential{}, ErrCopied
 	}
 	return encode(credential)
 }

@@ -60,7 +60,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	var counted account.CountedAttempt
 	err := postgres.Decide(ctx, s.db, readFailures(a, s.time(), keys, &c), func(_ postgres.Querier, batch *pgx.Batch) error {
 		at := s.time()
-		if limit := s.Limits.ConsecutiveFailures; limit > 0 && c.consecutive >= limit && a.Kind != account.PasskeyAttempt && bytes.Equal(c.key, keys.address) {
+		if limit := s.Limits.ConsecutiveFailures; limit > 0 && c.consecutive >= limit && bytes.Equal(c.key, keys.address) {
 			counted = account.CountedAttempt{ByMailOnly: true}
 			return nil
 		}
