@@ -128,16 +128,17 @@ var hopByHop = map[string]bool{
 var gatewayHeaders = []string{"X-Request-Id", "X-Content-Type-Options", "Strict-Transport-Security", "Server", "X-Powered-By"}
 
 // connectionOptions returns the further headers that h declares to be hop-by-hop. Neither side
-// must use it to remove headers on which the other relies.
-func connectionOptions(h http.Header) []string {
+// must use it to remove headers on which the other relies. It is a map because a client can
+// list thousands, and send as many headers to compare with them.
+func connectionOptions(h http.Header) map[string]bool {
 	lines := h["Connection"]
 	if len(lines) == 0 || len(lines) == 1 && strings.EqualFold(lines[0], "keep-alive") {
 		return nil
 	}
-	var options []string
+	options := map[string]bool{}
 	for _, line := range lines {
 		for option := range strings.SplitSeq(line, ",") {
-			options = append(options, http.CanonicalHeaderKey(strings.TrimSpace(option)))
+			options[http.CanonicalHeaderKey(strings.TrimSpace(option))] = true
 		}
 	}
 	return options
@@ -155,7 +156,7 @@ func requestEdit(r *http.Request) upstream.Edit {
 	}
 	return upstream.Edit{
 		Omit: func(name string) bool {
-			return hopByHop[name] || spoofable(name) || name != "Authorization" && slices.Contains(options, name)
+			return hopByHop[name] || spoofable(name) || name != "Authorization" && options[name]
 		},
 		Add: []upstream.Field{
 			{Name: "X-Forwarded-For", Value: origin.IP},
@@ -210,7 +211,7 @@ func copyHeader(h http.Header, res *http.Response) {
 	for name, values := range res.Header {
 		switch {
 		case hopByHop[name], slices.Contains(gatewayHeaders, name):
-		case slices.Contains(options, name) && !endToEnd(name):
+		case options[name] && !endToEnd(name):
 		case len(h[name]) > 0 && values[0] == "":
 		case name == "Content-Length" && res.StatusCode == http.StatusNoContent:
 		case name == "Vary":
