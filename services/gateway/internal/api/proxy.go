@@ -46,7 +46,9 @@ func (p proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.Body = body
 	}
 	edit := requestEdit(r)
-	if p.upgrade && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+	// HTTP/1.0 has no Upgrade, and bytes of a streamed body could be taken for the other
+	// protocol (RFC 9110, 7.8).
+	if p.upgrade && body == nil && r.ProtoAtLeast(1, 1) && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		edit.Add = append(edit.Add, upstream.Field{Name: "Connection", Value: "Upgrade"}, upstream.Field{Name: "Upgrade", Value: r.Header.Get("Upgrade")})
 	}
 	began := time.Now()

@@ -45,10 +45,10 @@ func TestSEC58Upgrade(t *testing.T) {
 	gateway := gatewayTo(t, service.URL, func(s *setup) {
 		s.routes = []api.Route{{Path: "/api/v1/user", Service: "user", Upgrade: true}, {Path: "/api/v1/auth", Service: "auth"}}
 	})
-	upgrade := func(path string) (net.Conn, *bufio.Reader, *http.Response) {
+	upgrade := func(line, body string) (net.Conn, *bufio.Reader, *http.Response) {
 		t.Helper()
 		c := dial(t, strings.TrimPrefix(gateway, "http://"), 10*time.Second)
-		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, X-Forwarded-For\r\nUpgrade: websocket\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n", path)
+		fmt.Fprintf(c, "%s\r\nHost: x\r\nConnection: Upgrade, X-Forwarded-For\r\nUpgrade: websocket\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: %d\r\n\r\n%s", line, len(body), body)
 		r := bufio.NewReader(c)
 		res, err := http.ReadResponse(r, nil)
 		if err != nil {
@@ -56,7 +56,7 @@ func TestSEC58Upgrade(t *testing.T) {
 		}
 		return c, r, res
 	}
-	c, r, res := upgrade("/api/v1/user/live")
+	c, r, res := upgrade("GET /api/v1/user/live HTTP/1.1", "")
 	if res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("X-For") != "127.0.0.1" {
 		t.Fatalf("= %d %v", res.StatusCode, res.Header)
 	}
@@ -68,9 +68,15 @@ func TestSEC58Upgrade(t *testing.T) {
 			t.Errorf("sent %q, got %q, %v", line, got, err)
 		}
 	}
-	_, _, res = upgrade("/api/v1/auth/live")
-	if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(body) != "plain" {
-		t.Errorf("where no route allows it = %d %q, %v", res.StatusCode, body, err)
+	for name, tc := range map[string]struct{ line, body string }{
+		"where no route allows it":         {"GET /api/v1/auth/live HTTP/1.1", ""},
+		"in HTTP/1.0":                      {"GET /api/v1/user/live HTTP/1.0", ""},
+		"while a body is still on its way": {"PUT " + avatar + " HTTP/1.1", "body"},
+	} {
+		_, _, res = upgrade(tc.line, tc.body)
+		if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(body) != "plain" {
+			t.Errorf("%s = %d %q, %v", name, res.StatusCode, body, err)
+		}
 	}
 }
 
