@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"fmt"
+	"net"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
 
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -190,4 +192,28 @@ func counted(t *testing.T, reg *prometheus.Registry, labels map[string]string) f
 		}
 	}
 	return 0
+}
+
+// TestCancelledRequestsSayNothing: requests that their clients cancel do not hide from the
+// circuit breaker that Redis is unavailable.
+func TestCancelledRequestsSayNothing(t *testing.T) {
+	t.Parallel()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	client := redis.NewClient(&redis.Options{Addr: listener.Addr().String(), MaxRetries: -1})
+	t.Cleanup(func() { client.Close() })
+	l := New(client, testkit.Log(t), prometheus.NewRegistry(), time.Now)
+	login := key("login", 5, 15*time.Minute, "ann")
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range maxFailures {
+		l.Take(t.Context(), "ann", login...)
+		l.Take(cancelled, "ann", login...)
+	}
+	if state := l.breaker.State(); state != gobreaker.StateOpen {
+		t.Errorf("the circuit breaker is %s", state)
+	}
 }

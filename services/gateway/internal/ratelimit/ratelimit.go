@@ -59,8 +59,8 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 	l.inRedis.Set(1)
 	l.breaker = gobreaker.NewCircuitBreaker[[]int64](gobreaker.Settings{
 		Name: "limiter", Timeout: openTimeout,
-		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= maxFailures },
-		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, context.Canceled) },
+		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= maxFailures },
+		IsExcluded:  func(err error) bool { return errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			switch {
 			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
