@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -201,7 +202,11 @@ func copyResponse(w http.ResponseWriter, r *http.Request, res *http.Response) {
 		_ = http.NewResponseController(w).Flush() // The first event may take long.
 	}
 	if err := copyBody(w, res, buffer[:], n, err); err != nil {
-		web.Log(r.Context()).WarnContext(r.Context(), "response interrupted", "error", err.Error())
+		level := slog.LevelWarn
+		if r.Context().Err() != nil {
+			level = slog.LevelDebug // The client has gone.
+		}
+		web.Log(r.Context()).Log(r.Context(), level, "response interrupted", "error", err.Error())
 		panic(http.ErrAbortHandler) // The client must see that the response is incomplete.
 	}
 }
