@@ -23,6 +23,7 @@ const (
 	Conflict
 	Gone
 	PreconditionFailed
+	RequestTimeout
 	TooLarge
 	UnsupportedMedia
 	TooManyRequests
@@ -121,6 +122,7 @@ var (
 	ErrMethod          = New(MethodNotAllowed, "method_not_allowed", "This path does not support that method.")
 	ErrTooLarge        = New(TooLarge, "body_too_large", "The request body is too large.")
 	ErrMediaType       = New(UnsupportedMedia, "unsupported_media_type", "Content-Type must be application/json.")
+	ErrRequestTimeout  = New(RequestTimeout, "request_timeout", "The request body did not arrive in time. Check your connection, then retry.")
 	ErrMalformedBody   = New(Invalid, "malformed_body", "Malformed request body.")
 	ErrUnavailable     = New(Unavailable, "unavailable", "Temporarily unavailable. Try again shortly.")
 )

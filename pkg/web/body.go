@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,11 +44,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, problem.ErrMediaType
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && tooLarge != nil {
-		return nil, problem.ErrTooLarge
-	}
 	if err != nil {
-		return nil, fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
+		return nil, BodyFault(err)
 	}
 	if contentType != "" {
 		return body, nil
@@ -56,6 +54,18 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, problem.ErrMediaType
 	}
 	return []byte("{}"), nil
+}
+
+// BodyFault returns the problem of a request whose body could not be read because of err: it
+// is too large, too slow, or malformed or cut off.
+func BodyFault(err error) error {
+	p := problem.ErrMalformedBody
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		p = problem.ErrTooLarge
+	} else if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		p = problem.ErrRequestTimeout
+	}
+	return fmt.Errorf("read body: %w: %w", err, p)
 }
 
 // Decode is Read for a body that was already read.

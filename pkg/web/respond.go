@@ -187,6 +187,8 @@ func Status(kind problem.Kind) int {
 		return http.StatusGone
 	case problem.PreconditionFailed:
 		return http.StatusPreconditionFailed
+	case problem.RequestTimeout:
+		return http.StatusRequestTimeout
 	case problem.TooLarge:
 		return http.StatusRequestEntityTooLarge
 	case problem.UnsupportedMedia:

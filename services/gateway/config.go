@@ -39,7 +39,7 @@ type Config struct {
 	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"URL of audit-service, or several."`
 
 	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s."`
-	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503."`
+	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503. A signed-in user can have at most an eighth of them in progress, and a network half; further ones get 429."`
 
 	api.RateLimits
 }
@@ -47,10 +47,15 @@ type Config struct {
 // upstreamStall is how long a response that has begun may pause.
 const upstreamStall = 30 * time.Second
 
+// minShare is how many requests a client can have in progress at least: a browser opens six
+// connections.
+const minShare = 8
+
 // services returns the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
 		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
+		MaxPerUser: max(minShare, c.UpstreamMaxInFlight/8), MaxPerNetwork: max(minShare, c.UpstreamMaxInFlight/2),
 		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
 	services := map[string]*upstream.Service{}

@@ -2,8 +2,6 @@ package api
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 
@@ -46,11 +44,8 @@ func readBody(r *http.Request, member string) (value string, err error) {
 		return "", nil
 	}
 	body, err := io.ReadAll(r.Body)
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return "", problem.ErrTooLarge
-	}
 	if err != nil {
-		return "", fmt.Errorf("read body: %w: %w", err, problem.ErrMalformedBody)
+		return "", web.BodyFault(err)
 	}
 	isJSON := web.IsJSON(r.Header.Get("Content-Type"))
 	if len(body) > 0 && (isJSON || member != "") {

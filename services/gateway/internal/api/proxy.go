@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -53,7 +52,7 @@ func (p proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		edit.Add = append(edit.Add, upstream.Field{Name: "Connection", Value: "Upgrade"}, upstream.Field{Name: "Upgrade", Value: r.Header.Get("Upgrade")})
 	}
 	began := time.Now()
-	res, err := p.service.Do(&out, edit)
+	res, err := p.service.Do(&out, edit, upstream.Client{User: web.UserOf(r.Context()), Network: event.OriginFrom(r.Context()).Network()})
 	web.SetUpstream(r.Context(), time.Since(began))
 	if body != nil && !body.read.Load() {
 		// The service responded or failed early: net/http would wait for the rest of the
@@ -283,16 +282,14 @@ func copyBody(w http.ResponseWriter, res *http.Response, buffer []byte, n int, e
 
 func failUpstream(w http.ResponseWriter, r *http.Request, err error) {
 	netErr, isNet := errors.AsType[net.Error](err)
-	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
-	_, isBody := errors.AsType[upstream.BodyError](err)
+	body, isBody := errors.AsType[upstream.BodyError](err)
 	switch {
-	case tooLarge:
-		err = problem.ErrTooLarge
+	case isBody:
+		// net/http cancels the request, too, but the client may still read the response.
+		err = web.BodyFault(body)
 	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
 		// The client has closed the request; Fail logs it at debug level.
-	case isBody:
-		err = fmt.Errorf("%w: %w", err, problem.ErrMalformedBody)
-	case errors.Is(err, upstream.ErrUnavailable), errors.Is(err, upstream.ErrOverloaded):
+	case errors.Is(err, upstream.ErrUnavailable), errors.Is(err, upstream.ErrOverloaded), errors.Is(err, upstream.ErrTooMany):
 	case errors.Is(err, context.DeadlineExceeded), isNet && netErr.Timeout():
 		err = errors.Join(ErrTimeout, err)
 	default:

@@ -37,6 +37,7 @@ type address struct {
 	stall       time.Duration
 	breaker     *gobreaker.CircuitBreaker[*http.Response]
 	inFlight    atomic.Int64
+	shares      shares
 	state       atomic.Int32 // result of the last probe
 	requests    prometheus.Gauge
 	connections prometheus.Gauge
@@ -48,6 +49,7 @@ type address struct {
 func newAddress(name string, u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
 	a := &address{
 		url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall,
+		shares:      shares{perUser: o.MaxPerUser, perNetwork: o.MaxPerNetwork, inFlight: map[Client]int{}},
 		requests:    o.Metrics.inFlight.WithLabelValues(name, u.Host),
 		connections: o.Metrics.connections.WithLabelValues(name, u.Host),
 	}
@@ -78,7 +80,7 @@ func newAddress(name string, u *url.URL, o Options, changed func(a *address, to 
 // service. If it counted, one client could open the circuit breaker for all.
 func causedByClient(err error) bool {
 	_, body := errors.AsType[BodyError](err)
-	return body || errors.Is(err, context.Canceled)
+	return body || errors.Is(err, context.Canceled) || errors.Is(err, errSilentClient)
 }
 
 // better reports whether a should get the next request rather than b.
@@ -93,20 +95,25 @@ func (a *address) usable() bool {
 	return a.state.Load() != down && a.breaker.State() != gobreaker.StateOpen
 }
 
-// begin counts a request as in flight, unless there are already limit. The caller must call
-// end if it returns true.
-func (a *address) begin(limit int) bool {
+// begin counts a request as in flight. It fails with ErrOverloaded if there are already limit,
+// and with ErrTooMany if the client has its share of them. Otherwise the caller must call end.
+func (a *address) begin(limit int, from Client) error {
+	if !a.shares.begin(from) {
+		return ErrTooMany
+	}
 	if a.inFlight.Add(1) > int64(limit) {
 		a.inFlight.Add(-1)
-		return false
+		a.shares.end(from)
+		return ErrOverloaded
 	}
 	a.requests.Inc()
-	return true
+	return nil
 }
 
-func (a *address) end() {
+func (a *address) end(from Client) {
 	a.requests.Dec()
 	a.inFlight.Add(-1)
+	a.shares.end(from)
 }
 
 // roundTrip sends req over an idle connection, if there is one that can be used.

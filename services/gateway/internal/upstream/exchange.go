@@ -49,7 +49,7 @@ func (c *conn) exchange(req *http.Request, o exchangeOptions) (*http.Response, e
 func (x *exchange) run(req *http.Request) (*http.Response, error) {
 	c := x.c
 	var fault error
-	if !hasBody(req) || req.GetBody != nil {
+	if !streams(req) {
 		fault = writeRequest(c.w, req, x.o.edit)
 		if fault != nil && c.sent == 0 {
 			return nil, notSentError{fault}
@@ -63,7 +63,10 @@ func (x *exchange) run(req *http.Request) (*http.Response, error) {
 		err = checkAnswers(res, x.o.edit.value(req.Header, requestIDHeader))
 	}
 	if err != nil {
-		return nil, errors.Join(x.sending.fault(), fault, err)
+		if req.Context().Err() != nil {
+			x.sending.awaitFault()
+		}
+		return nil, errors.Join(x.sending.fault(), fault, x.sending.explain(err))
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		res.Body = switchedBody{x}
@@ -144,12 +147,14 @@ func (b *responseBody) end(end func()) {
 // which the server's read timeout bounds, with the connection, or when the service takes
 // nothing for as long as a response may pause.
 type sending struct {
+	ended    chan struct{} // closed when nothing more is sent
 	finished atomic.Bool
+	waiting  atomic.Pointer[time.Time] // since when the client has sent nothing
 	read     atomic.Pointer[BodyError] // why the body could not be read
 }
 
 func (c *conn) sendBody(req *http.Request, o exchangeOptions) *sending {
-	s := &sending{}
+	s := &sending{ended: make(chan struct{})}
 	out := *req // The caller may reuse req as soon as it has the response.
 	out.Body = &requestBody{ReadCloser: req.Body, sending: s, written: func() {
 		_ = c.SetWriteDeadline(time.Now().Add(o.stall)) // A connection that takes no deadline fails at once.
@@ -157,6 +162,7 @@ func (c *conn) sendBody(req *http.Request, o exchangeOptions) *sending {
 	c.until = time.Time{}
 	c.readUntil(time.Time{})
 	go func() {
+		defer close(s.ended)
 		err := writeRequest(c.w, &out, Edit{})
 		switch {
 		case s.read.Load() != nil, isTimeout(err):
@@ -171,7 +177,21 @@ func (c *conn) sendBody(req *http.Request, o exchangeOptions) *sending {
 
 func (s *sending) done() bool { return s == nil || s.finished.Load() }
 
-// fault returns the error of reading the client's body, if there was one.
+// awaitFault waits for the fault that has ended the request: net/http cancels a request before
+// it returns the error of reading its body.
+func (s *sending) awaitFault() {
+	if s == nil {
+		return
+	}
+	select {
+	case <-s.ended:
+	case <-time.After(faultWait): // It was cancelled for another reason.
+	}
+}
+
+const faultWait = 100 * time.Millisecond
+
+// fault returns a BodyError if the client's body could not be read.
 func (s *sending) fault() error {
 	if s == nil {
 		return nil
@@ -189,6 +209,25 @@ type BodyError struct{ error }
 // Unwrap returns the error of the body.
 func (e BodyError) Unwrap() error { return e.error }
 
+// errSilentClient says that a connection ended while the client had paused in its body. A load
+// balancer, for example, may wait for less time than the gateway.
+var errSilentClient = errors.New("connection ended while the client paused")
+
+// silence is how long a pause of the client must be to explain the end of a connection.
+const silence = time.Second
+
+// explain returns err, which ended the exchange, with errSilentClient if a pause of the client
+// explains it.
+func (s *sending) explain(err error) error {
+	if s == nil {
+		return err
+	}
+	if since := s.waiting.Load(); since != nil && time.Since(*since) >= silence {
+		return errors.Join(errSilentClient, err)
+	}
+	return err
+}
+
 // requestBody remembers its read error: net/http does not distinguish it from a failure to
 // write.
 type requestBody struct {
@@ -199,7 +238,10 @@ type requestBody struct {
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	now := time.Now()
+	b.sending.waiting.Store(&now)
 	n, err := b.ReadCloser.Read(p)
+	b.sending.waiting.Store(nil)
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.sending.read.CompareAndSwap(nil, &BodyError{err})
 	}

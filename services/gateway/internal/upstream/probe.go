@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sony/gobreaker/v2"
 )
 
 const (
@@ -63,16 +65,39 @@ func (s *Service) probe(ctx context.Context, a *address) {
 	a.closeIdle(time.Now().Add(-keepIdle))
 }
 
-func askReady(ctx context.Context, a *address) error {
+// test tests the address if its breaker is half-open. A request whose body is streamed must not
+// be the test itself: its client would decide how long all others wait for the result.
+func (a *address) test(ctx context.Context) error {
+	if a.breaker.State() != gobreaker.StateHalfOpen {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.getReady(ctx) })
+	if err != nil {
+		return unavailable(err)
+	}
+	return res.Body.Close()
+}
+
+func (a *address) getReady(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url.JoinPath("readyz").String(), http.NoBody)
 	if err != nil {
-		return fmt.Errorf("probe readiness: %w", err)
+		return nil, fmt.Errorf("probe readiness: %w", err)
 	}
 	res, err := a.roundTrip(req, Edit{})
 	if err != nil {
-		return fmt.Errorf("probe readiness: %w", err)
+		return nil, fmt.Errorf("probe readiness: %w", err)
+	}
+	return res, nil
+}
+
+func askReady(ctx context.Context, a *address) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	res, err := a.getReady(ctx)
+	if err != nil {
+		return err
 	}
 	defer res.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxHeaderBytes)); err != nil {

@@ -51,6 +51,9 @@ var errNewline = errors.New("line break in a part of the request")
 
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
+// streams reports whether the body of req is read from its client while it is sent.
+func streams(req *http.Request) bool { return hasBody(req) && req.GetBody == nil }
+
 // writeRequest sends req. net/http writes a request with a body, because it has more to
 // get wrong; edit must be empty then.
 func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {

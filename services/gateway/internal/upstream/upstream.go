@@ -26,16 +26,19 @@ import (
 var (
 	ErrUnavailable = problem.New(problem.Unavailable, "service_unavailable", "The service is temporarily unavailable. Try again later.").WithRetryAfter(openTimeout)
 	ErrOverloaded  = problem.New(problem.Unavailable, "service_overloaded", "The service is overloaded. Try again later.").WithRetryAfter(time.Second)
+	ErrTooMany     = problem.New(problem.TooManyRequests, "too_many_concurrent_requests", "Too many of your requests are in progress. Wait for some of them to finish, then retry.").WithRetryAfter(time.Second)
 )
 
 // Options are common to all services.
 type Options struct {
-	Timeout     time.Duration // for a response to begin, once the request is sent
-	Stall       time.Duration // between two reads of its body, or two writes of the request's
-	MaxInFlight int           // concurrent requests per address of a service
-	TLS         *tls.Config   // for https addresses; nil uses the roots of the system
-	Log         *slog.Logger
-	Metrics     *Metrics
+	Timeout       time.Duration // for a response to begin, once the request is sent
+	Stall         time.Duration // between two reads of its body, or two writes of the request's
+	MaxInFlight   int           // concurrent requests per address of a service
+	MaxPerUser    int           // of those, from one signed-in user; 0 is no limit
+	MaxPerNetwork int           // of those, from one network; 0 is no limit
+	TLS           *tls.Config   // for https addresses; nil uses the roots of the system
+	Log           *slog.Logger
+	Metrics       *Metrics
 }
 
 // Service sends requests to one service, at one or more addresses. It is an
@@ -71,17 +74,19 @@ func (s *Service) breakerChanged(a *address, to gobreaker.State) {
 	s.o.Metrics.breaker.WithLabelValues(s.name, a.url.Host).Set(float64(to))
 }
 
-// RoundTrip implements http.RoundTripper as Do.
-func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) { return s.Do(req, Edit{}) }
+// RoundTrip implements http.RoundTripper as Do, for the gateway's own requests.
+func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
+	return s.Do(req, Edit{}, Client{})
+}
 
-// Do sends req with its header edited and returns the response as soon as its header has
-// arrived. If an address cannot be connected to, Do tries the next one. It never sends a
-// request twice that a service may have read, unless it is GET or HEAD. Responses of status
-// 1xx are dropped. If req asks for another protocol and the service switches to it, the body
-// of the response is an io.ReadWriteCloser. Do fails with
-// ErrUnavailable, ErrOverloaded, a BodyError, the context's error, or an error of the network
-// or the service.
-func (s *Service) Do(req *http.Request, edit Edit) (*http.Response, error) {
+// Do sends the request of a client with its header edited, and returns the response as soon
+// as its header has arrived. If an address cannot be connected to, Do tries the next one. It
+// never sends a request twice that a service may have read, unless it is GET or HEAD.
+// Responses of status 1xx are dropped. If req asks for another protocol and the service
+// switches to it, the body of the response is an io.ReadWriteCloser. Do fails with
+// ErrUnavailable, ErrOverloaded, ErrTooMany, a BodyError, the context's error, or an error of
+// the network or the service.
+func (s *Service) Do(req *http.Request, edit Edit, from Client) (*http.Response, error) {
 	began := time.Now()
 	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
 	if hasBody(req) {
@@ -92,7 +97,7 @@ func (s *Service) Do(req *http.Request, edit Edit) (*http.Response, error) {
 	for len(tried) < len(s.addresses) {
 		a := s.pick(tried)
 		tried = append(tried, a)
-		res, err := s.send(a, req, edit)
+		res, err := s.send(a, req, edit, from)
 		if err == nil {
 			return res, nil
 		}
@@ -107,7 +112,7 @@ func (s *Service) Do(req *http.Request, edit Edit) (*http.Response, error) {
 // tryNextAddress reports whether a request that failed with err may go to another address.
 func tryNextAddress(err error) bool {
 	_, notSent := errors.AsType[notSentError](err)
-	return notSent || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded)
+	return notSent || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrTooMany)
 }
 
 // pick returns the usable address with the fewest requests in flight, in turn among
@@ -129,26 +134,36 @@ func (s *Service) pick(tried []*address) *address {
 
 // send counts the request as in flight until it has failed, or the body of its response is
 // closed.
-func (s *Service) send(a *address, req *http.Request, edit Edit) (*http.Response, error) {
-	if !a.begin(s.o.MaxInFlight) {
-		return nil, ErrOverloaded
+func (s *Service) send(a *address, req *http.Request, edit Edit, from Client) (*http.Response, error) {
+	if err := a.begin(s.o.MaxInFlight, from); err != nil {
+		return nil, err
 	}
 	more := false // Whether the response's body counts on.
 	defer func() {
 		if !more {
-			a.end()
+			a.end(from)
 		}
 	}()
+	if streams(req) {
+		if err := a.test(req.Context()); err != nil {
+			return nil, err
+		}
+	}
 	req.URL.Scheme, req.URL.Host = a.url.Scheme, a.url.Host
 	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit) })
-	switch {
-	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		err = errors.Join(ErrUnavailable, err)
-	case err == nil && res.Body != http.NoBody:
+	if err == nil && res.Body != http.NoBody {
 		more = true
-		res.Body = counted(res.Body, a.end)
+		res.Body = counted(res.Body, func() { a.end(from) })
 	}
-	return res, err
+	return res, unavailable(err)
+}
+
+// unavailable returns err, with ErrUnavailable if a circuit breaker has refused the request.
+func unavailable(err error) error {
+	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return errors.Join(ErrUnavailable, err)
+	}
+	return err
 }
 
 // counted returns body with done called when it is closed. The body of an upgraded
