@@ -36,7 +36,7 @@ type Config struct {
 
 	SignUpMode           string `envconfig:"SIGNUP_MODE" default:"open" desc:"Who may sign up: open (anyone; an address that has an account is refused), strict (anyone; only an email tells whether the address has an account) or closed (no one)."`
 	RequireVerifiedEmail bool   `envconfig:"REQUIRE_VERIFIED_EMAIL" default:"false" desc:"Whether an address must be verified before its account can sign in."`
-	Verification         string `envconfig:"VERIFICATION" default:"proof" desc:"What verifies an address: proof (the link with a session or the password of the account, since another person may have signed up with the address) or link (the link alone; then the next password reset removes the passkeys and authenticator apps of the account)."`
+	Verification         string `envconfig:"VERIFICATION" default:"proof" desc:"What verifies an address: proof (the link with a session or the password of the account, since another person may have signed up with the address; a new address also by the link alone in a network of a live session) or link (the link alone; then the next password reset removes the passkeys and authenticator apps of the account)."`
 
 	UnverifiedTTL *time.Duration `envconfig:"UNVERIFIED_TTL" desc:"How long an account is kept whose address is not verified; 0 means forever. It applies to accounts that sign up while it is set. Default: 168h if accounts must verify their address to sign in (SIGNUP_MODE=strict or REQUIRE_VERIFIED_EMAIL), else 0."`
 

@@ -130,6 +130,16 @@ func (c *Change) session(id string) *Session {
 	return &c.Sessions[i]
 }
 
+// usedFrom reports whether the account has a session in a network that is live at now.
+func (c *Change) usedFrom(network string, now time.Time) bool {
+	for s := range c.everySession() {
+		if s.Network == network && network != "" && !s.Revoked() && now.Before(s.ExpiresAt) {
+			return true
+		}
+	}
+	return false
+}
+
 // revokedSessions returns the ids of the sessions that are revoked.
 func (c *Change) revokedSessions() []string {
 	var ids []string

@@ -56,11 +56,13 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 }
 
 // ConfirmEmail uses the link that was mailed to a new address, which the account
-// then has. The old address gets a link that reverts the change. Without a proof, the new
-// address may be that of another person, who only clicked: nothing that the account has
-// is proved then. It fails with ErrTokenInvalid, ErrTokenExpired, ErrEmailTaken, a
-// validation problem, ErrCurrentPassword, ErrTooManyAttempts, ErrConflict or
-// password.ErrBusy.
+// then has. The old address gets a link that reverts the change. The new address may be that
+// of another person, who only clicked and would then share the account with the person who
+// asked for the change. So without a proof the click must come from a network in which the
+// account has a live session, and nothing that the account has is proved then. It fails with
+// ErrTokenInvalid, ErrTokenExpired, ErrEmailTaken, a validation problem, ErrCurrentPassword,
+// ErrTooManyAttempts, ErrConflict or password.ErrBusy, and with ErrProofRequired unless the
+// link is enough. The link is not used then.
 func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possession) (Account, error) {
 	checked, err := a.checkPossession(ctx, LinkChangeEmail, secret, with)
 	if err != nil {
@@ -74,6 +76,9 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possess
 		shown, err := checked.shown(c)
 		if err != nil {
 			return err
+		}
+		if !shown && a.verification != VerifyByLink && !c.usedFrom(event.OriginFrom(ctx).Network(), a.time()) {
+			return ErrProofRequired
 		}
 		c.setProved(shown)
 		now, before, verified := a.time(), c.Account.Email, c.Account.EmailVerified

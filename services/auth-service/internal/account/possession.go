@@ -12,7 +12,8 @@ import (
 // mail. Unproved credentials and sessions work, too, but the next proof by mail removes
 // them, however old they are.
 
-// Verification is what a link must come with to verify an address.
+// Verification is what a link must come with to verify an address, or to change it from a
+// network in which the account has no session.
 type Verification string
 
 // What can be required.

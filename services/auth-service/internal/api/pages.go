@@ -279,6 +279,9 @@ func submit(l landingPage, path string, otherwise web.Handler) web.Handler {
 		}
 		p := problem.From(err)
 		again.Forms[n].Error = p.Message
+		if errors.Is(err, account.ErrProofRequired) {
+			again.Forms[n].Field = currentPassword
+		}
 		if len(p.Fields) > 0 {
 			again.Forms[n].Error = p.Fields[0].Message
 		}

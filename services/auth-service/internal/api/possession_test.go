@@ -237,6 +237,69 @@ func TestSEC86ConfirmedAddress(t *testing.T) {
 	}
 }
 
+// A click from a network in which an account has no session does not put the account behind
+// the address of the person who clicked, who could share it with another from then on.
+func TestSEC86AClickFromAnotherNetworkIsNotEnough(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	eve, victim := s.at("2001:db8:1:2::1"), s.at("198.51.100.7")
+	in := eve.verified("eve@example.com").Data
+	eve.want(eve.call("POST", "/change-email", in.Tokens.AccessToken, fields{"newEmail": "victim@example.com", "currentPassword": goodPassword}), 202, "")
+	link := s.link(event.UserEmailChangeLinkIssued{}, "victim@example.com", 1)
+	confirm := func(from *service, bearer string, with fields) answer {
+		with["token"] = link
+		return from.call("POST", "/change-email/confirm", bearer, with)
+	}
+	other := victim.signup("other@example.com").Data.Tokens.AccessToken
+	for _, bearer := range []string{"", other, "nonsense"} {
+		s.want(confirm(victim, bearer, fields{}), 403, "proof_required")
+	}
+	s.want(confirm(victim, other, fields{"password": otherPassword}), 401, "current_password_invalid")
+	victim.press("/change-email/confirm", link).form(403, "Enter the password of the account", link, `autocomplete="current-password" required`)
+	s.signup("victim@example.com") // The address is free.
+
+	for name, use := range map[string]func(from *service, in tokens, link string) answer{
+		"network": func(_ *service, _ tokens, link string) answer {
+			return s.at("2001:db8:1:2::99").call("POST", "/change-email/confirm", "", fields{"token": link})
+		},
+		"session": func(from *service, in tokens, link string) answer {
+			return from.call("POST", "/change-email/confirm", in.AccessToken, fields{"token": link})
+		},
+		"password": func(from *service, _ tokens, link string) answer {
+			return from.call("POST", "/change-email/confirm", "", fields{"token": link, "password": goodPassword})
+		},
+		"setting": func(from *service, _ tokens, link string) answer {
+			bare := s.instance(func(cfg *account.Config) { cfg.Verification = account.VerifyByLink }).at("198.51.100.7")
+			return bare.call("POST", "/change-email/confirm", "", fields{"token": link})
+		},
+	} {
+		in := eve.verified(name + "@example.com").Data.Tokens
+		to := "new-" + name + "@example.com"
+		eve.want(eve.call("POST", "/change-email", in.AccessToken, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
+		if a := use(victim, in, s.link(event.UserEmailChangeLinkIssued{}, to, 1)); a.status != 200 || a.Data.User.Email != to {
+			t.Errorf("%s: %d %s, address %s, want 200, %s", name, a.status, a.Code, a.Data.User.Email, to)
+		}
+	}
+}
+
+// A session that has ended or expired makes no click plausible.
+func TestSEC86AClickAfterTheSession(t *testing.T) {
+	t.Parallel()
+	s := newService(t, func(cfg *account.Config) { cfg.Lifetimes.RefreshIdle = 30 * time.Minute })
+	for name, end := range map[string]func(in tokens){
+		"ended":   func(in tokens) { s.want(s.call("POST", "/logout-all", in.AccessToken, nil), 200, "") },
+		"expired": func(tokens) { s.advance(31 * time.Minute) },
+	} {
+		in := s.verified(name + "@example.com").Data.Tokens
+		to := "new-" + name + "@example.com"
+		s.want(s.call("POST", "/change-email", in.AccessToken, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
+		end(in)
+		link := s.link(event.UserEmailChangeLinkIssued{}, to, 1)
+		s.want(s.call("POST", "/change-email/confirm", "", fields{"token": link}), 403, "proof_required")
+		s.want(s.call("POST", "/change-email/confirm", "", fields{"token": link, "password": goodPassword}), 200, "")
+	}
+}
+
 // An unproved passkey does not survive that a change of the address is reverted, however
 // old it is; a proved one from before the change does.
 func TestSEC86RevertRemovesUnprovedFactors(t *testing.T) {
