@@ -4,6 +4,7 @@ package mailaddr
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -29,6 +30,10 @@ func Parse(text string) (a Address, ok bool) {
 	text = strings.TrimSpace(text)
 	local, domain, ok := strings.Cut(text, "@")
 	if !ok || len(text) > maxAddress || !validLocal(local) {
+		return Address{}, false
+	}
+	// idna takes a byte that is not UTF-8 for a letter, and then rejects its own result.
+	if !utf8.ValidString(domain) {
 		return Address{}, false
 	}
 	ascii, err := idna.Lookup.ToASCII(domain)

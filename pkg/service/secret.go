@@ -109,7 +109,7 @@ func Strong(variable string, secret Secret) error {
 	switch {
 	case text == "":
 		return fmt.Errorf("%s: missing; set at least 32 random characters, for example from: openssl rand -base64 32", variable)
-	case len(text) < 32:
+	case len(secret.Reveal()) < 32: // ToLower makes some bytes longer.
 		return fmt.Errorf("%s: too short; at least 32 random characters are needed", variable)
 	}
 	for _, weak := range []string{"changeme", "change-me", "change_me", "secret", "password", "example"} {
