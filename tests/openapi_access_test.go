@@ -35,6 +35,7 @@ func operations(t *testing.T) []operation {
 		for method, op := range item.GetOperations().FromOldest() {
 			o := operation{Operation: op, method: strings.ToUpper(method), path: path, public: op.Security != nil && len(op.Security) == 0}
 			for _, requirement := range op.Security {
+				o.public = o.public || requirement.ContainsEmptyRequirement
 				for _, roles := range requirement.Requirements.FromOldest() {
 					o.roles = append(o.roles, roles...)
 				}

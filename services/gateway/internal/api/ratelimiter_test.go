@@ -97,7 +97,7 @@ func TestGeneralLimitIsByUser(t *testing.T) {
 // and network, whatever the method and the path.
 func TestSEC104ProofLimit(t *testing.T) {
 	t.Parallel()
-	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Proof: rate(3)})
+	g := newGatewayTrusting(t, here, testkit.Redis(t), api.RateLimits{Proof: rate(3), Links: rate(3)})
 	ann, bob := g.bearer(), g.bearer()
 	for i, tc := range []struct{ from, bearer, route, want string }{
 		{"192.0.2.1", ann, "POST /api/v1/auth/reauthenticate", `200"proof"`},
@@ -108,6 +108,9 @@ func TestSEC104ProofLimit(t *testing.T) {
 		{"192.0.2.1", ann, "PATCH /api/v1/auth/passkeys/0198c7a4", "200"}, // needs no password
 		{"192.0.2.1", bob, "POST /api/v1/auth/change-password", `200"proof"`},
 		{"198.51.100.1", ann, "DELETE /api/v1/auth/account", `200"proof"`},
+		{"192.0.2.1", ann, "POST /api/v1/auth/verify-email", `429"proof"`},
+		{"192.0.2.1", ann, "POST /api/v1/auth/change-email/confirm", `429"proof"`},
+		{"192.0.2.1", "", "POST /api/v1/auth/verify-email", `200"links"`},
 		{"192.0.2.1", "", "POST /api/v1/auth/reauthenticate", "200"}, // auth-service rejects it before it hashes
 	} {
 		method, path, _ := strings.Cut(tc.route, " ")
