@@ -73,12 +73,9 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possess
 		if emailErr != nil || c.Account.Status != Active {
 			return ErrTokenInvalid
 		}
-		shown, err := checked.shown(c)
+		shown, err := a.plausible(ctx, checked, c)
 		if err != nil {
 			return err
-		}
-		if !shown && a.verification != VerifyByLink && !c.usedFrom(event.OriginFrom(ctx).Network(), a.time()) {
-			return ErrProofRequired
 		}
 		c.setProved(shown)
 		now, before, verified := a.time(), c.Account.Email, c.Account.EmailVerified
@@ -93,16 +90,38 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possess
 	})
 }
 
+// plausible reports whether the person who clicked has shown that the account is theirs. It
+// fails with ErrProofRequired unless they have, or clicked in a network in which the account
+// has a live session, or a click is enough everywhere, and with ErrConflict as shown does.
+func (a *Accounts) plausible(ctx context.Context, checked checkedPossession, c *Change) (shown bool, err error) {
+	shown, err = checked.shown(c)
+	if err == nil && !shown && a.verification != VerifyByLink && !c.usedFrom(event.OriginFrom(ctx).Network(), a.time()) {
+		err = ErrProofRequired
+	}
+	return shown, err
+}
+
 // RevertEmail uses the link that was mailed to an old address, and the account uses
 // that address again. The person who changed the address knew the password, so the
 // password stops working, all sessions end, and a reset link is mailed. Unproved factors,
 // those added since shortly before the change, and links mailed to later addresses, are
-// removed: they may be a thief's. It fails with ErrTokenInvalid, ErrTokenExpired or ErrEmailTaken.
-func (a *Accounts) RevertEmail(ctx context.Context, secret string) (Account, error) {
+// removed: they may be a thief's. If nobody had proved the old address, a stranger may read
+// its mail, because it was mistyped: then the click must be as plausible as that of
+// ConfirmEmail, with which it shares its errors.
+func (a *Accounts) RevertEmail(ctx context.Context, secret string, with Possession) (Account, error) {
+	checked, err := a.checkPossession(ctx, LinkRevertEmail, secret, with)
+	if err != nil {
+		return Account{}, err
+	}
 	return a.useLink(ctx, LinkRevertEmail, secret, func(ctx context.Context, t OneTimeToken, c *Change) error {
 		to, emailErr := ParseEmail(t.Email)
 		if emailErr != nil {
 			return ErrTokenInvalid
+		}
+		if t.Unproved {
+			if _, err := a.plausible(ctx, checked, c); err != nil {
+				return err
+			}
 		}
 		now, before := a.time(), c.Account.Email
 		c.setEmail(now, to)

@@ -43,6 +43,7 @@ type OneTimeToken struct {
 	Email     string // that the link was mailed to
 	CreatedAt time.Time
 	ExpiresAt time.Time
+	Unproved  bool // whether nobody had proved the address by then
 }
 
 // The failures of links.
@@ -56,28 +57,32 @@ type linkKind struct {
 	purpose  LinkPurpose
 	lifetime func(Lifetimes) time.Duration
 	event    func(event.Link) event.Payload
+	unproved bool
 }
 
 var (
 	verifyLink = linkKind{
-		LinkVerifyEmail, func(l Lifetimes) time.Duration { return l.Verification },
-		func(l event.Link) event.Payload { return event.UserVerificationRequested(l) },
+		purpose: LinkVerifyEmail, lifetime: func(l Lifetimes) time.Duration { return l.Verification },
+		event: func(l event.Link) event.Payload { return event.UserVerificationRequested(l) },
 	}
 	resetLink = linkKind{
-		LinkResetPassword, func(l Lifetimes) time.Duration { return l.Reset },
-		func(l event.Link) event.Payload { return event.UserResetLinkIssued(l) },
+		purpose: LinkResetPassword, lifetime: func(l Lifetimes) time.Duration { return l.Reset },
+		event: func(l event.Link) event.Payload { return event.UserResetLinkIssued(l) },
 	}
 	changeLink = linkKind{
-		LinkChangeEmail, func(l Lifetimes) time.Duration { return l.Verification },
-		func(l event.Link) event.Payload { return event.UserEmailChangeLinkIssued(l) },
+		purpose: LinkChangeEmail, lifetime: func(l Lifetimes) time.Duration { return l.Verification },
+		event: func(l event.Link) event.Payload { return event.UserEmailChangeLinkIssued(l) },
 	}
 	revertLink = linkKind{
-		LinkRevertEmail, func(Lifetimes) time.Duration { return revertLifetime },
-		func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
+		purpose: LinkRevertEmail, lifetime: func(Lifetimes) time.Duration { return revertLifetime },
+		event: func(l event.Link) event.Payload { return event.UserEmailRevertLinkIssued(l) },
 	}
-	// An address that was never verified may be mistyped, so its reader gets less
-	// time. It still gets a link: it may be the owner's, and the change a thief's.
-	revertUnverifiedLink = linkKind{revertLink.purpose, func(l Lifetimes) time.Duration { return l.Verification }, revertLink.event}
+	// An address that was never verified may be mistyped, so its reader gets less time, and
+	// must show that the account is theirs. They still get a link: the change may be a thief's.
+	revertUnverifiedLink = linkKind{
+		purpose: LinkRevertEmail, lifetime: func(l Lifetimes) time.Duration { return l.Verification },
+		event: revertLink.event, unproved: true,
+	}
 )
 
 // revertLifetime is how long the owner of an address can revert its change: long
@@ -93,6 +98,7 @@ func (a *Accounts) issueLink(ctx context.Context, c *Change, kind linkKind, to E
 	t := OneTimeToken{
 		Hash: hashSecret(secret), Purpose: kind.purpose, AccountID: c.Account.ID, Email: to.Address,
 		CreatedAt: now, ExpiresAt: now.Add(kind.lifetime(a.lifetimes)),
+		Unproved: kind.unproved,
 	}
 	c.NewTokens = append(c.NewTokens, t)
 	if kind.purpose != LinkRevertEmail {

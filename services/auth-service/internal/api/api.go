@@ -47,7 +47,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodGet, Path: prefix + "/change-email/confirm", Access: web.Anyone, Handler: show(links["change"])},
 		{Method: http.MethodPost, Path: prefix + "/change-email/confirm", Access: web.Anyone.WithCaller(), Handler: submit(links["change"], "", a.confirmEmail)},
 		{Method: http.MethodGet, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: show(links["revert"])},
-		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone, Handler: submit(links["revert"], "", a.revertEmail)},
+		{Method: http.MethodPost, Path: prefix + "/change-email/revert", Access: web.Anyone.WithCaller(), Handler: submit(links["revert"], "", a.revertEmail)},
 		{Method: http.MethodPost, Path: prefix + "/reauthenticate", Access: web.SignedIn, Handler: a.reauthenticate},
 		{Method: http.MethodPost, Path: prefix + "/reauthenticate/mail", Access: web.SignedIn, Handler: a.mailReauthCode},
 		{Method: http.MethodPost, Path: prefix + "/reauthenticate/passkey", Access: web.SignedIn, Handler: a.beginPasskeyReauth},

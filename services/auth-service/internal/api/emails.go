@@ -46,15 +46,7 @@ func (a *api) confirmEmail(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) revertEmail(w http.ResponseWriter, r *http.Request) error {
-	secret, err := readToken(w, r)
-	if err != nil {
-		return err
-	}
-	owner, err := a.accounts.RevertEmail(r.Context(), secret)
-	if err != nil {
-		return err
-	}
-	return sendUser(w, owner)
+	return a.useProvedLink(w, r, a.accounts.RevertEmail)
 }
 
 func (a *api) resend(w http.ResponseWriter, r *http.Request) error {

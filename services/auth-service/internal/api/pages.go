@@ -137,11 +137,7 @@ func (a *api) landingPages() map[string]landingPage {
 			title:   "Undo the change of your email address",
 			message: "Your account will use %s again. You will be signed out on all devices, and we will email you a link to choose a new password.",
 			forms: []form{{
-				Button: "Undo the change",
-				use: func(ctx context.Context, secret string, _ url.Values) (string, error) {
-					_, err := a.accounts.RevertEmail(ctx, secret)
-					return "", err
-				},
+				Button: "Undo the change", use: withPossession(a.accounts.RevertEmail),
 				done: page{Title: "Change undone", Message: "You were signed out on all devices. We have emailed you a link to choose a new password."},
 			}},
 			used:    "It was already used, or another link undid the change. Request a new password for this address with “Forgot password” on the sign-in page. If no email arrives, your account has another address: contact support.",

@@ -282,6 +282,39 @@ func TestSEC86AClickFromAnotherNetworkIsNotEnough(t *testing.T) {
 	}
 }
 
+// The reader of an address that nobody has proved, which may be mistyped, cannot take the
+// account from the person who has proved another one since.
+func TestSEC86AMistypedAddressHasNoClaim(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	home, stranger := s.at("2001:db8:1:2::1"), s.at("198.51.100.7")
+	changed := func(name string, in tokens) (link string) {
+		to := "new-" + name + "@example.com"
+		home.want(home.call("POST", "/change-email", in.AccessToken, fields{"newEmail": to, "currentPassword": goodPassword}), 202, "")
+		confirmed := fields{"token": s.link(event.UserEmailChangeLinkIssued{}, to, 1)}
+		home.want(home.call("POST", "/change-email/confirm", in.AccessToken, confirmed), 200, "")
+		return s.link(event.UserEmailRevertLinkIssued{}, name+"@example.com", 1)
+	}
+	revert := func(from *service, link string, with fields) answer {
+		with["token"] = link
+		return from.call("POST", "/change-email/revert", "", with)
+	}
+	link := changed("typo", home.signup("typo@example.com").Data.Tokens)
+	s.want(revert(stranger, link, fields{}), 403, "proof_required")
+	s.want(revert(stranger, link, fields{"password": otherPassword}), 401, "current_password_invalid")
+	stranger.press("/change-email/revert", link).form(403, "Enter the password of the account", link, `autocomplete="current-password" required`)
+	if a := home.want(home.login("new-typo@example.com"), 200, ""); a.Data.User.Email != "new-typo@example.com" {
+		t.Errorf("the account has the address %s", a.Data.User.Email)
+	}
+	if a := revert(stranger, link, fields{"password": goodPassword}); a.status != 200 || a.Data.User.Email != "typo@example.com" {
+		t.Errorf("with the password = %d %s, %s", a.status, a.Code, a.Data.User.Email)
+	}
+	link = changed("own", home.signup("own@example.com").Data.Tokens)
+	s.want(revert(home, link, fields{}), 200, "")
+	link = changed("proved", home.verified("proved@example.com").Data.Tokens)
+	s.want(revert(stranger, link, fields{}), 200, "")
+}
+
 // A session that has ended or expired makes no click plausible.
 func TestSEC86AClickAfterTheSession(t *testing.T) {
 	t.Parallel()

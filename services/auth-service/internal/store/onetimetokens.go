@@ -13,12 +13,12 @@ import (
 // TokenOwner implements account.Store.
 func (s *Store) TokenOwner(ctx context.Context, purpose account.LinkPurpose, hash []byte) (account.OneTimeToken, account.Account, error) {
 	const query = `
-		SELECT t.hash, t.purpose, t.account_id::text, t.email, t.created_at, t.expires_at, ` + accountColumns + `
+		SELECT t.hash, t.purpose, t.account_id::text, t.email, t.created_at, t.expires_at, t.unproved, ` + accountColumns + `
 		FROM one_time_tokens t JOIN accounts a ON a.id = t.account_id
 		WHERE t.hash = $1 AND t.purpose = $2 AND t.used_at IS NULL`
 	var t account.OneTimeToken
 	var a account.Account
-	columns := append([]any{&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt}, scanAccount(&a)...)
+	columns := append([]any{&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt, &t.Unproved}, scanAccount(&a)...)
 	err := s.db.QueryRow(ctx, query, hash, purpose).Scan(columns...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return account.OneTimeToken{}, account.Account{}, account.ErrTokenInvalid
@@ -39,7 +39,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 	const take = `
 		DELETE FROM one_time_tokens
 		WHERE hash = $1 AND used_at IS NULL
-		RETURNING hash, purpose, account_id::text, email, created_at, expires_at`
+		RETURNING hash, purpose, account_id::text, email, created_at, expires_at, unproved`
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		var owner string
 		err := tx.QueryRow(ctx, find, hash, purpose).Scan(&owner)
@@ -51,7 +51,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 		}
 		err = s.changeAccount(ctx, tx, owner, account.SessionLock{All: true}, func(c *account.Change) error {
 			var t account.OneTimeToken
-			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt)
+			err := tx.QueryRow(ctx, take, hash).Scan(&t.Hash, &t.Purpose, &t.AccountID, &t.Email, &t.CreatedAt, &t.ExpiresAt, &t.Unproved)
 			if errors.Is(err, pgx.ErrNoRows) {
 				return account.ErrTokenInvalid // A concurrent request has used it.
 			}
@@ -73,10 +73,10 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 
 func queueToken(batch *pgx.Batch, t account.OneTimeToken) {
 	const query = `
-		INSERT INTO one_time_tokens (hash, purpose, account_id, email, created_at, expires_at)
-		VALUES (@hash, @purpose, @account_id, @email, @created_at, @expires_at)`
+		INSERT INTO one_time_tokens (hash, purpose, account_id, email, created_at, expires_at, unproved)
+		VALUES (@hash, @purpose, @account_id, @email, @created_at, @expires_at, @unproved)`
 	batch.Queue(query, pgx.StrictNamedArgs{
 		"hash": t.Hash, "purpose": t.Purpose, "account_id": t.AccountID, "email": t.Email,
-		"created_at": t.CreatedAt, "expires_at": t.ExpiresAt,
+		"created_at": t.CreatedAt, "expires_at": t.ExpiresAt, "unproved": t.Unproved,
 	})
 }
