@@ -25,14 +25,14 @@ type importStore interface {
 // Imported is an account of an earlier system. Only Email and Name are required.
 // Without a hash, its owner has to reset the password to sign in.
 type Imported struct {
-	ID            string // a UUID; derived from the address and CreatedAt if empty
+	ID            string // a UUID; made of the address and the stored time if empty
 	Email         string
 	EmailVerified bool
 	Name          string
-	Role          string // user if empty
-	Status        string // active if empty
-	PasswordHash  string // Argon2id or bcrypt; replaced at the next login
-	CreatedAt     time.Time
+	Role          string    // user if empty
+	Status        string    // active if empty
+	PasswordHash  string    // Argon2id or bcrypt; replaced at the next login
+	CreatedAt     time.Time // the time of the import is stored if it is zero or in the future
 }
 
 // ImportOutcome is what happened to one account.
@@ -87,7 +87,7 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 			return nil, fmt.Errorf("import account %d: %w", i, err)
 		}
 		if account.ID == "" {
-			account.ID = importedID(account, in[i].CreatedAt)
+			account.ID = importedID(in[i], account.Email, account.CreatedAt)
 		}
 		changes[i] = Change{Account: account, Events: []event.Event{signedUp(ctx, account)}}
 	}
@@ -100,40 +100,40 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportOutcome, 
 		if ok {
 			continue
 		}
-		if outcomes[i], err = a.skippedOutcome(ctx, changes[i].Account); err != nil {
+		if outcomes[i], err = a.skippedOutcome(ctx, in[i], changes[i].Account); err != nil {
 			return nil, err
 		}
 	}
 	return outcomes, nil
 }
 
-// importedID returns the id of an account that has none: a UUIDv7 that is the same in
-// every run. It tells an account that an earlier run created from one that somebody
-// else created with the same address.
-func importedID(account Account, created time.Time) string {
+// importedID returns the id of an account whose line has none: a UUIDv7 of the time at which
+// the account was created. The rest of the id is that of the line, the same in every run. So
+// the id tells an account that an earlier run created from one that another person created
+// with the same address.
+func importedID(line Imported, email Email, created time.Time) string {
 	var id uuid.UUID
-	sum := sha256.Sum256([]byte("headgate import\x00" + account.Email.Key))
+	sum := sha256.Sum256(fmt.Appendf(nil, "headgate import\x00%s\x00%d", email.Key, line.CreatedAt.UnixMicro()))
 	copy(id[:], sum[:])
-	if millis := created.UnixMilli(); !created.IsZero() && millis > 0 {
-		var stamp [8]byte
-		binary.BigEndian.PutUint64(stamp[:], uint64(millis))
-		copy(id[:6], stamp[2:])
-	} else {
-		clear(id[:6])
-	}
+	var stamp [8]byte
+	binary.BigEndian.PutUint64(stamp[:], uint64(max(0, created.UnixMilli()))) // UUIDv7 has no time before 1970.
+	copy(id[:6], stamp[2:])
 	id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80 // version and variant (RFC 9562)
 	return id.String()
 }
 
-// skippedOutcome returns why the store skipped an account.
-func (a *Accounts) skippedOutcome(ctx context.Context, account Account) (ImportOutcome, error) {
+// skippedOutcome returns why the store skipped the account of a line.
+func (a *Accounts) skippedOutcome(ctx context.Context, line Imported, account Account) (ImportOutcome, error) {
 	found, err := a.store.AccountByEmail(ctx, account.Email.Key)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return ImportConflict, nil // The id is taken.
 	case err != nil:
 		return ImportConflict, err
-	case found.ID != account.ID:
+	case line.ID == "":
+		account.ID = importedID(line, account.Email, found.CreatedAt) // Its own time may be later.
+	}
+	if found.ID != account.ID {
 		return ImportConflict, nil
 	}
 	return ImportExists, nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -91,5 +92,42 @@ func TestImportRefusesInvalidFields(t *testing.T) {
 		if err := s.accounts.CheckImport(in); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("CheckImport(%+v) = %v, want an error about %s", in, err, reason)
 		}
+	}
+}
+
+// The id of an imported account is of the time that is stored, so that lists by id are lists
+// by time. A repetition finds the accounts again, although its own time is later.
+func TestImportMakesIDsOfTheStoredTime(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{
+		{Email: "ann@example.com", Name: "Ann"},
+		{Email: "bob@example.com", Name: "Bob", CreatedAt: s.time().AddDate(73, 0, 0)},
+		{Email: "cy@example.com", Name: "Cy", CreatedAt: time.Date(2020, 2, 3, 4, 5, 6, 7_891_000, time.UTC)},
+	}
+	for want := account.ImportCreated; want <= account.ImportExists; want++ {
+		got, err := s.accounts.Import(t.Context(), in)
+		if err != nil || !slices.Equal(got, []account.ImportOutcome{want, want, want}) {
+			t.Fatalf("Import = %v, %v, want %v", got, err, want)
+		}
+		s.advance(time.Hour)
+	}
+	rows, err := s.db.Query(t.Context(), `SELECT email, id::text, created_at FROM accounts`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var email, id string
+	var created time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&email, &id, &created}, func() error {
+		if want := fmt.Sprintf("%012x", created.UnixMilli()); strings.ReplaceAll(id, "-", "")[:12] != want {
+			t.Errorf("%s was created at %s with the id %s, want %s…", email, created, id, want)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	in[2].CreatedAt = in[2].CreatedAt.Add(time.Hour)
+	if got, err := s.accounts.Import(t.Context(), in[2:]); err != nil || got[0] != account.ImportConflict {
+		t.Errorf("Import of another time = %v, %v, want a conflict", got, err)
 	}
 }
