@@ -91,6 +91,36 @@ func TestProgram(t *testing.T) {
 	p.Stop()
 }
 
+// SEC-127: while EVENT_SEAL_KEY lists a previous key, links that were sealed with it are
+// mailed, and so are those that are sealed with the first.
+func TestSEC127LinksOfAPreviousKey(t *testing.T) {
+	t.Parallel()
+	issuer, redisURL, server := testkit.NewIssuer(t), testkit.RedisURL(t), smtptest.New(t)
+	previous := strings.Repeat("sealing0123456789-", 3)
+	listed := "b:" + strings.ToUpper(previous) + ",default:" + previous
+	p := testkit.StartProgram(t, map[string]string{
+		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"SMTP_URL": server.URL, "MAIL_FROM": "Headgate <no-reply@example.com>",
+		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": listed,
+	})
+	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	postWatermarks(t, client)
+	for address, key := range map[string]string{"ann@example.com": previous, "bob@example.com": listed} {
+		secret := "secret-of-" + address[:3]
+		link := event.UserResetLinkIssued{Email: address, Name: "Ann", ExpiresAt: time.Now().Add(time.Hour)}
+		link.Token = testkit.Sealer(t, key).Seal(secret, event.LinkContext(event.UserResetLinkIssued{}, address[:3]))
+		testkit.Publish(t, client, event.Email, testkit.NewEvent(t.Context(), address[:3], link))
+		testkit.Eventually(t, 20*time.Second, func() error {
+			mails := server.To(address)
+			if len(mails) != 1 || !strings.Contains(fmt.Sprint(mails[0]), secret) {
+				return fmt.Errorf("mails to %s = %v, want one with its link", address, mails)
+			}
+			return nil
+		})
+	}
+	p.Stop()
+}
+
 // TestResumeBeforeTheCheck is REL-71: nobody can decide about withheld mails before it is
 // known which those are.
 func TestResumeBeforeTheCheck(t *testing.T) {
