@@ -13,7 +13,8 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/docs"
 )
 
-// TestRateLimitTable: every row of the table is complete, and the README has it.
+// TestRateLimitTable: every row of the table is complete, and the README and the API document
+// have it.
 func TestRateLimitTable(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
@@ -43,6 +44,14 @@ func TestRateLimitTable(t *testing.T) {
 	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "links", "mfa", "passkeys", "proof", "change-email", "general", "general-ip"}
 	if !slices.Equal(names, want) {
 		t.Errorf("policies = %v, want %v: clients and operators know their names", names, want)
+	}
+	var listed []string
+	components := document(t)["components"].(map[string]any)["schemas"].(map[string]any)
+	for _, name := range components["RateLimitPolicy"].(map[string]any)["enum"].([]any) {
+		listed = append(listed, name.(string))
+	}
+	if !slices.Equal(listed, want) {
+		t.Errorf("RateLimitPolicy of the API document lists %v, want %v", listed, want)
 	}
 	policies := (RateLimits{}).policies()
 	var documented []string
@@ -115,7 +124,8 @@ type documentedRoute struct {
 	members []string
 }
 
-func documentedRoutes(t *testing.T) []documentedRoute {
+// document returns the API document.
+func document(t *testing.T) map[string]any {
 	t.Helper()
 	d, err := docs.New()
 	if err != nil {
@@ -123,10 +133,16 @@ func documentedRoutes(t *testing.T) []documentedRoute {
 	}
 	w := httptest.NewRecorder()
 	d.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", docs.DocumentPath, nil))
-	var document map[string]any
-	if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil {
+	var found map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &found); err != nil {
 		t.Fatal(err)
 	}
+	return found
+}
+
+func documentedRoutes(t *testing.T) []documentedRoute {
+	t.Helper()
+	document := document(t)
 	var all []documentedRoute
 	for pattern, item := range document["paths"].(map[string]any) {
 		for method, operation := range item.(map[string]any) {
