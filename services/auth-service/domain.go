@@ -79,6 +79,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 		Mode:              account.SignUpMode(cfg.SignUpMode),
 		Verification:      account.Verification(cfg.Verification),
 		RequireVerified:   cfg.RequireVerifiedEmail,
+		RequireMFAFor:     cfg.RequireMFAFor,
 		Log:               d.log,
 		Now:               d.now,
 	})

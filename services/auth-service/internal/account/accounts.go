@@ -98,6 +98,7 @@ type Accounts struct {
 	mode            SignUpMode
 	verification    Verification
 	requireVerified bool
+	requireMFAFor   []string
 
 	now                func() time.Time
 	log                *slog.Logger
@@ -119,7 +120,8 @@ type Config struct {
 	PasswordMinLength int // in code points
 	Mode              SignUpMode
 	Verification      Verification
-	RequireVerified   bool // whether an address must be verified before its account can sign in
+	RequireVerified   bool     // whether an address must be verified before its account can sign in
+	RequireMFAFor     []string // roles, see web.StepUp
 	Now               func() time.Time
 	Log               *slog.Logger
 }
@@ -129,7 +131,7 @@ func New(cfg Config) *Accounts {
 	return &Accounts{
 		store: cfg.Store, passkeys: cfg.Passkeys, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer,
 		links: cfg.LinkSealer, atRest: cfg.AtRest, count: cfg.Count,
-		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, verification: cfg.Verification, requireVerified: cfg.RequireVerified,
+		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, verification: cfg.Verification, requireVerified: cfg.RequireVerified, requireMFAFor: cfg.RequireMFAFor,
 		now: cfg.Now, log: cfg.Log, linkRequestArrived: make(chan struct{}, 1),
 	}
 }

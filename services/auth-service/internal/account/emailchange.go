@@ -12,7 +12,7 @@ import (
 // ChangeEmail mails a confirmation link to the new address of the caller's account.
 // Nothing changes until the link is used. It fails with a validation problem,
 // ErrCurrentPassword, ErrReauthRequired, ErrConflict, ErrTooManyMails,
-// password.ErrBusy, and with ErrEmailTaken unless sign-ups hide it as well.
+// password.ErrBusy, as privileged does, and with ErrEmailTaken unless sign-ups hide it as well.
 func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEmail string, with Confirmation) error {
 	email, emailErr := parseEmail("newEmail", newEmail)
 	if err := validate(emailErr); err != nil {
@@ -29,6 +29,9 @@ func (a *Accounts) ChangeEmail(ctx context.Context, caller token.Identity, newEm
 	}
 	var refused error
 	err = a.updateOwnSensitive(ctx, caller, sessionOf(caller), by, func(c *Change) error {
+		if err := a.privileged(c, by); err != nil {
+			return err
+		}
 		if email.Key == c.Account.Email.Key {
 			return problem.Validation(problem.Field{Field: "newEmail", Code: "unchanged", Message: "This is already your email address."})
 		}

@@ -62,7 +62,7 @@ type FactorRemoval struct {
 }
 
 // RemoveFactor removes one of the caller's factors. It fails with ErrCurrentPassword,
-// ErrFactorNotFound, ErrLastPasskey, ErrConflict or ErrReauthRequired.
+// ErrFactorNotFound, ErrLastPasskey, ErrConflict or ErrReauthRequired, and as privileged does.
 func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, in FactorRemoval) error {
 	by, err := a.confirm(ctx, caller, "password", in.Confirmation)
 	if err != nil {
@@ -72,6 +72,9 @@ func (a *Accounts) RemoveFactor(ctx context.Context, caller token.Identity, in F
 		i := slices.IndexFunc(c.Factors, func(f Factor) bool { return f.ID == in.ID && f.Kind == in.Kind })
 		if i < 0 {
 			return ErrFactorNotFound
+		}
+		if err := a.privileged(c, by); err != nil {
+			return err
 		}
 		if in.Kind == factor.KindPasskey && c.Account.PasswordHash == "" && !c.hasPasskeyBesides(in.ID) {
 			return ErrLastPasskey

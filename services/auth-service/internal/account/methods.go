@@ -17,6 +17,7 @@ const (
 	byPassword Methods = "pwd"
 	byCode     Methods = "otp"
 	byPasskey  Methods = "pop user"
+	byMail     Methods = "mail" // a mailed code; of proofs only
 )
 
 // with returns the methods and others, each once.
@@ -30,10 +31,14 @@ func (m Methods) with(others Methods) Methods {
 	return Methods(strings.Join(all, " "))
 }
 
+// include reports whether one of the methods is the given one.
+func (m Methods) include(one Methods) bool {
+	return slices.Contains(strings.Fields(string(m)), string(one))
+}
+
 // twoFactors reports whether the owner has shown two factors. A passkey counts as two.
 func (m Methods) twoFactors() bool {
-	all := strings.Fields(string(m))
-	return slices.Contains(all, "user") || slices.Contains(all, "pwd") && slices.Contains(all, "otp")
+	return m.include("user") || m.include(byPassword) && m.include(byCode)
 }
 
 // AMR returns the methods as the claim amr, with mfa if there were two factors.

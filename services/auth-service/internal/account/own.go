@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
@@ -18,6 +19,7 @@ import (
 //	updateOwnConfirmed    updateOwn, and the password or a proof in the same request
 //	updateOwnSensitive    updateOwnConfirmed, and updateOwnAfterReauth if there is a second factor
 //	addToOwn              updateOwnConfirmed, with a proof if there is a second factor
+//	privileged            for roles that need a second factor, in addition: a proof with it
 //
 // All of them check it under the account's lock, so nothing changes between the check and
 // the change. Renaming a passkey and signing out everywhere need no more than the token:
@@ -26,9 +28,11 @@ import (
 
 // The failures of these checks.
 var (
-	ErrReauthRequired  = problem.New(problem.Unauthenticated, "reauth_required", "Confirm your identity (POST /api/v1/auth/reauthenticate), then retry, with the proof if this adds a factor.")
-	ErrConflict        = problem.New(problem.Conflict, "changed_meanwhile", "Another request changed the account. Try again.")
-	ErrCurrentPassword = problem.New(problem.Unauthenticated, "current_password_invalid", "Incorrect current password.")
+	ErrReauthRequired      = problem.New(problem.Unauthenticated, "reauth_required", "Confirm your identity (POST /api/v1/auth/reauthenticate), then retry, with the proof if this adds a factor.")
+	ErrFactorProofRequired = problem.New(problem.Unauthenticated, "reauth_required", "Your role requires a proof with your second factor. Confirm your identity with a passkey (POST /api/v1/auth/reauthenticate/passkey), or with the password and a code (POST /api/v1/auth/reauthenticate), then retry with the proof.")
+	ErrMailProofRequired   = problem.New(problem.Unauthenticated, "reauth_required", "Your role requires a proof by email until you have a second factor. Request a code (POST /api/v1/auth/reauthenticate/mail), confirm your identity with it and the password (POST /api/v1/auth/reauthenticate), then retry with the proof.")
+	ErrConflict            = problem.New(problem.Conflict, "changed_meanwhile", "Another request changed the account. Try again.")
+	ErrCurrentPassword     = problem.New(problem.Unauthenticated, "current_password_invalid", "Incorrect current password.")
 )
 
 // updateOwn changes the caller's account; decide gets the current session as well, which lock
@@ -71,16 +75,17 @@ type Confirmation struct {
 type confirmed struct {
 	passwordHash string // of the password that was right
 	proof        string // not checked yet: that needs the lock
+	methods      Methods
 }
 
 // confirm checks what can be checked of a confirmation without a lock. It fails as
 // confirmPassword does, whose field is that of the password.
 func (a *Accounts) confirm(ctx context.Context, caller token.Identity, field string, with Confirmation) (confirmed, error) {
 	if with.Proof != "" {
-		return confirmed{proof: with.Proof}, nil
+		return confirmed{proof: with.Proof, methods: proofMethods(with.Proof)}, nil
 	}
 	owner, err := a.confirmPassword(ctx, caller, field, with.Password)
-	return confirmed{passwordHash: owner.PasswordHash}, err
+	return confirmed{passwordHash: owner.PasswordHash, methods: byPassword}, err
 }
 
 // updateOwnConfirmed is updateOwn for what confirm has returned. Together they keep out a
@@ -127,8 +132,40 @@ func (a *Accounts) addToOwn(ctx context.Context, caller token.Identity, lock Ses
 		if by.proof == "" && c.Account.MFAEnabled {
 			return ErrReauthRequired
 		}
+		if err := a.privileged(c, by); err != nil {
+			return err
+		}
 		return decide(c, own)
 	})
+}
+
+// privileged checks a change of what can sign in to an account, or of where its codes are
+// mailed. If its role needs a second factor, knowing the password must not lead to one: it
+// fails with ErrFactorProofRequired if the account has a second factor that was not used for
+// the proof, and with ErrMailProofRequired if it has none and the proof was not made with a
+// mailed code, and the password if there is one.
+func (a *Accounts) privileged(c *Change, by confirmed) error {
+	switch {
+	case !a.needsSecondFactor(c):
+		return nil
+	case c.hasSecondFactor():
+		if !by.methods.twoFactors() {
+			return ErrFactorProofRequired
+		}
+	case !by.methods.include(byMail), c.Account.PasswordHash != "" && !by.methods.include(byPassword):
+		return ErrMailProofRequired
+	}
+	return nil
+}
+
+func (a *Accounts) needsSecondFactor(c *Change) bool {
+	return slices.Contains(a.requireMFAFor, c.Account.Role)
+}
+
+// hasSecondFactor reports whether the account has one that a person added who has proved the
+// address.
+func (c *Change) hasSecondFactor() bool {
+	return slices.ContainsFunc(c.Factors, func(f Factor) bool { return f.Proved && !f.ConfirmedAt.IsZero() })
 }
 
 func (a *Accounts) recentlyAuthenticated(s *Session) bool {

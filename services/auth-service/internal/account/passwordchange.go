@@ -28,7 +28,8 @@ type Replaced struct {
 // ChangePassword gives the caller's account a new password. All sessions end, even
 // the current one, because a thief may have its tokens as well. The caller gets a
 // new session. It fails with a validation problem, ErrWeakPassword,
-// ErrCurrentPassword, ErrReauthRequired, ErrConflict or password.ErrBusy.
+// ErrCurrentPassword, ErrReauthRequired, ErrConflict or password.ErrBusy, and with
+// ErrFactorProofRequired if the role needs a second factor that the session has not shown.
 func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, current string, to NewPassword) (signing.Tokens, Replaced, error) {
 	secret, passwordErr := a.newPassword("newPassword", to.Password)
 	if err := validate(passwordErr); err != nil {
@@ -45,10 +46,14 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 	var tokens signing.Tokens
 	var replaced Replaced
 	err = a.updateOwnSensitive(ctx, caller, allSessions, confirmed{passwordHash: owner.PasswordHash}, func(c *Change) error {
+		own := *c.session(caller.SessionID)
+		shown := own.Methods.twoFactors() && a.recentlyAuthenticated(&own)
+		if a.needsSecondFactor(c) && c.hasSecondFactor() && !shown {
+			return ErrFactorProofRequired // A new password ends sessions, and can remove passkeys.
+		}
 		now := a.time()
 		c.Account.PasswordProved = c.Account.PasswordProved || c.provedBy(caller)
 		c.revokeTokens(LinkResetPassword, LinkChangeEmail)
-		own := *c.session(caller.SessionID)
 		to.Password = hash
 		if replaced, err = c.replacePassword(ctx, now, methodChange, to); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -11,8 +12,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// Reauthentication is how the caller confirms their identity: with the password or a
-// mailed code, and with a code if the account has a second factor.
+// Reauthentication is how the caller confirms their identity: with the password, a mailed
+// code or both, and with a code if the account has a second factor.
 type Reauthentication struct {
 	Password string
 	MailCode string
@@ -22,7 +23,7 @@ type Reauthentication struct {
 // Proof is the result of a re-authentication. It allows one change of the account, in
 // the session that it was made in.
 type Proof struct {
-	Secret    string
+	Secret    string // begins with the Methods that it was made with; its hash covers them
 	ExpiresIn time.Duration
 }
 
@@ -40,7 +41,7 @@ const proofLifetime = 5 * time.Minute
 // ErrCodeInvalid or ErrTooManyAttempts.
 func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in Reauthentication) (Proof, error) {
 	owner, err := a.Own(ctx, caller)
-	if err == nil && in.MailCode == "" {
+	if err == nil && (in.MailCode == "" || in.Password != "") {
 		owner, err = a.confirmPassword(ctx, caller, "password", in.Password)
 	}
 	if err == nil && owner.MFAEnabled {
@@ -65,13 +66,18 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 		}
 		c.ClearAttempts = attempt.Key
 		own.Proved = own.Proved || c.Account.PasswordProved || in.MailCode != ""
-		if in.MailCode == "" {
-			own.Methods = own.Methods.with(byPassword)
+		var by Methods
+		if in.MailCode == "" || in.Password != "" {
+			by = by.with(byPassword)
 		}
 		if c.Account.MFAEnabled {
-			own.Methods = own.Methods.with(byCode)
+			by = by.with(byCode)
 		}
-		proof = a.reauthenticated(ctx, c, own)
+		own.Methods = own.Methods.with(by)
+		if in.MailCode != "" {
+			by = by.with(byMail)
+		}
+		proof = a.reauthenticated(ctx, c, own, by)
 		return nil
 	})
 	if err == nil && refused != nil {
@@ -105,15 +111,25 @@ func (a *Accounts) checkCodes(ctx context.Context, c *Change, own *Session, in R
 	return nil, nil
 }
 
-// reauthenticated stores that the caller has confirmed their identity, and returns the
-// proof of it, which replaces an earlier one.
-func (a *Accounts) reauthenticated(ctx context.Context, c *Change, own *Session) Proof {
-	now, secret := a.time(), newSecret()
+// reauthenticated stores that the caller has confirmed their identity by some methods, and
+// returns the proof of it, which replaces an earlier one.
+func (a *Accounts) reauthenticated(ctx context.Context, c *Change, own *Session, by Methods) Proof {
+	now, secret := a.time(), strings.ReplaceAll(string(by), " ", "-")+"."+newSecret()
 	own.AuthenticatedAt = now
 	own.Proof = StoredProof{Hash: string(hashSecret(secret)), ExpiresAt: now.Add(proofLifetime)}
 	own.MailCode = MailCode{}
 	c.record(ctx, now, event.UserReauthenticated{SessionID: own.ID})
 	return Proof{Secret: secret, ExpiresIn: proofLifetime}
+}
+
+// proofMethods returns the methods that a proof says it was made with, which is true if the
+// proof is valid. A proof of the previous release says none.
+func proofMethods(secret string) Methods {
+	by, _, ok := strings.Cut(secret, ".")
+	if !ok {
+		return ""
+	}
+	return Methods(strings.ReplaceAll(by, "-", " "))
 }
 
 // useProof reports whether a proof is the session's, and makes it invalid from then on.
@@ -162,7 +178,7 @@ func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identit
 		}
 		ceremony.finish(c)
 		own.Proved, own.Methods = own.Proved || used.Proved, own.Methods.with(byPasskey)
-		proof = a.reauthenticated(ctx, c, own)
+		proof = a.reauthenticated(ctx, c, own, byPasskey)
 		return nil
 	})
 	if errors.Is(err, ErrPasskeyInvalid) {

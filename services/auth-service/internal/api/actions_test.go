@@ -18,7 +18,7 @@ import (
 type administrator struct {
 	tokens
 
-	userID string
+	userID, email string
 }
 
 func (s *service) admin() administrator {
@@ -28,7 +28,7 @@ func (s *service) admin() administrator {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return administrator{tokens: s.login(email).Data.Tokens, userID: created.ID}
+	return administrator{tokens: s.login(email).Data.Tokens, userID: created.ID, email: email}
 }
 
 func newEmail() string { return "u" + uuid.NewString() + "@example.com" }
