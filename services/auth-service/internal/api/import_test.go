@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -112,18 +111,13 @@ func TestImportMakesIDsOfTheStoredTime(t *testing.T) {
 		}
 		s.advance(time.Hour)
 	}
-	rows, err := s.db.Query(t.Context(), `SELECT email, id::text, created_at FROM accounts`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var email, id string
-	var created time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&email, &id, &created}, func() error {
-		if want := fmt.Sprintf("%012x", created.UnixMilli()); strings.ReplaceAll(id, "-", "")[:12] != want {
-			t.Errorf("%s was created at %s with the id %s, want %s…", email, created, id, want)
+	err := s.accounts.Export(t.Context(), func(a account.Account) error {
+		if want := fmt.Sprintf("%012x", a.CreatedAt.UnixMilli()); strings.ReplaceAll(a.ID, "-", "")[:12] != want {
+			t.Errorf("%s was created at %s with the id %s, want %s…", a.Email.Address, a.CreatedAt, a.ID, want)
 		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	in[2].CreatedAt = in[2].CreatedAt.Add(time.Hour)
