@@ -16,9 +16,9 @@ func (a *Accounts) ResendVerification(ctx context.Context, email string) error {
 // VerifyEmail uses a verification link: once, before it expires, and only while the
 // account still has the address that it was mailed to. With a proof, everything that the
 // account has is proved. It fails with ErrTokenInvalid, ErrTokenExpired, a validation
-// problem, ErrCurrentPassword, ErrTooManyAttempts, ErrConflict or password.ErrBusy, and
-// without a proof with ErrProofRequired unless the link is enough. The link is not used
-// then.
+// problem, ErrCurrentPassword, ErrTooManyAttempts, ErrResetRequired, ErrConflict or
+// password.ErrBusy, and without a proof with ErrProofRequired unless the link is enough. The
+// link is not used then.
 func (a *Accounts) VerifyEmail(ctx context.Context, secret string, with Possession) (Account, error) {
 	checked, err := a.checkPossession(ctx, LinkVerifyEmail, secret, with)
 	if err != nil {

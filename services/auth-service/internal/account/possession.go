@@ -40,7 +40,8 @@ type checkedPossession struct {
 
 // checkPossession checks a password against the account of a link, which must be
 // usable. A wrong password is a failed attempt as at a login. It fails as CheckLink does,
-// with a validation problem, ErrCurrentPassword, ErrTooManyAttempts or password.ErrBusy.
+// with a validation problem, ErrCurrentPassword, ErrTooManyAttempts, ErrResetRequired or
+// password.ErrBusy.
 func (a *Accounts) checkPossession(ctx context.Context, purpose LinkPurpose, secret string, with Possession) (checkedPossession, error) {
 	_, owner, err := a.checkLink(ctx, purpose, secret)
 	if err != nil {

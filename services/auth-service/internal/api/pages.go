@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"html/template"
 	"mime"
@@ -16,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -47,6 +45,7 @@ type form struct {
 	// Whether it offers to remove all passkeys.
 	Passkeys bool
 	Error    string // what was wrong with it when it was submitted
+	Focus    bool   // whether its field gets the focus
 	Button   string
 	Action   string // the URL that it posts to
 
@@ -106,9 +105,16 @@ type landingPage struct {
 	// What to do about a link that was used or replaced, that has expired, or whose
 	// address another account uses.
 	used, expired, taken string
+	// What to do if passwords are not accepted from this network: for the form that sets a
+	// new one, or a page of its own if there is no such form.
+	limited string
 }
 
 func (a *api) landingPages() map[string]landingPage {
+	changeLimited := "Your account keeps its current address. Open the link in the email in a network where you are signed in. Otherwise choose a new password with “Forgot password” on the sign-in page, then request the change again."
+	if a.accounts.Verification() == account.VerifyByLink {
+		changeLimited = "Open the link in the email again and leave the password empty."
+	}
 	return map[string]landingPage{
 		"verify": a.verifyPage(),
 		"reset": {
@@ -131,6 +137,7 @@ func (a *api) landingPages() map[string]landingPage {
 			used:    "It was already used, a newer email replaced it, or the change was cancelled. Sign in to see which address your account uses, and change it there if it is wrong.",
 			expired: "Your account keeps its current address. Sign in to request the change again.",
 			taken:   "Your account keeps its current address. Sign in and choose another one, or sign in to the account that uses this one.",
+			limited: changeLimited,
 		},
 		"revert": {
 			api: a, path: "/change-email/revert", purpose: account.LinkRevertEmail,
@@ -143,6 +150,7 @@ func (a *api) landingPages() map[string]landingPage {
 			used:    "It was already used, or another link undid the change. Request a new password for this address with “Forgot password” on the sign-in page. If no email arrives, your account has another address: contact support.",
 			expired: "A change can be undone for a limited time only. Sign in and change the address there. If you cannot sign in, contact support.",
 			taken:   "Your account cannot use it again. If you did not change the address, contact support.",
+			limited: "Open the link in the email in a network where you are signed in. Otherwise choose a new password with “Forgot password” on the sign-in page, then open the link again.",
 		},
 	}
 }
@@ -151,8 +159,10 @@ func (a *api) landingPages() map[string]landingPage {
 // signed up with their address.
 func (a *api) verifyPage() landingPage {
 	message, field := "Enter the password that you signed up with to confirm %s.", currentPassword
+	limited := "Too many failed sign-in attempts. For security, your password is not accepted from this network. Choose a new one."
 	if a.accounts.Verification() == account.VerifyByLink {
 		message, field = "Click the button to confirm %s.", optionalPassword
+		limited += " Or confirm the address without a password."
 	}
 	return landingPage{
 		api: a, path: "/verify-email", purpose: account.LinkVerifyEmail,
@@ -179,6 +189,7 @@ func (a *api) verifyPage() landingPage {
 		}},
 		used:    "It was already used, or a newer email replaced it. If your address is already confirmed, you are all set. Otherwise, use the link in the newest email, or request a new one on the sign-in page.",
 		expired: "Your address is not confirmed yet. Request a new link on the sign-in page.",
+		limited: limited,
 	}
 }
 
@@ -219,6 +230,7 @@ func (l landingPage) fill(ctx context.Context, secret string) (page, error) {
 	for i := range p.Forms {
 		p.Forms[i].Action = prefix + l.path + p.Forms[i].Path
 	}
+	p.Forms[0].Focus = !p.Forms[0].Field.Optional
 	return p, nil
 }
 
@@ -254,10 +266,7 @@ func submit(l landingPage, path string, otherwise web.Handler) web.Handler {
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
-			if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-				return l.refuse(r, problem.ErrTooLarge)
-			}
-			return l.refuse(r, problem.ErrMalformedBody)
+			return l.refuse(r, web.BodyFault(err))
 		}
 		secret := r.PostForm.Get("token")
 		note, err := l.forms[n].use(r.Context(), secret, r.PostForm)
@@ -266,55 +275,8 @@ func submit(l landingPage, path string, otherwise web.Handler) web.Handler {
 			done.Message += note
 			return l.render(w, http.StatusOK, done)
 		}
-		if !retryable(err) {
-			return l.refuse(r, err)
-		}
-		again, linkErr := l.fill(r.Context(), secret)
-		if linkErr != nil {
-			return l.refuse(r, linkErr)
-		}
-		p := problem.From(err)
-		again.Forms[n].Error = p.Message
-		if errors.Is(err, account.ErrProofRequired) {
-			again.Forms[n].Field = currentPassword
-		}
-		if len(p.Fields) > 0 {
-			again.Forms[n].Error = p.Fields[0].Message
-		}
-		return l.fail(err, again)
+		return l.failed(r, n, secret, err)
 	}
-}
-
-// retryable reports whether submitting a form again can succeed.
-func retryable(err error) bool {
-	for _, other := range []error{account.ErrProofRequired, account.ErrCurrentPassword, account.ErrConflict} {
-		if errors.Is(err, other) {
-			return true
-		}
-	}
-	kind := problem.From(err).Kind
-	return kind == problem.Invalid && !errors.Is(err, account.ErrTokenInvalid) || kind == problem.Unavailable || kind == problem.TooManyRequests
-}
-
-// refuse shows what is wrong and what to do next.
-func (l landingPage) refuse(r *http.Request, err error) error {
-	p := page{Title: "This did not work", Message: "Open the link in the email again."}
-	switch {
-	case errors.Is(err, account.ErrTokenInvalid):
-		p = page{Title: "This link is no longer valid", Message: l.used}
-	case errors.Is(err, account.ErrTokenExpired):
-		p = page{Title: "This link has expired", Message: l.expired}
-	case errors.Is(err, account.ErrEmailTaken):
-		p = page{Title: "Another account uses this address", Message: l.taken}
-	case web.Status(web.ProblemOf(r.Context(), err).Kind) >= http.StatusInternalServerError:
-		p.Message = "Something went wrong on our side. Wait a few minutes, then open the link in the email again."
-	}
-	return l.fail(err, p)
-}
-
-// fail returns err with the page that the edge answers.
-func (l landingPage) fail(err error, p page) error {
-	return web.WithPage(err, func(w http.ResponseWriter, status int) error { return l.render(w, status, p) })
 }
 
 func isForm(r *http.Request) bool {
