@@ -13,7 +13,9 @@ import (
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -159,11 +161,12 @@ func (i *importer) add(line []byte) error {
 }
 
 // parseRecord parses a line. It fails on unknown fields: a hash under a wrong name would
-// create an account that nobody can sign in to.
+// create an account that nobody can sign in to. Its errors are for the person who wrote the
+// file.
 func parseRecord(line []byte) (account.Imported, error) {
 	var r record
 	if err := jsonv2.Unmarshal(line, &r, jsonv2.RejectUnknownMembers(true)); err != nil {
-		return account.Imported{}, err
+		return account.Imported{}, recordFault(err)
 	}
 	in := account.Imported{
 		ID: r.ID, Email: r.Email, EmailVerified: r.EmailVerified, Name: r.Name, Role: r.Role, Status: r.Status, PasswordHash: r.PasswordHash,
@@ -173,6 +176,32 @@ func parseRecord(line []byte) (account.Imported, error) {
 	}
 	return in, nil
 }
+
+// recordFault returns what is wrong with a line that jsonv2 cannot decode because of err.
+func recordFault(err error) error {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return problem.Validation(problem.Field{Field: syntactic.JSONPointer.LastToken(), Code: "duplicate_field", Message: "Duplicate field."})
+		}
+		return fmt.Errorf("invalid JSON at byte %d: %w", syntactic.ByteOffset, errNoObject)
+	}
+	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
+	if !ok || semantic.JSONPointer == "" {
+		return errNoObject
+	}
+	f := problem.Field{Field: semantic.JSONPointer.LastToken(), Code: "invalid_type", Message: "Must be a string."}
+	switch {
+	case errors.Is(err, jsonv2.ErrUnknownName):
+		f.Code, f.Message = "unknown_field", "Unknown field."
+	case f.Field == "emailVerified":
+		f.Message = "Must be true or false."
+	case f.Field == "createdAt":
+		f.Code, f.Message = "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z."
+	}
+	return problem.Validation(f)
+}
+
+var errNoObject = errors.New("a line must be one JSON object")
 
 func (i *importer) refuse(line int, email string, reason error) error {
 	i.refused++

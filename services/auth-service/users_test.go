@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -24,6 +25,29 @@ func TestParseRecord(t *testing.T) {
 	} {
 		if in, err := parseRecord([]byte(line)); err == nil {
 			t.Errorf("%s: parseRecord = %+v", name, in)
+		}
+	}
+}
+
+// The reason for a refused line names the field and what it must be, in the words of the file.
+func TestRefusedLinesSayWhatWasExpected(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		`{"email":1}`:                  "email: Must be a string.",
+		`{"email":"a@b.c","name":{}}`:  "name: Must be a string.",
+		`{"emailVerified":"yes"}`:      "emailVerified: Must be true or false.",
+		`{"createdAt":"yesterday"}`:    "createdAt: Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z.",
+		`{"createdAt":1580702706}`:     "createdAt: Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z.",
+		`{"password_hash":"x"}`:        "password_hash: Unknown field.",
+		`{"role":"user","role":"god"}`: "role: Duplicate field.",
+		`["ann@example.com"]`:          "a line must be one JSON object",
+		`{"email":"ann@example.com"`:   "invalid JSON at byte 26: a line must be one JSON object",
+		`{"email":"a@b.c"} {}`:         "invalid JSON at byte 18: a line must be one JSON object",
+		"{\"name\":\"\xff\"}":          "invalid JSON at byte 9: a line must be one JSON object",
+	} {
+		_, err := parseRecord([]byte(line))
+		if got := fmt.Sprint(err); !strings.HasSuffix(got, want) || strings.Contains(got, "Go ") || strings.Contains(got, "main.") {
+			t.Errorf("parseRecord(%s) = %q, want %q", line, got, want)
 		}
 	}
 }
