@@ -142,7 +142,7 @@ func TestPasskeys(t *testing.T) {
 		t.Errorf("factors = %+v", left)
 	}
 	wantAudit(t, me.ID, map[string]int{
-		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.login_failed": 2, "user.reauthenticated": 1, "email.sent": 3,
+		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.reauthenticated": 1, "email.sent": 3,
 	})
 }
 

@@ -190,10 +190,14 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 }
 
 // newDevice says whether the account $1 has had sessions, but at $3 none of the owner in the
-// network $2, or none with the user agent $4, whose numbers are ignored. See account.NewDevice.
+// network $2, or none with the user agent $4, whose numbers are ignored. The first sessions
+// after a reset by mail are not new in the network of the reset. See account.NewDevice.
 const newDevice = `
 	SELECT count(*) > 0 AND NOT (COALESCE(bool_or(s.network = $2 AND ` + sessionOfOwner + `), false)
 		AND COALESCE(bool_or(regexp_replace(s.user_agent, '[0-9.]+', '', 'g') = regexp_replace($4, '[0-9.]+', '', 'g') AND ` + sessionOfOwner + `), false))
+		AND NOT COALESCE(bool_or(EXISTS (
+			SELECT FROM known_networks n
+			WHERE n.account_id = a.id AND n.network = $2 AND n.known_at >= a.password_changed_at)), false)
 	FROM accounts a JOIN sessions s ON s.account_id = a.id
 	WHERE a.id = $1`
 
