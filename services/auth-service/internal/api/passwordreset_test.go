@@ -46,7 +46,8 @@ func TestSEC29And30ResetPassword(t *testing.T) {
 	s.want(reset(second, "short"), 400, "validation_failed")
 	s.want(reset(second, "ann@example.com"), 400, "weak_password")
 	s.want(s.call("POST", "/verify-email", "", fields{"token": second}), 400, "token_invalid") // It has another purpose.
-	if got := s.parallel("/reset-password", fields{"token": second, "newPassword": otherPassword}); got["200 "] != 1 || got["400 token_invalid"] != 19 {
+	// On a busy machine some of them do not reach the head of the queue for hashes in time.
+	if got := s.parallel("/reset-password", fields{"token": second, "newPassword": otherPassword}); got["200 "] != 1 || got["400 token_invalid"]+got["503 busy"] != 19 {
 		t.Errorf("20 parallel uses = %v", got)
 	}
 
