@@ -5,12 +5,20 @@ import "time"
 // AccessDenied says that a signed-in user sent a request without the permission for
 // it. Route is the pattern in the routing table.
 type AccessDenied struct {
-	Method string `json:"method"`
-	Route  string `json:"route"`
+	Method string    `json:"method"`
+	Route  string    `json:"route"`
+	Count  int       `json:"count,omitempty"` // see Countable
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // EventName implements Payload.
 func (AccessDenied) EventName() string { return "access.denied.v1" }
+
+// Counted implements Countable.
+func (p AccessDenied) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
+}
 
 // EventTopics implements Payload.
 func (AccessDenied) EventTopics() []Topic { return []Topic{Audit} }

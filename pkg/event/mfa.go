@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // MFAEnrolled says that a factor was added to an account. Email and Name let
 // email-service notify the owner.
 type MFAEnrolled struct {
@@ -79,11 +81,19 @@ func (MFAChallenged) EventTopics() []Topic { return []Topic{Audit} }
 // MFAChallengeFailed says that a second factor was wrong. Reason is the code in the
 // response.
 type MFAChallengeFailed struct {
-	Reason string `json:"reason"`
+	Reason string    `json:"reason"`
+	Count  int       `json:"count,omitempty"` // see Countable
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // EventName implements Payload.
 func (MFAChallengeFailed) EventName() string { return "mfa.challenge_failed.v1" }
+
+// Counted implements Countable.
+func (p MFAChallengeFailed) Counted(n int, since time.Time) Payload {
+	p.Count, p.Since = n, since.UTC()
+	return p
+}
 
 // EventTopics implements Payload.
 func (MFAChallengeFailed) EventTopics() []Topic { return []Topic{Audit} }

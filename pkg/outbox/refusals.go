@@ -15,11 +15,16 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 )
 
-// Refusals records what strangers do without a row for each request, so that nobody without
-// an account can fill the outbox and the audit log. The first occurrence of a payload from
-// a network is stored at once. Further ones are counted, and stored as one event a minute.
-// Beyond maxCounted networks and payloads, those of other networks are counted together,
-// in events without an IP address.
+// Refusals records refused requests without a row for each, so that nobody can fill the outbox
+// and the audit log. The first occurrence of a payload is stored at once and in full. Further
+// ones are counted, and stored as one event a minute. Requests of strangers are counted by
+// network, all others by caller and account, in events without an IP address: a deletion has
+// nothing to erase in them, also if they are stored after it.
+//
+// Beyond maxCounted networks and payloads, those of other networks are counted together, in
+// events without an IP address. Beyond maxCounted accounts and payloads, those of other
+// accounts are, in events without an actor and a subject. Each kind has a table of its own, so
+// strangers cannot make the actions of users anonymous.
 //
 // It stores every count when its Run ends. Only a crash loses the counts of a minute. It is
 // safe for concurrent use.
@@ -29,18 +34,39 @@ type Refusals struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu     sync.Mutex
-	counts map[refusalKey]*counted
+	mu        sync.Mutex
+	strangers map[refusalKey]*counted
+	accounts  map[refusalKey]*counted
 }
 
-// refusalKey is a hash of a network and a payload, so that its size is fixed.
+// refusalKey is a hash of a source and a payload, so that its size is fixed.
 type refusalKey [sha256.Size]byte
+
+// source is who is counted: a network, or an account and its caller.
+type source struct {
+	ip      string // of the first request of a network; empty for several networks
+	network string
+	actor   event.Actor
+	subject string
+}
+
+func sourceOf(from event.Origin, subject string) source {
+	if subject == "" && from.Actor.ID == "" {
+		return source{ip: from.IP, network: from.Network(), actor: event.Actor{Type: anonymous}}
+	}
+	return source{actor: from.Actor, subject: subject}
+}
+
+func (s source) isStranger() bool { return s.subject == "" && s.actor.ID == "" }
+
+const anonymous = "anonymous"
 
 // counted is what happened since the last event about it.
 type counted struct {
 	key         refusalKey
+	table       map[refusalKey]*counted
 	payload     event.Countable
-	ip          string // of the first; empty for several networks
+	from        source
 	n           int
 	first, last time.Time
 }
@@ -56,58 +82,55 @@ const (
 
 // NewRefusals returns Refusals without counts.
 func NewRefusals(box *Box, db *pgxpool.Pool, log *slog.Logger, now func() time.Time) *Refusals {
-	return &Refusals{box: box, db: db, log: log, now: now, counts: map[refusalKey]*counted{}}
+	return &Refusals{box: box, db: db, log: log, now: now, strangers: map[refusalKey]*counted{}, accounts: map[refusalKey]*counted{}}
 }
 
-// Refused is a web.Options.Refused. It records each request of a caller who is signed in,
-// and counts those of others.
-func (r *Refusals) Refused(ctx context.Context, refused event.Payload) {
-	actor := event.OriginFrom(ctx).Actor.ID
-	if p, ok := refused.(event.Countable); ok && actor == "" {
-		r.Record(ctx, p)
-		return
-	}
-	if err := r.store(ctx, event.New(ctx, r.now(), actor, refused)); err != nil {
-		r.log.ErrorContext(ctx, "record of refused request failed", "event", refused.EventName(), "error", err.Error())
-	}
+// Refused is a web.Options.Refused. The subject is the caller, if signed in.
+func (r *Refusals) Refused(ctx context.Context, refused event.Countable) {
+	r.Record(ctx, event.OriginFrom(ctx).Actor.ID, refused)
 }
 
-// Record stores an event about a stranger, or counts it. It reports whether it has waited
-// for the database.
-func (r *Refusals) Record(ctx context.Context, p event.Countable) (waited bool) {
-	at := r.now()
-	if r.count(event.OriginFrom(ctx), p, at) {
+// Record stores an event about an account, or about a stranger if subject is empty, or counts
+// it. It reports whether it has waited for the database.
+func (r *Refusals) Record(ctx context.Context, subject string, p event.Countable) (waited bool) {
+	at, from := r.now(), sourceOf(event.OriginFrom(ctx), subject)
+	if r.count(from, p, at) {
 		return false
 	}
-	err := r.store(ctx, event.New(ctx, at, "", p))
+	err := r.store(ctx, event.New(ctx, at, subject, p))
 	if err != nil {
 		r.log.WarnContext(ctx, "record of refused request failed; counting it", "event", p.EventName(), "error", err.Error())
-		r.count(event.OriginFrom(ctx), p, at)
+		r.count(from, p, at)
 	}
 	return true
 }
 
 // count counts an occurrence, unless it is the first of its kind.
-func (r *Refusals) count(from event.Origin, p event.Countable, at time.Time) bool {
+func (r *Refusals) count(from source, p event.Countable, at time.Time) bool {
 	data, err := json.Marshal(p)
 	if err != nil || len(data) > maxPayload {
 		return false
 	}
-	key := keyOf(from.Network(), p.EventName(), data)
+	key := from.key(p.EventName(), data)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c, known := r.counts[key]
+	table := r.accounts
+	if from.isStranger() {
+		table = r.strangers
+	}
+	c, known := table[key]
 	switch {
 	case known:
-	case len(r.counts) < maxCounted:
-		r.counts[key] = &counted{key: key, payload: p, ip: from.IP}
+	case len(table) < maxCounted:
+		table[key] = &counted{key: key, table: table, payload: p, from: from}
 		return false
 	default:
-		if key = keyOf("", p.EventName(), data); r.counts[key] == nil {
+		all := source{actor: event.Actor{Type: anonymous}}
+		if key = all.key(p.EventName(), data); table[key] == nil {
 			// Routes and codes are those of the product, so there are few of these.
-			r.counts[key] = &counted{key: key, payload: p}
+			table[key] = &counted{key: key, table: table, payload: p, from: all}
 		}
-		c = r.counts[key]
+		c = table[key]
 	}
 	if c.n == 0 {
 		c.first = at
@@ -116,9 +139,9 @@ func (r *Refusals) count(from event.Origin, p event.Countable, at time.Time) boo
 	return true
 }
 
-func keyOf(network, name string, payload []byte) refusalKey {
+func (s source) key(name string, payload []byte) refusalKey {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00%s", network, name, payload)
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%s", s.network, s.actor.ID, s.subject, name, payload)
 	return refusalKey(h.Sum(nil))
 }
 
@@ -175,8 +198,8 @@ func (c *counted) event(ctx context.Context) event.Event {
 	if c.n > 1 {
 		p = c.payload.Counted(c.n, c.first)
 	}
-	origin := event.Origin{Actor: event.Actor{Type: "anonymous"}, IP: c.ip}
-	return event.New(event.WithOrigin(ctx, origin), c.last, "", p)
+	origin := event.Origin{Actor: c.from.actor, IP: c.from.ip}
+	return event.New(event.WithOrigin(ctx, origin), c.last, c.from.subject, p)
 }
 
 // take returns the counts and resets them.
@@ -184,13 +207,15 @@ func (r *Refusals) take() []counted {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var taken []counted
-	for key, c := range r.counts {
-		if c.n == 0 {
-			delete(r.counts, key)
-			continue
+	for _, table := range r.tables() {
+		for key, c := range table {
+			if c.n == 0 {
+				delete(table, key)
+				continue
+			}
+			taken = append(taken, *c)
+			c.n = 0
 		}
-		taken = append(taken, *c)
-		c.n = 0
 	}
 	return taken
 }
@@ -200,9 +225,9 @@ func (r *Refusals) putBack(counts []counted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, lost := range counts {
-		c := r.counts[lost.key]
+		c := lost.table[lost.key]
 		if c == nil {
-			r.counts[lost.key] = &lost
+			lost.table[lost.key] = &lost
 			continue
 		}
 		if c.n == 0 {
@@ -216,8 +241,14 @@ func (r *Refusals) pending() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
-	for _, c := range r.counts {
-		n += c.n
+	for _, table := range r.tables() {
+		for _, c := range table {
+			n += c.n
+		}
 	}
 	return n
+}
+
+func (r *Refusals) tables() [2]map[refusalKey]*counted {
+	return [...]map[refusalKey]*counted{r.strangers, r.accounts}
 }

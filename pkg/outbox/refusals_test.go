@@ -76,6 +76,26 @@ func (rs *refusals) refuse(ip, code string) {
 	rs.elapsed.Add(int64(time.Second))
 }
 
+// stored returns the events in the outbox.
+func (rs *refusals) stored() []event.Event {
+	rs.t.Helper()
+	rows, err := rs.db.Query(rs.t.Context(), `SELECT payload FROM outbox ORDER BY id`)
+	if err != nil {
+		rs.t.Fatal(err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (event.Event, error) {
+		var payload []byte
+		if err := row.Scan(&payload); err != nil {
+			return event.Event{}, err
+		}
+		return event.Parse(payload)
+	})
+	if err != nil {
+		rs.t.Fatal(err)
+	}
+	return found
+}
+
 func (rs *refusals) flush() {
 	rs.t.Helper()
 	if err := rs.Flush(rs.t.Context()); err != nil {
@@ -157,16 +177,95 @@ func TestSEC112StrangersOfManyNetworksAreBounded(t *testing.T) {
 	}
 }
 
-// Signed-in users are recorded one by one: each record says who it was.
-func TestSEC112SignedInUsersAreNotCounted(t *testing.T) {
+// refuseUser records a refused request of a signed-in user.
+func (rs *refusals) refuseUser(id, ip, code string) {
+	ctx := event.WithOrigin(rs.t.Context(), event.Origin{Actor: event.Actor{Type: "user", ID: id}, IP: ip, UserAgent: "agent"})
+	rs.Refused(ctx, event.RequestRefused{Method: "POST", Route: "/", Code: code})
+	rs.elapsed.Add(int64(time.Second))
+}
+
+// The first refusal of a signed-in user is recorded in full, and further ones are counted,
+// from whatever network. Strangers beyond the limit do not make users anonymous.
+func TestSEC109SignedInUsersAreRecordedOnceAndThenCounted(t *testing.T) {
 	t.Parallel()
 	rs := newRefusals(t)
-	ctx := event.WithOrigin(t.Context(), event.Origin{Actor: event.Actor{Type: "user", ID: "ann"}, IP: "192.0.2.1"})
-	for range 3 {
-		rs.Refused(ctx, event.RequestRefused{Method: "POST", Route: "/", Code: "conflict"})
+	for i := range 2_000 {
+		rs.refuse(fmt.Sprintf("2001:db8:%x::1", i), "token_invalid")
 	}
-	if found := recordedSince(t, rs.db, rs.start); len(found) != 3 {
-		t.Errorf("%d events, want 3", len(found))
+	rs.flush()
+	before := len(rs.stored())
+	for i := range 300 {
+		rs.refuseUser("ann", fmt.Sprintf("192.0.2.%d", i%250), "conflict")
+	}
+	rs.refuseUser("bob", "192.0.2.1", "conflict")
+	first := rs.stored()[before:]
+	if len(first) != 2 || first[0].Actor.ID != "ann" || first[0].Subject != "ann" || first[0].IP != "192.0.2.0" || first[0].UserAgent != "agent" || first[1].Actor.ID != "bob" {
+		t.Errorf("recorded at once: %+v, want one event of each user, in full", first)
+	}
+	rs.flush()
+	counts := rs.stored()[before+2:]
+	if len(counts) != 1 {
+		t.Fatalf("counts = %+v, want one event", counts)
+	}
+	p, err := event.Decode[event.RequestRefused](counts[0])
+	if err != nil || p.Count != 299 || counts[0].Actor != (event.Actor{Type: "user", ID: "ann"}) || counts[0].Subject != "ann" {
+		t.Errorf("= %+v %+v, %v; want 299 of ann", counts[0], p, err)
+	}
+}
+
+// However many accounts there are, they leave a bounded number of rows, and all requests are
+// counted.
+func TestSEC109ManyAccountsAreBounded(t *testing.T) {
+	t.Parallel()
+	rs := newRefusals(t)
+	const requests = 5_000
+	for i := range requests {
+		rs.refuseUser(fmt.Sprint("account-", i), "192.0.2.1", "conflict")
+	}
+	rs.flush()
+	total := 0
+	found := rs.stored()
+	for _, e := range found {
+		p, err := event.Decode[event.RequestRefused](e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += max(1, p.Count)
+		if p.Count > 1 && (e.Actor.ID != "" || e.Subject != "" || e.IP != "") {
+			t.Errorf("a count of many accounts is of %+v", e)
+		}
+	}
+	if len(found) > 1001 || total != requests {
+		t.Errorf("%d events for %d requests, want at most 1001 for %d", len(found), total, requests)
+	}
+}
+
+// SEC-108: a deletion leaves no personal data in counts of the account, also in those that are
+// stored after it.
+func TestSEC109CountsOfErasedAccounts(t *testing.T) {
+	t.Parallel()
+	rs := newRefusals(t)
+	for range 3 {
+		rs.refuseUser("ann", "192.0.2.1", "conflict")
+	}
+	rs.flush()
+	rs.refuseUser("ann", "192.0.2.1", "conflict")
+	if err := outbox.RequestErasure(t.Context(), rs.db, "ann"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, outbox.NewEraser(rs.db, testkit.Log(t)))
+	wantErased := func() error {
+		for _, e := range rs.stored() {
+			if _, left, err := event.Erase(e); err != nil || left || e.IP != "" && e.Actor.ID != "ann" {
+				return fmt.Errorf("%+v has personal data: %w", e, err)
+			}
+		}
+		return nil
+	}
+	testkit.Eventually(t, 10*time.Second, wantErased)
+	rs.flush()
+	if err := wantErased(); err != nil || len(rs.stored()) != 3 {
+		t.Errorf("after the deletion: %v, %d events", err, len(rs.stored()))
 	}
 }
 

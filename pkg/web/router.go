@@ -101,7 +101,7 @@ type Options struct {
 	// Refused is called with the event for a well-formed request that was rejected:
 	// AccessDenied if an authenticated caller lacks the permission, else RequestRefused. It
 	// may be nil.
-	Refused func(ctx context.Context, refused event.Payload)
+	Refused func(ctx context.Context, refused event.Countable)
 
 	// Read is called with the event for each privileged read, before the response is sent. The
 	// subject is the user whose data it is, or empty. If it fails, the response is 503. It may
@@ -187,7 +187,7 @@ func failRoute(w http.ResponseWriter, r *http.Request, route Route, err error, o
 // refusedEvent returns the event for a request that was rejected, or nil. There is no event
 // for unknown routes, for invalid input, for failures that another event records already,
 // and for requests with a missing or invalid token, which cannot be attributed to anybody.
-func refusedEvent(ctx context.Context, route Route, err error) event.Payload {
+func refusedEvent(ctx context.Context, route Route, err error) event.Countable {
 	p := ProblemOf(ctx, err)
 	_, known := token.From(ctx)
 	switch {

@@ -65,10 +65,10 @@ type eventRecorder interface {
 	RecordNothing(ctx context.Context) error
 }
 
-// CountStranger records what somebody without an account did: an event for the first time,
-// and counts in later ones. It reports whether it has waited for the database, as Record
-// does.
-type CountStranger func(ctx context.Context, p event.Countable) (waited bool)
+// CountRefusal records what happened to an account, or to a stranger if subject is empty: an
+// event for the first time, and counts in later ones. It reports whether it has waited for the
+// database, as Record does.
+type CountRefusal func(ctx context.Context, subject string, p event.Countable) (waited bool)
 
 // Lifetimes are how long things are valid.
 type Lifetimes struct {
@@ -90,7 +90,7 @@ type Accounts struct {
 	issuer   *signing.Issuer
 	links    *event.Sealer
 	atRest   *event.Sealer
-	count    CountStranger
+	count    CountRefusal
 
 	fingerprints    service.Keys
 	lifetimes       Lifetimes
@@ -114,7 +114,7 @@ type Config struct {
 	LinkSealer        *event.Sealer    // seals links for email-service
 	AtRest            *event.Sealer    // seals secrets that only the database keeps
 	Passkeys          *factor.WebAuthn // nil if passkeys are unavailable
-	Count             CountStranger
+	Count             CountRefusal
 	Fingerprints      service.Keys // key the fingerprints of requests
 	Lifetimes         Lifetimes
 	PasswordMinLength int // in code points
@@ -141,10 +141,10 @@ func New(cfg Config) *Accounts {
 func (a *Accounts) time() time.Time { return a.now().UTC().Truncate(time.Microsecond) }
 
 // Record stores an event that another service reports on behalf of the caller, or counts
-// it if there is none.
+// it.
 func (a *Accounts) Record(ctx context.Context, report event.Payload) error {
-	if p, ok := report.(event.Countable); ok && event.OriginFrom(ctx).Actor.ID == "" {
-		a.count(ctx, p)
+	if p, ok := report.(event.Countable); ok {
+		a.count(ctx, event.OriginFrom(ctx).Actor.ID, p)
 		return nil
 	}
 	return a.store.Record(ctx, event.New(ctx, a.time(), event.OriginFrom(ctx).Actor.ID, report))

@@ -123,7 +123,7 @@ func (a *Accounts) countFailedAttempt(ctx context.Context, kind string, email Em
 	if counted.ByMailOnly {
 		reason = ErrResetRequired
 	}
-	return CountedAttempt{}, a.loginFailed(ctx, owner, reason)
+	return CountedAttempt{}, a.loginRefused(ctx, owner.ID, reason)
 }
 
 // uncount takes an attempt back if err kept it from being answered, and returns err. Nobody

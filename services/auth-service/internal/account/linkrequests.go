@@ -184,7 +184,7 @@ func (a *Accounts) handleLinkRequest(ctx context.Context, r LinkRequest, c *Chan
 // the address.
 func (a *Accounts) recordRequest(ctx context.Context, c *Change, p event.Countable) {
 	if c.Account.ID == "" {
-		a.count(ctx, p)
+		a.count(ctx, "", p)
 		return
 	}
 	c.record(ctx, a.time(), p)

@@ -152,17 +152,24 @@ func (a *Accounts) refuseLogin(account Account) *problem.Problem {
 	return nil
 }
 
-// loginFailed records why a login was refused and returns the reason. It takes the same
-// time for every address, with or without an account.
+// loginFailed records why an attempt that was counted as failed was refused, and returns the
+// reason. Each is recorded if there is an account: the delays bound them. It takes the same time
+// for every address, with or without an account.
 func (a *Accounts) loginFailed(ctx context.Context, account Account, reason *problem.Problem) error {
-	failed := event.UserLoginFailed{Reason: reason.Code}
-	if account.ID != "" {
-		if err := a.store.Record(ctx, event.New(ctx, a.time(), account.ID, failed)); err != nil {
-			return err
-		}
-		return problem.Recorded(reason)
+	if account.ID == "" {
+		return a.loginRefused(ctx, "", reason)
 	}
-	if !a.count(ctx, failed) {
+	failed := event.UserLoginFailed{Reason: reason.Code}
+	if err := a.store.Record(ctx, event.New(ctx, a.time(), account.ID, failed)); err != nil {
+		return err
+	}
+	return problem.Recorded(reason)
+}
+
+// loginRefused is loginFailed for attempts that no delay bounds: they are counted for the account
+// with that id, or for the network if it is empty.
+func (a *Accounts) loginRefused(ctx context.Context, id string, reason *problem.Problem) error {
+	if !a.count(ctx, id, event.UserLoginFailed{Reason: reason.Code}) {
 		if err := a.store.RecordNothing(ctx); err != nil {
 			return err
 		}

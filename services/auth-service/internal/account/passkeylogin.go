@@ -40,13 +40,13 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	}
 	assertion, err := factor.ParseAssertion(answer)
 	if err != nil {
-		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+		return Account{}, signing.Tokens{}, a.loginRefused(ctx, "", ErrPasskeyInvalid)
 	}
 	switch signed, err := a.signedByPasskey(ctx, ceremony.Session, assertion); {
 	case err != nil:
 		return Account{}, signing.Tokens{}, err
 	case !signed:
-		return Account{}, signing.Tokens{}, a.loginFailed(ctx, Account{}, ErrPasskeyInvalid)
+		return Account{}, signing.Tokens{}, a.loginRefused(ctx, "", ErrPasskeyInvalid)
 	}
 	var account Account
 	var tokens signing.Tokens
@@ -77,7 +77,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 	}
 	for _, reason := range []*problem.Problem{ErrPasskeyInvalid, ErrAccountDisabled, ErrEmailNotVerified} {
 		if errors.Is(err, reason) {
-			return Account{}, signing.Tokens{}, a.loginFailed(ctx, account, reason)
+			return Account{}, signing.Tokens{}, a.loginRefused(ctx, account.ID, reason)
 		}
 	}
 	return account, tokens, err

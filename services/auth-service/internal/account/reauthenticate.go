@@ -168,7 +168,7 @@ func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identit
 	}
 	assertion, err := factor.ParseAssertion(answer)
 	if err != nil || assertion.OwnerID != caller.UserID {
-		return Proof{}, a.loginFailed(ctx, Account{ID: caller.UserID}, ErrPasskeyInvalid)
+		return Proof{}, a.loginRefused(ctx, caller.UserID, ErrPasskeyInvalid)
 	}
 	var proof Proof
 	err = a.updateOwn(ctx, caller, sessionOf(caller), func(c *Change, own *Session) error {
@@ -182,7 +182,7 @@ func (a *Accounts) FinishPasskeyReauth(ctx context.Context, caller token.Identit
 		return nil
 	})
 	if errors.Is(err, ErrPasskeyInvalid) {
-		return Proof{}, a.loginFailed(ctx, Account{ID: caller.UserID}, ErrPasskeyInvalid)
+		return Proof{}, a.loginRefused(ctx, caller.UserID, ErrPasskeyInvalid)
 	}
 	return proof, err
 }

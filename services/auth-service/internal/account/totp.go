@@ -89,8 +89,8 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 		return c.notify(ctx, now, event.MFAEnrolled{FactorID: f.ID, Kind: f.Kind, Email: c.Account.Email.Address, Name: c.Account.Name})
 	})
 	if errors.Is(err, ErrCodeInvalid) {
-		failed := event.New(ctx, a.time(), caller.UserID, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code})
-		return nil, errors.Join(problem.Recorded(ErrCodeInvalid), a.store.Record(ctx, failed))
+		a.count(ctx, caller.UserID, event.MFAChallengeFailed{Reason: ErrCodeInvalid.Code}) // No delay bounds these.
+		return nil, problem.Recorded(ErrCodeInvalid)
 	}
 	return codes, err
 }

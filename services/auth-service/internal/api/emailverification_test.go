@@ -44,8 +44,11 @@ func TestSEC29VerifyEmail(t *testing.T) {
 	}
 	s.want(s.call("POST", "/verify-email", "", fields{"token": "unknown"}), 400, "token_invalid")
 	want := []string{"user.email_verified", "user.signed_up"}
-	for range 20 { // A refusal of a stranger would be counted only.
+	for range 3 { // The first of the user, the count of further ones, and the first of a stranger.
 		want = append([]string{"request.refused"}, want...)
+	}
+	if n := s.occurrences(event.RequestRefused{}); n != 20 {
+		t.Errorf("%d refusals are recorded, want 20", n)
 	}
 	got := names(s.events(event.Audit))
 	if slices.Sort(got); !slices.Equal(got, want) {
