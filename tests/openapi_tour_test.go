@@ -97,7 +97,7 @@ func TestOpenAPITourOfTheAccount(t *testing.T) {
 	}
 	c.do(http.StatusOK, "POST /api/v1/auth/change-password", object{"currentPassword": goodPassword, "newPassword": otherPassword}, &struct{ Tokens *tokens }{&c.tokens})
 	c.do(http.StatusAccepted, "POST /api/v1/auth/reauthenticate/mail", nil, nil)
-	c.do(http.StatusUnauthorized, "POST /api/v1/auth/reauthenticate", object{"mailCode": "1"}, nil)
+	c.do(http.StatusUnauthorized, "POST /api/v1/auth/reauthenticate", object{"mailCode": "00000000"}, nil)
 	c.do(http.StatusBadRequest, "POST /api/v1/auth/change-password", object{"currentPassword": otherPassword, "newPassword": "qwertyuiop"}, nil)
 	c.do(http.StatusOK, "POST /api/v1/auth/change-email/revert", object{"token": tokenOf(email, "change-email/revert")}, &changed)
 	if changed.User.Email != email {

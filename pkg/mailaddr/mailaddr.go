@@ -4,6 +4,7 @@ package mailaddr
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -25,9 +26,10 @@ const (
 // Parse parses an address (RFC 5321, without quoted local parts, without SMTPUTF8 and
 // without IP addresses as domains); ok is false if it is invalid. Its key folds the case of
 // ASCII letters only: folding others, such as the Kelvin sign, could turn one person's
-// address into another's.
+// address into another's. Spaces and invisible characters around the address, which are
+// pasted along, are ignored.
 func Parse(text string) (a Address, ok bool) {
-	text = strings.TrimSpace(text)
+	text = strings.TrimFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) })
 	local, domain, ok := strings.Cut(text, "@")
 	if !ok || len(text) > maxAddress || !validLocal(local) {
 		return Address{}, false

@@ -33,8 +33,10 @@ func TestSEC101Addresses(t *testing.T) {
 		"a@example。com":      {Text: "a@example.com", Key: "a@example.com"},
 		"a@xn--bcher-kva.de": {Text: "a@xn--bcher-kva.de", Key: "a@xn--bcher-kva.de"},
 	} {
-		if got, ok := mailaddr.Parse(" " + text + "\t"); !ok || got != want {
-			t.Errorf("Parse(%q) = %+v, %t, want %+v", text, got, ok, want)
+		for _, pasted := range []string{text, " " + text + "\t", "\u00a0" + text + "\r\n", "\u202a" + text + "\u202c", "\ufeff" + text + "\u200b"} {
+			if got, ok := mailaddr.Parse(pasted); !ok || got != want {
+				t.Errorf("Parse(%q) = %+v, %t, want %+v", pasted, got, ok, want)
+			}
 		}
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
@@ -115,7 +117,7 @@ func (a *Accounts) issueLink(ctx context.Context, c *Change, kind linkKind, to E
 func (a *Accounts) useLink(ctx context.Context, purpose LinkPurpose, secret string, decide func(ctx context.Context, t OneTimeToken, c *Change) error) (Account, error) {
 	var changed Account
 	var revoked []string
-	err := a.store.UseToken(ctx, purpose, hashSecret(secret), func(t OneTimeToken, c *Change) error {
+	err := a.store.UseToken(ctx, purpose, hashPasted(secret), func(t OneTimeToken, c *Change) error {
 		if !a.time().Before(t.ExpiresAt) {
 			return ErrTokenExpired
 		}
@@ -147,7 +149,7 @@ func (a *Accounts) CheckLink(ctx context.Context, purpose LinkPurpose, secret st
 
 // checkLink is CheckLink that returns the link and its account.
 func (a *Accounts) checkLink(ctx context.Context, purpose LinkPurpose, secret string) (OneTimeToken, Account, error) {
-	t, owner, err := a.store.TokenOwner(ctx, purpose, hashSecret(secret))
+	t, owner, err := a.store.TokenOwner(ctx, purpose, hashPasted(secret))
 	if err != nil {
 		return OneTimeToken{}, Account{}, err
 	}
@@ -194,4 +196,16 @@ func newSecret() string {
 func hashSecret(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
+}
+
+// hashPasted is hashSecret for the token of a link, which people copy from a mail that may
+// have broken it into lines: it ignores spaces, invisible characters, and the = before a
+// soft line break (RFC 2045, 6.7). A token has none of them.
+func hashPasted(secret string) []byte {
+	return hashSecret(strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || r == '=' {
+			return -1
+		}
+		return r
+	}, secret))
 }

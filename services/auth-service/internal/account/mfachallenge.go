@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -73,7 +72,8 @@ func (a *Accounts) startChallenge(ctx context.Context, in PasswordLogin, device 
 // validation problem, ErrCodeInvalid, ErrChallengeExpired, ErrTooManyAttempts,
 // ErrResetRequired or ErrAccountDisabled.
 func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken string) (Account, signing.Tokens, error) {
-	err := validate(required("mfaToken", secret, "mfaToken is required: it is in the response to the login."), requiredCode(code))
+	code, codeErr := parseCode(code)
+	err := validate(required("mfaToken", secret, "mfaToken is required: it is in the response to the login."), codeErr)
 	if err != nil {
 		return Account{}, signing.Tokens{}, err
 	}
@@ -133,10 +133,6 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken stri
 	return account, tokens, nil
 }
 
-func requiredCode(code string) *problem.Field {
-	return required("code", code, "code is required: use your authenticator app or a recovery code.")
-}
-
 // refuseCode records that a code was invalid and returns the error for the client. The
 // change must be stored: it counts the attempt.
 func (c *Change) refuseCode(ctx context.Context, now time.Time, reason *problem.Problem) error {
@@ -147,7 +143,6 @@ func (c *Change) refuseCode(ctx context.Context, now time.Time, reason *problem.
 // useCode reports whether a code is a valid TOTP or recovery code of the account,
 // and makes it invalid from then on.
 func (a *Accounts) useCode(ctx context.Context, c *Change, code string) (bool, error) {
-	code = strings.TrimSpace(code)
 	for i := range c.Factors {
 		if f := &c.Factors[i]; f.Kind == factor.KindTOTP && !f.ConfirmedAt.IsZero() {
 			if valid, err := a.useTOTP(f, code); valid || err != nil {

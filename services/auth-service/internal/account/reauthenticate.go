@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
@@ -41,11 +42,11 @@ const proofLifetime = 5 * time.Minute
 // ErrCodeInvalid or ErrTooManyAttempts.
 func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in Reauthentication) (Proof, error) {
 	owner, err := a.Own(ctx, caller)
-	if err == nil && (in.MailCode == "" || in.Password != "") {
-		owner, err = a.confirmPassword(ctx, caller, "password", in.Password)
+	if err == nil {
+		in, err = in.parsed(owner)
 	}
-	if err == nil && owner.MFAEnabled {
-		err = validate(requiredCode(in.Code))
+	if err == nil && (in.MailCode == "" || in.Password != "") {
+		err = a.confirmPasswordOf(ctx, owner, "password", in.Password)
 	}
 	if err != nil {
 		return Proof{}, err
@@ -84,6 +85,19 @@ func (a *Accounts) Reauthenticate(ctx context.Context, caller token.Identity, in
 		return Proof{}, errors.Join(refused, a.attemptFailed(ctx, attempt))
 	}
 	return proof, a.uncount(ctx, attempt, err)
+}
+
+// parsed returns in with the codes that the owner needs as they are checked. It comes before
+// anything that counts as an attempt.
+func (in Reauthentication) parsed(owner Account) (Reauthentication, error) {
+	var mailErr, codeErr *problem.Field
+	if in.MailCode != "" {
+		in.MailCode, mailErr = parseMailCode(in.MailCode)
+	}
+	if owner.MFAEnabled {
+		in.Code, codeErr = parseCode(in.Code)
+	}
+	return in, validate(mailErr, codeErr)
 }
 
 // checkCodes checks the codes of a re-authentication. If one of them is wrong, the first

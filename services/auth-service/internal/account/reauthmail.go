@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -26,6 +25,7 @@ type MailCode struct {
 const (
 	mailCodeLifetime = 10 * time.Minute
 	mailCodeAttempts = 5
+	mailCodeDigits   = 8 // the mail shows them as 1234-5678
 )
 
 // The failures of mailed codes.
@@ -57,7 +57,7 @@ func (a *Accounts) MailReauthCode(ctx context.Context, caller token.Identity) er
 		own.MailCode = MailCode{Hash: string(a.hashMailCode(own, code)[0]), ExpiresAt: now.Add(mailCodeLifetime)}
 		c.record(ctx, now, event.UserReauthCodeIssued{
 			Email: c.Account.Email.Address, Name: c.Account.Name, ExpiresAt: own.MailCode.ExpiresAt,
-			Token: a.links.Seal(code, event.LinkContext(event.UserReauthCodeIssued{}, c.Account.ID)),
+			Token: a.links.Seal(code[:mailCodeDigits/2]+"-"+code[mailCodeDigits/2:], event.LinkContext(event.UserReauthCodeIssued{}, c.Account.ID)),
 		})
 		return nil
 	})
@@ -77,19 +77,17 @@ func (a *Accounts) checkMailCode(s *Session, code string, now time.Time) (bool, 
 	return false, nil
 }
 
-// newMailCode returns a random code as the mail shows it: 1234-5678.
+// newMailCode returns a random code.
 func newMailCode() (string, error) {
 	n, err := rand.Int(rand.Reader, big.NewInt(1e8))
 	if err != nil {
 		return "", fmt.Errorf("make mail code: %w", err)
 	}
-	return fmt.Sprintf("%04d-%04d", n.Int64()/1e4, n.Int64()%1e4), nil
+	return fmt.Sprintf("%0*d", mailCodeDigits, n), nil
 }
 
 // hashMailCode returns the keyed hashes of a code for a session, of which the first is
-// stored: whoever reads the database could find so short a code from a plain hash. It
-// ignores spaces and hyphens.
-func (a *Accounts) hashMailCode(s *Session, code string) [][]byte {
-	digits := strings.NewReplacer(" ", "", "-", "").Replace(code)
+// stored: whoever reads the database could find so short a code from a plain hash.
+func (a *Accounts) hashMailCode(s *Session, digits string) [][]byte {
 	return a.fingerprintsOf([]byte("mail code\x00" + s.ID + "\x00" + digits))
 }

@@ -61,7 +61,8 @@ type TOTPConfirmation struct {
 // made with two factors. A wrong code uses up no proof. It fails
 // with a validation problem, ErrFactorNotFound, ErrCodeInvalid, and as addToOwn does.
 func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TOTPConfirmation) ([]string, error) {
-	if err := validate(requiredCode(in.Code)); err != nil {
+	code, codeErr := parseTOTPCode(in.Code)
+	if err := validate(codeErr); err != nil {
 		return nil, err
 	}
 	var codes []string
@@ -71,7 +72,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, caller token.Identity, in TO
 			return ErrFactorNotFound
 		}
 		f := &c.Factors[i]
-		valid, err := a.useTOTP(f, in.Code)
+		valid, err := a.useTOTP(f, code)
 		if err != nil {
 			return err
 		}

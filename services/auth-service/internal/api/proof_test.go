@@ -138,7 +138,7 @@ func TestSEC90MailedCodes(t *testing.T) {
 
 	third := s.mailedCode(ann.AccessToken, "ann@example.com", 3)
 	for range 5 {
-		s.want(prove(ann, "0000"), 401, "mail_code_invalid")
+		s.want(prove(ann, "0000-0000"), 401, "mail_code_invalid")
 	}
 	s.want(prove(ann, third), 410, "mail_code_expired")
 	s.want(s.call("POST", "/reauthenticate/mail", ann.AccessToken, nil), 429, "too_many_mails")
@@ -167,7 +167,7 @@ func TestSEC90MailedCodesCountForTheAccount(t *testing.T) {
 			s.mailedCode(ann.AccessToken, "ann@example.com", n+2)
 		}
 		for range 5 {
-			a := s.call("POST", "/reauthenticate", ann.AccessToken, fields{"mailCode": "1", "code": "1"})
+			a := s.call("POST", "/reauthenticate", ann.AccessToken, fields{"mailCode": "00000000", "code": "000000"})
 			got[fmt.Sprint(a.status, " ", a.Code)]++
 		}
 	}

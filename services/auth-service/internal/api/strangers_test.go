@@ -124,7 +124,7 @@ func TestSEC109UsersCannotFillTheAuditLog(t *testing.T) {
 			return "POST", "/passkeys/finish", fields{"passkeyToken": adding.PasskeyToken, "credential": fields{"id": junk(i)}}
 		},
 		"new factor": func(i int) (string, string, fields) {
-			return "POST", "/mfa/totp/" + totp.FactorID + "/verify", fields{"code": junk(i), "password": goodPassword}
+			return "POST", "/mfa/totp/" + totp.FactorID + "/verify", fields{"code": fmt.Sprintf("%06d", i), "password": goodPassword}
 		},
 	}
 	const times = 20

@@ -11,7 +11,11 @@ import (
 const (
 	recoveryCodes = 10
 	recoveryBytes = 15 // 120 bits, which need no slow hash
+
+	recoveryAlphabet = "abcdefghijklmnopqrstuvwxyz234567" // base32, in lower case
 )
+
+var recoveryEncoding = base32.NewEncoding(recoveryAlphabet)
 
 // NewRecoveryCodes returns ten random codes in four groups of six characters.
 func NewRecoveryCodes() []string {
@@ -19,21 +23,15 @@ func NewRecoveryCodes() []string {
 	for i := range codes {
 		var b [recoveryBytes]byte
 		rand.Read(b[:])
-		text := strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+		text := recoveryEncoding.EncodeToString(b[:])
 		codes[i] = strings.Join([]string{text[:6], text[6:12], text[12:18], text[18:]}, "-")
 	}
 	return codes
 }
 
-// HashRecoveryCode returns the hash under which a code is stored, in hexadecimal.
-// It ignores case, spaces and hyphens, because people copy codes in many ways.
+// HashRecoveryCode returns the hash under which a code is stored, in hexadecimal. It is
+// that of every way in which ParseCode accepts the code.
 func HashRecoveryCode(code string) string {
-	normalized := strings.Map(func(r rune) rune {
-		if r == '-' || r == ' ' {
-			return -1
-		}
-		return r
-	}, strings.ToLower(code))
-	sum := sha256.Sum256([]byte(normalized))
+	sum := sha256.Sum256([]byte(plain(code)))
 	return hex.EncodeToString(sum[:])
 }

@@ -37,8 +37,8 @@ func NewTOTPKey(accountName string) (TOTPKey, error) {
 // CheckTOTP reports whether code is valid for secret at now, and returns the time
 // step that it belongs to. It accepts the steps before and after the current one,
 // for clocks that are off, but only steps later than lastStep, so that storing the
-// result makes every code valid once (ASVS 6.5.1). Spaces around the code are
-// ignored. It fails if the secret is not base32.
+// result makes every code valid once (ASVS 6.5.1). The code is that of ParseCode. It fails
+// if the secret is not base32.
 func CheckTOTP(secret, code string, lastStep int64, now time.Time) (step int64, ok bool, err error) {
 	current := now.Unix() / totpPeriod
 	for _, s := range []int64{current, current - 1, current + 1} {
