@@ -270,7 +270,7 @@ func addDeadLetter(t *testing.T, service string) (id, kind string) {
 func TestOpenAPITourOfTheInstallation(t *testing.T) {
 	t.Parallel()
 	c := newClient(t)
-	for _, path := range []string{"/livez", "/readyz", "/.well-known/jwks.json", "/.well-known/openid-configuration", "/openapi.json"} {
+	for _, path := range []string{"/livez", "/readyz", "/.well-known/jwks.json", "/.well-known/openid-configuration", "/.well-known/webauthn", "/openapi.json"} {
 		var found object
 		if err := getJSON(t, c.gateway+path, &found); err != nil || len(found) == 0 {
 			t.Errorf("GET %s: %v", path, err)

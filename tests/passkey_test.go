@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,13 +32,13 @@ func startBrowser(t *testing.T) *browser {
 	return &browser{t: t, ctx: ctx}
 }
 
-// newBrowser returns a browser with an authenticator, on a page of the gateway.
-func newBrowser(t *testing.T, gateway string) *browser {
+// newBrowser returns a browser with an authenticator, on a page of an origin.
+func newBrowser(t *testing.T, origin string) *browser {
 	t.Helper()
 	b := startBrowser(t)
 	// The test runs a script, which the content security policy of the page forbids.
 	do(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})
-	drive(b, chromedp.Navigate(gateway+"/api/v1/auth/verify-email?token=x"))
+	drive(b, chromedp.Navigate(origin+"/api/v1/auth/verify-email?token=x"))
 	do(b, webauthn.Enable, webauthn.EnableParams{})
 
 	do(b, webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{Options: &webauthn.VirtualAuthenticatorOptions{
@@ -144,6 +145,58 @@ func TestPasskeys(t *testing.T) {
 	wantAudit(t, me.ID, map[string]int{
 		"user.signed_up": 1, "mfa.enrolled": 1, "mfa.removed": 1, "mfa.renamed": 1, "request.refused": 1, "user.logged_in": 1, "user.reauthenticated": 1, "email.sent": 3,
 	})
+}
+
+// A page on another origin that is allowed registers a passkey and signs in with it, with the
+// outputs of the extensions that it adds itself. A page of the gateway can then sign in, too.
+func TestSEC145PasskeyOfAnotherOrigin(t *testing.T) {
+	t.Parallel()
+	c := newClient(t)
+	me := c.signup(newEmail())
+	b := newBrowser(t, system.appOrigin())
+	with := func(options json.RawMessage, extensions string) json.RawMessage {
+		t.Helper()
+		var all map[string]map[string]json.RawMessage
+		if err := json.Unmarshal(options, &all); err != nil {
+			t.Fatal(err)
+		}
+		all["publicKey"]["extensions"] = json.RawMessage(extensions)
+		changed, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changed
+	}
+	outputs := func(credential json.RawMessage) string {
+		t.Helper()
+		var in struct{ ClientExtensionResults json.RawMessage }
+		if err := json.Unmarshal(credential, &in); err != nil {
+			t.Fatal(err)
+		}
+		return string(in.ClientExtensionResults)
+	}
+
+	var begun ceremony
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", object{"password": goodPassword}, &begun)
+	created := b.credential("create", with(begun.Options, `{"credProps": true, "prf": {}}`))
+	if got := outputs(created); !strings.Contains(got, "credProps") {
+		t.Errorf("the browser returned the outputs %s", got)
+	}
+	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys/finish", object{"passkeyToken": begun.PasskeyToken, "credential": created}, nil)
+
+	login := func(extensions string) {
+		t.Helper()
+		c.do(http.StatusOK, "POST /api/v1/auth/passkeys/login", nil, &begun)
+		answer := b.credential("get", with(begun.Options, extensions))
+		var in signedIn
+		c.do(http.StatusOK, "POST /api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": answer}, &in)
+		if in.User.ID != me.ID {
+			t.Errorf("signed in as %+v", in.User)
+		}
+	}
+	login(`{"appid": "` + system.appOrigin() + `"}`)
+	drive(b, chromedp.Navigate(c.gateway+"/api/v1/auth/verify-email?token=x"))
+	login(`{}`)
 }
 
 // Somebody who has proved the address can do without a password.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +45,11 @@ type launched struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error
+	app  *httptest.Server // an empty page on another origin, which may use passkeys
 }
+
+// appOrigin returns the origin of app. It has the host of the gateway and another port.
+func (l *launched) appOrigin() string { return strings.Replace(l.app.URL, "127.0.0.1", "localhost", 1) }
 
 const (
 	root         = ".."
@@ -104,7 +111,7 @@ func launch(dir string) (*launched, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)
 	}
-	l := &launched{dir: filepath.Join(dir, "stack"), done: make(chan struct{})}
+	l := &launched{dir: filepath.Join(dir, "stack"), done: make(chan struct{}), app: httptest.NewServer(http.NotFoundHandler())}
 	l.cmd = exec.Command(launcher, "up", "--dir", l.dir)
 	l.cmd.Dir, l.cmd.Stdout, l.cmd.Stderr = root, log, log
 	l.cmd.Env = append(environment(),
@@ -119,6 +126,7 @@ func launch(dir string) (*launched, error) {
 		"MFA_RATE_LIMIT=10000/1m",
 		"PASSKEYS_RATE_LIMIT=10000/1m",
 		"NETWORK_MAIL_LIMIT=0",
+		"WEBAUTHN_ORIGINS="+l.appOrigin(),
 	)
 	if err := l.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)
@@ -174,6 +182,7 @@ func (l *launched) read() (stack, error) {
 
 // stop stops the stack as Ctrl-C does and checks that no process and no file is left.
 func (l *launched) stop() error {
+	defer l.app.Close()
 	facts, readErr := l.read()
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop the stack: %w", err)

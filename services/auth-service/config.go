@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
-	"net"
+	"fmt"
 	"net/url"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
@@ -52,10 +54,13 @@ type Config struct {
 	HashConcurrency   int `envconfig:"HASH_CONCURRENCY" default:"0" desc:"How many passwords are hashed at a time, each in a process of its own; 0 means the number of cores. Each needs up to 60 MiB while it hashes, or 300 MiB for an imported hash of the highest costs."`
 	HashQueue         int `envconfig:"HASH_QUEUE" default:"256" desc:"How many sign-ins may wait for their passwords to be hashed before others are answered with 503, and as many requests of signed-in users."`
 
-	AdminEmail    string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`
-	AdminPassword service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"Password of the first administrator; required with ADMIN_EMAIL."`
-	PublicBaseURL string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. In production it must be https, except on localhost. Passkeys need a host name, not an IP address."`
-	AppURL        string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com; https in production, except on localhost. Landing pages link to it; they have no link if it is empty."`
+	AdminEmail      string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`
+	AdminPassword   service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"Password of the first administrator; required with ADMIN_EMAIL."`
+	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. In production it must be https, except on localhost. Passkeys need a host name, not an IP address."`
+	WebAuthnRPID    string         `envconfig:"WEBAUTHN_RP_ID" desc:"The domain that passkeys are bound to, such as example.com. Default: the host of PUBLIC_BASE_URL. After a change, all existing passkeys are useless."`
+	WebAuthnRPName  string         `envconfig:"WEBAUTHN_RP_NAME" desc:"The name that browsers show when a passkey is created. Default: Headgate."`
+	WebAuthnOrigins factor.Origins `envconfig:"WEBAUTHN_ORIGINS" desc:"Origins besides that of PUBLIC_BASE_URL that may use passkeys: comma-separated web origins such as https://app.example.com, and applications for Android as android:apk-key-hash:<SHA-256 of the signing certificate in base64url>. Web origins outside of WEBAUTHN_RP_ID are listed at /.well-known/webauthn, which browsers read from https://<WEBAUTHN_RP_ID>."`
+	AppURL          string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com; https in production, except on localhost. Landing pages link to it; they have no link if it is empty."`
 }
 
 // ValidateOwn checks the fields that are auth-service's own.
@@ -113,7 +118,11 @@ func (c Config) ValidateOwn() error {
 	if (c.AdminEmail == "") != (c.AdminPassword == "") {
 		faults = append(faults, errors.New("ADMIN_EMAIL, ADMIN_PASSWORD: set both or neither"))
 	}
-	faults = append(faults, c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL))
+	if err := c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL); err != nil {
+		faults = append(faults, err)
+	} else if _, err := c.passkeys(); err != nil {
+		faults = append(faults, err)
+	}
 	if c.AppURL != "" {
 		faults = append(faults, c.CheckURL("APP_URL", c.AppURL))
 	}
@@ -164,7 +173,7 @@ func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
 }
 
 func (c Config) site() api.Site {
-	return api.Site{Issuer: c.Issuer, BaseURL: c.PublicBaseURL, AppURL: c.AppURL}
+	return api.Site{Issuer: c.Issuer, BaseURL: c.PublicBaseURL, AppURL: c.AppURL, RelatedOrigins: c.relyingParty().Related()}
 }
 
 func (c Config) limits() account.Limits {
@@ -191,16 +200,33 @@ func (c Config) unverifiedTTL() time.Duration {
 	return 0
 }
 
-// passkeys returns the checker of passkeys. They are bound to the host name of
-// PUBLIC_BASE_URL (Web Authentication, 5.1.2): after a change of it, everybody needs new
-// ones. It returns nil if the host is an IP address.
-func (c Config) passkeys() (*factor.WebAuthn, error) {
+// relyingParty returns the site that passkeys are for (Web Authentication, 5.1.2). It has no
+// ID if PUBLIC_BASE_URL has an IP address and WEBAUTHN_RP_ID is not set.
+func (c Config) relyingParty() factor.RelyingParty {
+	rp := factor.RelyingParty{ID: c.WebAuthnRPID, Name: cmp.Or(c.WebAuthnRPName, "Headgate"), Origins: c.WebAuthnOrigins}
 	u, err := url.Parse(c.PublicBaseURL)
 	if err != nil {
-		return nil, err
+		return rp
 	}
-	if net.ParseIP(u.Hostname()) != nil {
+	if origin := factor.WebOrigin(u); origin != "" {
+		rp.ID = cmp.Or(rp.ID, strings.ToLower(u.Hostname()))
+		rp.Origins = append(factor.Origins{origin}, rp.Origins...)
+	}
+	return rp
+}
+
+// passkeys returns the checker of passkeys, or nil if the relying party has no ID or no
+// origin.
+func (c Config) passkeys() (*factor.WebAuthn, error) {
+	switch rp := c.relyingParty(); {
+	case rp.ID == "" && len(rp.Origins) > 0:
+		return nil, errors.New("WEBAUTHN_ORIGINS: set WEBAUTHN_RP_ID, because PUBLIC_BASE_URL has an IP address")
+	case rp.ID == "" || len(rp.Origins) == 0:
 		return nil, nil //nolint:nilnil // Passkeys are one of several ways to sign in.
+	default:
+		if err := rp.Validate(); err != nil {
+			return nil, fmt.Errorf("WEBAUTHN_RP_ID, WEBAUTHN_ORIGINS: %w", err)
+		}
+		return factor.NewWebAuthn(rp)
 	}
-	return factor.NewWebAuthn(u.Hostname(), u.Scheme+"://"+u.Host)
 }

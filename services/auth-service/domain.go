@@ -51,7 +51,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 	}
 	passkeys, err := cfg.passkeys()
 	if err != nil {
-		return domain{}, fmt.Errorf("PUBLIC_BASE_URL: %w", err)
+		return domain{}, err
 	}
 	seals := store.NewSeals(d.db, atRest)
 	if err := seals.Check(ctx); err != nil {

@@ -65,6 +65,7 @@ var mayCall = map[string]string{
 	"POST " + event.RateLimitsPath + "/cleared":            admins,
 	"GET /.well-known/jwks.json":                           anyone,
 	"GET /.well-known/openid-configuration":                anyone,
+	"GET /.well-known/webauthn":                            anyone,
 	"POST /logout":                                         signedIn,
 	"POST /logout-all":                                     signedIn,
 	"GET /sessions":                                        signedIn,

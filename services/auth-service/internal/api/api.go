@@ -18,6 +18,8 @@ type Site struct {
 	Issuer  string // the iss claim of access tokens
 	BaseURL string // the public URL of the gateway
 	AppURL  string // the application that landing pages link to; no link if empty
+
+	RelatedOrigins []string // see factor.RelyingParty
 }
 
 // Routes returns the routes of auth-service and who may call them.
@@ -76,6 +78,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Handler: a.keys},
 		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Handler: a.discovery},
+		{Method: http.MethodGet, Path: "/.well-known/webauthn", Access: web.Anyone, Handler: a.relatedOrigins},
 	}...)
 }
 

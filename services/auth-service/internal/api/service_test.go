@@ -100,7 +100,7 @@ func (s *service) start(changes []func(*account.Config)) {
 	issuer := signing.NewIssuer(testkit.Expected, s.keyring, testkit.Keys(t, secret+"-refresh"), 15*time.Minute)
 	revocations := token.NewRevocations(rows.Revocations, testkit.Log(t), s.time)
 	testkit.Run(t, revocations)
-	passkeys, err := factor.NewWebAuthn("localhost", "http://localhost")
+	passkeys, err := factor.NewWebAuthn(factor.RelyingParty{ID: "localhost", Name: "Acme", Origins: factor.Origins{"http://localhost"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,24 @@ func (a *api) discovery(w http.ResponseWriter, _ *http.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	return writeDocument(w, data)
+}
+
+// relatedOrigins serves the origins outside of the passkeys' domain whose pages may use them
+// (Web Authentication, 5.11). The list may be empty.
+func (a *api) relatedOrigins(w http.ResponseWriter, _ *http.Request) error {
+	data, err := json.Marshal(struct {
+		Origins []string `json:"origins"`
+	}{append([]string{}, a.site.RelatedOrigins...)})
+	if err != nil {
+		return err
+	}
+	return writeDocument(w, data)
+}
+
+// writeDocument sends a document about this installation.
+func writeDocument(w http.ResponseWriter, data []byte) error {
+	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	return write(w, data)
 }

@@ -3,6 +3,9 @@ package factor
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
@@ -10,20 +13,43 @@ import (
 	"github.com/google/uuid"
 )
 
-// WebAuthn registers and checks passkeys for one host. It is safe for concurrent
+// WebAuthn registers and checks passkeys for one relying party. It is safe for concurrent
 // use.
 type WebAuthn struct {
 	relyingParty *webauthn.WebAuthn
+	origins      Origins
 }
 
-// NewWebAuthn returns a checker of passkeys for a host name and its origin, such
-// as "id.example.com" and "https://id.example.com".
-func NewWebAuthn(host, origin string) (*WebAuthn, error) {
-	rp, err := webauthn.New(&webauthn.Config{RPID: host, RPDisplayName: "Headgate", RPOrigins: []string{origin}})
+// NewWebAuthn returns a checker of passkeys for a relying party, which must be valid and
+// have an origin.
+func NewWebAuthn(rp RelyingParty) (*WebAuthn, error) {
+	checker, err := webauthn.New(&webauthn.Config{RPID: rp.ID, RPDisplayName: rp.Name, RPOrigins: rp.Origins})
 	if err != nil {
 		return nil, fmt.Errorf("configure passkeys: %w", err)
 	}
-	return &WebAuthn{rp}, nil
+	return &WebAuthn{checker, rp.Origins}, nil
+}
+
+// fromAllowedOrigin reports whether an answer comes from one of the origins. The library
+// compares scheme, host and port alone, without regard to case.
+func (w *WebAuthn) fromAllowedOrigin(client protocol.CollectedClientData) bool {
+	return slices.Contains(w.origins, client.Origin)
+}
+
+// withoutExtensions returns a browser's answer without the outputs of extensions. No options
+// request any, and what a client adds by itself is ignored, whatever it is (Web
+// Authentication, 7.1, step 20, and 7.2, step 18).
+func withoutExtensions(answer []byte) []byte {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &members); err != nil {
+		return nil
+	}
+	maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool { return strings.EqualFold(name, "clientExtensionResults") })
+	rest, err := json.Marshal(members)
+	if err != nil {
+		return nil
+	}
+	return rest
 }
 
 // Owner is the account that passkeys belong to.
@@ -120,7 +146,7 @@ type Registration struct {
 
 // ParseRegistration parses a browser's answer, or fails with ErrRejected.
 func ParseRegistration(answer []byte) (Registration, error) {
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(withoutExtensions(answer))
 	if err != nil {
 		return Registration{}, ErrRejected
 	}
@@ -130,6 +156,9 @@ func ParseRegistration(answer []byte) (Registration, error) {
 // FinishRegistration checks an answer against the session of its first step. It
 // fails with ErrRejected.
 func (w *WebAuthn) FinishRegistration(o Owner, session string, r Registration) (Credential, error) {
+	if !w.fromAllowedOrigin(r.parsed.Response.CollectedClientData) {
+		return Credential{}, ErrRejected
+	}
 	u, err := newUser(o)
 	if err != nil {
 		return Credential{}, err
@@ -170,7 +199,7 @@ type Assertion struct {
 
 // ParseAssertion parses a browser's answer, or fails with ErrRejected.
 func ParseAssertion(answer []byte) (Assertion, error) {
-	parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
+	parsed, err := protocol.ParseCredentialRequestResponseBytes(withoutExtensions(answer))
 	if err != nil {
 		return Assertion{}, ErrRejected
 	}
@@ -185,6 +214,9 @@ func ParseAssertion(answer []byte) (Assertion, error) {
 // the passkey with its new counter, to be stored. It fails with ErrRejected, which is
 // ErrCopied if the passkey has signed the answer but its counter did not advance.
 func (w *WebAuthn) FinishLogin(o Owner, session string, a Assertion) (Credential, error) {
+	if !w.fromAllowedOrigin(a.parsed.Response.CollectedClientData) {
+		return Credential{}, ErrRejected
+	}
 	u, err := newUser(o)
 	if err != nil {
 		return Credential{}, err

@@ -26,7 +26,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) fixture {
 	t.Helper()
-	w, err := factor.NewWebAuthn(host, origin)
+	w, err := factor.NewWebAuthn(factor.RelyingParty{ID: host, Name: "Acme", Origins: factor.Origins{origin}})
 	if err != nil {
 		t.Fatal(err)
 	}

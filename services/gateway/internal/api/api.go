@@ -33,6 +33,7 @@ var Routes = []Route{
 	{Path: "/api/v1/auth", Service: "auth"},
 	{Path: "/.well-known/jwks.json", Service: "auth", Exact: true},
 	{Path: "/.well-known/openid-configuration", Service: "auth", Exact: true},
+	{Path: "/.well-known/webauthn", Service: "auth", Exact: true},
 	{Path: "/api/v1/user", Service: "user", Token: true},
 	{Path: "/api/v1/email", Service: "email", Token: true},
 	{Path: "/api/v1/audit", Service: "audit", Token: true},

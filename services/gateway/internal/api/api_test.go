@@ -31,6 +31,7 @@ func TestSEC41And43Routes(t *testing.T) {
 		{"POST", "/api/v1/auth/signup", "", "", 200},
 		{"POST", "/api/v1/auth/refresh", "Bearer stale", "", 200},
 		{"GET", "/.well-known/jwks.json", "", "", 200},
+		{"GET", "/.well-known/webauthn", "", "", 200},
 		{"GET", "/.well-known/other", "", "not_found", 404},
 		{"GET", "/api/v1/user/me", "", "unauthenticated", 401},
 		{"GET", "/api/v1/user/me", "Bearer junk", "token_invalid", 401},
