@@ -124,11 +124,10 @@ func (a *Accounts) startLogin(ctx context.Context, attempt loginAttempt, in Pass
 		return LoginResult{MFA: required}, err
 	}
 	session := a.newSession(ctx, account, attempt.device, byPassword)
-	tokens, err := a.issueTokens(account, session, session.CreatedAt)
+	tokens, err := a.firstTokens(account, session, attempt.known)
 	if err != nil {
 		return LoginResult{}, err
 	}
-	tokens.Device = a.deviceToken(account, attempt.known, session.CreatedAt)
 	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: attempt.device}))
 	in.IfNewDevice = newDevice(ctx, account, session)
 	if err := a.store.StartSession(ctx, session, in); err != nil {

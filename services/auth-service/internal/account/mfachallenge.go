@@ -118,8 +118,7 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken stri
 		c.NewSession, c.ClearAttempts, c.IfNewDevice = &session, attempt.Key, newDevice(ctx, c.Account, session)
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
 		account = c.Account
-		tokens, err = a.issueTokens(account, session, now)
-		tokens.Device = a.deviceToken(account, known, now)
+		tokens, err = a.firstTokens(account, session, known)
 		return err
 	})
 	if err == nil && refused != nil {

@@ -68,8 +68,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 		started.Proved = used.Proved
 		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)
 		c.record(ctx, started.CreatedAt, event.UserLoggedIn{SessionID: started.ID, DeviceName: device, Method: factor.KindPasskey})
-		tokens, err = a.issueTokens(c.Account, started, started.CreatedAt)
-		tokens.Device = a.deviceToken(c.Account, Device{}, started.CreatedAt)
+		tokens, err = a.firstTokens(c.Account, started, Device{})
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {

@@ -60,8 +60,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, caller token.Identity, cu
 		}
 		session := a.newSession(ctx, c.Account, own.DeviceName, own.Methods.with(byPassword))
 		c.NewSession = &session
-		tokens, err = a.issueTokens(c.Account, session, now)
-		tokens.Device = a.deviceToken(c.Account, Device{}, now)
+		tokens, err = a.firstTokens(c.Account, session, Device{})
 		return err
 	})
 	return tokens, replaced, err

@@ -81,7 +81,7 @@ func (a *Accounts) Refresh(ctx context.Context, raw string) (signing.Tokens, Ref
 			SessionID: s.ID, Generation: s.Generation, Replayed: outcome == Replayed,
 		}))
 		var err error
-		tokens, err = a.issueTokens(owner, *s, now)
+		tokens, err = a.issueTokens(owner, *s)
 		return err
 	})
 	switch {

@@ -83,8 +83,16 @@ func (a *Accounts) newSession(ctx context.Context, account Account, device strin
 	}
 }
 
-// issueTokens returns the tokens of a session as it is now.
-func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing.Tokens, error) {
+// firstTokens returns the tokens of a new session, and one of the device that it began on.
+func (a *Accounts) firstTokens(owner Account, s Session, known Device) (signing.Tokens, error) {
+	tokens, err := a.issueTokens(owner, s)
+	tokens.Device = a.deviceToken(owner, known, s.CreatedAt)
+	return tokens, err
+}
+
+// issueTokens returns the tokens of a session as it is now. Their life begins now, and not
+// when the request began, whose password may have waited to be hashed.
+func (a *Accounts) issueTokens(owner Account, s Session) (signing.Tokens, error) {
 	claims := signing.Claims{
 		AccountID: owner.ID, Role: owner.Role, Name: owner.Name,
 		SessionID: s.ID, SessionAt: s.CreatedAt, Generation: s.Generation, RotatedAt: s.RotatedAt, ExpiresAt: s.ExpiresAt,
@@ -93,5 +101,5 @@ func (a *Accounts) issueTokens(owner Account, s Session, now time.Time) (signing
 	if owner.EmailVerified && s.Proved {
 		claims.Email, claims.EmailVerified = owner.Email.Address, true
 	}
-	return a.issuer.Issue(claims, now)
+	return a.issuer.Issue(claims, a.time())
 }

@@ -120,11 +120,10 @@ func (a *Accounts) createAccount(ctx context.Context, account Account, secret st
 		c.Account, c.Idempotency = account, record
 		if !a.requireVerified {
 			session := a.newSession(ctx, account, "", byPassword)
-			tokens, err := a.issueTokens(account, session, account.CreatedAt)
+			tokens, err := a.firstTokens(account, session, Device{})
 			if err != nil {
 				return err
 			}
-			tokens.Device = a.deviceToken(account, Device{}, account.CreatedAt)
 			c.NewSession, out.Tokens = &session, &tokens
 		}
 		if err := a.storeAnswer(record, out); err != nil {
