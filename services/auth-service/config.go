@@ -21,6 +21,7 @@ import (
 // Config is the configuration in the environment.
 type Config struct {
 	backend.Config
+	service.Brand
 
 	RefreshTokenSecret service.Secret `envconfig:"REFRESH_TOKEN_SECRET" ignored:"true" generate:"true" desc:"Signs refresh tokens. One secret of at least 32 random characters, or a list of id:secret: the first is for new things, the others for existing ones."`
 	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. One secret, or a list like REFRESH_TOKEN_SECRET. What is encrypted with a secret that is no longer listed cannot be read."`
@@ -57,9 +58,9 @@ type Config struct {
 	AdminEmail      string         `envconfig:"ADMIN_EMAIL" desc:"Email address of the first administrator, created at start if there is none."`
 	AdminPassword   service.Secret `envconfig:"ADMIN_PASSWORD" ignored:"true" desc:"Password of the first administrator; required with ADMIN_EMAIL."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"The public URL of the gateway, such as https://id.example.com. In production it must be https, except on localhost. Passkeys need a host name, not an IP address."`
-	WebAuthnRPID    string         `envconfig:"WEBAUTHN_RP_ID" desc:"The domain that passkeys are bound to, such as example.com. Default: the host of PUBLIC_BASE_URL. After a change, all existing passkeys are useless."`
-	WebAuthnRPName  string         `envconfig:"WEBAUTHN_RP_NAME" desc:"The name that browsers show when a passkey is created. Default: Headgate."`
-	WebAuthnOrigins factor.Origins `envconfig:"WEBAUTHN_ORIGINS" desc:"Origins besides that of PUBLIC_BASE_URL that may use passkeys: comma-separated web origins such as https://app.example.com, and applications for Android as android:apk-key-hash:<SHA-256 of the signing certificate in base64url>. Web origins outside of WEBAUTHN_RP_ID are listed at /.well-known/webauthn, which browsers read from https://<WEBAUTHN_RP_ID>."`
+	WebAuthnRPID    string         `envconfig:"WEBAUTHN_RP_ID" desc:"The domain that passkeys are bound to, such as example.com. Default: the host of PUBLIC_BASE_URL. After a change, no existing passkey can sign in."`
+	WebAuthnRPName  string         `envconfig:"WEBAUTHN_RP_NAME" desc:"The name that browsers show when a passkey is created. Default: BRAND_NAME."`
+	WebAuthnOrigins factor.Origins `envconfig:"WEBAUTHN_ORIGINS" desc:"Origins besides that of PUBLIC_BASE_URL that may use passkeys: comma-separated web origins such as https://app.example.com, and applications for Android as android:apk-key-hash: and the SHA-256 hash of the signing certificate in base64url. Web origins outside of WEBAUTHN_RP_ID are listed at /.well-known/webauthn, which browsers read from that domain."`
 	AppURL          string         `envconfig:"APP_URL" desc:"The URL of the application that people sign in to, such as https://app.example.com; https in production, except on localhost. Landing pages link to it; they have no link if it is empty."`
 }
 
@@ -173,7 +174,7 @@ func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
 }
 
 func (c Config) site() api.Site {
-	return api.Site{Issuer: c.Issuer, BaseURL: c.PublicBaseURL, AppURL: c.AppURL, RelatedOrigins: c.relyingParty().Related()}
+	return api.Site{Brand: c.BrandName, Issuer: c.Issuer, BaseURL: c.PublicBaseURL, AppURL: c.AppURL, RelatedOrigins: c.relyingParty().Related()}
 }
 
 func (c Config) limits() account.Limits {
@@ -203,7 +204,7 @@ func (c Config) unverifiedTTL() time.Duration {
 // relyingParty returns the site that passkeys are for (Web Authentication, 5.1.2). It has no
 // ID if PUBLIC_BASE_URL has an IP address and WEBAUTHN_RP_ID is not set.
 func (c Config) relyingParty() factor.RelyingParty {
-	rp := factor.RelyingParty{ID: c.WebAuthnRPID, Name: cmp.Or(c.WebAuthnRPName, "Headgate"), Origins: c.WebAuthnOrigins}
+	rp := factor.RelyingParty{ID: c.WebAuthnRPID, Name: cmp.Or(c.WebAuthnRPName, c.BrandName), Origins: c.WebAuthnOrigins}
 	u, err := url.Parse(c.PublicBaseURL)
 	if err != nil {
 		return rp

@@ -50,6 +50,7 @@ func TestSEC145PasskeyConfig(t *testing.T) {
 		"public suffix":     {Config{PublicBaseURL: "https://id.example.com", WebAuthnRPID: "com"}, "", "WEBAUTHN_RP_ID"},
 		"no domain":         {Config{PublicBaseURL: "https://id.example.com", WebAuthnRPID: "https://example.com"}, "", "WEBAUTHN_RP_ID"},
 	} {
+		tc.BrandName = "Acme"
 		checker, err := tc.passkeys()
 		if (err != nil) != (tc.fault != "") || err != nil && !strings.Contains(err.Error(), tc.fault) {
 			t.Errorf("%s: %v, want %q", name, err, tc.fault)
@@ -57,7 +58,7 @@ func TestSEC145PasskeyConfig(t *testing.T) {
 		if (checker != nil) != (tc.want != "") || checker != nil && tc.relyingParty().ID != tc.want {
 			t.Errorf("%s: %+v, want %q", name, tc.relyingParty(), tc.want)
 		}
-		if checker != nil && tc.relyingParty().Name != "Headgate" {
+		if checker != nil && tc.relyingParty().Name != "Acme" {
 			t.Errorf("%s: name = %q", name, tc.relyingParty().Name)
 		}
 	}

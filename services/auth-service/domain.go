@@ -65,6 +65,7 @@ func newDomain(ctx context.Context, d dependencies, cfg Config) (domain, error) 
 	rows.Limits = cfg.limits()
 	revocations := token.NewRevocations(rows.Revocations, d.log, d.now)
 	accounts := account.New(account.Config{
+		Brand:             cfg.BrandName,
 		Store:             rows,
 		Revocations:       revocations,
 		Hasher:            d.hasher,

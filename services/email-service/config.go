@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/mail"
@@ -18,6 +19,7 @@ import (
 // Config is the configuration, read from the environment.
 type Config struct {
 	backend.Config
+	service.Brand
 	deadletter.Retention
 	token.Remote
 
@@ -25,7 +27,7 @@ type Config struct {
 	SMTPTimeout     time.Duration  `envconfig:"SMTP_TIMEOUT" default:"10s" desc:"Timeout for connecting to the mail server, and for sending one mail; at most 20s."`
 	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails sent at the same time, each on its own connection; at least 2 less than DATABASE_MAX_CONNS."`
 	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"Delay before the second attempt of a deferred mail. Later delays are 5, 15, 60 and 240 times that, for 48 hours."`
-	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"Sender address, for example Example <no-reply@example.com>. Message-IDs use its domain."`
+	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"Sender address, for example no-reply@example.com, or Example <no-reply@example.com> for another name than BRAND_NAME. Message-IDs use its domain."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"Public URL of the gateway. Links in mails begin with it. In production it must be https, except on localhost."`
 	EventSealKey    service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Opens the links in events; the same as auth-service's: one secret of at least 32 random characters, or a list of id:secret."`
 }
@@ -55,6 +57,16 @@ func (c Config) ValidateOwn() error {
 		invalid = append(invalid, errors.New("PUBLIC_BASE_URL: want http(s)://host[:port] without a path"))
 	}
 	return errors.Join(invalid...)
+}
+
+// sender returns MAIL_FROM, with the name of the product unless it has a name.
+func (c Config) sender() string {
+	from, err := mail.ParseAddress(c.MailFrom)
+	if err != nil {
+		return c.MailFrom // ValidateOwn has refused it.
+	}
+	from.Name = cmp.Or(from.Name, c.BrandName)
+	return from.String()
 }
 
 // origin says whether text is a scheme and a host only. Links in mails are this text

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/mail"
 	"strings"
 	"testing"
 	"time"
@@ -54,5 +55,23 @@ func TestConfig(t *testing.T) {
 				t.Errorf("ValidateOwn() = %v, want an error for %s", err, tc.want)
 			}
 		})
+	}
+}
+
+// Mails come from the product, unless MAIL_FROM has a name of its own.
+func TestSender(t *testing.T) {
+	t.Parallel()
+	const brand = `Acme "Ü:+"`
+	for from, want := range map[string]mail.Address{
+		"no-reply@example.com":               {Name: brand, Address: "no-reply@example.com"},
+		"<no-reply@example.com>":             {Name: brand, Address: "no-reply@example.com"},
+		"Example <no-reply@example.com>":     {Name: "Example", Address: "no-reply@example.com"},
+		`"Ex, ample" <no-reply@example.com>`: {Name: "Ex, ample", Address: "no-reply@example.com"},
+	} {
+		sender := Config{Brand: service.Brand{BrandName: brand}, MailFrom: from}.sender()
+		got, err := mail.ParseAddress(sender)
+		if err != nil || *got != want {
+			t.Errorf("MAIL_FROM=%s: sender %s is %+v, %v, want %+v", from, sender, got, err, want)
+		}
 	}
 }

@@ -40,7 +40,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("SMTP_URL: %w", err)
 	}
-	sender, err := smtp.New(server, cfg.MailFrom, cfg.SMTPTimeout, cfg.SMTPConcurrency)
+	sender, err := smtp.New(server, cfg.sender(), cfg.SMTPTimeout, cfg.SMTPConcurrency)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	s.Notice("mail", messages.WithheldNotice)
 	s.Metrics.MustRegister(messages.Gauges()...)
 	mailer, err := mail.NewMailer(mail.Config{
-		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom,
+		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom, Brand: cfg.BrandName,
 		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: b.Clock.Now,
 		Log: s.Log, Metrics: s.Metrics,
 	})

@@ -18,6 +18,7 @@ import (
 // Config is the configuration of the gateway.
 type Config struct {
 	service.Common
+	service.Brand
 	web.Listener
 	bus.Redis
 	bus.PublicKeys

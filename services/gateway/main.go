@@ -52,7 +52,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	defer events.Close()
 	outage := bus.LogOutages(events, s.Log)
 	s.Notice("redis", func(context.Context) string { return bus.OutageNotice(outage) })
-	apiDocs, err := docs.New()
+	apiDocs, err := docs.New(cfg.BrandName)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 		e["ADMIN_EMAIL"], e["ADMIN_PASSWORD"] = p.admin.Email, p.admin.Password
 	case emailService:
 		s.preset(e, "PUBLIC_BASE_URL", p.public)
-		s.preset(e, "MAIL_FROM", "Headgate <no-reply@headgate.local>")
+		s.preset(e, "MAIL_FROM", "no-reply@headgate.local")
 		e["SMTP_URL"] = p.smtp
 	}
 	return e

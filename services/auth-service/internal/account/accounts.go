@@ -83,6 +83,7 @@ type Lifetimes struct {
 
 // Accounts carries out the use cases. It is safe for concurrent use.
 type Accounts struct {
+	brand    string
 	store    Store
 	passkeys *factor.WebAuthn
 	revoked  *token.Revocations
@@ -107,6 +108,7 @@ type Accounts struct {
 
 // Config is what Accounts need.
 type Config struct {
+	Brand             string // the name of the product, in authenticator apps
 	Store             Store
 	Revocations       *token.Revocations // of this process; sessions that it ends are added at once
 	Hasher            *password.Hasher
@@ -129,6 +131,7 @@ type Config struct {
 // New returns Accounts. Run must be called for link requests to be handled.
 func New(cfg Config) *Accounts {
 	return &Accounts{
+		brand: cfg.Brand,
 		store: cfg.Store, passkeys: cfg.Passkeys, revoked: cfg.Revocations, hasher: cfg.Hasher, issuer: cfg.Issuer,
 		links: cfg.LinkSealer, atRest: cfg.AtRest, count: cfg.Count,
 		fingerprints: cfg.Fingerprints, lifetimes: cfg.Lifetimes, minLength: cfg.PasswordMinLength, mode: cfg.Mode, verification: cfg.Verification, requireVerified: cfg.RequireVerified, requireMFAFor: cfg.RequireMFAFor,

@@ -25,7 +25,7 @@ type Enrolment struct {
 func (a *Accounts) EnrolTOTP(ctx context.Context, caller token.Identity) (Enrolment, error) {
 	var out Enrolment
 	err := a.updateOwnAfterReauth(ctx, caller, sessionOf(caller), func(c *Change) error {
-		key, err := factor.NewTOTPKey(c.Account.Email.Address)
+		key, err := factor.NewTOTPKey(a.brand, c.Account.Email.Address)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ const prefix = "/api/v1/auth"
 
 // Site is what clients need to know about this installation.
 type Site struct {
+	Brand   string // the name of the product
 	Issuer  string // the iss claim of access tokens
 	BaseURL string // the public URL of the gateway
 	AppURL  string // the application that landing pages link to; no link if empty

@@ -87,7 +87,6 @@ var (
 )
 
 const (
-	product      = "Headgate"
 	maxFormToken = 256
 	maxForm      = 8 << 10
 )
@@ -286,7 +285,7 @@ func isForm(r *http.Request) bool {
 
 func (l landingPage) render(w http.ResponseWriter, status int, p page) error {
 	p.Style = template.CSS(style) //nolint:gosec // The style sheet is embedded.
-	p.Product, p.Home = product, l.site.AppURL
+	p.Product, p.Home = l.site.Brand, l.site.AppURL
 	var body bytes.Buffer
 	if err := layout.Execute(&body, p); err != nil {
 		return fmt.Errorf("render page: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -105,8 +106,8 @@ func (s *service) browse(method, path, contentType, body string) landed {
 			s.t.Errorf("%s: %s = %q, want %q, and a permissions policy", p.what, name, got, want)
 		}
 	}
-	if !strings.Contains(p.body, "· Headgate</title>") || !strings.Contains(p.body, "</span>Headgate</div>") {
-		s.t.Errorf("%s: the product name is missing:\n%s", p.what, data)
+	if plain := html.UnescapeString(p.body); !strings.Contains(plain, "· "+brand+"</title>") || !strings.Contains(plain, ">A</span>"+brand+"</div>") || strings.Contains(plain, "Headgate") || strings.Contains(p.body, brand) {
+		s.t.Errorf("%s: the product name is missing, or not escaped:\n%s", p.what, data)
 	}
 	return p
 }
@@ -156,7 +157,7 @@ func (p landed) not(texts ...string) landed {
 // app returns the same service with the URL of an application.
 func (s *service) app(appURL string) *service {
 	s.t.Helper()
-	server := httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{AppURL: appURL}), web.Options{
+	server := httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Brand: brand, AppURL: appURL}), web.Options{
 		Log: testkit.Log(s.t), Metrics: prometheus.NewRegistry(),
 	}))
 	s.t.Cleanup(server.Close)

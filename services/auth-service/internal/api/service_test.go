@@ -36,6 +36,7 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 const (
 	goodPassword = "correct horse battery"
 	base         = "/api/v1/auth"
+	brand        = `Acme "Ü:+"`
 	secret       = "0123456789abcdefghijklmnopqrstuv-tests"
 )
 
@@ -105,6 +106,7 @@ func (s *service) start(changes []func(*account.Config)) {
 		t.Fatal(err)
 	}
 	cfg := account.Config{
+		Brand:    brand,
 		Passkeys: passkeys,
 		Store:    rows, Revocations: revocations, Hasher: password.NewHasher(password.Config{Params: cheap, Concurrency: 2, Queue: 1000}), Issuer: issuer, LinkSealer: s.sealer, AtRest: s.sealer, Count: s.refusals.Record, Fingerprints: testkit.Keys(t, secret),
 		Lifetimes: account.Lifetimes{
@@ -118,7 +120,7 @@ func (s *service) start(changes []func(*account.Config)) {
 	}
 	s.accounts = account.New(cfg)
 	testkit.Run(t, s.accounts)
-	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
+	s.Server = httptest.NewServer(web.NewRouter(api.Routes(s.accounts, s.keyring, api.Site{Brand: brand, Issuer: testkit.Expected.Issuer, BaseURL: "http://localhost"}), web.Options{
 		Auth: token.NewVerifier(s.keyring, revocations, testkit.Expected, s.time), Now: s.time, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 		TrustedProxies: web.Prefixes{netip.MustParsePrefix("127.0.0.0/8")},
 		Refused:        s.refusals.Refused, Read: box.Reads(s.db),

@@ -3,6 +3,8 @@ package factor
 import (
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/pquerna/otp"
@@ -11,7 +13,6 @@ import (
 )
 
 const (
-	totpIssuer      = "Headgate"
 	totpPeriod      = 30 // seconds
 	totpSecretBytes = 20 // 160 bits (RFC 4226, 4)
 )
@@ -25,14 +26,27 @@ type TOTPKey struct {
 	URL    string // otpauth://, for a QR code
 }
 
-// NewTOTPKey returns a random TOTP secret. Apps show it under accountName.
-func NewTOTPKey(accountName string) (TOTPKey, error) {
-	key, err := totp.Generate(totp.GenerateOpts{Issuer: totpIssuer, AccountName: accountName, SecretSize: totpSecretBytes})
+// NewTOTPKey returns a random TOTP secret. Apps show it as accountName under issuer, which
+// must have a letter.
+func NewTOTPKey(issuer, accountName string) (TOTPKey, error) {
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: issuer, AccountName: accountName, SecretSize: totpSecretBytes})
 	if err != nil {
 		return TOTPKey{}, fmt.Errorf("make TOTP secret: %w", err)
 	}
-	return TOTPKey{Secret: key.Secret(), URL: key.URL()}, nil
+	return TOTPKey{Secret: key.Secret(), URL: totpURL(issuer, accountName, key.Secret())}, nil
 }
+
+// totpURL returns the URL of a secret, whose label and issuer apps read in different ways: a
+// colon ends the issuer, even an encoded one, and a plus sign may be a space or itself. So an
+// issuer has no colon, and everything else is encoded.
+func totpURL(issuer, accountName, secret string) string {
+	issuer = encoded(strings.Join(strings.Fields(strings.ReplaceAll(issuer, ":", " ")), " "))
+	return fmt.Sprintf("otpauth://totp/%s:%s?algorithm=SHA1&digits=%d&issuer=%s&period=%d&secret=%s",
+		issuer, encoded(accountName), totpDigits, issuer, totpPeriod, secret)
+}
+
+// encoded returns text in percent-encoding, for any part of a URL.
+func encoded(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
 
 // CheckTOTP reports whether code is valid for secret at now, and returns the time
 // step that it belongs to. It accepts the steps before and after the current one,

@@ -3,6 +3,7 @@ package factor_test
 import (
 	"encoding/base32"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestSEC35CheckTOTP(t *testing.T) {
 
 func TestNewTOTPKey(t *testing.T) {
 	t.Parallel()
-	key, err := factor.NewTOTPKey("ann@example.com")
+	key, err := factor.NewTOTPKey("Acme", "ann@example.com")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +75,38 @@ func TestNewTOTPKey(t *testing.T) {
 		t.Errorf("secret = %q: %d bytes, %v, want 20", key.Secret, len(raw), err)
 	}
 	u, err := url.Parse(key.URL)
-	if err != nil || u.Scheme != "otpauth" || u.Path != "/Headgate:ann@example.com" || u.Query().Get("secret") != key.Secret {
+	if err != nil || u.Scheme != "otpauth" || u.Path != "/Acme:ann@example.com" || u.Query().Get("secret") != key.Secret {
 		t.Errorf("URL = %q, %v", key.URL, err)
 	}
-	again, err := factor.NewTOTPKey("ann@example.com")
+	again, err := factor.NewTOTPKey("Acme", "ann@example.com")
 	if err != nil || again.Secret == key.Secret {
 		t.Errorf("the same secret twice: %v", err)
+	}
+}
+
+// Apps read label and issuer in different ways: the label is cut at its first colon, and a
+// plus sign may stand for a space.
+func TestTOTPURLOfAnyName(t *testing.T) {
+	t.Parallel()
+	for brand, issuer := range map[string]string{
+		"Acme": "Acme", "Acme Ltd": "Acme Ltd", `Acme "Ü:+"`: `Acme "Ü +"`, "A: B": "A B", "a/b?c#d%20&e=f": "a/b?c#d%20&e=f", "👩\u200d🚀 Acme": "👩\u200d🚀 Acme",
+	} {
+		for _, address := range []string{"ann@example.com", "a+b@example.com", "a/b?c#d%25&e='f'@example.com"} {
+			key, err := factor.NewTOTPKey(brand, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.ContainsAny(key.URL, "+ \"'") || strings.Count(key.URL, ":") != 2 || strings.Count(key.URL, "/") != 3 || strings.Count(key.URL, "?") != 1 {
+				t.Errorf("URL = %s: it has characters that apps misread", key.URL)
+			}
+			u, err := url.Parse(key.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := u.Query()
+			if u.Scheme != "otpauth" || u.Host != "totp" || u.Path != "/"+issuer+":"+address || q.Get("issuer") != issuer || q.Get("secret") != key.Secret || q.Get("digits") != "6" || q.Get("period") != "30" || q.Get("algorithm") != "SHA1" {
+				t.Errorf("URL = %s: path %q, query %v", key.URL, u.Path, q)
+			}
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"html"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,10 +54,15 @@ var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 func newMailer(t *testing.T) (*mail.Mailer, *memory, *event.Sealer) {
 	t.Helper()
+	return newMailerOf(t, "Headgate")
+}
+
+func newMailerOf(t *testing.T, brand string) (*mail.Mailer, *memory, *event.Sealer) {
+	t.Helper()
 	sealer := testkit.Sealer(t, strings.Repeat("0123456789", 4))
 	m := &memory{}
 	mailer, err := mail.NewMailer(mail.Config{
-		Store: m, Sender: memorySender{m}, Sealer: sealer, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
+		Store: m, Sender: memorySender{m}, Sealer: sealer, Brand: brand, BaseURL: "https://id.example.com/", From: "Headgate <no-reply@example.com>",
 		Concurrency: 1, Now: func() time.Time { return noon }, Log: testkit.Log(t), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -76,6 +82,8 @@ func newEvent(p event.Payload) event.Event {
 func TestTexts(t *testing.T) {
 	t.Parallel()
 	mailer, m, sealer := newMailer(t)
+	const brand = `Acme "Ü:+"`
+	branded, other, _ := newMailerOf(t, brand)
 	const stranger = "Win at https://evil.example"
 	linkOf := func(kind event.Payload) event.Link {
 		return event.Link{
@@ -149,6 +157,13 @@ func TestTexts(t *testing.T) {
 			if len(line) > 76 && strings.Contains(line, " ") || strings.TrimSpace(line) != line {
 				t.Errorf("%s: line %q", name, line)
 			}
+		}
+		if err := branded.Mail(t.Context(), tc.event); err != nil {
+			t.Fatal(err)
+		}
+		if all := other.last.Subject + other.last.HTML + other.last.Text; strings.Contains(all, "Headgate") || strings.Contains(other.last.HTML, brand) ||
+			!strings.Contains(html.UnescapeString(other.last.HTML), ">"+brand+"</td>") || !strings.Contains(other.last.HTML, ">A</td>") || !strings.HasPrefix(other.last.Text, brand+"\n\n") {
+			t.Errorf("%s: with another name: %s", name, all)
 		}
 		golden(t, name+".html", got.HTML)
 		golden(t, name+".txt", got.Text)

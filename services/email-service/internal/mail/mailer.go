@@ -25,6 +25,7 @@ type Mailer struct {
 	sender     Sender
 	sealer     *event.Sealer
 	baseURL    string
+	brand      string
 	domain     string // of Message-IDs
 	slots      chan struct{}
 	retryFirst time.Duration
@@ -37,6 +38,7 @@ type Config struct {
 	Store       Store
 	Sender      Sender
 	Sealer      *event.Sealer
+	Brand       string        // the name of the product, at the top of every mail
 	BaseURL     string        // of links, with or without a slash at the end
 	From        string        // the sender; Message-IDs get its domain
 	Concurrency int           // mails being sent at a time
@@ -54,6 +56,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 	}
 	return &Mailer{
 		store: cfg.Store, sender: cfg.Sender, sealer: cfg.Sealer,
+		brand:      cfg.Brand,
 		baseURL:    strings.TrimRight(cfg.BaseURL, "/"),
 		domain:     from.Address[strings.LastIndex(from.Address, "@")+1:],
 		slots:      make(chan struct{}, cfg.Concurrency),
@@ -169,6 +172,7 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 	if !c.expires.IsZero() && !now.Before(c.expires) {
 		return m.recordFailure(ctx, e, delivery, ErrExpired)
 	}
+	c.Product = m.brand
 	message, err := t.render(delivery, c)
 	if err != nil {
 		return err

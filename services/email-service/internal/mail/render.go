@@ -18,9 +18,6 @@ import (
 //go:embed templates
 var files embed.FS
 
-// product is the name at the top of every mail.
-const product = "Headgate"
-
 // content is what templates may show. It has no text that an attacker can choose, such as
 // the name of a new account or the user agent of a request: such text could turn our mail
 // into an advertisement or a phishing attempt.
@@ -127,7 +124,7 @@ func (t *templates) render(d Delivery, c content) (Message, error) {
 	if err := t.subject.Execute(&subject, c); err != nil {
 		return Message{}, fmt.Errorf("render %s: %w", t.name, err)
 	}
-	c.Product, c.Subject = product, subject.String()
+	c.Subject = subject.String()
 	if err := t.html.ExecuteTemplate(&html, "frame.html", c); err != nil {
 		return Message{}, fmt.Errorf("render %s: %w", t.name, err)
 	}

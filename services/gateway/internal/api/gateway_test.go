@@ -140,7 +140,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 		services[name] = upstream.New(name, at, s.upstream)
 		g.running = append(g.running, testkit.Run(t, services[name]))
 	}
-	described, err := docs.New()
+	described, err := docs.New("Headgate")
 	if err != nil {
 		t.Fatal(err)
 	}

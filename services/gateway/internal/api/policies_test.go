@@ -127,7 +127,7 @@ type documentedRoute struct {
 // document returns the API document.
 func document(t *testing.T) map[string]any {
 	t.Helper()
-	d, err := docs.New()
+	d, err := docs.New("Headgate")
 	if err != nil {
 		t.Fatal(err)
 	}

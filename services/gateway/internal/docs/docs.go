@@ -3,10 +3,12 @@
 package docs
 
 import (
+	"bytes"
 	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"path"
 	"slices"
@@ -19,6 +21,9 @@ import (
 var (
 	//go:embed openapi.yaml
 	source []byte
+
+	//go:embed page/index.html
+	index []byte
 
 	//go:embed page/* swagger-ui/*
 	assets embed.FS
@@ -44,12 +49,18 @@ type Docs struct {
 // Route is a method and the pattern of a path, such as /users/{id}.
 type Route struct{ Method, Path string }
 
-// New returns the docs of the embedded document. It fails if the document is invalid.
-func New() (*Docs, error) {
+// New returns the docs of the embedded document, which name the product brand. It fails if
+// the document is invalid.
+func New(brand string) (*Docs, error) {
 	document, err := toJSON(source)
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
 	}
+	title, err := json.Marshal(brand)
+	if err != nil {
+		return nil, fmt.Errorf("encode the name of the product: %w", err)
+	}
+	document = bytes.Replace(document, []byte(`"title":"Headgate"`), append([]byte(`"title":`), title...), 1)
 	routes, err := routesOf(document)
 	if err != nil {
 		return nil, fmt.Errorf("read the routes of openapi.yaml: %w", err)
@@ -61,8 +72,8 @@ func New() (*Docs, error) {
 	if err := d.addAssets(); err != nil {
 		return nil, err
 	}
-	page := d.files[PagePath+"/index.html"]
 	delete(d.files, PagePath+"/index.html")
+	page := newPlain(bytes.Replace(index, []byte("Headgate"), []byte(html.EscapeString(brand)), 1), types[".html"])
 	page.policy = policy
 	d.files[PagePath] = page
 	return d, nil

@@ -20,7 +20,7 @@ import (
 
 func newDocs(t *testing.T) *docs.Docs {
 	t.Helper()
-	d, err := docs.New()
+	d, err := docs.New(`Acme "Ü:+"`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,5 +284,20 @@ func TestReferences(t *testing.T) {
 		if !used[ref] {
 			t.Errorf("%s is not used", ref)
 		}
+	}
+}
+
+// The document and the page name the product as it is configured.
+func TestBrand(t *testing.T) {
+	t.Parallel()
+	d := newDocs(t)
+	page := ask(t, d, http.MethodGet, "/docs").Body.String()
+	if !strings.Contains(page, "<title>Acme &#34;Ü:+&#34; API</title>") || strings.Contains(page, "Headgate") {
+		t.Errorf("page = %s", page)
+	}
+	var document struct{ Info struct{ Title string } }
+	text := ask(t, d, http.MethodGet, "/openapi.json").Body.String()
+	if err := json.Unmarshal([]byte(text), &document); err != nil || document.Info.Title != `Acme "Ü:+"` || strings.Contains(text, "Headgate") {
+		t.Errorf("title = %q, %v", document.Info.Title, err)
 	}
 }
