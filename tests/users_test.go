@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 // oldHash is goodPassword as an earlier system stored it: bcrypt at cost 6.
@@ -54,6 +56,71 @@ func TestImportCommand(t *testing.T) {
 	for i, want := range map[int]string{0: "$argon2id$", 1: "$2"} { // Signing in has replaced the first hash.
 		if !strings.Contains(stdout, fmt.Sprintf(`"email":%q,"emailVerified":true,"name":"Ada","role":"user","status":"active","passwordHash":"%s`, emails[i], want)) {
 			t.Errorf("the export does not have %s with %s", emails[i], want)
+		}
+	}
+}
+
+// TestSEC146ImportAfterADeletion rehearses a migration: import, delete all, import again. The
+// accounts of the second import work: their owners sign in, have a profile and get mails.
+func TestSEC146ImportAfterADeletion(t *testing.T) {
+	t.Parallel()
+	file, deletions := filepath.Join(t.TempDir(), "users.ndjson"), filepath.Join(t.TempDir(), "ids")
+	oldID := uuid.NewString()
+	emails := []string{newEmail(), newEmail(), newEmail()}
+	var lines strings.Builder
+	for i, line := range []object{{"id": oldID}, {"createdAt": "2020-02-03T04:05:06Z"}, {}} {
+		line["email"], line["name"], line["emailVerified"], line["passwordHash"] = emails[i], "Ada", true, oldHash
+		if err := json.NewEncoder(&lines).Encode(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, []byte(lines.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantImport := func(want string) {
+		t.Helper()
+		if _, stderr, code := command(t, "auth-service", "users", "import", file); code != 0 || !strings.Contains(stderr, want) {
+			t.Fatalf("import = %d, want %q in\n%s", code, want, stderr)
+		}
+	}
+	wantImport("3 created, 0 existing, 0 refused")
+	var ids strings.Builder
+	clients := make([]*client, len(emails))
+	for i, email := range emails {
+		clients[i] = newClient(t)
+		fmt.Fprintln(&ids, clients[i].login(email, goodPassword).ID)
+	}
+	if err := os.WriteFile(deletions, []byte(ids.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, stderr, code := command(t, "auth-service", "users", "delete", deletions); code != 0 || !strings.Contains(out, "3 accounts deleted") {
+		t.Fatalf("delete = %d %s%s", code, out, stderr)
+	}
+	admin := newAdmin(t)
+	for id := range strings.Lines(ids.String()) {
+		eventually(t, func() error {
+			a, err := admin.try("GET", "/api/v1/user/"+strings.TrimSpace(id), nil)
+			if err == nil && a.status != http.StatusNotFound {
+				err = fmt.Errorf("the profile of a deleted account = %d", a.status)
+			}
+			return err
+		})
+	}
+	wantImport("3 created, 0 existing, 0 refused")
+	wantImport("0 created, 3 existing, 0 refused")
+	for i, c := range clients {
+		me := c.login(emails[i], goodPassword)
+		if strings.Contains(ids.String(), me.ID) {
+			t.Errorf("the id %s is used again", me.ID)
+		}
+		c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
+		c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": emails[i]}, nil)
+		awaitLinkTo(t, emails[i], "reset-password")
+		if i > 0 {
+			continue
+		}
+		if mapping, err := os.ReadFile(file + ".ids"); err != nil || string(mapping) != oldID+","+me.ID+"\n" {
+			t.Errorf("the file of ids = %q, %v", mapping, err)
 		}
 	}
 }

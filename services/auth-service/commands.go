@@ -27,7 +27,8 @@ var commands = []service.Command[Config]{
 	{Name: "keys retire", Usage: "delete a signing key and refuse its tokens: keys retire [-force] KEY", Run: retireKey},
 	{Name: "keys re-encrypt", Usage: "encrypt everything in the database with the first key of ENCRYPTION_KEY", Run: reencrypt},
 	{Name: "sessions revoke-all", Usage: "end the sessions of all accounts: sessions revoke-all [-before TIME]", Run: revokeAll},
-	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] FILE", Run: importUsers},
+	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] [-ids FILE] FILE", Run: importUsers},
+	{Name: "users delete", Usage: "delete the accounts with the ids in a file, one a line, and never use these ids again: users delete FILE", Run: deleteUsers},
 	{Name: workCommand, Usage: "internal: hash passwords for the service that started this process", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},
 }

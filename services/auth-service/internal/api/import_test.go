@@ -1,15 +1,18 @@
 package api_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
@@ -26,9 +29,26 @@ func TestImportRefusesUnusableAccounts(t *testing.T) {
 	}
 	s.signup("ann@example.com") // somebody else's account
 	got, err := s.accounts.Import(t.Context(), []account.Imported{{Email: "ann@example.com", Name: "Ann"}})
-	if err != nil || got[0] != account.ImportConflict {
+	if err != nil || got[0].Outcome != account.ImportEmailTaken {
 		t.Errorf("Import = %v, %v, want a conflict", got, err)
 	}
+}
+
+// wantImported imports lines and returns the ids of their accounts.
+func (s *service) wantImported(in []account.Imported, want ...account.ImportOutcome) []string {
+	s.t.Helper()
+	results, err := s.accounts.Import(s.t.Context(), in)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	outcomes, ids := []account.ImportOutcome{}, []string{}
+	for _, r := range results {
+		outcomes, ids = append(outcomes, r.Outcome), append(ids, r.ID)
+	}
+	if !slices.Equal(outcomes, want) {
+		s.t.Fatalf("Import = %v, want %v", outcomes, want)
+	}
+	return ids
 }
 
 // Imported users sign in with their old passwords, which then get a new hash.
@@ -46,15 +66,9 @@ func TestImport(t *testing.T) {
 		{Email: "ANN@example.com", Name: "Ann again"},
 		{ID: "01926f39-0000-7000-8000-000000000001", Email: "cy@example.com", Name: "Cy", Role: "auditor", Status: "disabled"},
 	}
-	got, err := s.accounts.Import(t.Context(), in)
-	if want := []account.ImportOutcome{account.ImportCreated, account.ImportCreated, account.ImportConflict, account.ImportCreated}; err != nil || !slices.Equal(got, want) {
-		t.Fatalf("Import = %v, %v, want %v", got, err, want)
-	}
+	s.wantImported(in, account.ImportCreated, account.ImportCreated, account.ImportEmailTaken, account.ImportCreated)
 	in = append(in, account.Imported{ID: "01926f39-0000-7000-8000-000000000002", Email: "ann@example.com", Name: "Eve"})
-	got, err = s.accounts.Import(t.Context(), in)
-	if want := []account.ImportOutcome{account.ImportExists, account.ImportExists, account.ImportConflict, account.ImportExists, account.ImportConflict}; err != nil || !slices.Equal(got, want) {
-		t.Fatalf("Import again = %v, %v, want %v", got, err, want)
-	}
+	s.wantImported(in, account.ImportExists, account.ImportExists, account.ImportEmailTaken, account.ImportExists, account.ImportEmailTaken)
 	if n := s.count(event.User, event.UserSignedUp{}); n != 3 {
 		t.Errorf("%d sign-ups, want 3", n)
 	}
@@ -105,10 +119,7 @@ func TestImportMakesIDsOfTheStoredTime(t *testing.T) {
 		{Email: "cy@example.com", Name: "Cy", CreatedAt: time.Date(2020, 2, 3, 4, 5, 6, 7_891_000, time.UTC)},
 	}
 	for want := account.ImportCreated; want <= account.ImportExists; want++ {
-		got, err := s.accounts.Import(t.Context(), in)
-		if err != nil || !slices.Equal(got, []account.ImportOutcome{want, want, want}) {
-			t.Fatalf("Import = %v, %v, want %v", got, err, want)
-		}
+		s.wantImported(in, want, want, want)
 		s.advance(time.Hour)
 	}
 	err := s.accounts.Export(t.Context(), func(a account.Account) error {
@@ -121,7 +132,133 @@ func TestImportMakesIDsOfTheStoredTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	in[2].CreatedAt = in[2].CreatedAt.Add(time.Hour)
-	if got, err := s.accounts.Import(t.Context(), in[2:]); err != nil || got[0] != account.ImportConflict {
-		t.Errorf("Import of another time = %v, %v, want a conflict", got, err)
+	s.wantImported(in[2:], account.ImportEmailTaken) // another line, for all that is known
+}
+
+// SEC-146: an account that is imported again after its deletion gets an id that no account
+// had before, because other services have erased the former one for ever. It is found again
+// by its line.
+func TestSEC146IDsOfDeletedAccountsAreNotUsedAgain(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{
+		{ID: "01926f39-0000-7000-8000-000000000001", Email: "ann@example.com", Name: "Ann"},
+		{Email: "bob@example.com", Name: "Bob"},
+		{Email: "cy@example.com", Name: "Cy", CreatedAt: time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)},
+		{ID: "01926f39-0000-7000-8000-000000000004", Email: "di@example.com", Name: "Di"}, // stays
 	}
+	created := []account.ImportOutcome{account.ImportCreated, account.ImportCreated, account.ImportCreated}
+	exists := []account.ImportOutcome{account.ImportExists, account.ImportExists, account.ImportExists, account.ImportExists}
+	stays := s.wantImported(in[3:], created[:1]...)[0]
+	former := map[string]bool{}
+	for range 3 {
+		ids := s.wantImported(in[:3], created...)
+		for _, id := range ids {
+			if former[id] {
+				t.Errorf("the id %s is used again", id)
+			}
+			former[id] = true
+			if n := s.countOf(id); n != 1 {
+				t.Errorf("%d sign-ups with the id %s, want 1", n, id)
+			}
+		}
+		if again := s.wantImported(in, exists...); !slices.Equal(again, append(ids, stays)) {
+			t.Errorf("ids %v, then %v", ids, again)
+		}
+		for _, id := range ids {
+			if err := s.accounts.DeleteUser(t.Context(), token.Identity{}, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// SEC-146: a deletion that the database has lost in a restore can be repeated, and so can
+// one that it never knew of. Its id is not used again.
+func TestSEC146LostDeletionsCanBeRepeated(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{
+		{ID: "01926f39-0000-7000-8000-000000000001", Email: "ann@example.com", Name: "Ann"},
+		{ID: "01926f39-0000-7000-8000-000000000002", Email: "bob@example.com", Name: "Bob"},
+	}
+	s.wantImported(in[:1], account.ImportCreated)
+	for i, want := range []bool{true, false} {
+		for range 2 {
+			if deleted, err := s.accounts.Erase(t.Context(), in[i].ID); deleted != want || err != nil {
+				t.Errorf("Erase(%s) = %t, %v, want %t", in[i].Email, deleted, err, want)
+			}
+			want = false
+		}
+	}
+	for i, id := range s.wantImported(in, account.ImportCreated, account.ImportCreated) {
+		if id == in[i].ID {
+			t.Errorf("the id %s is used again", id)
+		}
+	}
+}
+
+// The account of a line stays its account when its owner changes the address.
+func TestImportFindsAccountsWithAnotherAddress(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{{Email: "ann@example.com", Name: "Ann"}, {ID: "01926f39-0000-7000-8000-000000000001", Email: "bob@example.com", Name: "Bob"}}
+	s.wantImported(in, account.ImportCreated, account.ImportCreated)
+	if _, err := s.db.Exec(t.Context(), `UPDATE accounts SET email = 'new-' || email, email_key = 'new-' || email_key`); err != nil {
+		t.Fatal(err)
+	}
+	s.wantImported(in, account.ImportExists, account.ImportExists)
+}
+
+// countOf returns the number of sign-ups of a subject.
+func (s *service) countOf(subject string) (n int) {
+	s.t.Helper()
+	const query = `SELECT count(*) FROM outbox WHERE topic = 'user-events' AND name = 'user.signed_up.v1' AND subject = $1`
+	if err := s.db.QueryRow(s.t.Context(), query, subject).Scan(&n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// Lines that a release without import keys has imported are found again by the ids that it
+// made of them, unless the address of the account has changed and the line has no time.
+func TestImportFindsAccountsOfEarlierReleases(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{
+		{Email: "ann@example.com", Name: "Ann"},
+		{Email: "bob@example.com", Name: "Bob", CreatedAt: time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)},
+		{ID: "01926f39-0000-7000-8000-000000000001", Email: "cy@example.com", Name: "Cy"},
+	}
+	ids := s.wantImported(in, account.ImportCreated, account.ImportCreated, account.ImportCreated)
+	for i, line := range in[:2] {
+		var created time.Time
+		if err := s.db.QueryRow(t.Context(), `SELECT created_at FROM accounts WHERE id = $1`, ids[i]).Scan(&created); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(fmt.Appendf(nil, "headgate import\x00%s\x00%d", line.Email, line.CreatedAt.UnixMicro()))
+		id, err := uuid.Parse(fmt.Sprintf("%012x%x", created.UnixMilli(), sum[6:16]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id[6], id[8] = id[6]&0x0f|0x70, id[8]&0x3f|0x80
+		if _, err := s.db.Exec(t.Context(), `UPDATE accounts SET id = $2 WHERE id = $1`, ids[i], id); err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = id.String()
+	}
+	if _, err := s.db.Exec(t.Context(), `UPDATE accounts SET import_key = NULL`); err != nil {
+		t.Fatal(err)
+	}
+	s.advance(time.Hour)
+	if again := s.wantImported(in, account.ImportExists, account.ImportExists, account.ImportExists); !slices.Equal(again, ids) {
+		t.Errorf("ids %v, then %v", ids, again)
+	}
+	if _, err := s.db.Exec(t.Context(), `UPDATE accounts SET email = 'new-' || email, email_key = 'new-' || email_key`); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.wantImported(in[1:2], account.ImportExists); again[0] != ids[1] {
+		t.Errorf("id %s, then %s", ids[1], again)
+	}
+	s.wantImported(in[2:], account.ImportIDTaken)
 }

@@ -84,7 +84,7 @@ func (s *Store) AccountByEmail(ctx context.Context, key string) (account.Account
 	return s.account(ctx, `SELECT `+accountColumns+` FROM accounts a WHERE a.email_key = $1`, key)
 }
 
-func (s *Store) account(ctx context.Context, query, key string) (account.Account, error) {
+func (s *Store) account(ctx context.Context, query string, key any) (account.Account, error) {
 	var a account.Account
 	err := s.db.QueryRow(ctx, query, key).Scan(scanAccount(&a)...)
 	if errors.Is(err, pgx.ErrNoRows) {

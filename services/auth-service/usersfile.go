@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/services/auth-service/internal/account"
+)
+
+// record is a line of an import or an export.
+type record struct {
+	ID            string     `json:"id,omitempty"`
+	SourceID      string     `json:"sourceId,omitempty"` // of the earlier system
+	Email         string     `json:"email"`
+	EmailVerified bool       `json:"emailVerified,omitempty"`
+	Name          string     `json:"name"`
+	Role          string     `json:"role,omitempty"`
+	Status        string     `json:"status,omitempty"`
+	PasswordHash  string     `json:"passwordHash,omitempty"`
+	CreatedAt     *time.Time `json:"createdAt,omitempty"`
+}
+
+// parseRecord parses a line. It fails on unknown fields: a hash under a wrong name would
+// create an account that nobody can sign in to. Its errors are for the person who wrote the
+// file.
+func parseRecord(line []byte) (account.Imported, error) {
+	var r record
+	if err := jsonv2.Unmarshal(line, &r, jsonv2.RejectUnknownMembers(true)); err != nil {
+		return account.Imported{}, recordFault(err)
+	}
+	in := account.Imported{
+		ID: r.ID, SourceID: r.SourceID, Email: r.Email, EmailVerified: r.EmailVerified, Name: r.Name, Role: r.Role, Status: r.Status, PasswordHash: r.PasswordHash,
+	}
+	if r.CreatedAt != nil {
+		in.CreatedAt = *r.CreatedAt
+	}
+	return in, nil
+}
+
+// addressIn returns the address in a line that parseRecord refuses, if it can be read.
+func addressIn(line []byte) string {
+	var r struct{ Email any }
+	_ = json.Unmarshal(line, &r) // What can be decoded is.
+	address, _ := r.Email.(string)
+	return address
+}
+
+// recordFault returns what is wrong with a line that jsonv2 cannot decode because of err.
+func recordFault(err error) error {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			return problem.Validation(problem.Field{Field: syntactic.JSONPointer.LastToken(), Code: "duplicate_field", Message: "Duplicate field."})
+		}
+		return fmt.Errorf("invalid JSON at byte %d: %w", syntactic.ByteOffset, errNoObject)
+	}
+	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
+	if !ok || semantic.JSONPointer == "" {
+		return errNoObject
+	}
+	f := problem.Field{Field: semantic.JSONPointer.LastToken(), Code: "invalid_type", Message: "Must be a string."}
+	switch {
+	case errors.Is(err, jsonv2.ErrUnknownName):
+		f.Code, f.Message = "unknown_field", "Unknown field."
+	case f.Field == "emailVerified":
+		f.Message = "Must be true or false."
+	case f.Field == "createdAt":
+		f.Code, f.Message = "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z."
+	}
+	return problem.Validation(f)
+}
+
+var errNoObject = errors.New("a line must be one JSON object")
+
+var errLongLine = errors.New("line is longer than 64 KiB")
+
+// nextLine returns the next line, which is valid until the next call. The last line
+// comes with io.EOF. For a line that is too long, it returns only the end of it, with
+// errLongLine.
+func nextLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		line, err = in.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return line, errLongLine
+}
+
+// exportUsers is the command "users export". It writes what importUsers reads. The output
+// contains password hashes, but no second factors: their secrets are sealed with keys of
+// this deployment.
+func exportUsers(ctx context.Context, cfg Config, args []string) error {
+	if len(args) > 0 {
+		return errors.New("usage: auth-service users export > FILE")
+	}
+	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
+		w := bufio.NewWriter(os.Stdout)
+		encode, factors := json.NewEncoder(w), 0
+		err := d.accounts.Export(ctx, func(a account.Account) error {
+			if a.MFAEnabled {
+				factors++
+			}
+			return encode.Encode(record{
+				ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
+				Role: a.Role, Status: a.Status, PasswordHash: a.PasswordHash, CreatedAt: &a.CreatedAt,
+			})
+		})
+		if factors > 0 {
+			fmt.Fprintf(os.Stderr, "warning: second factors are not exported; %d accounts must set theirs up again\n", factors)
+		}
+		return errors.Join(err, w.Flush())
+	})
+}
