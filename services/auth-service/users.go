@@ -182,11 +182,11 @@ func (i *importer) count(line int, in account.Imported, result account.ImportRes
 		return fmt.Errorf("line %d: %w", line, err)
 	}
 	if first, ok := i.lineOf[id]; ok {
-		what := "address"
+		what := "email: same address"
 		if in.ID != "" {
-			what = "id or address"
+			what = "same id or address"
 		}
-		return i.refuse(line, in.Email, fmt.Errorf("same %s as line %d", what, first))
+		return i.refuse(line, in.Email, fmt.Errorf("%s as line %d", what, first))
 	}
 	switch result.Outcome {
 	case account.ImportEmailTaken:

@@ -6,8 +6,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/crypto/argon2"
 
@@ -82,9 +82,8 @@ func (e localEngine) checkArgon2(hash, password string) (ok, stale bool, err err
 	if !p.affordable() {
 		return false, false, errCost
 	}
-	key := argon2.IDKey(secret, parsed.salt, p.Passes, p.MemoryKiB, p.Threads, uint32(len(parsed.key))) //nolint:gosec // parse bounds it.
-	ok = subtle.ConstantTimeCompare(key, parsed.key) == 1
-	return ok, p != e.cfg.Params || parsed.keyID != current || e.cfg.BcryptCost > 0, nil
+	ok = subtle.ConstantTimeCompare(parsed.compute(secret), parsed.key) == 1
+	return ok, parsed.variant != "argon2id" || p != e.cfg.Params || parsed.keyID != current || e.cfg.BcryptCost > 0, nil
 }
 
 func (e localEngine) pepper(id string) (service.Key, error) {
@@ -102,7 +101,9 @@ func apply(pepper service.Key, password []byte) []byte {
 	return []byte(base64.RawStdEncoding.EncodeToString(mac.Sum(nil)))
 }
 
+// parsed is a PHC string of Argon2.
 type parsed struct {
+	variant   string // argon2id or argon2i
 	params    Params
 	keyID     string // of the pepper, or empty
 	salt, key []byte
@@ -116,30 +117,35 @@ func (p parsed) costs() string {
 	return costs
 }
 
-// parse parses the PHC string of an Argon2id hash.
+// compute returns the hash of a password, which may be peppered.
+func (p parsed) compute(secret []byte) []byte {
+	derive := argon2.IDKey
+	if p.variant == "argon2i" {
+		derive = argon2.Key
+	}
+	return derive(secret, p.salt, p.params.Passes, p.params.MemoryKiB, p.params.Threads, uint32(len(p.key))) //nolint:gosec // parse bounds it.
+}
+
+// parse parses the PHC string of an Argon2 hash: Argon2id or Argon2i of version 1.3, with its
+// parameters in any order. Associated data and version 1.0, which has no v, are not supported.
 func parse(hash string) (parsed, error) {
-	parts := strings.Split(hash, "$")
-	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
+	s, err := parsePHC(hash)
+	if err != nil || s.id != "argon2id" && s.id != "argon2i" || s.version != argon2.Version {
 		return parsed{}, errHash
 	}
-	var p parsed
-	costs, keyID, peppered := strings.Cut(parts[3], ",keyid=")
-	if peppered && !service.KeyID(keyID) {
+	memory, memoryErr := s.number("m", 32)
+	passes, passesErr := s.number("t", 32)
+	threads, threadsErr := s.number("p", 8)
+	p := parsed{
+		variant: s.id, params: Params{uint32(memory), uint32(passes), uint8(threads)}, //nolint:gosec // number bounds them.
+		salt: s.salt, key: s.hash,
+	}
+	var peppered bool
+	p.keyID, peppered = s.take("keyid")
+	if errors.Join(memoryErr, passesErr, threadsErr) != nil || peppered && !service.KeyID(p.keyID) || len(s.params) > 0 {
 		return parsed{}, errHash
 	}
-	n, err := fmt.Sscanf(costs, "m=%d,t=%d,p=%d", &p.params.MemoryKiB, &p.params.Passes, &p.params.Threads)
-	p.keyID = keyID
-	if err != nil || n != 3 || parts[3] != p.costs() {
-		return parsed{}, errHash
-	}
-	if p.params.MemoryKiB < 8 || p.params.Passes < 1 || p.params.Threads < 1 {
-		return parsed{}, errHash
-	}
-	b64 := base64.RawStdEncoding.Strict()
-	var saltErr, keyErr error
-	p.salt, saltErr = b64.DecodeString(parts[4])
-	p.key, keyErr = b64.DecodeString(parts[5])
-	if saltErr != nil || keyErr != nil || len(p.salt) < 8 || len(p.salt) > 64 || len(p.key) < 16 || len(p.key) > 64 {
+	if p.params.MemoryKiB < 8 || p.params.Passes < 1 || p.params.Threads < 1 || len(p.salt) < 8 || len(p.key) < 16 {
 		return parsed{}, errHash
 	}
 	return p, nil

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// bcrypt ignores everything after these bytes, so any ending would match.
+	// bcrypt ignores everything after these bytes.
 	bcryptBytes = 72
 	// A login with an imported hash of a higher cost would take many seconds.
 	maxBcryptCost = 16
@@ -33,8 +33,9 @@ func bcryptCost(hash string) (int, error) {
 }
 
 // checkBcrypt reports whether password matches hash, whether hash is stale, and the cost
-// that it spent, 0 for none. A password over 72 bytes never matches: bcrypt would ignore
-// the rest of it, so that a longer password with the same beginning would match, too.
+// that it spent, 0 for none. Of a password over 72 bytes only these count, as in the system
+// from which the hash was imported; new passwords that long are refused. Such a hash is not
+// stale: the rest of the password was not checked, so it may be wrong.
 func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent int, err error) {
 	cost, err := bcryptCost(hash)
 	if err != nil {
@@ -43,13 +44,10 @@ func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent i
 	if cost > maxBcryptCost {
 		return false, false, 0, errCost
 	}
-	if len(password) > bcryptBytes {
-		return false, false, 0, nil
-	}
 	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
 	switch {
 	case err == nil:
-		return true, cost < e.cfg.BcryptCost || e.cfg.BcryptCost == 0, cost, nil
+		return true, (cost < e.cfg.BcryptCost || e.cfg.BcryptCost == 0) && len(password) <= bcryptBytes, cost, nil
 	case errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
 		return false, false, cost, nil
 	}
