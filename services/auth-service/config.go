@@ -27,7 +27,8 @@ type Config struct {
 	EncryptionKey      service.Secret `envconfig:"ENCRYPTION_KEY" ignored:"true" generate:"true" desc:"Encrypts signing keys, TOTP secrets and stored answers in the database. One secret, or a list like REFRESH_TOKEN_SECRET. What is encrypted with a secret that is no longer listed cannot be read."`
 	EventSealKey       service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" generate:"true" desc:"Seals links in events for email-service, which needs the same. One secret, or a list like REFRESH_TOKEN_SECRET."`
 
-	PasswordPeppers service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as a comma-separated list of id:secret. The first is for new hashes, the others for existing ones. With peppers, a stolen database alone is useless for guessing passwords. Never remove one that hashes still use."`
+	PasswordPeppers    service.Secret `envconfig:"PASSWORD_PEPPERS" ignored:"true" desc:"Optional. Secrets that passwords are keyed with before they are hashed, as a comma-separated list of id:secret. The first is for new hashes, the others for existing ones. With peppers, a stolen database alone is useless for guessing passwords. Never remove one that hashes still use."`
+	FirebaseSignerKeys service.Secret `envconfig:"FIREBASE_SIGNER_KEYS" ignored:"true" desc:"Optional. The signer keys (base64_signer_key) of Firebase projects whose users were imported, as a comma-separated list of id:key. Their hashes name the id and cannot be checked without the key. Remove a key when no hash uses it any more."`
 
 	AccessTokenTTL  time.Duration `envconfig:"ACCESS_TOKEN_TTL" default:"15m" desc:"How long an access token is valid; at most 1h."`
 	RefreshTokenTTL time.Duration `envconfig:"REFRESH_TOKEN_TTL" default:"168h" desc:"How long a session lasts without a refresh."`
@@ -131,22 +132,30 @@ func (c Config) ValidateOwn() error {
 }
 
 // keys are the lists of keys in the configuration.
-type keys struct{ refresh, atRest, links, peppers service.Keys }
+type keys struct{ refresh, atRest, links, peppers, signers service.Keys }
 
 func (c Config) keys() (keys, error) {
 	var k keys
-	var err [4]error
+	var err [5]error
 	k.refresh, err[0] = service.ParseKeys("REFRESH_TOKEN_SECRET", c.RefreshTokenSecret)
 	k.atRest, err[1] = service.ParseKeys("ENCRYPTION_KEY", c.EncryptionKey)
 	k.links, err[2] = service.ParseKeys("EVENT_SEAL_KEY", c.EventSealKey)
 	if c.PasswordPeppers != "" {
 		k.peppers, err[3] = service.ParseKeys("PASSWORD_PEPPERS", c.PasswordPeppers)
 	}
+	if c.FirebaseSignerKeys != "" {
+		k.signers, err[4] = service.ParseKeys("FIREBASE_SIGNER_KEYS", c.FirebaseSignerKeys)
+		for _, key := range k.signers {
+			if fault := password.SignerKey(key.Secret.Reveal()); fault != nil {
+				err[4] = errors.Join(err[4], fmt.Errorf("FIREBASE_SIGNER_KEYS, key %s: %w", key.ID, fault))
+			}
+		}
+	}
 	if err := errors.Join(err[:]...); err != nil {
 		return k, err
 	}
-	if !service.Disjoint(k.refresh, k.atRest, k.links, k.peppers) {
-		return k, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY, PASSWORD_PEPPERS: each must differ from the others")
+	if !service.Disjoint(k.refresh, k.atRest, k.links, k.peppers, k.signers) {
+		return k, errors.New("REFRESH_TOKEN_SECRET, ENCRYPTION_KEY, EVENT_SEAL_KEY, PASSWORD_PEPPERS, FIREBASE_SIGNER_KEYS: each must differ from the others")
 	}
 	return k, nil
 }
@@ -165,7 +174,7 @@ func (c Config) hasher(worker func() *exec.Cmd) (*password.Hasher, error) {
 		return nil, err
 	}
 	cfg := password.Config{
-		Params: password.Standard, Peppers: keys.peppers, Concurrency: c.HashConcurrency, Queue: c.HashQueue, Worker: worker,
+		Params: password.Standard, Peppers: keys.peppers, Signers: keys.signers, Concurrency: c.HashConcurrency, Queue: c.HashQueue, Worker: worker,
 	}
 	if c.PasswordHash == bcryptHash {
 		cfg.BcryptCost = c.BcryptCost

@@ -46,7 +46,7 @@ type Imported struct {
 	Name          string
 	Role          string    // user if empty
 	Status        string    // active if empty
-	PasswordHash  string    // Argon2id or bcrypt; replaced at the next login
+	PasswordHash  string    // of a kind that the hasher checks; replaced at the next login
 	CreatedAt     time.Time // the time of the import is stored if it is zero or in the future
 }
 
@@ -95,7 +95,7 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "Invalid UUID: use the lower-case form with hyphens."}
 	}
 	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
-		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id with m up to 131072 and m × t up to 311296, without a pepper or with one from PASSWORD_PEPPERS, or bcrypt up to cost 16."}
+		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id or Argon2i with m up to 131072 and m × t up to 311296, without a pepper or with one from PASSWORD_PEPPERS; bcrypt up to cost 16; PBKDF2 up to 1300000 iterations (SHA-1 1500000, SHA-512 1000000); or Firebase scrypt with r × 2ⁿ up to 524288 and a key from FIREBASE_SIGNER_KEYS."}
 	}
 	return account, validate(emailErr, nameErr, idErr, hashErr, oneOf("role", account.Role, roles), oneOf("status", account.Status, statuses))
 }

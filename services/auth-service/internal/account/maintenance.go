@@ -16,15 +16,18 @@ type maintenanceStore interface {
 	// HighestBcryptCost returns the highest cost of all bcrypt hashes, or 0 if there
 	// are none.
 	HighestBcryptCost(ctx context.Context) (int, error)
+	// HashParameters returns the distinct kinds and parameters of all hashes that are neither
+	// bcrypt nor Argon2.
+	HashParameters(ctx context.Context) ([]string, error)
 	// ProvisionalAccounts returns up to limit ids of provisional, unverified accounts
 	// that were created before a time, in order, after the id after.
 	ProvisionalAccounts(ctx context.Context, created time.Time, after string, limit int) ([]string, error)
 }
 
 const (
-	sweepInterval      = 10 * time.Minute
-	bcryptCostInterval = time.Minute // how late an import is noticed
-	purgeBatch         = 100
+	sweepInterval    = 10 * time.Minute
+	hashCostInterval = time.Minute // how late an import is noticed
+	purgeBatch       = 100
 )
 
 // Run handles link requests and does maintenance until ctx ends.
@@ -37,16 +40,16 @@ func (a *Accounts) Run(ctx context.Context) error {
 }
 
 func (a *Accounts) maintain(ctx context.Context) {
-	sweep, bcryptCost := time.NewTicker(sweepInterval), time.NewTicker(bcryptCostInterval)
+	sweep, hashCost := time.NewTicker(sweepInterval), time.NewTicker(hashCostInterval)
 	defer sweep.Stop()
-	defer bcryptCost.Stop()
-	a.loadBcryptCost(ctx)
+	defer hashCost.Stop()
+	a.loadHashCosts(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-bcryptCost.C:
-			a.loadBcryptCost(ctx)
+		case <-hashCost.C:
+			a.loadHashCosts(ctx)
 		case <-sweep.C:
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "sweep failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
@@ -90,15 +93,16 @@ func (a *Accounts) PurgeUnverified(ctx context.Context) error {
 	}
 }
 
-// loadBcryptCost tells the hasher which imported hashes take longest to check, so
+// loadHashCosts tells the hasher which imported hashes take longest to check, so
 // that every failed login takes as long.
-func (a *Accounts) loadBcryptCost(ctx context.Context) {
+func (a *Accounts) loadHashCosts(ctx context.Context) {
 	cost, err := a.store.HighestBcryptCost(ctx)
-	if err != nil {
+	parameters, paramErr := a.store.HashParameters(ctx)
+	if err := errors.Join(err, paramErr); err != nil {
 		if ctx.Err() == nil {
-			a.log.WarnContext(ctx, "could not read hash parameters; retrying", "next_in", bcryptCostInterval.String(), "error", err.Error())
+			a.log.WarnContext(ctx, "could not read hash parameters; retrying", "next_in", hashCostInterval.String(), "error", err.Error())
 		}
 		return
 	}
-	a.hasher.SetHighestBcryptCost(cost)
+	a.hasher.SetStored(cost, parameters)
 }

@@ -12,8 +12,10 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/store"
 )
 
 // An import refuses hashes that cannot be checked, and addresses that are taken.
@@ -261,4 +263,32 @@ func TestImportFindsAccountsOfEarlierReleases(t *testing.T) {
 		t.Errorf("id %s, then %s", ids[1], again)
 	}
 	s.wantImported(in[2:], account.ImportIDTaken)
+}
+
+// Hashes of other systems are replaced at the first login. Until then the service knows their
+// costs, so that every wrong password takes as long.
+func TestImportOfForeignHashes(t *testing.T) {
+	t.Parallel()
+	const tail = "$c29tZXNhbHRzb21lc2FsdA$muWaNzxmw8u6+c6seeselQjEcxt9hx0VJG+WUe0Qo6E"
+	s := newService(t)
+	rows := store.New(s.db, outbox.New("auth-service"), s.time)
+	wantParameters := func(want ...string) {
+		t.Helper()
+		if got, err := rows.HashParameters(t.Context()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("HashParameters = %v, %v, want %v", got, err, want)
+		}
+	}
+	wantParameters()
+	s.wantImported([]account.Imported{
+		{Email: "ann@example.com", Name: "Ann", PasswordHash: "$pbkdf2-sha256$i=1000,l=32" + tail},
+		{Email: "bob@example.com", Name: "Bob", PasswordHash: "$pbkdf2-sha256$i=1000,l=32" + tail},
+		{Email: "cy@example.com", Name: "Cy", PasswordHash: "$pbkdf2-sha512$i=2000" + tail},
+	}, account.ImportCreated, account.ImportCreated, account.ImportCreated)
+	wantParameters("pbkdf2-sha256$i=1000,l=32", "pbkdf2-sha512$i=2000")
+	for _, email := range []string{"ann@example.com", "bob@example.com"} {
+		for range 2 {
+			s.want(s.call("POST", "/login", "", fields{"email": email, "password": "Zebra-crossing 91"}), 200, "")
+		}
+	}
+	wantParameters("pbkdf2-sha512$i=2000")
 }

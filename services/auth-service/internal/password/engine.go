@@ -20,7 +20,7 @@ type job struct {
 	Verify   bool
 	Hash     string
 	Password string
-	EvenCost int // the bcrypt cost that a mismatch is made to take
+	Even     Costs // what a mismatch is made to take
 }
 
 // result is the result of a job. Error is the text of an error, or empty.
@@ -71,43 +71,58 @@ func (e localEngine) hash(password string) (string, error) {
 func (e localEngine) verify(j job) (ok, stale bool, err error) {
 	password := normal(j.Password)
 	var spent work
-	switch {
-	case j.Hash == "":
-	case strings.HasPrefix(j.Hash, "$2"):
-		ok, stale, spent.bcryptCost, err = e.checkBcrypt(j.Hash, password)
-		if err == nil && !ok && j.Password != password {
-			// An earlier system may have hashed the password without normalizing it.
-			ok, stale, spent.bcryptCost, err = e.checkBcrypt(j.Hash, j.Password)
-		}
-	default:
-		ok, stale, err = e.checkArgon2(j.Hash, password)
-		spent.argon2 = err == nil
+	if j.Hash != "" {
+		ok, stale, spent, err = e.check(j.Hash, password)
+	}
+	if err == nil && !ok && j.Password != password && imported(j.Hash) {
+		// An earlier system may have hashed the password without normalizing it.
+		ok, stale, spent, err = e.check(j.Hash, j.Password)
 	}
 	if errors.Is(err, errCost) {
 		err = nil // An earlier release stored it. Its owner needs a new password.
 	}
 	if err == nil && !ok {
-		e.equalizeTime(password, spent, j.EvenCost)
+		e.equalizeTime(password, spent, j.Even)
 	}
 	// A password that is too long for the new algorithm keeps its hash.
 	return ok, stale && len(password) <= e.MaxBytes(), err
 }
 
-// work is what a check has spent.
-type work struct {
-	argon2     bool
-	bcryptCost int // 0 for none
+// imported reports whether hash is of a kind that an earlier system may have made.
+func imported(hash string) bool { return strings.HasPrefix(hash, "$2") || isForeign(hash) }
+
+func (e localEngine) check(hash, password string) (ok, stale bool, spent work, err error) {
+	switch {
+	case strings.HasPrefix(hash, "$2"):
+		ok, stale, spent.Bcrypt, err = e.checkBcrypt(hash, password)
+	case isForeign(hash):
+		ok, spent.Costs, err = e.checkForeign(hash, password)
+		stale = true
+	default:
+		ok, stale, err = e.checkArgon2(hash, password)
+		spent.argon2 = err == nil
+	}
+	return ok, stale, spent, err
 }
 
-// equalizeTime makes every mismatch take one Argon2id hash and one bcrypt hash of the
-// highest stored cost. Otherwise the time would reveal which addresses have an account
-// imported from an earlier system, and which have none (SEC-26). Costs over 12 are not
-// equalized, because then a few failed logins could occupy the machine.
-func (e localEngine) equalizeTime(password string, spent work, cost int) {
+// work is what a check has spent.
+type work struct {
+	Costs
+
+	argon2 bool
+}
+
+// equalizeTime makes every mismatch take one Argon2id hash and one hash of each other kind
+// that is stored, with the highest stored cost. Otherwise the time would reveal which
+// addresses have an account imported from an earlier system, and which have none (SEC-26).
+// Costs of bcrypt over 12 are not equalized, because then a few failed logins could occupy
+// the machine.
+func (e localEngine) equalizeTime(password string, spent work, even Costs) {
 	if !spent.argon2 {
 		e.encodeArgon2(password)
 	}
-	spendBcrypt(cost, spent.bcryptCost)
+	spendBcrypt(even.Bcrypt, spent.Bcrypt)
+	spendForeign(even, spent.Costs)
 }
 
 // CheckHash returns why Verify does not support hash, or nil.
@@ -117,6 +132,10 @@ func (e localEngine) CheckHash(hash string) error {
 		if err == nil && cost > maxBcryptCost {
 			err = errCost
 		}
+		return err
+	}
+	if isForeign(hash) {
+		_, err := e.parseForeign(hash)
 		return err
 	}
 	parsed, err := parse(hash)

@@ -22,6 +22,7 @@ type Config struct {
 	Params      Params       // of Argon2id
 	BcryptCost  int          // If it is not 0, new hashes are bcrypt hashes of this cost, without pepper.
 	Peppers     service.Keys // of Argon2id
+	Signers     service.Keys // of imported Firebase hashes, in base64
 	Concurrency int          // passwords hashed at a time; the number of cores if 0
 	Queue       int          // sign-ins that may wait, and as many confirmations
 
@@ -42,8 +43,8 @@ type Hasher struct {
 type pool struct {
 	localEngine
 
-	queue   *queue
-	highest atomic.Int64 // bcrypt cost that is stored
+	queue  *queue
+	stored atomic.Pointer[Costs] // the highest that are stored
 }
 
 // NewHasher returns a hasher. It must be closed if it has workers.
@@ -60,7 +61,7 @@ func NewHasher(cfg Config) *Hasher {
 		}
 	}
 	h := &Hasher{pool: &pool{localEngine: local, queue: newQueue(cfg.Queue, engines)}}
-	h.SetHighestBcryptCost(cfg.BcryptCost)
+	h.SetStored(0, nil)
 	return h
 }
 
@@ -77,10 +78,15 @@ func (h *Hasher) Close() {
 	}
 }
 
-// SetHighestBcryptCost sets the highest cost of the stored bcrypt hashes. Every mismatch
-// then takes as long as one with such a hash.
-func (h *Hasher) SetHighestBcryptCost(bcryptCost int) {
-	h.highest.Store(int64(max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost)))
+// SetStored says which hashes of earlier systems are stored: the highest cost of bcrypt, and
+// the kinds and parameters of others. Every mismatch then takes as long as one with the most
+// expensive of each kind.
+func (h *Hasher) SetStored(bcryptCost int, parameters []string) {
+	costs := Costs{Bcrypt: max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost), Iterations: map[string]int{}}
+	for _, p := range parameters {
+		costs.raise(p)
+	}
+	h.stored.Store(&costs)
 }
 
 // Hash returns the hash of a password that Normalize accepts and that has at most
@@ -95,7 +101,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 // hash, or one whose costs are so high that CheckHash refuses it. A mismatch takes the same time for every hash. It fails with ErrBusy,
 // ErrAccountBusy, the error of ctx, or if hash is malformed.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
-	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, EvenCost: int(h.highest.Load())})
+	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, Even: *h.stored.Load()})
 	return r.OK, r.Stale, err
 }
 

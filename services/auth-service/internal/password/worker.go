@@ -28,12 +28,13 @@ type worker struct {
 	in    *gob.Decoder
 }
 
-// workerConfig is the first message to a worker. Peppers are sent through the pipe only,
+// workerConfig is the first message to a worker. Secrets are sent through the pipe only,
 // never by arguments or the environment.
 type workerConfig struct {
 	Params     Params
 	BcryptCost int
 	Peppers    service.Keys
+	Signers    service.Keys
 }
 
 // do implements engine. If the process died, for example because it ran out of memory,
@@ -80,7 +81,7 @@ func (w *worker) start() error {
 		return err
 	}
 	w.cmd, w.stdin, w.out, w.in = cmd, stdin, gob.NewEncoder(stdin), gob.NewDecoder(stdout)
-	return w.out.Encode(workerConfig{Params: w.cfg.Params, BcryptCost: w.cfg.BcryptCost, Peppers: w.cfg.Peppers})
+	return w.out.Encode(workerConfig{Params: w.cfg.Params, BcryptCost: w.cfg.BcryptCost, Peppers: w.cfg.Peppers, Signers: w.cfg.Signers})
 }
 
 // close implements engine. The process exits when its input ends.
@@ -105,7 +106,7 @@ func Work(in io.Reader, out io.Writer) error {
 	if err := decode.Decode(&first); err != nil {
 		return ignoreEOF(err)
 	}
-	engine := localEngine{Config{Params: first.Params, BcryptCost: first.BcryptCost, Peppers: first.Peppers}}
+	engine := localEngine{Config{Params: first.Params, BcryptCost: first.BcryptCost, Peppers: first.Peppers, Signers: first.Signers}}
 	for {
 		var j job
 		if err := decode.Decode(&j); err != nil {

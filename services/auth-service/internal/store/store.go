@@ -148,6 +148,37 @@ func (s *Store) HighestBcryptCost(ctx context.Context) (int, error) {
 	return cost, nil
 }
 
+// HashParameters implements account.Store. It finds each value in the index by the one
+// before it: there are few, in many rows.
+func (s *Store) HashParameters(ctx context.Context) ([]string, error) {
+	const parameters = `split_part(password_hash, '$', 2) || '$' || split_part(password_hash, '$', 3)`
+	const next = `
+		SELECT ` + parameters + ` AS found
+		FROM accounts
+		WHERE (password_hash LIKE '$pbkdf2%' OR password_hash LIKE '$fbscrypt%')`
+	const query = `
+		WITH RECURSIVE kinds AS (
+			(` + next + ` ORDER BY 1 LIMIT 1)
+			UNION ALL
+			SELECT (` + next + ` AND ` + parameters + ` > kinds.found ORDER BY 1 LIMIT 1)
+			FROM kinds
+			WHERE kinds.found IS NOT NULL
+		)
+		SELECT found
+		FROM kinds
+		WHERE found IS NOT NULL
+		LIMIT 1000`
+	rows, err := s.db.Query(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("find hash parameters: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("find hash parameters: %w", err)
+	}
+	return found, nil
+}
+
 // Record implements account.Store.
 func (s *Store) Record(ctx context.Context, events ...event.Event) error {
 	if err := s.send(ctx, &pgx.Batch{}, events...); err != nil {
