@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/pkg/event"
 )
@@ -23,7 +24,10 @@ import (
 func Edge(next http.Handler, o Options) http.Handler {
 	m := newMetrics(o.Metrics)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		origin := originOf(r, o.TrustedProxies)
+		origin, err := originOf(r, o.TrustedProxies)
+		if err != nil {
+			m.unusableHop(r.Context(), o.Log, err)
+		}
 		info := &requestInfo{route: "unmatched", development: o.Development, unavailable: o.Unavailable, started: time.Now(), upstream: -1, log: o.Log}
 		r = r.WithContext(context.WithValue(event.WithOrigin(r.Context(), origin), requestInfoKey{}, info))
 		rec := &recorder{ResponseWriter: w}
@@ -141,6 +145,8 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	unusable prometheus.Counter
+	reported rate.Sometimes // about unusable client addresses
 
 	cache sync.Map // of series to *counters, to avoid a lookup by labels
 }
@@ -183,9 +189,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "headgate_http_requests_in_flight", Help: "HTTP requests in flight.",
 		}),
+		unusable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headgate_http_unusable_client_addresses_total", Help: "Requests from a trusted proxy whose X-Forwarded-For or Forwarded has no valid address; they count as the proxy's own.",
+		}),
+		reported: rate.Sometimes{Interval: time.Minute},
 	}
-	reg.MustRegister(m.requests, m.duration, m.inFlight)
+	reg.MustRegister(m.requests, m.duration, m.inFlight, m.unusable)
 	return m
+}
+
+// unusableHop counts a request of which the client's address is not known, and logs one a
+// minute: all of them share the limits of the proxy's address.
+func (m *metrics) unusableHop(ctx context.Context, log *slog.Logger, err error) {
+	m.unusable.Inc()
+	m.reported.Do(func() {
+		log.WarnContext(ctx, "invalid client address from a trusted proxy; using the proxy's own", "error", err.Error())
+	})
 }
 
 // recorder records status and size of a response.

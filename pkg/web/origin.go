@@ -2,9 +2,7 @@ package web
 
 import (
 	"encoding/hex"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"github.com/google/uuid"
@@ -12,67 +10,6 @@ import (
 
 	"github.com/headgate/headgate/pkg/event"
 )
-
-// Prefixes is a list of networks, written as CIDRs or single addresses
-// separated by commas.
-type Prefixes []netip.Prefix
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Prefixes) UnmarshalText(text []byte) error {
-	*p = nil
-	for part := range strings.SplitSeq(string(text), ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(part); err == nil {
-			*p = append(*p, netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()))
-			continue
-		}
-		prefix, err := netip.ParsePrefix(part)
-		if err != nil {
-			return err
-		}
-		*p = append(*p, prefix.Masked())
-	}
-	return nil
-}
-
-// Contain reports whether addr is in one of the networks.
-func (p Prefixes) Contain(addr netip.Addr) bool {
-	for _, prefix := range p {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-// ClientIP returns the address of the client: the peer or, if the peer is a trusted proxy,
-// the last address in X-Forwarded-For that is not one.
-func ClientIP(r *http.Request, trusted Prefixes) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	client, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	client = client.Unmap().WithZone("")
-	if !trusted.Contain(client) {
-		return client
-	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && trusted.Contain(client); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		client = hop.Unmap().WithZone("")
-	}
-	return client
-}
 
 const (
 	requestIDHeader = "X-Request-Id"
@@ -93,8 +30,9 @@ func requestID(r *http.Request, newID uuid.UUID) string {
 	return id
 }
 
-// originOf returns the origin of r: client address, user agent, request id and trace.
-func originOf(r *http.Request, trusted Prefixes) event.Origin {
+// originOf returns the origin of r: client address, user agent, request id and trace. Its
+// error is that of ClientIP.
+func originOf(r *http.Request, trusted Prefixes) (event.Origin, error) {
 	newID := uuid.Must(uuid.NewV7())
 	id := requestID(r, newID)
 	agent := strings.ToValidUTF8(r.UserAgent(), "\uFFFD")
@@ -108,10 +46,11 @@ func originOf(r *http.Request, trusted Prefixes) event.Origin {
 		CorrelationID: id,
 		TraceParent:   traceParent(r, newID),
 	}
-	if ip := ClientIP(r, trusted); ip.IsValid() {
+	ip, err := ClientIP(r, trusted)
+	if ip.IsValid() {
 		origin.IP = ip.String()
 	}
-	return origin
+	return origin, err
 }
 
 // traceParent returns the trace context of the request (W3C Trace Context), or a new one

@@ -50,7 +50,7 @@ const (
 // BehindGateway is the part of the configuration of a service behind the gateway, from which
 // it learns the client's address.
 type BehindGateway struct {
-	GatewayNetworks Prefixes `envconfig:"GATEWAY_NETWORKS" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"Networks of the gateway, as comma-separated CIDRs. Only X-Forwarded-For headers from these are trusted."`
+	GatewayNetworks Prefixes `envconfig:"GATEWAY_NETWORKS" default:"127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7" desc:"Networks of the gateway, as comma-separated CIDRs. Only X-Forwarded-For or Forwarded headers from these are trusted."`
 }
 
 // Server is the public HTTP server of a service. It implements service.Runner.

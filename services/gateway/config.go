@@ -25,7 +25,7 @@ type Config struct {
 	token.Expected
 	token.Remote
 
-	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For headers from these are trusted. None if empty."`
+	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For or Forwarded headers from these are trusted. None if empty."`
 
 	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com; https in production, except on localhost. None if empty."`
 
