@@ -28,6 +28,10 @@ type lease struct {
 	waiting  int           // callers that wait for renewing
 	err      error         // of the last renewal
 	last     grant
+	// inRedis is how many requests Redis last counted, with the permits of this lease, and
+	// asOf the latest time at which one of them may pass.
+	inRedis int
+	asOf    time.Time
 }
 
 const (
@@ -120,6 +124,9 @@ func (l *leases) renew(ctx context.Context, key Key, current *lease, ask askFunc
 	if got.permits == 0 && current.reset.Before(current.expires) {
 		current.expires = current.reset
 	}
+	if err == nil {
+		current.inRedis, current.asOf = got.used+got.permits, began.Add(life)
+	}
 	close(current.renewing)
 	current.renewing = nil
 }
@@ -153,6 +160,15 @@ func (l *leases) makeRoom() {
 			return
 		}
 	}
+}
+
+// reported returns how many requests of a key Redis last counted, and until when one of them
+// may pass.
+func (l *leases) reported(key Key) (inRedis int, asOf time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	current := l.of(key)
+	return current.inRedis, current.asOf
 }
 
 func (l *leases) clear(key Key) bool {

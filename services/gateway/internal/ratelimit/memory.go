@@ -7,7 +7,9 @@ import (
 	"time"
 )
 
-// Memory counts requests in this process. It is safe for concurrent use.
+// Memory counts requests in this process. To a key's own count it adds what Redis last
+// reported, so that a change from Redis to memory gives no client a second limit. It is
+// safe for concurrent use.
 //
 // A call takes constant time however many keys there are: the keys of each window are
 // ordered by when they expire, so those to forget are at the front.
@@ -20,14 +22,26 @@ type Memory struct {
 	room   int                          // the capacity of all marks
 }
 
-// count holds the requests of one key. It expires when the newest leaves the window.
+// count holds the requests of one key. It expires a window after its last change. Times are
+// Unix nanoseconds.
 type count struct {
-	name   ID
-	window time.Duration
-	marks  []int64 // when requests passed, in Unix nanoseconds, oldest first; at least one
+	name    ID
+	window  time.Duration
+	changed int64
+	marks   []int64 // when requests passed that were counted here, oldest first
+	inRedis int     // requests in the window that Redis last reported
+	asOf    int64   // when it did
 }
 
-func (c *count) end() int64 { return c.marks[len(c.marks)-1] + int64(c.window) }
+func (c *count) end() int64 { return c.changed + int64(c.window) }
+
+// known returns how many of the requests that Redis reported may still be in the window.
+func (c *count) known(since time.Time) int {
+	if c.asOf <= since.UnixNano() {
+		return 0
+	}
+	return c.inRedis
+}
 
 const (
 	// maxKeys and maxMarks bound the memory, at about 25 MB for the keys and 8 MB for the
@@ -48,7 +62,7 @@ func NewMemory(now func() time.Time) *Memory {
 // Take counts a request against every key with room if all enforced keys have room, and
 // against none otherwise. It returns a decision for each key. More than the limit can
 // pass only for a key that was dropped to make room. A policy must always have the same
-// window.
+// window. What Redis reported counts until a window after the report.
 func (m *Memory) Take(keys []Key) []Decision {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,20 +95,54 @@ func (m *Memory) Clear(key Key) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.counts[key.ID()]
-	if e != nil {
-		m.forget(e)
+	if e == nil {
+		return false
 	}
-	return e != nil
+	m.forget(e)
+	return len(countOf(e).marks) > 0 || countOf(e).inRedis > 0
+}
+
+// Report notes how many requests of a key are in the window according to Redis. They count
+// until a window after asOf.
+func (m *Memory) Report(key Key, inRedis int, asOf time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	m.forgetExpired(now)
+	c := m.touch(key, now)
+	c.inRedis, c.asOf = inRedis, asOf.UnixNano()
+}
+
+// Counted returns how many requests in the window were counted here and not in Redis, and
+// the time until the oldest of them leaves it.
+func (m *Memory) Counted(key Key) (n int, reset time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	marks := m.marks(key.ID(), now.Add(-key.Policy.Rate.Window))
+	if len(marks) == 0 {
+		return 0, 0
+	}
+	return len(marks), time.Duration(marks[0] + int64(key.Policy.Rate.Window) - now.UnixNano())
 }
 
 func (m *Memory) check(key Key, now time.Time) Decision {
 	rate := key.Policy.Rate
-	marks := m.marks(key.ID(), now.Add(-rate.Window))
-	d := Decision{Allowed: len(marks) < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-len(marks)-1), Reset: rate.Window}
+	since := now.Add(-rate.Window)
+	marks := m.marks(key.ID(), since)
+	used, oldest := len(marks), now.UnixNano()
 	if len(marks) > 0 {
-		d.Reset = time.Duration(marks[0] + int64(rate.Window) - now.UnixNano())
+		oldest = marks[0]
 	}
-	return d
+	if e := m.counts[key.ID()]; e != nil {
+		if known := countOf(e).known(since); known > 0 {
+			used, oldest = used+known, min(oldest, countOf(e).asOf)
+		}
+	}
+	return Decision{
+		Allowed: used < rate.Requests, Policy: key.Policy, Remaining: max(0, rate.Requests-used-1),
+		Reset: time.Duration(oldest + int64(rate.Window) - now.UnixNano()),
+	}
 }
 
 // marks returns the times after since at which requests of a key passed.
@@ -104,10 +152,13 @@ func (m *Memory) marks(name ID, since time.Time) []int64 {
 		return nil
 	}
 	c := countOf(e)
-	left := slices.IndexFunc(c.marks, func(mark int64) bool { return mark > since.UnixNano() })
-	if left < 0 {
+	if c.end() <= since.Add(c.window).UnixNano() {
 		m.forget(e)
 		return nil
+	}
+	left := slices.IndexFunc(c.marks, func(mark int64) bool { return mark > since.UnixNano() })
+	if left < 0 {
+		left = len(c.marks)
 	}
 	c.marks = slices.Delete(c.marks, 0, left)
 	if len(c.marks) < cap(c.marks)/4 {
@@ -122,8 +173,15 @@ func (m *Memory) resize(c *count, marks []int64) {
 	c.marks = marks
 }
 
-// add counts a request that passes now. Its key now expires last of those of its window.
+// add counts a request that passes now.
 func (m *Memory) add(key Key, now time.Time) {
+	c := m.touch(key, now)
+	m.resize(c, append(c.marks, now.UnixNano()))
+}
+
+// touch returns the count of a key, which now expires last of those of its window. It makes
+// room for one more request.
+func (m *Memory) touch(key Key, now time.Time) *count {
 	name, window := key.ID(), key.Policy.Rate.Window
 	e := m.counts[name]
 	for e == nil && len(m.counts) >= maxKeys || m.room >= maxMarks {
@@ -133,18 +191,17 @@ func (m *Memory) add(key Key, now time.Time) {
 		}
 		m.forget(first)
 	}
-	if e != nil {
-		c := countOf(e)
-		m.resize(c, append(c.marks, now.UnixNano()))
-		m.byEnd[c.window].MoveToBack(e)
-		return
+	if e == nil {
+		if m.byEnd[window] == nil {
+			m.byEnd[window] = list.New()
+		}
+		e = m.byEnd[window].PushBack(&count{name: name, window: window})
+		m.counts[name] = e
 	}
-	if m.byEnd[window] == nil {
-		m.byEnd[window] = list.New()
-	}
-	c := &count{name: name, window: window}
-	m.resize(c, []int64{now.UnixNano()})
-	m.counts[name] = m.byEnd[window].PushBack(c)
+	c := countOf(e)
+	c.changed = now.UnixNano()
+	m.byEnd[c.window].MoveToBack(e)
+	return c
 }
 
 func (m *Memory) forgetExpired(now time.Time) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,8 +18,11 @@ import (
 )
 
 // Limiter counts requests in Redis, and in memory by the same policies while Redis is
-// unavailable, slow or full. It is safe for concurrent use.
+// unavailable, slow or full. A change between the two gives no client a second limit: what
+// one of them counted within the window, the other subtracts. Only a call that Redis
+// executed after its timeout counts twice. It is safe for concurrent use.
 type Limiter struct {
+	now       func() time.Time
 	client    redis.UniversalClient
 	breaker   *gobreaker.CircuitBreaker[[]int64]
 	memory    *Memory
@@ -26,6 +30,7 @@ type Limiter struct {
 	log       *slog.Logger
 	decisions *prometheus.CounterVec
 	inRedis   prometheus.Gauge
+	up        atomic.Bool // the value of inRedis
 
 	counters sync.Map // of outcome to prometheus.Counter, which saves looking up each by its labels
 	reported sync.Map // of a policy's name to *rate.Sometimes
@@ -44,6 +49,7 @@ const reportEvery = time.Minute
 // Redis.
 func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Registerer, now func() time.Time) *Limiter {
 	l := &Limiter{
+		now:    now,
 		client: client,
 		memory: NewMemory(now),
 		leases: newLeases(now),
@@ -56,7 +62,6 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 			Name: "headgate_limiter_redis_up", Help: "1 if rate limits are counted in Redis, for all gateways together; 0 while each gateway counts in memory.",
 		}),
 	}
-	l.inRedis.Set(1)
 	l.breaker = gobreaker.NewCircuitBreaker[[]int64](gobreaker.Settings{
 		Name: "limiter", Timeout: openTimeout,
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= maxFailures },
@@ -65,10 +70,12 @@ func New(client redis.UniversalClient, log *slog.Logger, reg prometheus.Register
 			switch {
 			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
 				log.Warn("circuit breaker opened; counting rate limits in memory", "dependency", "redis", "failures", maxFailures)
-				l.inRedis.Set(0)
 			case to == gobreaker.StateClosed:
 				log.Info("circuit breaker closed; counting rate limits in redis", "dependency", "redis")
-				l.inRedis.Set(1)
+			}
+			if to == gobreaker.StateOpen {
+				l.up.Store(false)
+				l.inRedis.Set(0)
 			}
 		},
 	})
@@ -112,6 +119,8 @@ func (l *Limiter) TakeLease(ctx context.Context, key Key) (d Decision, ok bool) 
 	found, err := l.leases.take(ctx, key, l.lease)
 	if err != nil {
 		backend = "memory"
+		inRedis, asOf := l.leases.reported(key)
+		l.memory.Report(key, inRedis, asOf)
 		found = l.memory.Take([]Key{key})[0]
 	}
 	return l.decide(ctx, backend, []Decision{found})
@@ -161,5 +170,28 @@ func (l *Limiter) ask(ctx context.Context, script *redis.Script, names []string,
 	if err != nil {
 		return nil, fmt.Errorf("count in redis: %w", err)
 	}
+	if l.up.CompareAndSwap(false, true) {
+		l.inRedis.Set(1)
+	}
 	return found, nil
 }
+
+// Run implements service.Runner: it asks Redis every second whether it can count, so that
+// headgate_limiter_redis_up is right before the first request and without any.
+func (l *Limiter) Run(ctx context.Context) error {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		l.Peek(ctx, probeKey.Subject, probeKey)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+const probeEvery = time.Second
+
+// probeKey counts nothing.
+var probeKey = Key{Policy: Policy{Name: "probe", Rate: Rate{Requests: 1, Window: time.Minute}}, Subject: "probe"}

@@ -66,13 +66,16 @@ if grant > 0 then
 end
 return {grant, used, math.floor(reset)}`)
 
+// takeRedis counts a request in Redis. Redis does not know the requests that were counted in
+// memory while it was unavailable, so they reduce the limits that it applies.
 func (l *Limiter) takeRedis(ctx context.Context, tag string, keys []Key) ([]Decision, error) {
 	tag = hash(tag)
-	names := make([]string, len(keys))
+	names, limits, resets := make([]string, len(keys)), make([]int, len(keys)), make([]time.Duration, len(keys))
 	args := []any{uuid.NewString()}
 	for i, key := range keys {
 		names[i] = key.name(tag)
-		args = append(args, key.Policy.Rate.Requests, key.Policy.Rate.Window.Microseconds(), observeArg(key.Policy.Rate))
+		limits[i], resets[i] = l.left(key)
+		args = append(args, limits[i], key.Policy.Rate.Window.Microseconds(), observeArg(key.Policy.Rate))
 	}
 	found, err := l.ask(ctx, takeScript, names, args...)
 	if err != nil {
@@ -85,11 +88,36 @@ func (l *Limiter) takeRedis(ctx context.Context, tag string, keys []Key) ([]Deci
 	for i, key := range keys {
 		count, reset := int(found[2*i]), time.Duration(found[2*i+1])*time.Microsecond
 		decisions[i] = Decision{
-			Allowed: count < key.Policy.Rate.Requests, Policy: key.Policy,
-			Remaining: max(0, key.Policy.Rate.Requests-count-1), Reset: reset,
+			Allowed: count < limits[i], Policy: key.Policy,
+			Remaining: max(0, limits[i]-count-1), Reset: min(reset, resets[i]),
 		}
 	}
+	l.remember(keys, decisions, found)
 	return decisions, nil
+}
+
+// remember tells the memory how many requests Redis has counted for each key.
+func (l *Limiter) remember(keys []Key, decisions []Decision, found []int64) {
+	worst, _ := decide(decisions)
+	now := l.now()
+	for i, key := range keys {
+		count := int(found[2*i])
+		if worst.Allowed && decisions[i].Allowed {
+			count++
+		}
+		l.memory.Report(key, count, now)
+	}
+}
+
+// left returns how much of the limit of a key Redis may use, and the time until more may be:
+// the whole limit and window unless requests were counted in memory.
+func (l *Limiter) left(key Key) (limit int, reset time.Duration) {
+	rate := key.Policy.Rate
+	n, reset := l.memory.Counted(key)
+	if n == 0 {
+		return rate.Requests, rate.Window
+	}
+	return max(0, rate.Requests-n), reset
 }
 
 // observeArg is the script's form of r.Observe.
@@ -113,16 +141,16 @@ func (l *Limiter) lease(ctx context.Context, key Key, want int, life time.Durati
 }
 
 func (l *Limiter) leaseTagged(ctx context.Context, key Key, tag string, want int, life time.Duration) (grant, error) {
-	rate := key.Policy.Rate
+	limit, reset := l.left(key)
 	found, err := l.ask(ctx, leaseScript, []string{key.name(hash(tag))},
-		uuid.NewString(), rate.Requests, rate.Window.Microseconds(), want, life.Microseconds())
+		uuid.NewString(), limit, key.Policy.Rate.Window.Microseconds(), want, life.Microseconds())
 	if err != nil {
 		return grant{}, err
 	}
 	if len(found) != 3 {
 		return grant{}, fmt.Errorf("count in redis: %d numbers for a lease", len(found))
 	}
-	return grant{int(found[0]), int(found[1]), time.Duration(found[2]) * time.Microsecond}, nil
+	return grant{int(found[0]), int(found[1]), min(reset, time.Duration(found[2])*time.Microsecond)}, nil
 }
 
 // State says how much of a key's limit is used.
@@ -145,11 +173,12 @@ func (l *Limiter) Peek(ctx context.Context, tag string, key Key) State {
 		}
 		return State{Key: key, Used: used, Reset: d.Reset, Backend: "memory"}
 	}
-	return State{Key: key, Used: found.used, Reset: found.reset, Backend: "redis"}
+	n, _ := l.memory.Counted(key)
+	return State{Key: key, Used: found.used + n, Reset: found.reset, Backend: "redis"}
 }
 
-// Clear resets a key everywhere, except for the permits that other gateways have leased,
-// and reports whether any request was counted. It fails if Redis does.
+// Clear resets a key everywhere, except for what other gateways have leased or have counted
+// in memory, and reports whether any request was counted. It fails if Redis does.
 func (l *Limiter) Clear(ctx context.Context, tag string, key Key) (bool, error) {
 	had := l.memory.Clear(key)
 	had = l.leases.clear(key) || had
