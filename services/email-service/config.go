@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/mail"
 	"net/url"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
+	"github.com/headgate/headgate/services/email-service/internal/mail"
 	"github.com/headgate/headgate/services/email-service/internal/smtp"
 )
 
@@ -26,6 +26,7 @@ type Config struct {
 	SMTPURL         service.Secret `envconfig:"SMTP_URL" ignored:"true" required:"true" desc:"The mail server: smtp://user:password@host:587, or smtps://… for implicit TLS. ?starttls= may be required (the default unless the host is this machine), opportunistic or off."`
 	SMTPTimeout     time.Duration  `envconfig:"SMTP_TIMEOUT" default:"10s" desc:"Timeout for connecting to the mail server, and for sending one mail; at most 20s."`
 	SMTPConcurrency int            `envconfig:"SMTP_CONCURRENCY" default:"8" desc:"Mails sent at the same time, each on its own connection; at least 2 less than DATABASE_MAX_CONNS."`
+	SMTPHeloName    string         `envconfig:"SMTP_HELO_NAME" desc:"The full name of this machine, by which the mail server is greeted (EHLO), for example mail.example.com; the domain of MAIL_FROM if empty. Some servers refuse or distrust a name without a dot, or one that does not resolve."`
 	MailRetryFirst  time.Duration  `envconfig:"MAIL_RETRY_FIRST" default:"1m" desc:"Delay before the second attempt of a deferred mail. Later delays are 5, 15, 60 and 240 times that, for 48 hours."`
 	MailFrom        string         `envconfig:"MAIL_FROM" required:"true" desc:"Sender address, for example no-reply@example.com, or Example <no-reply@example.com> for another name than BRAND_NAME. Message-IDs use its domain."`
 	PublicBaseURL   string         `envconfig:"PUBLIC_BASE_URL" required:"true" desc:"Public URL of the gateway. Links in mails begin with it. In production it must be https, except on localhost."`
@@ -48,8 +49,11 @@ func (c Config) ValidateOwn() error {
 	if c.MailRetryFirst < time.Second || c.MailRetryFirst > time.Hour {
 		invalid = append(invalid, errors.New("MAIL_RETRY_FIRST: want 1s to 1h"))
 	}
-	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
-		invalid = append(invalid, errors.New("MAIL_FROM: want Name <name@example.com>"))
+	if _, err := mail.ParseSender(c.MailFrom); err != nil {
+		invalid = append(invalid, fmt.Errorf("MAIL_FROM: %w", err))
+	}
+	if _, err := smtp.HeloName(c.SMTPHeloName, "localhost"); err != nil {
+		invalid = append(invalid, fmt.Errorf("SMTP_HELO_NAME: %w", err))
 	}
 	if origin(c.PublicBaseURL) {
 		invalid = append(invalid, c.CheckURL("PUBLIC_BASE_URL", c.PublicBaseURL))
@@ -61,7 +65,7 @@ func (c Config) ValidateOwn() error {
 
 // sender returns MAIL_FROM, with the name of the product unless it has a name.
 func (c Config) sender() string {
-	from, err := mail.ParseAddress(c.MailFrom)
+	from, err := mail.ParseSender(c.MailFrom)
 	if err != nil {
 		return c.MailFrom // ValidateOwn has refused it.
 	}

@@ -41,6 +41,12 @@ func TestConfig(t *testing.T) {
 		"plain password":               {func(c *Config) { c.SMTPURL = service.Secret("smtp://u:geheim@mail.example.com?starttls=off") }, "SMTP_URL"},
 		"no timeout":                   {func(c *Config) { c.SMTPTimeout = 0 }, "SMTP_TIMEOUT"},
 		"more mails than pool":         {func(c *Config) { c.SMTPConcurrency = 19 }, "SMTP_CONCURRENCY"},
+		"EHLO name":                    {func(c *Config) { c.SMTPHeloName = "mail.example.com" }, ""},
+		"EHLO name with a line break":  {func(c *Config) { c.SMTPHeloName = "a.example\r\nRSET" }, "SMTP_HELO_NAME"},
+		"EHLO name with a space":       {func(c *Config) { c.SMTPHeloName = "a b" }, "SMTP_HELO_NAME"},
+		"EHLO address in no brackets":  {func(c *Config) { c.SMTPHeloName = "192.0.2.1" }, "SMTP_HELO_NAME"},
+		"internationalized sender":     {func(c *Config) { c.MailFrom = "B\u00fccher <no-reply@b\u00fccher.example>" }, ""},
+		"sender that needs SMTPUTF8":   {func(c *Config) { c.MailFrom = "b\u00fccher@example.com" }, "MAIL_FROM"},
 		"sender with a line break":     {func(c *Config) { c.MailFrom = "A\r\nBcc: b@example.com <a@example.com>" }, "MAIL_FROM"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("SMTP_URL: %w", err)
 	}
+	server.Helo = cfg.SMTPHeloName
 	sender, err := smtp.New(server, cfg.sender(), cfg.SMTPTimeout, cfg.SMTPConcurrency)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ type Config struct {
 
 // NewMailer returns a mailer. It fails if the sender's address is invalid.
 func NewMailer(cfg Config) (*Mailer, error) {
-	from, err := mail.ParseAddress(cfg.From)
+	from, err := ParseSender(cfg.From)
 	if err != nil {
 		return nil, fmt.Errorf("read the sender's address: %w", err)
 	}
@@ -58,7 +58,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 		store: cfg.Store, sender: cfg.Sender, sealer: cfg.Sealer,
 		brand:      cfg.Brand,
 		baseURL:    strings.TrimRight(cfg.BaseURL, "/"),
-		domain:     from.Address[strings.LastIndex(from.Address, "@")+1:],
+		domain:     DomainOf(from),
 		slots:      make(chan struct{}, cfg.Concurrency),
 		retryFirst: cfg.RetryFirst,
 		now:        cfg.Now,

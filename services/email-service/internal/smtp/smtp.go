@@ -11,10 +11,12 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
+	"golang.org/x/net/idna"
 
 	domain "github.com/headgate/headgate/services/email-service/internal/mail"
 )
@@ -27,6 +29,7 @@ type Server struct {
 	Password string
 	Implicit bool // TLS from the first byte
 	Policy   gomail.TLSPolicy
+	Helo     string // the name of this machine in EHLO; the domain of the sender if empty
 }
 
 // ParseURL reads smtp://user:password@host:port?starttls=required, or
@@ -38,7 +41,11 @@ func ParseURL(text string) (Server, error) {
 	if err != nil || u.Hostname() == "" || u.Path != "" && u.Path != "/" {
 		return Server{}, errors.New("want smtp://user:password@host:port or smtps://…")
 	}
-	s := Server{Host: u.Hostname(), Policy: gomail.TLSMandatory, Port: 587}
+	host, err := domain.ASCIIName(u.Hostname())
+	if err != nil {
+		return Server{}, fmt.Errorf("want a valid host: %w", err)
+	}
+	s := Server{Host: host, Policy: gomail.TLSMandatory, Port: 587}
 	local := s.Host == "localhost"
 	if ip := net.ParseIP(s.Host); ip != nil && ip.IsLoopback() {
 		local = true
@@ -77,6 +84,26 @@ func ParseURL(text string) (Server, error) {
 	return s, nil
 }
 
+// HeloName returns the name of this machine for EHLO (RFC 5321, 4.1.1.1): name, or
+// senderDomain if it is empty. It is a domain, or an IP address in brackets.
+func HeloName(name, senderDomain string) (string, error) {
+	if name == "" {
+		return senderDomain, nil
+	}
+	if literal, ok := strings.CutPrefix(name, "["); ok {
+		literal, ok = strings.CutSuffix(literal, "]")
+		if ip := net.ParseIP(strings.TrimPrefix(literal, "IPv6:")); !ok || ip == nil {
+			return "", errors.New("want a name such as mail.example.com, or [192.0.2.1]")
+		}
+		return name, nil
+	}
+	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(name, "."))
+	if err != nil || ascii == "" || net.ParseIP(ascii) != nil {
+		return "", errors.New("want a name such as mail.example.com, or [192.0.2.1]")
+	}
+	return ascii, nil
+}
+
 // Sender implements mail.Sender on connections that it keeps open. It is safe
 // for concurrent use.
 type Sender struct {
@@ -91,12 +118,16 @@ var _ domain.Sender = (*Sender)(nil)
 // New returns a sender that keeps at most idle connections open. The timeout applies to
 // connecting and to each message.
 func New(server Server, from string, timeout time.Duration, idle int) (*Sender, error) {
-	address, err := mail.ParseAddress(from)
+	address, err := domain.ParseSender(from)
 	if err != nil {
 		return nil, fmt.Errorf("read the sender's address: %w", err)
 	}
+	helo, err := HeloName(server.Helo, domain.DomainOf(address))
+	if err != nil {
+		return nil, fmt.Errorf("read the name for EHLO: %w", err)
+	}
 	options := []gomail.Option{
-		gomail.WithPort(server.Port), gomail.WithTimeout(timeout), gomail.WithTLSPolicy(server.Policy),
+		gomail.WithHELO(helo), gomail.WithPort(server.Port), gomail.WithTimeout(timeout), gomail.WithTLSPolicy(server.Policy),
 		gomail.WithTLSConfig(&tls.Config{ServerName: server.Host, MinVersion: tls.VersionTLS12}),
 		// A successful DATA resets the dialogue; a failed one ends the connection.
 		gomail.WithoutRset(),

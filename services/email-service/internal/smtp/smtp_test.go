@@ -22,6 +22,8 @@ func TestParseURL(t *testing.T) {
 		"smtp://mail.example.com":                         {Host: "mail.example.com", Port: 587, Policy: gomail.TLSMandatory},
 		"smtp://u:p%40ss@mail.example.com:25":             {Host: "mail.example.com", Port: 25, Username: "u", Password: "p@ss", Policy: gomail.TLSMandatory},
 		"smtps://u:p@mail.example.com":                    {Host: "mail.example.com", Port: 465, Username: "u", Password: "p", Implicit: true, Policy: gomail.TLSMandatory},
+		"smtp://mail_pit:1025?starttls=off":               {Host: "mail_pit", Port: 1025, Policy: gomail.NoTLS},
+		"smtps://mail.b\u00fccher.example":                {Host: "mail.xn--bcher-kva.example", Port: 465, Implicit: true, Policy: gomail.TLSMandatory},
 		"smtp://mailpit:1025?starttls=off":                {Host: "mailpit", Port: 1025, Policy: gomail.NoTLS},
 		"smtp://mail.example.com/?starttls=opportunistic": {Host: "mail.example.com", Port: 587, Policy: gomail.TLSOpportunistic},
 	} {
@@ -85,5 +87,41 @@ func TestPingUsesAnIdleConnection(t *testing.T) {
 	testkit.Eventually(t, 5*time.Second, func() error { return sender.Ping(t.Context()) })
 	if n := len(server.To("ann@example.org")); n != 3 {
 		t.Errorf("the server accepted %d mails, want 3", n)
+	}
+}
+
+// TestGreeting: EHLO has the configured name, or the domain of the sender. Internationalized
+// domains are sent in ASCII.
+func TestGreeting(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ from, helo, wantHelo, wantFrom, wantHeader string }{
+		"domain of the sender":   {"no-reply@example.com", "", "example.com", "no-reply@example.com", "<no-reply@example.com>"},
+		"configured":             {"no-reply@example.com", "mail.example.net", "mail.example.net", "no-reply@example.com", "<no-reply@example.com>"},
+		"address literal":        {"no-reply@example.com", "[192.0.2.1]", "[192.0.2.1]", "no-reply@example.com", "<no-reply@example.com>"},
+		"internationalized":      {"B\u00fccher <no-reply@b\u00fccher.example>", "", "xn--bcher-kva.example", "no-reply@xn--bcher-kva.example", "=?utf-8?q?B=C3=BCcher?= <no-reply@xn--bcher-kva.example>"},
+		"internationalized EHLO": {"no-reply@example.com", "mail.b\u00fccher.example", "mail.xn--bcher-kva.example", "no-reply@example.com", "<no-reply@example.com>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := smtptest.New(t)
+			url, err := smtp.ParseURL(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			url.Helo = tc.helo
+			sender, err := smtp.New(url, tc.from, 5*time.Second, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(sender.Close)
+			message := mail.Message{Delivery: mail.Delivery{To: "ann@example.org", MessageID: "1@example.com"}, Subject: "Hello", Text: "Hello", HTML: "Hello"}
+			if err := sender.Send(t.Context(), message); err != nil {
+				t.Fatal(err)
+			}
+			got := server.To("ann@example.org")[0]
+			if got.Helo != tc.wantHelo || got.From != tc.wantFrom || !strings.Contains(got.Data, "From: "+tc.wantHeader+"\r\n") {
+				t.Errorf("got EHLO %s, MAIL FROM %s and %q", got.Helo, got.From, got.Data)
+			}
+		})
 	}
 }

@@ -28,6 +28,7 @@ type Server struct {
 
 // Mail is a mail that the server has accepted.
 type Mail struct {
+	Helo string // by which the client greeted
 	From string
 	To   []string
 	Data string
@@ -143,7 +144,7 @@ func (s *session) Logout() error {
 }
 
 func (s *session) Mail(from string, _ *gosmtp.MailOptions) error {
-	s.mail.From = from
+	s.mail.Helo, s.mail.From = s.conn.Hostname(), from
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
 	if s.server.mailAnswer != nil {
