@@ -59,11 +59,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	services := cfg.services(s.Log, s.Metrics)
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
+	limiter := ratelimit.New(redis, s.Log, s.Metrics, time.Now)
 	handler := api.New(api.Config{
 		Routes:     api.Routes,
 		Services:   services,
 		Verifier:   verifier,
-		Limiter:    ratelimit.New(redis, s.Log, s.Metrics, time.Now),
+		Limiter:    limiter,
 		RateLimits: cfg.RateLimits,
 		Reports:    reports,
 		Docs:       apiDocs,
@@ -85,10 +86,12 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	server.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).ConnState
 	runners := []service.Runner{
 		reports,
+		limiter,
 		verifier,
 		bus.NewFollower(events, event.User, verifier.Observe, bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics), s.Log),
 	}
-	for _, upstream := range services {
+	for name, upstream := range services {
+		s.Check(name, upstream.Probed)
 		runners = append(runners, upstream)
 	}
 	return s.Run(ctx, server, runners...)

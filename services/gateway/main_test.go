@@ -2,12 +2,16 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
@@ -45,6 +49,42 @@ func TestProgram(t *testing.T) {
 	if metrics := p.Metrics(); !strings.Contains(metrics, `headgate_limiter_decisions_total{backend="redis",policy="login",result="denied"} 1`) {
 		t.Error("the rejected login was not counted in Redis")
 	}
+	p.Stop()
+}
+
+// TestReadyAfterProbes: a ready gateway has seen its services, so /health tells the truth from
+// the first request on, and Redis is known to count.
+func TestReadyAfterProbes(t *testing.T) {
+	t.Parallel()
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(300 * time.Millisecond): // a service that takes its time
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(slow.Close)
+	p := testkit.StartProgram(t, map[string]string{
+		"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL,
+		"AUTH_URL": slow.URL, "USER_URL": slow.URL, "EMAIL_URL": slow.URL, "AUDIT_URL": "http://127.0.0.1:1",
+	})
+	status, data := p.Call("GET", "/health", "", "")
+	var health struct {
+		Status   string
+		Services map[string]string
+	}
+	if err := json.Unmarshal(data, &health); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"auth": "up", "user": "up", "email": "up", "audit": "down"}
+	if status != 200 || health.Status != "degraded" || !maps.Equal(health.Services, want) {
+		t.Errorf("the first /health = %d %s", status, data)
+	}
+	testkit.Eventually(t, 10*time.Second, func() error { // without a request that is limited
+		if !strings.Contains(p.Metrics(), "headgate_limiter_redis_up 1") {
+			return errors.New("headgate_limiter_redis_up is not 1")
+		}
+		return nil
+	})
 	p.Stop()
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -72,6 +73,14 @@ func fakeService(svc service) error {
 			return
 		}
 		fmt.Fprint(w, value)
+	})
+	var asked atomic.Int64
+	public.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		status := "ok"
+		if asked.Add(1) < 3 { // A gateway sees the services a moment after it began to listen.
+			status = "degraded"
+		}
+		fmt.Fprintf(w, `{"success":true,"data":{"status":%q}}`, status)
 	})
 	ops := http.NewServeMux()
 	ops.HandleFunc("GET /readyz", func(http.ResponseWriter, *http.Request) {})

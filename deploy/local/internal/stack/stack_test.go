@@ -176,6 +176,9 @@ func TestStackRunsAndLeavesNothing(t *testing.T) {
 		t.Errorf("%s has mode %v, %v, want 0600", factsName, info.Mode(), err)
 	}
 	wantEnvironments(t, dir, facts)
+	if _, body := get(t, facts.GatewayURL+"/health"); !strings.Contains(body, `"status":"ok"`) {
+		t.Errorf("stack.json was written when /health was %s", body)
+	}
 	if status, _ := get(t, facts.MailboxURL+"/api/v1/messages"); status != http.StatusOK {
 		t.Errorf("mailbox = %d", status)
 	}

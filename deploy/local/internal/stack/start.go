@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -186,29 +187,53 @@ func (s *stack) unit(svc service, binary string, p plan) (supervisor.Unit, error
 			}
 			return process, nil
 		},
-		Ready: func(ctx context.Context) error { return ready(ctx, "http://"+p.listen[svc.name].ops+"/readyz") },
+		Ready: func(ctx context.Context) error { return ready(ctx, svc, p) },
 	}, nil
 }
 
-// ready checks the readiness of a service.
-func ready(ctx context.Context, url string) error {
+// ready checks the readiness of a service. The gateway is ready when it has seen that all
+// services are, so that the first request of any kind succeeds.
+func ready(ctx context.Context, svc service, p plan) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if _, err := fetch(ctx, "http://"+p.listen[svc.name].ops+"/readyz"); err != nil || svc.name != gateway {
+		return err
+	}
+	body, err := fetch(ctx, p.public+"/health")
 	if err != nil {
 		return err
 	}
+	var health struct {
+		Data struct {
+			Status string `json:"status"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &health); err != nil {
+		return fmt.Errorf("decode /health: %w", err)
+	}
+	if health.Data.Status != "ok" {
+		return fmt.Errorf("/health: %s", body)
+	}
+	return nil
+}
+
+// fetch returns the body of a response with status 200.
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", res.Status, body)
+		return nil, fmt.Errorf("%s: %s", res.Status, body)
 	}
-	return nil
+	return body, nil
 }

@@ -1,12 +1,15 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/rs/cors"
+	"golang.org/x/net/idna"
 
 	"github.com/headgate/headgate/pkg/web"
 )
@@ -27,6 +30,9 @@ func (o *Origins) UnmarshalText(text []byte) error {
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.Contains(origin, "*") {
 			return fmt.Errorf("%q: want an origin such as https://app.example.com", origin)
+		}
+		if ascii, err := idna.Lookup.ToASCII(u.Hostname()); strings.ContainsFunc(origin, func(c rune) bool { return c > unicode.MaxASCII }) {
+			return errors.Join(err, fmt.Errorf("%q: browsers send the ASCII form of the host: %s", origin, ascii))
 		}
 		if origin != strings.ToLower(origin) {
 			return fmt.Errorf("%q: browsers send origins in lower case", origin)

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -105,6 +106,15 @@ func askReady(ctx context.Context, a *address) error {
 	}
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("probe readiness: %s", res.Status)
+	}
+	return nil
+}
+
+// Probed returns an error until every address was probed once, whatever the result. Before,
+// the gateway would report services as down that it has not asked yet.
+func (s *Service) Probed(context.Context) error {
+	if slices.ContainsFunc(s.addresses, func(a *address) bool { return a.state.Load() == unknown }) {
+		return errors.New("not probed yet")
 	}
 	return nil
 }
