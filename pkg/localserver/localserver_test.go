@@ -322,3 +322,13 @@ func TestTestRedisHasADatabaseForEachTest(t *testing.T) {
 		t.Errorf("put into %s: %v", last, err)
 	}
 }
+
+// TestREL96RedisCLI is REL-96: redis-cli takes the URL of a server with a password as it is.
+func TestREL96RedisCLI(t *testing.T) {
+	t.Parallel()
+	server := start(t, "redis", localserver.Options{Dir: filepath.Join(folder(t), "redis"), Durable: true})
+	out, err := exec.CommandContext(t.Context(), "redis-cli", "-u", server.URL, "PING").Output()
+	if err != nil || strings.TrimSpace(string(out)) != "PONG" {
+		t.Errorf("redis-cli = %q, %v", out, err)
+	}
+}

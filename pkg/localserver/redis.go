@@ -103,7 +103,7 @@ func (r *store) config(port int) string {
 func (r *store) url(port int) string {
 	u := url.URL{Scheme: "redis", Host: "127.0.0.1:" + strconv.Itoa(port), Path: "/0"}
 	if r.password != "" {
-		u.User = url.UserPassword("", r.password)
+		u.User = url.UserPassword("default", r.password) // redis-cli needs a user name
 	}
 	return u.String()
 }

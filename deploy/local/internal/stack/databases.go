@@ -18,6 +18,9 @@ const databaseTimeout = 30 * time.Second
 func (s *stack) databases(ctx context.Context, adminURL string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
+	if _, err := databaseURL(adminURL, "", ""); err != nil {
+		return nil, err
+	}
 	conn, err := pgx.Connect(ctx, adminURL)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
@@ -80,7 +83,7 @@ func existing(ctx context.Context, conn *pgx.Conn, name string) (role, database 
 // databaseURL returns the URL of the role's database on the admin's server.
 func databaseURL(adminURL, name, password string) (string, error) {
 	u, err := url.Parse(adminURL)
-	if err != nil || u.Host == "" || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+	if err != nil || u.Host == "" && !u.Query().Has("host") || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
 		// The error of Parse contains the password.
 		return "", errors.New("DATABASE_URL: want postgres://user:password@host:port/database")
 	}

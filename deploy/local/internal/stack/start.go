@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,14 +60,14 @@ func checkRedis(ctx context.Context, redisURL string) error {
 		return nil
 	}
 	u, err := url.Parse(redisURL)
-	if err != nil || u.Hostname() == "" {
+	if err != nil || u.Hostname() == "" && u.Scheme != "unix" {
 		return errors.New("REDIS_URL: want redis://user:password@host:port/number") // The error of Parse contains the password.
 	}
-	port := u.Port()
-	if port == "" {
-		port = "6379"
+	network, address := "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6379"))
+	if u.Scheme == "unix" {
+		network, address = "unix", u.Path
 	}
-	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 	if err != nil {
 		return fmt.Errorf("REDIS_URL: %w", err)
 	}
