@@ -13,7 +13,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -54,7 +53,7 @@ func ConsumerSchemas() []postgres.Schema {
 type Backend struct {
 	*service.Service
 
-	DB       *pgxpool.Pool
+	DB       *postgres.Pool
 	Redis    redis.UniversalClient // with bus.EventTimeout
 	Outbox   *outbox.Box
 	Refusals *outbox.Refusals // of requests of strangers

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
@@ -26,7 +25,7 @@ import (
 // dead letters and of its gaps. schemas are all those of the service.
 func ConsumerCommands[C deadletter.Config](name string, topic event.Topic, schemas []postgres.Schema) []service.Command[C] {
 	g := gaps{service: name, topic: topic}
-	run := func(openFailed int, command func(context.Context, *pgxpool.Pool, []string) error) func(context.Context, C, []string) error {
+	run := func(openFailed int, command func(context.Context, *postgres.Pool, []string) error) func(context.Context, C, []string) error {
 		return func(ctx context.Context, cfg C, args []string) error {
 			opening, cancel := context.WithTimeout(ctx, openTimeout)
 			defer cancel()
@@ -64,7 +63,7 @@ type gaps struct {
 
 // list prints the gaps, and nothing else, to standard output. Doubts and notes go to
 // standard error.
-func (g gaps) list(ctx context.Context, db *pgxpool.Pool, args []string) error {
+func (g gaps) list(ctx context.Context, db *postgres.Pool, args []string) error {
 	flags := flag.NewFlagSet("gaps", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	since := flags.Duration("since", 0, "")
@@ -101,7 +100,7 @@ func (g gaps) list(ctx context.Context, db *pgxpool.Pool, args []string) error {
 }
 
 // accept records a gap as accepted and the act as an event.
-func (g gaps) accept(ctx context.Context, db *pgxpool.Pool, args []string) error {
+func (g gaps) accept(ctx context.Context, db *postgres.Pool, args []string) error {
 	flags := flag.NewFlagSet("accept", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	reason := flags.String("reason", "", "")
@@ -126,7 +125,7 @@ func (g gaps) accept(ctx context.Context, db *pgxpool.Pool, args []string) error
 	}
 	ctx = deadletter.AsOperator(ctx)
 	accepted := event.New(ctx, time.Now(), "", event.GapAccepted{Stream: string(g.topic), Gap: id, Reason: text})
-	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		if err := reconcile.Accept(ctx, tx, reconcile.Acceptance{Topic: g.topic, Gap: gap, Reason: text, By: accepted.Actor.ID}); err != nil {
 			return err
 		}

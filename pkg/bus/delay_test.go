@@ -10,22 +10,22 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // rows is a table with a row for each message, some of which another transaction has
 // locked.
 type rows struct {
-	db *pgxpool.Pool
+	db *postgres.Pool
 	tx pgx.Tx
 }
 
-func newRows(t *testing.T, db *pgxpool.Pool) *rows {
+func newRows(t *testing.T, db *postgres.Pool) *rows {
 	t.Helper()
 	if _, err := db.Exec(t.Context(), `CREATE TABLE handled (id text PRIMARY KEY, times integer NOT NULL DEFAULT 0)`); err != nil {
 		t.Fatal(err)

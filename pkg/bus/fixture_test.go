@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -34,7 +33,7 @@ func newMessage(t *testing.T, p event.Payload) *message.Message {
 type fixture struct {
 	t           *testing.T
 	client      redis.UniversalClient
-	db          *pgxpool.Pool
+	db          *postgres.Pool
 	deadLetters *deadletter.Store
 	metrics     *prometheus.Registry // of the consumer that was started last
 	unavailable atomic.Bool          // what the probe says

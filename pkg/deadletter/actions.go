@@ -140,7 +140,7 @@ func replayEvent(l subject) event.Payload {
 // change runs the update and writes an event for each dead letter that it
 // returns, in one transaction. It returns how many those are.
 func (s *Store) change(ctx context.Context, update string, args any, payload func(subject) event.Payload) (n int, err error) {
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, update, args)
 		if err != nil {
 			return err

@@ -12,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -50,7 +48,7 @@ func Commands[C Config](producer string, schemas []postgres.Schema) []service.Co
 	}
 }
 
-func operator(db *pgxpool.Pool, producer string) *Store {
+func operator(db *postgres.Pool, producer string) *Store {
 	return New(db, outbox.New(producer), time.Now)
 }
 

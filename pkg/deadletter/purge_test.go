@@ -8,18 +8,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
 const retention = 90 * 24 * time.Hour
 
 // purge purges as an instance whose clock is ahead of the real one.
-func purge(t *testing.T, db *pgxpool.Pool, ahead time.Duration, cfg deadletter.PurgeConfig) int64 {
+func purge(t *testing.T, db *postgres.Pool, ahead time.Duration, cfg deadletter.PurgeConfig) int64 {
 	t.Helper()
 	cfg.Store = deadletter.New(db, outbox.New("test"), func() time.Time { return time.Now().Add(ahead) })
 	cfg.Retention, cfg.Log = retention, testkit.Log(t)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -29,7 +28,7 @@ type instance struct {
 }
 
 // newInstance returns an instance whose clock is ahead of the real one.
-func newInstance(t *testing.T, db *pgxpool.Pool, ahead time.Duration) *instance {
+func newInstance(t *testing.T, db *postgres.Pool, ahead time.Duration) *instance {
 	t.Helper()
 	store := deadletter.New(db, outbox.New("test"), func() time.Time { return time.Now().Add(ahead) })
 	replays := bus.NewPoller(store.Replays(testkit.Log(t)))
@@ -109,7 +108,7 @@ func (i *instance) replay(id string) {
 	}
 }
 
-func newDatabase(t *testing.T) *pgxpool.Pool {
+func newDatabase(t *testing.T) *postgres.Pool {
 	t.Helper()
 	return testkit.Database(t, outbox.Schema(), deadletter.Schema())
 }

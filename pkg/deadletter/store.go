@@ -12,7 +12,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -29,7 +28,7 @@ func Schema() postgres.Schema { return postgres.NewSchema("dead_letters", migrat
 // Store keeps dead letters. It is the publisher of Watermill's poison queue. Its
 // methods may be called concurrently.
 type Store struct {
-	db  *pgxpool.Pool
+	db  *postgres.Pool
 	box *outbox.Box
 	now func() time.Time
 }
@@ -38,7 +37,7 @@ var _ message.Publisher = (*Store)(nil)
 
 // New returns the dead letters in db, which must have Schema and outbox.Schema.
 // The events about replays and discards go to box.
-func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
+func New(db *postgres.Pool, box *outbox.Box, now func() time.Time) *Store {
 	return &Store{db: db, box: box, now: now}
 }
 

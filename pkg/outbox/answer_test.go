@@ -5,19 +5,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // fill makes rows as the previous release left them: numbered and published in the epoch
 // that had no name.
-func fill(t *testing.T, db *pgxpool.Pool, n int) {
+func fill(t *testing.T, db *postgres.Pool, n int) {
 	t.Helper()
 	const rows = `
 		INSERT INTO outbox (event_id, topic, name, payload, seq, published_at)
@@ -33,7 +33,7 @@ func fill(t *testing.T, db *pgxpool.Pool, n int) {
 	}
 }
 
-func newPublished(t *testing.T, db *pgxpool.Pool, client *redis.Client) *outbox.Published {
+func newPublished(t *testing.T, db *postgres.Pool, client *redis.Client) *outbox.Published {
 	t.Helper()
 	return outbox.NewPublished(db, bus.NewPublisher(client), newEpochs(t, db, client))
 }
@@ -46,7 +46,7 @@ func wantAdded(t *testing.T, client *redis.Client, n int64) {
 	}
 }
 
-func tableSize(t *testing.T, db *pgxpool.Pool) (bytes int64) {
+func tableSize(t *testing.T, db *postgres.Pool) (bytes int64) {
 	t.Helper()
 	if err := db.QueryRow(t.Context(), `SELECT pg_relation_size('outbox') + pg_indexes_size('outbox')`).Scan(&bytes); err != nil {
 		t.Fatal(err)

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 // backlog exports how many rows of each topic are unpublished, and how old the oldest of
 // them is. It asks the table, so it does not depend on whether rows can be published.
 type backlog struct {
-	db   *pgxpool.Pool
+	db   *postgres.Pool
 	log  *slog.Logger
 	rows *prometheus.GaugeVec
 	age  *prometheus.GaugeVec
@@ -36,7 +37,7 @@ const (
 	measureShare = 20
 )
 
-func newBacklog(db *pgxpool.Pool, log *slog.Logger, reg prometheus.Registerer) *backlog {
+func newBacklog(db *postgres.Pool, log *slog.Logger, reg prometheus.Registerer) *backlog {
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"topic"})
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/postgres"
@@ -128,13 +127,13 @@ func inBatches(f func() (pgconn.CommandTag, error)) error {
 
 // retained exports what the outbox keeps because a consumer lacks it.
 type retained struct {
-	db    *pgxpool.Pool
+	db    *postgres.Pool
 	rows  *prometheus.GaugeVec
 	age   *prometheus.GaugeVec
 	bytes prometheus.Gauge
 }
 
-func newRetained(db *pgxpool.Pool, reg prometheus.Registerer) *retained {
+func newRetained(db *postgres.Pool, reg prometheus.Registerer) *retained {
 	r := &retained{
 		db: db,
 		rows: prometheus.NewGaugeVec(prometheus.GaugeOpts{

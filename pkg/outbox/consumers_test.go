@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -79,7 +79,7 @@ func TestPurge(t *testing.T) {
 }
 
 // add commits events of the audit stream.
-func add(t *testing.T, db *pgxpool.Pool, n int) {
+func add(t *testing.T, db *postgres.Pool, n int) {
 	t.Helper()
 	box := outbox.New("test")
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {

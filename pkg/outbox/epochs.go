@@ -9,7 +9,6 @@ import (
 	"math"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -26,7 +25,7 @@ import (
 // cannot tell, a new epoch starts above everything known. Numbers rise across epochs, so
 // the number of a row tells its epoch.
 type Epochs struct {
-	db       *pgxpool.Pool
+	db       *postgres.Pool
 	redis    redis.UniversalClient
 	producer string
 	log      *slog.Logger
@@ -34,7 +33,7 @@ type Epochs struct {
 }
 
 // NewEpochs returns the epochs of a producer's outbox in db.
-func NewEpochs(db *pgxpool.Pool, client redis.UniversalClient, producer string, log *slog.Logger, reg prometheus.Registerer) *Epochs {
+func NewEpochs(db *postgres.Pool, client redis.UniversalClient, producer string, log *slog.Logger, reg prometheus.Registerer) *Epochs {
 	e := &Epochs{db: db, redis: client, producer: producer, log: log, restored: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headgate_outbox_restored_total", Help: "How often the outbox was found to be an older copy of itself, so that a new epoch of its numbers started.",
 	}, []string{"topic"})}
@@ -100,7 +99,7 @@ func (e *Epochs) Check(ctx context.Context, topic event.Topic) error {
 		return err
 	}
 	var found verdict
-	err = pgx.BeginFunc(ctx, e.db, func(tx pgx.Tx) error {
+	err = e.db.Transact(ctx, func(tx pgx.Tx) error {
 		batch := &pgx.Batch{}
 		batch.Queue(limitLockWait)
 		batch.Queue(addSequence, topic)

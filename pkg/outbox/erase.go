@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -28,7 +27,7 @@ func QueueErasure(batch *pgx.Batch, subject string) {
 }
 
 // RequestErasure is QueueErasure in a transaction of its own.
-func RequestErasure(ctx context.Context, db *pgxpool.Pool, subject string) error {
+func RequestErasure(ctx context.Context, db *postgres.Pool, subject string) error {
 	batch := &pgx.Batch{}
 	QueueErasure(batch, subject)
 	if err := db.SendBatch(ctx, batch).Close(); err != nil {
@@ -42,7 +41,7 @@ func RequestErasure(ctx context.Context, db *pgxpool.Pool, subject string) error
 // and an event that is published again does not bring the data back. Every instance of a
 // service may run one. It is a service.Runner.
 type Eraser struct {
-	db  *pgxpool.Pool
+	db  *postgres.Pool
 	log *slog.Logger
 }
 
@@ -52,7 +51,7 @@ const (
 )
 
 // NewEraser returns an eraser for the outbox in db.
-func NewEraser(db *pgxpool.Pool, log *slog.Logger) *Eraser { return &Eraser{db, log} }
+func NewEraser(db *postgres.Pool, log *slog.Logger) *Eraser { return &Eraser{db, log} }
 
 // Run implements service.Runner.
 func (r *Eraser) Run(ctx context.Context) error {
@@ -135,7 +134,7 @@ func (r *Eraser) eraseRows(ctx context.Context, subject string, after int64) (la
 		UPDATE outbox
 		SET payload = $2
 		WHERE id = $1`
-	err = pgx.BeginFunc(ctx, r.db, func(tx pgx.Tx) error {
+	err = r.db.Transact(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, next, subject, after, eraseBatch)
 		if err != nil {
 			return err

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -85,7 +85,7 @@ func wantOnStream(t *testing.T, client *redis.Client, n int64) {
 }
 
 // wantRows waits until a number of rows of the outbox have a text.
-func wantRows(t *testing.T, db *pgxpool.Pool, text string, n int) {
+func wantRows(t *testing.T, db *postgres.Pool, text string, n int) {
 	t.Helper()
 	testkit.Eventually(t, 10*time.Second, func() error {
 		var got int

@@ -26,6 +26,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -154,7 +155,7 @@ func TestFrozenRelay(t *testing.T) {
 			address := testkit.DatabaseURL(t, outbox.Schema())
 			proxy := newFreezer(t, address)
 			defer proxy.close() // before the pool, which would wait for Postgres
-			db, frozen, client := openDatabase(t, address), openDatabase(t, proxy.url), testkit.Redis(t)
+			db, frozen, client := testkit.OpenDatabase(t, address), testkit.OpenDatabase(t, proxy.url), testkit.Redis(t)
 			relay(t, frozen, client, freezing{bus.NewPublisher(client), proxy})
 			addEvents(t, db, 1, "before", event.Audit) // so that all statements are prepared
 			wantEntries(t, 10*time.Second, client, event.Audit, 1)
@@ -185,26 +186,17 @@ func TestFrozenRelay(t *testing.T) {
 	}
 }
 
-func openDatabase(t *testing.T, address string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := pgxpool.New(context.Background(), address)
-	if err != nil {
-		t.Fatalf("open database: %v", err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
 // stoppedDatabase is the variable that makes the test binary a relay on that database.
 const stoppedDatabase = "OUTBOX_STOPPED_DATABASE"
 
 // relayUntilStopped runs a relay that says on standard output when it has claimed rows,
 // and then waits.
 func relayUntilStopped(database string) {
-	db, err := pgxpool.New(context.Background(), database)
+	pool, err := pgxpool.New(context.Background(), database)
 	if err != nil {
 		panic(err)
 	}
+	db := postgres.NewPool(pool)
 	claimed := publisherFunc(func(string) error {
 		fmt.Println("claimed")
 		select {}
@@ -225,7 +217,7 @@ func (f publisherFunc) PublishNumbered(topic string, _ []bus.HighestNumber, _ ..
 func TestStoppedProcess(t *testing.T) {
 	t.Parallel()
 	address := testkit.DatabaseURL(t, outbox.Schema())
-	db, client := openDatabase(t, address), testkit.Redis(t)
+	db, client := testkit.OpenDatabase(t, address), testkit.Redis(t)
 	addEvents(t, db, 1, "stopped", event.Audit)
 	if err := newEpochs(t, db, client).Check(t.Context(), event.Audit); err != nil {
 		t.Fatal(err)

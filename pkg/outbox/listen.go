@@ -7,10 +7,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// listen turns NOTIFYs into wake-ups on a connection of its own until ctx ends.
+// listen turns NOTIFYs into wake-ups on a connection of its own until ctx ends. It returns
+// at once if there is no connection that keeps its session: the relay polls.
 func (r *Relay) listen(ctx context.Context, wake chan<- struct{}) {
-	for ctx.Err() == nil {
-		err := r.listenOnce(ctx, wake)
+	session, ok := r.db.Session()
+	for ok && ctx.Err() == nil {
+		err := r.listenOnce(ctx, session, wake)
 		if ctx.Err() != nil {
 			return
 		}
@@ -19,8 +21,8 @@ func (r *Relay) listen(ctx context.Context, wake chan<- struct{}) {
 	}
 }
 
-func (r *Relay) listenOnce(ctx context.Context, wake chan<- struct{}) error {
-	conn, err := pgx.ConnectConfig(ctx, r.db.Config().ConnConfig)
+func (r *Relay) listenOnce(ctx context.Context, session *pgx.ConnConfig, wake chan<- struct{}) error {
+	conn, err := pgx.ConnectConfig(ctx, session)
 	if err != nil {
 		return fmt.Errorf("connect to listen: %w", err)
 	}

@@ -11,11 +11,11 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -122,7 +122,7 @@ func TestOrderAndNumbers(t *testing.T) {
 var errRolledBack = errors.New("rolled back")
 
 // addEvent adds an event in a transaction that ends with end: nil commits it.
-func addEvent(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, end error) {
+func addEvent(t *testing.T, db *postgres.Pool, box *outbox.Box, subject string, end error) {
 	t.Helper()
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		e := event.New(context.Background(), time.Now(), subject, event.UserSignedUp{Email: "a@example.com"})
@@ -138,7 +138,7 @@ func addEvent(t *testing.T, db *pgxpool.Pool, box *outbox.Box, subject string, e
 
 // wantChecksums compares the sequence and the hourly checksums, kept while rows were
 // numbered, with the rows.
-func wantChecksums(t *testing.T, db *pgxpool.Pool, want int64) {
+func wantChecksums(t *testing.T, db *postgres.Pool, want int64) {
 	t.Helper()
 	const query = `
 		SELECT c.topic, sum(c.count)::bigint, max(c.last_seq), max(s.last_seq), (SELECT count(DISTINCT o.seq) FROM outbox o WHERE o.topic = c.topic)

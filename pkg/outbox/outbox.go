@@ -21,7 +21,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -147,7 +146,7 @@ func (b *Box) check(topic event.Topic, e event.Event) error {
 
 // Wake wakes the relays, unless they were just woken. If it fails, they find the events a
 // second later.
-func (b *Box) Wake(ctx context.Context, db *pgxpool.Pool) error {
+func (b *Box) Wake(ctx context.Context, db *postgres.Pool) error {
 	if !b.notify() {
 		return nil
 	}

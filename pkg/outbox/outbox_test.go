@@ -12,13 +12,13 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -35,12 +35,12 @@ func signedUp(ctx context.Context) event.Event {
 }
 
 // relay runs a relay until the test ends.
-func relay(t *testing.T, db *pgxpool.Pool, client *redis.Client, publisher outbox.Publisher) {
+func relay(t *testing.T, db *postgres.Pool, client *redis.Client, publisher outbox.Publisher) {
 	t.Helper()
 	testkit.Run(t, outbox.NewRelay(db, publisher, newEpochs(t, db, client), testkit.Log(t), prometheus.NewRegistry()))
 }
 
-func newEpochs(t *testing.T, db *pgxpool.Pool, client redis.UniversalClient) *outbox.Epochs {
+func newEpochs(t *testing.T, db *postgres.Pool, client redis.UniversalClient) *outbox.Epochs {
 	t.Helper()
 	return outbox.NewEpochs(db, client, "test", testkit.Log(t), prometheus.NewRegistry())
 }

@@ -8,9 +8,9 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 )
 
@@ -18,7 +18,7 @@ import (
 // reconcile.Outbox and is safe for concurrent use.
 type Published struct {
 	*Epochs
-	db        *pgxpool.Pool
+	db        *postgres.Pool
 	publisher Publisher
 	instance  string // names this process
 }
@@ -27,7 +27,7 @@ var _ reconcile.Outbox = (*Published)(nil)
 
 // NewPublished returns the published rows of the outbox in db. It republishes them
 // through publisher.
-func NewPublished(db *pgxpool.Pool, publisher Publisher, epochs *Epochs) *Published {
+func NewPublished(db *postgres.Pool, publisher Publisher, epochs *Epochs) *Published {
 	return &Published{Epochs: epochs, db: db, publisher: publisher, instance: rand.Text()}
 }
 
@@ -155,8 +155,8 @@ func (p *Published) Watermark(ctx context.Context, topic event.Topic) (w reconci
 		})
 		return err
 	})
-	err = pgx.BeginTxFunc(ctx, p.db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		return tx.SendBatch(ctx, batch).Close()
+	err = p.db.TransactWith(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		return tx.SendBatch(ctx, postgres.Repeatable(batch)).Close()
 	})
 	if err != nil {
 		return reconcile.Watermark{}, fmt.Errorf("read the watermark of %s: %w", topic, err)

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 // Refusals records refused requests without a row for each, so that nobody can fill the outbox
@@ -30,7 +30,7 @@ import (
 // safe for concurrent use.
 type Refusals struct {
 	box *Box
-	db  *pgxpool.Pool
+	db  *postgres.Pool
 	log *slog.Logger
 	now func() time.Time
 
@@ -81,7 +81,7 @@ const (
 )
 
 // NewRefusals returns Refusals without counts.
-func NewRefusals(box *Box, db *pgxpool.Pool, log *slog.Logger, now func() time.Time) *Refusals {
+func NewRefusals(box *Box, db *postgres.Pool, log *slog.Logger, now func() time.Time) *Refusals {
 	return &Refusals{box: box, db: db, log: log, now: now, strangers: map[refusalKey]*counted{}, accounts: map[refusalKey]*counted{}}
 }
 
@@ -149,7 +149,7 @@ func (s source) key(name string, payload []byte) refusalKey {
 func (r *Refusals) store(ctx context.Context, events ...event.Event) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalWait)
 	defer cancel()
-	return pgx.BeginFunc(ctx, r.db, func(tx pgx.Tx) error { return r.box.Add(ctx, tx, events...) })
+	return r.db.Transact(ctx, func(tx pgx.Tx) error { return r.box.Add(ctx, tx, events...) })
 }
 
 // Run implements service.Runner: it stores the counts every minute, and when ctx ends.

@@ -10,10 +10,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -25,7 +25,7 @@ type recorded struct {
 }
 
 // recordedSince returns the events in the outbox, with times since start.
-func recordedSince(t *testing.T, db *pgxpool.Pool, start time.Time) []recorded {
+func recordedSince(t *testing.T, db *postgres.Pool, start time.Time) []recorded {
 	t.Helper()
 	rows, err := db.Query(context.Background(), `SELECT payload FROM outbox ORDER BY id`)
 	if err != nil {
@@ -57,7 +57,7 @@ func recordedSince(t *testing.T, db *pgxpool.Pool, start time.Time) []recorded {
 type refusals struct {
 	*outbox.Refusals
 	t       *testing.T
-	db      *pgxpool.Pool
+	db      *postgres.Pool
 	start   time.Time
 	elapsed atomic.Int64
 }

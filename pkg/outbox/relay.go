@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -23,7 +22,7 @@ import (
 // Relay publishes the rows of the outbox, each topic by itself: a topic that cannot be
 // published delays no other. Several relays may work on one database at once.
 type Relay struct {
-	db        *pgxpool.Pool
+	db        *postgres.Pool
 	publisher Publisher
 	epochs    *Epochs
 	log       *slog.Logger
@@ -35,10 +34,12 @@ type Relay struct {
 	started     time.Time
 	last        atomic.Int64  // when rows were last published, since started
 	connections chan struct{} // limits how many topics use a connection at once
+	poll        time.Duration // how often it looks for rows without a NOTIFY
 }
 
 const (
-	pollInterval = time.Second // in case a NOTIFY was lost
+	pollInterval    = time.Second            // in case a NOTIFY was lost
+	unnotifiedPause = 200 * time.Millisecond // between polls behind a pooler, which passes no NOTIFY on
 	// After it has published rows, a relay looks for more without a NOTIFY.
 	linger       = 3 * notifyEvery
 	lingerPause  = notifyEvery
@@ -51,7 +52,7 @@ const (
 )
 
 // NewRelay returns a relay that publishes through publisher.
-func NewRelay(db *pgxpool.Pool, publisher Publisher, epochs *Epochs, log *slog.Logger, reg prometheus.Registerer) *Relay {
+func NewRelay(db *postgres.Pool, publisher Publisher, epochs *Epochs, log *slog.Logger, reg prometheus.Registerer) *Relay {
 	r := &Relay{
 		db:        db,
 		publisher: publisher,
@@ -67,8 +68,12 @@ func NewRelay(db *pgxpool.Pool, publisher Publisher, epochs *Epochs, log *slog.L
 			Reported: postgres.Disconnected,
 		}),
 		started: time.Now(),
+		poll:    pollInterval,
 		// While Redis hangs, each topic keeps a connection busy. Requests need the others.
 		connections: make(chan struct{}, max(1, db.Config().MaxConns/2)),
+	}
+	if _, notified := db.Session(); !notified {
+		r.poll = unnotifiedPause
 	}
 	r.last.Store(-int64(linger))
 	reg.MustRegister(r.published)
@@ -124,7 +129,7 @@ func (r *Relay) pollAfter() time.Duration {
 	if time.Since(r.started)-time.Duration(r.last.Load()) < linger {
 		return lingerPause
 	}
-	return pollInterval
+	return r.poll
 }
 
 // withWaiting names the topics that have unpublished rows, and a last NULL, at

@@ -12,18 +12,18 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // addEvents adds n events of a subject, which go to the topics.
-func addEvents(t *testing.T, db *pgxpool.Pool, n int, subject string, topics ...event.Topic) {
+func addEvents(t *testing.T, db *postgres.Pool, n int, subject string, topics ...event.Topic) {
 	t.Helper()
 	box := outbox.New("test")
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {

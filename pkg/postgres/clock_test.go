@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -14,15 +12,7 @@ import (
 // say.
 func TestSEC97ClockOfTheDatabase(t *testing.T) {
 	t.Parallel()
-	cfg, err := pgxpool.ParseConfig(testkit.SkewedDatabaseURL(t, time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := testkit.OpenDatabase(t, testkit.SkewedDatabaseURL(t, time.Hour))
 	clock, err := postgres.NewClock(t.Context(), db, testkit.Log(t))
 	if err != nil {
 		t.Fatal(err)

@@ -14,9 +14,14 @@ const rollbackTimeout = 2 * time.Second
 
 // Decide runs a transaction in two round trips where pgx.BeginFunc takes four: the
 // statements of read go with BEGIN, and those that decide queues go with COMMIT.
-// Nothing is changed if any of them, or decide, fails.
-func Decide(ctx context.Context, db *pgxpool.Pool, read *pgx.Batch, decide func(q Querier, write *pgx.Batch) error) (err error) {
-	conn, err := db.Acquire(ctx)
+// Nothing is changed if any of them, or decide, fails. If the schema has changed since a
+// statement was prepared, decide runs a second time.
+func Decide(ctx context.Context, db *Pool, read *pgx.Batch, decide func(q Querier, write *pgx.Batch) error) error {
+	return db.again(func() error { return db.decide(ctx, Repeatable(read), decide) })
+}
+
+func (p *Pool) decide(ctx context.Context, read *pgx.Batch, decide func(q Querier, write *pgx.Batch) error) (err error) {
+	conn, err := p.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -28,6 +33,9 @@ func Decide(ctx context.Context, db *pgxpool.Pool, read *pgx.Batch, decide func(
 	}()
 	begin := &pgx.Batch{}
 	begin.Queue("BEGIN")
+	if p.pooled {
+		begin.Queue(selectLimits)
+	}
 	begin.QueuedQueries = append(begin.QueuedQueries, read.QueuedQueries...)
 	if err := conn.SendBatch(ctx, begin).Close(); err != nil {
 		return err

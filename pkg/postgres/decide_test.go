@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -74,7 +73,7 @@ func TestDecide(t *testing.T) {
 }
 
 // wantIdle fails unless all connections are back in the pool and in no transaction.
-func wantIdle(t *testing.T, db *pgxpool.Pool) {
+func wantIdle(t *testing.T, db *postgres.Pool) {
 	t.Helper()
 	if stat := db.Stat(); stat.AcquiredConns() != 0 {
 		t.Errorf("%d connections are not back", stat.AcquiredConns())

@@ -20,9 +20,6 @@ func (m *migrator) rebuildInvalidIndexes(ctx context.Context, schemas []Schema) 
 	if err != nil {
 		return err
 	}
-	if _, err := m.db.ExecContext(ctx, `SELECT set_config('lock_timeout', '0', false)`); err != nil {
-		return fmt.Errorf("set lock_timeout: %w", err)
-	}
 	for _, index := range indexes {
 		switch {
 		case !created[index.original]:

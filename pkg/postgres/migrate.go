@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -54,27 +54,32 @@ const (
 // Such a migration is retried from its first statement. If an index build was interrupted
 // in an earlier start, Migrate builds the invalid index again. It leaves indexes alone that
 // no migration creates, and those that are being built.
-func Migrate(ctx context.Context, pool *pgxpool.Pool, schema Schema) error {
+//
+// Migrate works through a pooler in transaction mode, too: it sets every limit for one
+// transaction, and keeps other processes from migrating by a lock of a transaction that
+// stays open. Only a statement_timeout of the role or the database then ends a migration
+// that is not in a transaction.
+func Migrate(ctx context.Context, pool *Pool, schema Schema) error {
 	return migrate(ctx, pool, slog.New(slog.DiscardHandler), schema)
 }
 
-func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, schemas ...Schema) error {
-	cfg := pool.Config().ConnConfig
-	params := cfg.RuntimeParams
-	params["statement_timeout"] = "0"
+func migrate(ctx context.Context, pool *Pool, log *slog.Logger, schemas ...Schema) error {
+	cfg, ok := pool.Session()
+	if ok {
+		cfg.AfterConnect = removeTimeouts
+	} else {
+		cfg = pool.Config().ConnConfig
+	}
 	// While an ALTER TABLE waits, for example for a backup to end, everybody who comes
 	// later to that table waits behind it.
-	m := migrator{lockTimeout: cmp.Or(params["lock_timeout"], lockTimeout), log: log}
-	params["lock_timeout"] = m.lockTimeout
-	// With a single connection, the advisory lock, lock_timeout and the migrations share
-	// a session. The lock is released when the connection closes.
-	m.db = stdlib.OpenDB(*cfg)
-	m.db.SetMaxOpenConns(1)
+	m := migrator{lockTimeout: cmp.Or(cfg.RuntimeParams["lock_timeout"], lockTimeout), log: log, db: stdlib.OpenDB(*cfg)}
 	defer m.db.Close()
 
-	if err := m.lock(ctx); err != nil {
+	unlock, err := m.lock(ctx, cfg)
+	if err != nil {
 		return fmt.Errorf("wait for other migrations: %w", err)
 	}
+	defer unlock()
 	for _, schema := range schemas {
 		if err := m.apply(ctx, schema); err != nil {
 			return fmt.Errorf("migrate %s: %w", schema.Name, err)
@@ -86,28 +91,61 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, schemas 
 	return nil
 }
 
+const noTimeouts = `SET %[1]s statement_timeout = 0; SET %[1]s lock_timeout = 0; SET %[1]s idle_in_transaction_session_timeout = 0; `
+
+// removeTimeouts lets the statements of a session take as long as they need.
+func removeTimeouts(ctx context.Context, conn *pgconn.PgConn) error {
+	_, err := conn.Exec(ctx, fmt.Sprintf(noTimeouts, "SESSION")).ReadAll()
+	return err
+}
+
 type migrator struct {
 	db          *sql.DB
-	locker      lock.SessionLocker
+	locked      pgx.Tx // has the lock
 	lockTimeout string
 	log         *slog.Logger
 }
 
-func (m *migrator) lock(ctx context.Context) (err error) {
-	if m.locker, err = lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, math.MaxInt32)); err != nil {
-		return err
-	}
-	conn, err := m.db.Conn(ctx)
+// lock waits until no other process migrates. A transaction that stays open has the lock,
+// since behind a pooler a session has none. It delays no index build: it has no snapshot.
+func (m *migrator) lock(ctx context.Context, cfg *pgx.ConnConfig) (unlock func(), err error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer conn.Close() // The session, and with it the lock, stays in m.db.
-	return m.locker.SessionLock(ctx, conn)
+	unlock = func() { _ = conn.Close(context.WithoutCancel(ctx)) } // This ends the transaction, too.
+	for {
+		tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "BEGIN; " + fmt.Sprintf(noTimeouts, "LOCAL")})
+		var locked bool
+		if err == nil {
+			// Previous releases use the same number, which is goose's. The extended protocol
+			// would keep the snapshot of the statement, and an index build would wait for it.
+			err = tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, pgx.QueryExecModeSimpleProtocol, lock.DefaultLockID).Scan(&locked)
+		}
+		switch {
+		case err != nil:
+			unlock()
+			return nil, err
+		case locked:
+			m.locked = tx
+			return unlock, nil
+		}
+		err = tx.Rollback(ctx)
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(firstLockPause):
+		}
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+	}
 }
 
 func (m *migrator) apply(ctx context.Context, schema Schema) error {
-	provider, err := goose.NewProvider(goose.DialectPostgres, m.db, schema.Files,
-		goose.WithSessionLocker(m.locker), goose.WithTableName(schema.versionTable()),
+	provider, err := goose.NewProvider(goose.DialectPostgres, m.db, limitedFiles{schema.Files, m.lockTimeout},
+		goose.WithTableName(schema.versionTable()),
 		goose.WithDisableGlobalRegistry(true), goose.WithSlog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
@@ -124,14 +162,10 @@ func (m *migrator) apply(ctx context.Context, schema Schema) error {
 		if err != nil {
 			return err
 		}
-		timeout := m.lockTimeout
-		if withoutTransaction.Match(text) {
-			timeout = "0"
-			if statement := unlimitedLockWait(string(text)); statement != "" {
-				return fmt.Errorf("%s: no lock_timeout before %q", migration.Source.Path, statement)
-			}
+		if statement := unlimitedLockWait(string(text)); statement != "" {
+			return fmt.Errorf("%s: no lock_timeout before %q", migration.Source.Path, statement)
 		}
-		err = m.retry(ctx, timeout, migration.Source.Path, func() error {
+		err = m.retry(ctx, migration.Source.Path, func() error {
 			_, err := provider.UpByOne(ctx)
 			return err
 		})
@@ -142,12 +176,12 @@ func (m *migrator) apply(ctx context.Context, schema Schema) error {
 	return nil
 }
 
-// retry runs f with a lock_timeout, and again while f gets no lock in that time.
-func (m *migrator) retry(ctx context.Context, timeout, migration string, f func() error) error {
+// retry runs f, and again while f does not get a lock in time.
+func (m *migrator) retry(ctx context.Context, migration string, f func() error) error {
 	pause := firstLockPause
 	for attempt := 1; ; attempt++ {
-		if _, err := m.db.ExecContext(ctx, `SELECT set_config('lock_timeout', $1, false)`, timeout); err != nil {
-			return fmt.Errorf("set lock_timeout: %w", err)
+		if _, err := m.locked.Exec(ctx, `SELECT`); err != nil {
+			return fmt.Errorf("keep other processes from migrating: %w", err)
 		}
 		err := f()
 		if err == nil || !Contended(err) {

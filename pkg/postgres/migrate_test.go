@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -25,16 +24,11 @@ func things(migration string) postgres.Schema {
 
 // openWith returns a pool on a database with the table things. Its connections have the
 // settings, as those of a service have a statement_timeout.
-func openWith(t *testing.T, settings string) *pgxpool.Pool {
+func openWith(t *testing.T, settings string) *postgres.Pool {
 	t.Helper()
 	first := things("")
 	first.Files = fstest.MapFS{"00001_things.sql": things("").Files.(fstest.MapFS)["00001_things.sql"]}
-	pool, err := pgxpool.New(t.Context(), testkit.DatabaseURL(t, first)+"&"+settings)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
+	return testkit.OpenDatabase(t, testkit.DatabaseURL(t, first)+"&"+settings)
 }
 
 // TestLongMigrationEnds is REL-41: no statement_timeout ends a migration.
@@ -206,7 +200,7 @@ func TestIndexThatIsBeingBuilt(t *testing.T) {
 }
 
 // wantValid fails unless the index of things is valid and the only one.
-func wantValid(t *testing.T, pool *pgxpool.Pool, index string) {
+func wantValid(t *testing.T, pool *postgres.Pool, index string) {
 	t.Helper()
 	rows, err := pool.Query(t.Context(), `SELECT indexrelid::regclass::text || CASE WHEN indisvalid THEN '' ELSE ' is invalid' END FROM pg_index WHERE indrelid = 'things'::regclass`)
 	if err != nil {

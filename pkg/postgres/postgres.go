@@ -5,39 +5,15 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/headgate/headgate/pkg/service"
 )
-
-// Database is the part of the configuration that says where the database is.
-type Database struct {
-	DatabaseURL      service.Secret `envconfig:"DATABASE_URL" ignored:"true" required:"true" desc:"postgres://user:password@host:port/database of the service's own database."`
-	DatabaseMaxConns int32          `envconfig:"DATABASE_MAX_CONNS" default:"20" desc:"Connections that one instance may hold."`
-}
-
-// DatabaseConfig lets commands find this part in a service's configuration.
-func (d Database) DatabaseConfig() Database { return d }
-
-// Validate implements service.Validator.
-func (d Database) Validate() error {
-	u, err := url.Parse(d.DatabaseURL.Reveal())
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Host == "" {
-		return errors.New("DATABASE_URL: want postgres://user:password@host:port/database")
-	}
-	if d.DatabaseMaxConns < 2 {
-		return errors.New("DATABASE_MAX_CONNS: want 2 or more")
-	}
-	return nil
-}
 
 const (
 	statementTimeout = "15s"
@@ -54,8 +30,11 @@ const LimitLockWait = `SELECT set_config('lock_timeout', '200ms', true)`
 // Open returns the pool of a database that answers and has the schemas. It waits for
 // the database, and for the locks that migrations need, until ctx ends. Replicas may
 // start at once: one of them migrates while the others wait.
-func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*pgxpool.Pool, error) {
-	return open(ctx, cfg, log, func(pool *pgxpool.Pool) error { return migrate(ctx, pool, log, schemas...) })
+//
+// The address may be that of a pooler, in session or in transaction mode. Open finds that
+// out by itself. Migrations then use DATABASE_DIRECT_URL, if it is set.
+func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*Pool, error) {
+	return open(ctx, cfg, log, func(pool *Pool) error { return migrate(ctx, pool, log, schemas...) })
 }
 
 // OpenExisting is Open for a program that must not migrate, such as a command: a migration
@@ -66,31 +45,14 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 //
 // A restore creates primary keys after it has filled the tables, so no table is read that
 // is still to be filled. Other indexes and foreign keys may be missing for a moment more.
-func OpenExisting(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*pgxpool.Pool, error) {
-	return open(ctx, cfg, log, func(pool *pgxpool.Pool) error { return requireMigrated(ctx, pool, schemas) })
+func OpenExisting(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*Pool, error) {
+	return open(ctx, cfg, log, func(pool *Pool) error { return requireMigrated(ctx, pool, schemas) })
 }
 
 // open returns the pool of a database that answers and for which prepare returns no error.
-func open(ctx context.Context, cfg Database, log *slog.Logger, prepare func(*pgxpool.Pool) error) (*pgxpool.Pool, error) {
-	pc, err := pgxpool.ParseConfig(cfg.DatabaseURL.Reveal())
+func open(ctx context.Context, cfg Database, log *slog.Logger, prepare func(*Pool) error) (*Pool, error) {
+	pool, err := connect(ctx, cfg, log)
 	if err != nil {
-		return nil, errors.New("read DATABASE_URL: malformed") // err could show the password
-	}
-	pc.MaxConns = cfg.DatabaseMaxConns
-	params := pc.ConnConfig.RuntimeParams
-	params["statement_timeout"] = statementTimeout
-	params["lock_timeout"] = lockTimeout
-	params["idle_in_transaction_session_timeout"] = idleTimeout
-	params["timezone"] = "UTC"
-	pc.ConnConfig.ConnectTimeout = 5 * time.Second
-	pc.ConnConfig.Tracer = newOutageTracer(log)
-
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
-		return nil, fmt.Errorf("open database: %w", err)
-	}
-	if err := await(ctx, pool); err != nil {
-		pool.Close()
 		return nil, err
 	}
 	if err := prepare(pool); err != nil {
@@ -100,10 +62,67 @@ func open(ctx context.Context, cfg Database, log *slog.Logger, prepare func(*pgx
 	return pool, nil
 }
 
-// await waits until the database answers. The tracer of the pool logs that it does not.
-func await(ctx context.Context, pool *pgxpool.Pool) error {
+// connect returns the pool of a database that has answered.
+func connect(ctx context.Context, cfg Database, log *slog.Logger) (*Pool, error) {
+	pc, err := parse("DATABASE_URL", cfg.DatabaseURL)
+	if err != nil {
+		return nil, err
+	}
+	pc.MaxConns = cfg.DatabaseMaxConns
+	pc.ConnConfig.Tracer = newOutageTracer(log)
+	session, err := cfg.session(pc.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
+	pooled := session != pc.ConnConfig
+	if !pooled {
+		maps.Copy(pc.ConnConfig.RuntimeParams, limits)
+		err := await(ctx, func() (err error) {
+			pooled, err = isPooler(ctx, pc.ConnConfig)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if pooled {
+			removeLimits(pc.ConnConfig)
+			session = nil
+		}
+	}
+	if pooled {
+		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	if err := await(ctx, func() error { return pool.Ping(ctx) }); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	log.InfoContext(ctx, "database connected", "pooler", pooled, "direct_url", pooled && session != nil)
+	return &Pool{Pool: pool, pooled: pooled, session: session}, nil
+}
+
+// session returns the configuration of connections that keep their session: those of
+// DATABASE_DIRECT_URL if it is set, which says that DATABASE_URL leads to a pooler.
+func (d Database) session(pool *pgx.ConnConfig) (*pgx.ConnConfig, error) {
+	if d.DatabaseDirectURL == "" {
+		return pool, nil
+	}
+	direct, err := parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL)
+	if err != nil {
+		return nil, err
+	}
+	direct.ConnConfig.Tracer = pool.Tracer
+	return direct.ConnConfig, nil
+}
+
+// await waits until f returns no error, as when the database answers. The tracer of the
+// connections logs the errors.
+func await(ctx context.Context, f func() error) error {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := pool.Ping(ctx)
+		err := f()
 		if err == nil {
 			return nil
 		}

@@ -64,15 +64,3 @@ func TestOpenWaitsUntilItsContextEnds(t *testing.T) {
 		t.Errorf("Open = %v", err)
 	}
 }
-
-func TestDatabaseURLIsChecked(t *testing.T) {
-	t.Parallel()
-	for url, good := range map[string]bool{
-		"postgres://u:p@h/db": true, "postgresql://u@h:5432/db": true, "": false, "mysql://u@h/db": false, "postgres:///db": false, "geheim": false,
-	} {
-		err := postgres.Database{DatabaseURL: service.Secret(url), DatabaseMaxConns: 2}.Validate()
-		if (err == nil) != good || err != nil && (!strings.HasPrefix(err.Error(), "DATABASE_URL: ") || strings.Contains(err.Error(), "geheim")) {
-			t.Errorf("Validate(%q) = %v", url, err)
-		}
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
@@ -18,17 +17,7 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	address := testkit.DatabaseURL(t)
 	for mode, available := range map[string]bool{"off": true, "on": false} {
-		cfg, err := pgxpool.ParseConfig(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.ConnConfig.RuntimeParams["default_transaction_read_only"] = mode
-		db, err := pgxpool.NewWithConfig(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		probe := postgres.Probe(db)
+		probe := postgres.Probe(testkit.OpenDatabase(t, address+"&default_transaction_read_only="+mode))
 		for range 2 {
 			if err := probe(t.Context()); (err == nil) != available || !available && !postgres.Unavailable(err) {
 				t.Errorf("read-only %s: probe = %v", mode, err)

@@ -165,7 +165,7 @@ func (c *Consumer) check(ctx context.Context, watermarks []Watermark, position b
 // fails with errCheckedElsewhere if the database is no longer in the state s, or another
 // instance decides.
 func (c *Consumer) compareDatabase(ctx context.Context, s state, found evidence, position bus.Position) (handled *Handled, err error) {
-	err = pgx.BeginFunc(ctx, c.cfg.Database, func(tx pgx.Tx) error {
+	err = c.cfg.Database.Transact(ctx, func(tx pgx.Tx) error {
 		var locked bool
 		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, c.checkLock()).Scan(&locked); err != nil {
 			return err

@@ -11,12 +11,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 // Consumer compares the published watermarks of a topic with the consumed-event
@@ -57,7 +57,7 @@ func newMemory(database string) memory {
 
 // ConsumerConfig says whose records are compared.
 type ConsumerConfig struct {
-	Database  *pgxpool.Pool // with WatermarksSchema and consumed-event records
+	Database  *postgres.Pool // with WatermarksSchema and consumed-event records
 	Redis     redis.UniversalClient
 	Topic     event.Topic
 	Group     string

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
@@ -64,7 +65,7 @@ func (f *fixture) trace() *statements {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(db.Close)
-	f.consumer = db
+	f.consumer = postgres.NewPool(db)
 	return s
 }
 

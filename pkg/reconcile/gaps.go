@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -80,8 +79,8 @@ const gapsLimit = 10_000 // ranges of an epoch
 // snapshot, so that neither new events nor a purge change its verdict meanwhile.
 // producers are those that publish on topic. If one of them has never posted a watermark,
 // that is a doubt.
-func Gaps(ctx context.Context, db *pgxpool.Pool, topic event.Topic, producers []string, since time.Time) (report Report, err error) {
-	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+func Gaps(ctx context.Context, db *postgres.Pool, topic event.Topic, producers []string, since time.Time) (report Report, err error) {
+	err = db.TransactWith(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		report, err = gapsIn(ctx, tx, topic, producers, since)
 		return err
 	})

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -31,8 +30,8 @@ type fixture struct {
 	t        *testing.T
 	log      *slog.Logger
 	client   *redis.Client
-	producer *pgxpool.Pool
-	consumer *pgxpool.Pool
+	producer *postgres.Pool
+	consumer *postgres.Pool
 	box      *outbox.Box
 	// restored is called when the consumer's database was restored.
 	restored         func(context.Context, reconcile.Handled) error

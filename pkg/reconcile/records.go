@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -15,7 +14,7 @@ import (
 
 // Records writes consumed-event records. It is safe for concurrent use.
 type Records struct {
-	db    *pgxpool.Pool
+	db    *postgres.Pool
 	topic event.Topic
 	group *bus.GroupCommit[event.Event]
 }
@@ -26,7 +25,7 @@ const (
 )
 
 // NewRecords returns the records of a topic in db, which must have RecordsSchema.
-func NewRecords(db *pgxpool.Pool, topic event.Topic) *Records {
+func NewRecords(db *postgres.Pool, topic event.Topic) *Records {
 	r := &Records{db: db, topic: topic}
 	r.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
 		Write: r.write, Unavailable: postgres.Unavailable, Contended: postgres.Contended, Limit: writeLimit, Writers: 1, Timeout: writeTimeout,

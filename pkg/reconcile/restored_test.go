@@ -9,17 +9,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // backup copies all tables of a database. restore puts the copies back, as a restore
 // into the running database does.
-func backup(t *testing.T, db *pgxpool.Pool) (restore func()) {
+func backup(t *testing.T, db *postgres.Pool) (restore func()) {
 	t.Helper()
 	const tables = `
 		SELECT table_name FROM information_schema.tables
@@ -43,7 +43,7 @@ func backup(t *testing.T, db *pgxpool.Pool) (restore func()) {
 }
 
 // execute runs statements without parameters in one transaction.
-func execute(t *testing.T, db *pgxpool.Pool, statements string) {
+func execute(t *testing.T, db *postgres.Pool, statements string) {
 	t.Helper()
 	if _, err := db.Exec(t.Context(), statements); err != nil {
 		t.Fatalf("%s: %v", statements, err)

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -172,7 +171,7 @@ func TestPreviousReleaseWithoutEpochs(t *testing.T) {
 	}
 }
 
-func migrate(t *testing.T, db *pgxpool.Pool, schema postgres.Schema) {
+func migrate(t *testing.T, db *postgres.Pool, schema postgres.Schema) {
 	t.Helper()
 	if err := postgres.Migrate(t.Context(), db, schema); err != nil {
 		t.Fatal(err)

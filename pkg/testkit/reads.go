@@ -5,9 +5,8 @@ import (
 	"regexp"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/web"
 )
 
@@ -17,7 +16,7 @@ type Reads struct {
 	Routes  []web.Route
 	Bearer  string            // the access token of an administrator
 	Objects map[string]string // the id in the path of each route that has one
-	DB      *pgxpool.Pool     // with the outbox
+	DB      *postgres.Pool    // with the outbox
 	Events  []event.Payload   // that record a read besides event.AuditRead
 }
 

@@ -63,14 +63,21 @@ func SkewedDatabaseURL(t testing.TB, ahead time.Duration, schemas ...postgres.Sc
 }
 
 // Database returns a pool on DatabaseURL that is closed when the test ends.
-func Database(t testing.TB, schemas ...postgres.Schema) *pgxpool.Pool {
+func Database(t testing.TB, schemas ...postgres.Schema) *postgres.Pool {
 	t.Helper()
-	pool, err := pgxpool.New(context.Background(), DatabaseURL(t, schemas...))
+	return OpenDatabase(t, DatabaseURL(t, schemas...))
+}
+
+// OpenDatabase returns a pool on the database with the address that is closed when the test
+// ends. Its connections have no limits but those of the address.
+func OpenDatabase(t testing.TB, address string) *postgres.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), address)
 	if err != nil {
 		t.Fatalf("open database: %v", err)
 	}
 	t.Cleanup(pool.Close)
-	return pool
+	return postgres.NewPool(pool)
 }
 
 // migrator migrates the template as a service does.
@@ -104,7 +111,7 @@ func (m migrator) Migrate(ctx context.Context, _ *sql.DB, cfg pgtestdb.Config) e
 	}
 	defer pool.Close()
 	for _, schema := range m {
-		if err := postgres.Migrate(ctx, pool, schema); err != nil {
+		if err := postgres.Migrate(ctx, postgres.NewPool(pool), schema); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/postgres"
 )
@@ -37,7 +36,7 @@ func Until(t testing.TB, schema postgres.Schema, version string) postgres.Schema
 
 // Upgrade is the migration of a database that is in use.
 type Upgrade struct {
-	DB     *pgxpool.Pool // of the previous release
+	DB     *postgres.Pool // of the previous release
 	Schema postgres.Schema
 	Table  string // that a migration locks
 	Write  string // a statement of the previous release that writes to Table
@@ -69,7 +68,7 @@ func (u Upgrade) WantWritersPass(t testing.TB) {
 
 // Backup starts a transaction that has read a table, as pg_dump does. It holds its lock
 // and its snapshot until the returned function is called.
-func Backup(t testing.TB, db *pgxpool.Pool, table string) (end func()) {
+func Backup(t testing.TB, db *postgres.Pool, table string) (end func()) {
 	t.Helper()
 	tx, err := db.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
@@ -84,7 +83,7 @@ func Backup(t testing.TB, db *pgxpool.Pool, table string) (end func()) {
 }
 
 // Migrating runs postgres.Migrate until the test ends.
-func Migrating(t testing.TB, db *pgxpool.Pool, schema postgres.Schema) <-chan error {
+func Migrating(t testing.TB, db *postgres.Pool, schema postgres.Schema) <-chan error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	result, ended := make(chan error, 1), make(chan struct{})
@@ -113,7 +112,7 @@ func WantMigrated(t testing.TB, result <-chan error) {
 }
 
 // AwaitLockWait waits until a session waits for a lock in the database.
-func AwaitLockWait(t testing.TB, db *pgxpool.Pool) {
+func AwaitLockWait(t testing.TB, db *postgres.Pool) {
 	t.Helper()
 	Eventually(t, 10*time.Second, func() error {
 		var waiting int

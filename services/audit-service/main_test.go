@@ -9,13 +9,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
@@ -27,9 +27,13 @@ func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
 // stream, serves it, and knows that nothing is missing.
 func TestProgram(t *testing.T) {
 	t.Parallel()
+	testkit.ThroughPoolers(t, testProgram)
+}
+
+func testProgram(t *testing.T, databaseURL string) {
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	environment := map[string]string{
-		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL, "RECONCILE_INTERVAL": "1s",
+		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL, "RECONCILE_INTERVAL": "1s",
 	}
 	p := testkit.StartProgram(t, environment)
 	e := testkit.NewEvent(t.Context(), "ann", event.UserLoggedIn{SessionID: "s"})
@@ -71,7 +75,7 @@ func TestProgram(t *testing.T) {
 type producer struct {
 	t      *testing.T
 	name   string
-	db     *pgxpool.Pool
+	db     *postgres.Pool
 	client redis.UniversalClient
 }
 

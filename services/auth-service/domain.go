@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/password"
@@ -19,7 +18,7 @@ import (
 
 // dependencies are what the domain needs besides its configuration.
 type dependencies struct {
-	db       *pgxpool.Pool
+	db       *postgres.Pool
 	outbox   *outbox.Box
 	refusals *outbox.Refusals
 	now      func() time.Time // of the database

@@ -25,10 +25,14 @@ func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
 // publishes the events. Its commands work on the same database.
 func TestProgram(t *testing.T) {
 	t.Parallel()
+	testkit.ThroughPoolers(t, testProgram)
+}
+
+func testProgram(t *testing.T, databaseURL string) {
 	const password = "correct horse battery"
 	redisURL := testkit.RedisURL(t)
 	environment := map[string]string{
-		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "PUBLIC_BASE_URL": "http://localhost:8080",
+		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "PUBLIC_BASE_URL": "http://localhost:8080",
 		"REFRESH_TOKEN_SECRET": strings.Repeat("refresh0123456789-", 3),
 		"ENCRYPTION_KEY":       strings.Repeat("encrypt0123456789-", 3),
 		"EVENT_SEAL_KEY":       strings.Repeat("sealing0123456789-", 3),
@@ -52,6 +56,10 @@ func TestProgram(t *testing.T) {
 	if status, data := p.Call("GET", "/api/v1/auth/sessions", "", token("ann@example.com")); status != 200 {
 		t.Errorf("sessions = %d %s", status, data)
 	}
+	changeTypes(t, databaseURL)
+	if status, data := p.Call("GET", "/api/v1/auth/sessions", "", token("ann@example.com")); status != 200 {
+		t.Errorf("sessions after a change of the schema = %d %s", status, data)
+	}
 	if status, data := p.Call("GET", "/api/v1/auth/users", "", token("root@example.com")); status != 200 {
 		t.Errorf("users = %d %s", status, data)
 	}
@@ -73,6 +81,21 @@ func TestProgram(t *testing.T) {
 	}
 	if out, errs, code := testkit.RunProgram(t, environment, "users", "export"); code != 0 || strings.Count(out, "\n") != 2 {
 		t.Errorf("users export = %q %q, exit code %d", out, errs, code)
+	}
+}
+
+// changeTypes gives columns that every sign-in reads another type, as a migration of a later
+// release can: REL-95.
+func changeTypes(t *testing.T, databaseURL string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	const change = `ALTER TABLE accounts ALTER name TYPE varchar(1000); ALTER TABLE sessions ALTER generation TYPE bigint, ALTER user_agent TYPE varchar(1000)`
+	if _, err := conn.Exec(t.Context(), change, pgx.QueryExecModeSimpleProtocol); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -53,6 +53,10 @@ func postWatermarks(t *testing.T, client redis.UniversalClient) {
 // it is up, and lists it as sent.
 func TestProgram(t *testing.T) {
 	t.Parallel()
+	testkit.ThroughPoolers(t, testProgram)
+}
+
+func testProgram(t *testing.T, databaseURL string) {
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	port, err := localserver.FreePort(t.Context())
 	if err != nil {
@@ -60,7 +64,7 @@ func TestProgram(t *testing.T) {
 	}
 	mailServer := fmt.Sprintf("127.0.0.1:%d", port)
 	p := testkit.StartProgram(t, map[string]string{
-		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
 		"SMTP_URL": "smtp://" + mailServer, "MAIL_FROM": "Headgate <no-reply@example.com>",
 		"PUBLIC_BASE_URL": "https://id.example.com", "EVENT_SEAL_KEY": strings.Repeat("0123456789", 4),
 	})

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -27,11 +26,7 @@ func TestREL85ReplayOfARestoredDatabase(t *testing.T) {
 	t.Parallel()
 	issuer, redisURL, databaseURL := testkit.NewIssuer(t), testkit.RedisURL(t), testkit.DatabaseURL(t, schemas...)
 	server := smtptest.New(t)
-	db, err := pgxpool.New(t.Context(), databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	db := testkit.OpenDatabase(t, databaseURL)
 	deadLetters := deadletter.New(db, outbox.New(name), time.Now)
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
 	e.ProducerSeq = 7

@@ -20,9 +20,13 @@ func TestMain(m *testing.M) { testkit.ProgramMain(m, main) }
 // stream, changes it, and publishes the event of the change.
 func TestProgram(t *testing.T) {
 	t.Parallel()
+	testkit.ThroughPoolers(t, testProgram)
+}
+
+func testProgram(t *testing.T, databaseURL string) {
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	p := testkit.StartProgram(t, map[string]string{
-		"DATABASE_URL": testkit.DatabaseURL(t), "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
+		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
 	})
 	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
 	ann := token.Identity{UserID: "01a20b47-a923-7f3e-ba6c-36d6c0ae6def", Role: token.RoleUser, Email: "ann@example.com", Name: "Ann"}

@@ -22,6 +22,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/localserver"
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 const (
@@ -111,7 +112,7 @@ func (b *bench) auditRound(ctx context.Context, n int, work func(ctx context.Con
 }
 
 // auditDatabase creates a database with the tables of audit-service.
-func (b *bench) auditDatabase(ctx context.Context) (*pgxpool.Pool, string, error) {
+func (b *bench) auditDatabase(ctx context.Context) (*postgres.Pool, string, error) {
 	db, url, err := b.database(ctx, "bench_audit")
 	if err != nil {
 		return nil, "", err

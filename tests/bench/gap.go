@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 )
 
@@ -59,7 +59,7 @@ func (b *bench) gap(ctx context.Context) error {
 }
 
 // fillGap makes the rows of events that were published.
-func fillGap(ctx context.Context, db *pgxpool.Pool) error {
+func fillGap(ctx context.Context, db *postgres.Pool) error {
 	const empty = `TRUNCATE outbox, outbox_sequences, outbox_epochs, outbox_epoch_checksums`
 	const rows = `
 		INSERT INTO outbox (event_id, topic, name, subject, payload, seq, published_at)
@@ -90,7 +90,7 @@ func fillGap(ctx context.Context, db *pgxpool.Pool) error {
 	return nil
 }
 
-func outboxSize(ctx context.Context, db *pgxpool.Pool) (bytes int64, err error) {
+func outboxSize(ctx context.Context, db *postgres.Pool) (bytes int64, err error) {
 	const query = `SELECT pg_relation_size('outbox') + pg_indexes_size('outbox')`
 	if err := db.QueryRow(ctx, query).Scan(&bytes); err != nil {
 		return 0, fmt.Errorf("measure outbox: %w", err)
@@ -99,7 +99,7 @@ func outboxSize(ctx context.Context, db *pgxpool.Pool) (bytes int64, err error) 
 }
 
 // heal runs both sides until the consumer knows that it has a record of each event.
-func (b *bench) heal(ctx context.Context, producer, consumer *pgxpool.Pool) error {
+func (b *bench) heal(ctx context.Context, producer, consumer *postgres.Pool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := b.redis.FlushAll(ctx).Err(); err != nil {

@@ -174,7 +174,7 @@ func (b *bench) client() (redis.UniversalClient, error) {
 }
 
 // database makes a database with the schemas and returns its pool and URL.
-func (b *bench) database(ctx context.Context, name string, schemas ...postgres.Schema) (*pgxpool.Pool, string, error) {
+func (b *bench) database(ctx context.Context, name string, schemas ...postgres.Schema) (*postgres.Pool, string, error) {
 	admin, err := pgxpool.New(ctx, b.postgres)
 	if err != nil {
 		return nil, "", fmt.Errorf("open Postgres: %w", err)

@@ -12,13 +12,13 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 const published = 50_000
@@ -104,7 +104,7 @@ func (b *bench) relay(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) relayRound(ctx context.Context, db *pgxpool.Pool, work func(context.Context, *pgxpool.Pool) error) (float64, error) {
+func (b *bench) relayRound(ctx context.Context, db *postgres.Pool, work func(context.Context, *postgres.Pool) error) (float64, error) {
 	if _, err := db.Exec(ctx, `TRUNCATE outbox, outbox_sequences, outbox_epochs, outbox_epoch_checksums`); err != nil {
 		return 0, fmt.Errorf("empty outbox: %w", err)
 	}
@@ -135,11 +135,11 @@ func (b *bench) relayRound(ctx context.Context, db *pgxpool.Pool, work func(cont
 }
 
 // epochs returns the epochs of an outbox.
-func (b *bench) epochs(db *pgxpool.Pool) *outbox.Epochs {
+func (b *bench) epochs(db *postgres.Pool) *outbox.Epochs {
 	return outbox.NewEpochs(db, b.redis, "bench", b.log, prometheus.NewRegistry())
 }
 
-func (b *bench) relayOurs(ctx context.Context, db *pgxpool.Pool) error {
+func (b *bench) relayOurs(ctx context.Context, db *postgres.Pool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	relay := outbox.NewRelay(db, bus.NewPublisher(b.redis), b.epochs(db), b.log, prometheus.NewRegistry())
@@ -154,7 +154,7 @@ func (b *bench) relayOurs(ctx context.Context, db *pgxpool.Pool) error {
 	return errors.Join(err, <-ended)
 }
 
-func (b *bench) relayLoop(ctx context.Context, db *pgxpool.Pool) error {
+func (b *bench) relayLoop(ctx context.Context, db *postgres.Pool) error {
 	for done := 0; done < relayed; {
 		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 			rows, err := tx.Query(ctx, `SELECT id, event_id::text, topic, name, payload FROM outbox

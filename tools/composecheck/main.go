@@ -201,6 +201,9 @@ func checkSecrets(s types.ServiceConfig, secrets map[string]string, own []string
 		}
 	}
 	for _, setting := range own {
+		if setting == "DATABASE_DIRECT_URL" { // There is no pooler.
+			continue
+		}
 		if value := s.Environment[setting]; value == nil || *value == "" {
 			report("the secret %s is missing", setting)
 		}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -40,7 +40,7 @@ type service struct {
 	issuer *testkit.Issuer
 	redis  *redis.Client
 	log    *store.Store
-	db     *pgxpool.Pool
+	db     *postgres.Pool
 	routes []web.Route
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
@@ -55,12 +54,12 @@ var ErrNotFound = problem.New(problem.NotFound, "audit_event_not_found", "Audit 
 
 // Store is the audit log. It is safe for concurrent use.
 type Store struct {
-	db    *pgxpool.Pool
+	db    *postgres.Pool
 	group *bus.GroupCommit[event.Event]
 }
 
 // New returns the log in db, which must have deadletter.Schema and Schema, in this order.
-func New(db *pgxpool.Pool) *Store {
+func New(db *postgres.Pool) *Store {
 	s := &Store{db: db}
 	s.group = bus.NewGroupCommit(bus.GroupCommitConfig[event.Event]{
 		Write: s.insert, Unavailable: postgres.Unavailable, Contended: postgres.Contended, Limit: insertLimit, Writers: insertWriters, Timeout: insertTimeout,

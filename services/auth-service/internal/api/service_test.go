@@ -15,11 +15,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
@@ -47,7 +47,7 @@ var cheap = password.Params{MemoryKiB: 64, Passes: 1, Threads: 1}
 type service struct {
 	*httptest.Server
 	t        *testing.T
-	db       *pgxpool.Pool
+	db       *postgres.Pool
 	sealer   *event.Sealer
 	accounts *account.Accounts
 	keyring  *signing.Keyring

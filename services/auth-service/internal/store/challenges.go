@@ -53,7 +53,7 @@ func (s *Store) UseChallenge(ctx context.Context, hash []byte, decide func(*acco
 		WHERE hash = $1`
 	const write = `UPDATE challenges SET attempts = $2 WHERE hash = $1`
 	const remove = `DELETE FROM challenges WHERE hash = $1`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var owner string
 		err := tx.QueryRow(ctx, find, hash).Scan(&owner)
 		if errors.Is(err, pgx.ErrNoRows) {

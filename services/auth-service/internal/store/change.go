@@ -23,7 +23,7 @@ const lastAdminLock = 0x68675f61646d696e // "hg_admin"
 
 // CreateAccount implements account.Store.
 func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) error) error {
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		c := account.Change{AllowMail: s.allowMail(tx, "")}
 		if err := decide(&c); err != nil {
 			return err
@@ -57,7 +57,7 @@ func queueAccount(batch *pgx.Batch, c account.Change) {
 
 // ChangeAccount implements account.Store.
 func (s *Store) ChangeAccount(ctx context.Context, id string, lock account.SessionLock, decide func(*account.Change) error) error {
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		return s.changeAccount(ctx, tx, id, lock, decide)
 	})
 	if err != nil {

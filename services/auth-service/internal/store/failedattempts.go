@@ -59,7 +59,7 @@ func (s *Store) CountFailedAttempt(ctx context.Context, a account.FailedAttempt)
 	var c counts
 	var counted account.CountedAttempt
 	err := postgres.Decide(ctx, s.db, readFailures(a, s.time(), keys, &c), func(_ postgres.Querier, batch *pgx.Batch) error {
-		at := s.time()
+		at, c := s.time(), c
 		if limit := s.Limits.ConsecutiveFailures; limit > 0 && c.consecutive >= limit && bytes.Equal(c.key, keys.address) {
 			counted = account.CountedAttempt{ByMailOnly: true}
 			return nil

@@ -14,7 +14,7 @@ import (
 // ImportAccounts implements account.Store.
 func (s *Store) ImportAccounts(ctx context.Context, lines []account.ImportLine, signedUp func(account.Account) event.Event) ([]string, error) {
 	var created []string
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) (err error) {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
 		if created, err = insertLines(ctx, tx, lines); err != nil {
 			return err
 		}

@@ -8,10 +8,10 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/signing"
 )
 
@@ -21,7 +21,7 @@ const keysLock = 0x68675f6b657973 // "hg_keys"
 // Keys keeps signing keys in Postgres, with the private keys sealed. It implements
 // signing.Store.
 type Keys struct {
-	db     *pgxpool.Pool
+	db     *postgres.Pool
 	box    *outbox.Box
 	sealer *event.Sealer
 }
@@ -29,7 +29,7 @@ type Keys struct {
 var _ signing.Store = (*Keys)(nil)
 
 // NewKeys returns a store of keys on db, which must have Schema and outbox.Schema.
-func NewKeys(db *pgxpool.Pool, box *outbox.Box, sealer *event.Sealer) *Keys {
+func NewKeys(db *postgres.Pool, box *outbox.Box, sealer *event.Sealer) *Keys {
 	return &Keys{db: db, box: box, sealer: sealer}
 }
 
@@ -45,7 +45,7 @@ func (k *Keys) Load(ctx context.Context) ([]signing.Key, error) {
 // Change implements signing.Store.
 func (k *Keys) Change(ctx context.Context, decide func([]signing.Key) (signing.Change, error)) error {
 	const remove = `DELETE FROM signing_keys WHERE kid = $1`
-	err := pgx.BeginFunc(ctx, k.db, func(tx pgx.Tx) error {
+	err := k.db.Transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(keysLock)); err != nil {
 			return err
 		}

@@ -47,7 +47,8 @@ func (s *Store) TakeLinkRequest(ctx context.Context, now time.Time, handle func(
 	const remove = `DELETE FROM mail_requests WHERE id = $1`
 	const postpone = `UPDATE mail_requests SET due_at = $2 WHERE id = $1`
 	var id int64
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
+		id = 0
 		r, err := nextLinkRequest(ctx, tx, now, &id)
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func (s *Store) AllowAnswer(ctx context.Context, network string) (allowed bool, 
 	if len(budgets) == 0 {
 		return true, nil
 	}
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		allowed, err = s.charge(ctx, tx, budgets)
 		return err
 	})

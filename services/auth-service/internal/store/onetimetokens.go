@@ -40,7 +40,7 @@ func (s *Store) UseToken(ctx context.Context, purpose account.LinkPurpose, hash 
 		DELETE FROM one_time_tokens
 		WHERE hash = $1 AND used_at IS NULL
 		RETURNING hash, purpose, account_id::text, email, created_at, expires_at, unproved`
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var owner string
 		err := tx.QueryRow(ctx, find, hash, purpose).Scan(&owner)
 		if errors.Is(err, pgx.ErrNoRows) {

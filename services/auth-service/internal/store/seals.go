@@ -9,21 +9,21 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
 
 // Seals are the values in the database that are sealed with ENCRYPTION_KEY.
 type Seals struct {
-	db     *pgxpool.Pool
+	db     *postgres.Pool
 	sealer *event.Sealer
 }
 
 // NewSeals returns the sealed values in db, which must have Schema.
-func NewSeals(db *pgxpool.Pool, sealer *event.Sealer) *Seals { return &Seals{db: db, sealer: sealer} }
+func NewSeals(db *postgres.Pool, sealer *event.Sealer) *Seals { return &Seals{db: db, sealer: sealer} }
 
 // ErrUnknownSealingKey is returned while values are sealed with keys that are not listed.
 var ErrUnknownSealingKey = errors.New("sealed with a key that is not listed")
@@ -172,7 +172,7 @@ func (s *Seals) pass(ctx context.Context, values sealedValues, done func(name st
 	after := ""
 	for {
 		var ids, again []string
-		err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 			rows, err := tx.Query(ctx, values.read, s.sealer.First(), after, sealBatch)
 			if err != nil {
 				return err
@@ -181,6 +181,7 @@ func (s *Seals) pass(ctx context.Context, values sealedValues, done func(name st
 			if err != nil {
 				return err
 			}
+			ids, again = nil, nil
 			for _, v := range batch {
 				plain, err := s.sealer.Open(event.Sealed(v.Sealed), values.context(v.ID, v.Owner))
 				if err != nil {

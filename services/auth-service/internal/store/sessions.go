@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -179,7 +180,7 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		}
 		queueClearAttempts(write, in.Attempts)
 		if isNew {
-			in.Events = append(in.Events, in.IfNewDevice.Event)
+			return s.box.Queue(write, append(slices.Clip(in.Events), in.IfNewDevice.Event)...)
 		}
 		return s.box.Queue(write, in.Events...)
 	})
@@ -255,7 +256,7 @@ func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*accou
 	})
 	err := postgres.Decide(ctx, s.db, batch, func(q postgres.Querier, write *pgx.Batch) error {
 		before := row.session()
-		c.Session, c.AllowMail = before, s.allowMail(q, c.Owner.ID)
+		c = account.SessionChange{Owner: c.Owner, Session: before, AllowMail: s.allowMail(q, c.Owner.ID)}
 		if err := decide(&c); err != nil {
 			return err
 		}

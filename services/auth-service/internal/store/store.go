@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -29,7 +28,7 @@ func Schema() postgres.Schema { return postgres.NewSchema("auth", migrations, "m
 type Store struct {
 	Limits account.Limits // set before the store is used
 
-	db  *pgxpool.Pool
+	db  *postgres.Pool
 	box *outbox.Box
 	now func() time.Time
 }
@@ -38,7 +37,7 @@ var _ account.Store = (*Store)(nil)
 
 // New returns a store on db, which must have Schema and outbox.Schema. now is the time of
 // the database: that of a postgres.Clock, since replicas compare what others have stored.
-func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time) *Store {
+func New(db *postgres.Pool, box *outbox.Box, now func() time.Time) *Store {
 	return &Store{db: db, box: box, now: now}
 }
 

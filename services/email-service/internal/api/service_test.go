@@ -13,7 +13,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -42,7 +41,7 @@ type service struct {
 	smtp        *smtptest.Server
 	issuer      *testkit.Issuer
 	redis       *redis.Client
-	db          *pgxpool.Pool
+	db          *postgres.Pool
 	sealer      *event.Sealer
 	deadLetters *deadletter.Store
 	routes      []web.Route

@@ -42,7 +42,7 @@ func (s *Store) Defer(ctx context.Context, id string, d mail.Deferral, e event.E
 
 // change runs an update and stores its event. It stores no event if no row changed.
 func (s *Store) change(ctx context.Context, e event.Event, query string, args ...any) error {
-	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	return s.db.Transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, query, args...)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err

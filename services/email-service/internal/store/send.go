@@ -142,7 +142,7 @@ func (s *Store) recordSent(ctx context.Context, how string) error {
 	s.sent.recording.Lock()
 	defer s.sent.recording.Unlock()
 	for id, e := range s.sent.unrecordedMails() {
-		err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 			d, err := lockDelivery(ctx, tx, id, how)
 			if errors.Is(err, pgx.ErrNoRows) || err == nil && d.Status == mail.StatusSent {
 				return nil // The commit succeeded after all, or the database is another one.

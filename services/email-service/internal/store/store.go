@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -27,7 +26,7 @@ func Schema() postgres.Schema { return postgres.NewSchema("email", migrations, "
 
 // Store implements mail.Store.
 type Store struct {
-	db      *pgxpool.Pool
+	db      *postgres.Pool
 	box     *outbox.Box
 	now     func() time.Time
 	checked string
@@ -39,7 +38,7 @@ var _ mail.Store = (*Store)(nil)
 // New returns a store on db, which must have Schema and outbox.Schema. checked is an SQL
 // condition, such as reconcile.CheckedSQL: while it is false, the database may be an older
 // copy, which does not know which of its mails were sent, and no mail is sent.
-func New(db *pgxpool.Pool, box *outbox.Box, now func() time.Time, checked string) *Store {
+func New(db *postgres.Pool, box *outbox.Box, now func() time.Time, checked string) *Store {
 	return &Store{db: db, box: box, now: now, checked: checked}
 }
 

@@ -8,10 +8,10 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/email-service/internal/mail"
 	"github.com/headgate/headgate/services/email-service/internal/store"
@@ -45,7 +45,7 @@ func sent(ctx context.Context) func(mail.Delivery) event.Event {
 func TestLockEndsWithItsProcess(t *testing.T) {
 	t.Parallel()
 	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
-	first, second := open(t, url), open(t, url)
+	first, second := testkit.OpenDatabase(t, url), testkit.OpenDatabase(t, url)
 	s := store.New(first, outbox.New("email-service"), time.Now, "true")
 	m := queued(t, s)
 
@@ -213,7 +213,7 @@ func TestREL86Unchecked(t *testing.T) {
 func TestOtherEventsDoNotWaitForTheMailServer(t *testing.T) {
 	t.Parallel()
 	url := testkit.DatabaseURL(t, outbox.Schema(), store.Schema())
-	db, listening := open(t, url), open(t, url)
+	db, listening := testkit.OpenDatabase(t, url), testkit.OpenDatabase(t, url)
 	box := outbox.New("email-service")
 	s := store.New(db, box, time.Now, "true")
 	m := queued(t, s)
@@ -260,17 +260,7 @@ func TestGetUnknown(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, url string) *pgxpool.Pool {
-	t.Helper()
-	db, err := pgxpool.New(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	return db
-}
-
-func wantEvents(t *testing.T, db *pgxpool.Pool, want int) {
+func wantEvents(t *testing.T, db *postgres.Pool, want int) {
 	t.Helper()
 	var n int
 	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox`).Scan(&n); err != nil || n != want {

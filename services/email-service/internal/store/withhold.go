@@ -42,7 +42,7 @@ func (s *Store) Withhold(ctx context.Context, handled reconcile.Handled) error {
 		WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'sending', 'deferred', 'withheld')`
 	now := s.now()
 	var id int64
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, extend, handled.Until, now).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
 			err = tx.QueryRow(ctx, insert, handled.Until, now).Scan(&id)
@@ -124,7 +124,7 @@ func (s *Store) Resume(ctx context.Context, skipBefore time.Time) (Resumed, erro
 		) AS resumed`
 	by, now := event.OriginFrom(ctx).Actor, s.now().Truncate(time.Microsecond)
 	var resumed Resumed
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var skip *time.Time
 		if !skipBefore.IsZero() {
 			skip = &skipBefore

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
 	pkgservice "github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -42,7 +42,7 @@ type service struct {
 	t      *testing.T
 	issuer *testkit.Issuer
 	redis  redis.UniversalClient
-	db     *pgxpool.Pool
+	db     *postgres.Pool
 	routes []web.Route
 }
 

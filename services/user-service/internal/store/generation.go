@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
@@ -26,7 +25,7 @@ import (
 // then start again from smaller ones. All instances compute the same value. It is safe for
 // concurrent use.
 type Generation struct {
-	db   *pgxpool.Pool
+	db   *postgres.Pool
 	log  *slog.Logger
 	wake chan struct{} // has a value when current became unknown
 
@@ -42,7 +41,7 @@ type Generation struct {
 const generationEvery = time.Second
 
 // NewGeneration returns a generation that is unknown until Refresh.
-func NewGeneration(db *pgxpool.Pool, log *slog.Logger) *Generation {
+func NewGeneration(db *postgres.Pool, log *slog.Logger) *Generation {
 	return &Generation{db: db, log: log, wake: make(chan struct{}, 1)}
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // newInstance returns the cache of an instance of the service, with its own connections.
-func newInstance(t *testing.T, db *pgxpool.Pool, redisURL string) *store.Cache {
+func newInstance(t *testing.T, db *postgres.Pool, redisURL string) *store.Cache {
 	t.Helper()
 	generation := store.NewGeneration(db, testkit.Log(t))
 	client, err := bus.Redis{RedisURL: service.Secret(redisURL)}.OpenWith(time.Second, generation.Connected)
@@ -122,11 +122,12 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.ConnConfig.Database = "users"
-	db, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(db.Close)
+	t.Cleanup(pool.Close)
+	db := postgres.NewPool(pool)
 	for _, schema := range []postgres.Schema{outbox.Schema(), store.Schema()} {
 		if err := postgres.Migrate(t.Context(), db, schema); err != nil {
 			t.Fatal(err)

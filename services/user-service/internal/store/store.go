@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -27,14 +26,14 @@ func Schema() postgres.Schema { return postgres.NewSchema("user", migrations, "m
 
 // Store implements profile.Store.
 type Store struct {
-	db  *pgxpool.Pool
+	db  *postgres.Pool
 	box *outbox.Box
 }
 
 var _ profile.Store = (*Store)(nil)
 
 // New returns a store on db, which must have Schema and outbox.Schema.
-func New(db *pgxpool.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
+func New(db *postgres.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
 
 const columns = `user_id::text, email, name, bio, locale, timezone, avatar_url, preferences, version, created_at, updated_at`
 
@@ -151,7 +150,7 @@ func (s *Store) Update(ctx context.Context, userID string, update func(profile.P
 			version = @version, updated_at = @updated_at
 		WHERE user_id = @user_id`
 	var next profile.Profile
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		old, err := one(tx.Query(ctx, read, userID))
 		if err != nil {
 			return err
