@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -39,7 +40,8 @@ type Config struct {
 	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"URL of email-service, or several."`
 	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"URL of audit-service, or several."`
 
-	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s."`
+	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s, with UPSTREAM_WAIT."`
+	UpstreamWait        time.Duration `envconfig:"UPSTREAM_WAIT" default:"5s" desc:"How long requests wait for a service that accepts no connections, for example because it is being replaced, counted from when the last one of its addresses became unreachable. Later requests get 503 immediately. 0 turns waiting off."`
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503. A signed-in user can have at most an eighth of them in progress, and a network half; further ones get 429."`
 
 	api.RateLimits
@@ -48,6 +50,9 @@ type Config struct {
 // upstreamStall is how long a response that has begun may pause.
 const upstreamStall = 30 * time.Second
 
+// maxUpstreamTime leaves time to send the response: the server gives up after 30 s.
+const maxUpstreamTime = 25 * time.Second
+
 // minShare is how many requests a client can have in progress at least: a browser opens six
 // connections.
 const minShare = 8
@@ -55,7 +60,7 @@ const minShare = 8
 // services returns the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
-		Timeout: c.UpstreamTimeout, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
+		Timeout: c.UpstreamTimeout, Wait: c.UpstreamWait, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
 		MaxPerUser: max(minShare, c.UpstreamMaxInFlight/8), MaxPerNetwork: max(minShare, c.UpstreamMaxInFlight/2),
 		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
@@ -75,8 +80,8 @@ func (c Config) ValidateOwn() error {
 	for _, origin := range c.CORSOrigins {
 		err = errors.Join(err, c.CheckURL("CORS_ORIGINS", origin))
 	}
-	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > 25*time.Second {
-		err = errors.Join(err, errors.New("UPSTREAM_TIMEOUT: want more than 0 and at most 25s"))
+	if c.UpstreamTimeout <= 0 || c.UpstreamWait < 0 || c.UpstreamTimeout+c.UpstreamWait > maxUpstreamTime {
+		err = errors.Join(err, fmt.Errorf("UPSTREAM_TIMEOUT: want more than 0, and at most %s together with UPSTREAM_WAIT", maxUpstreamTime))
 	}
 	if c.UpstreamMaxInFlight < 1 {
 		err = errors.Join(err, errors.New("UPSTREAM_MAX_IN_FLIGHT: want at least 1"))

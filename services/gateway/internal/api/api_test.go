@@ -177,7 +177,7 @@ func TestServicesThatFail(t *testing.T) {
 		}
 	}
 	g.upstream.Close()
-	if a := g.do("GET", "/api/v1/user/me", "", "Authorization", g.bearer()); a.status != 502 || a.Code != "bad_gateway" || strings.Contains(a.body, "127.0.0.1") {
+	if a := g.do("GET", "/api/v1/user/me", "", "Authorization", g.bearer()); a.status != 503 || a.Code != "service_unavailable" || strings.Contains(a.body, "127.0.0.1") {
 		t.Errorf("with the service unavailable = %d %s", a.status, a.body)
 	}
 }

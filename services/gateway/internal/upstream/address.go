@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,35 +24,41 @@ const (
 	// it, so that the service seldom closes it first.
 	keepIdle = 45 * time.Second
 	maxIdle  = 256
-	// maxFailures in a row open the circuit breaker of an address, for openTimeout.
-	maxFailures = 5
-	openTimeout = time.Second
 )
 
 // address is one place where a service listens.
 type address struct {
-	url         *url.URL
-	hostport    string
-	tls         *tls.Config // nil without TLS
-	timeout     time.Duration
-	stall       time.Duration
-	breaker     *gobreaker.CircuitBreaker[*http.Response]
-	inFlight    atomic.Int64
-	shares      shares
-	state       atomic.Int32 // result of the last probe
-	requests    prometheus.Gauge
-	connections prometheus.Gauge
+	url          *url.URL
+	hostport     string
+	tls          *tls.Config // nil without TLS
+	timeout      time.Duration
+	stall        time.Duration
+	breaker      atomic.Pointer[gobreaker.CircuitBreaker[*http.Response]]
+	found        func()                    // called when the address is reachable again
+	lost         atomic.Pointer[time.Time] // since when the address is unreachable; nil if it is not
+	doubted      chan struct{}             // tells Run to connect
+	log          *slog.Logger
+	inFlight     atomic.Int64
+	shares       shares
+	state        atomic.Int32 // result of the last probe
+	requests     prometheus.Gauge
+	connections  prometheus.Gauge
+	reachable    prometheus.Gauge
+	breakerGauge prometheus.Gauge
 
 	mu   sync.Mutex
 	idle []*conn // longest idle first
 }
 
-func newAddress(name string, u *url.URL, o Options, changed func(a *address, to gobreaker.State)) *address {
+func newAddress(name string, u *url.URL, o Options, found func()) *address {
 	a := &address{
-		url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall,
-		shares:      shares{perUser: o.MaxPerUser, perNetwork: o.MaxPerNetwork, inFlight: map[Client]int{}},
-		requests:    o.Metrics.inFlight.WithLabelValues(name, u.Host),
-		connections: o.Metrics.connections.WithLabelValues(name, u.Host),
+		url: u, hostport: u.Host, timeout: o.Timeout, stall: o.Stall, doubted: make(chan struct{}, 1), found: found,
+		log:          o.Log.With("upstream", name, "address", u.Host),
+		shares:       shares{perUser: o.MaxPerUser, perNetwork: o.MaxPerNetwork, inFlight: map[Client]int{}},
+		requests:     o.Metrics.inFlight.WithLabelValues(name, u.Host),
+		connections:  o.Metrics.connections.WithLabelValues(name, u.Host),
+		reachable:    o.Metrics.reachable.WithLabelValues(name, u.Host),
+		breakerGauge: o.Metrics.breaker.WithLabelValues(name, u.Host),
 	}
 	port := "80"
 	if u.Scheme == "https" {
@@ -67,20 +74,10 @@ func newAddress(name string, u *url.URL, o Options, changed func(a *address, to 
 	if u.Port() == "" {
 		a.hostport = net.JoinHostPort(u.Hostname(), port)
 	}
-	a.breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
-		Name: u.Host, Timeout: openTimeout,
-		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= maxFailures },
-		IsExcluded:    causedByClient,
-		OnStateChange: func(_ string, _, to gobreaker.State) { changed(a, to) },
-	})
+	a.breakerGauge.Set(0)
+	a.reachable.Set(1)
+	a.renewBreaker()
 	return a
-}
-
-// causedByClient reports whether a request failed for a reason that says nothing about the
-// service. If it counted, one client could open the circuit breaker for all.
-func causedByClient(err error) bool {
-	_, body := errors.AsType[BodyError](err)
-	return body || errors.Is(err, context.Canceled) || errors.Is(err, errSilentClient)
 }
 
 // better reports whether a should get the next request rather than b.
@@ -92,7 +89,7 @@ func (a *address) better(b *address) bool {
 }
 
 func (a *address) usable() bool {
-	return a.state.Load() != down && a.breaker.State() != gobreaker.StateOpen
+	return a.state.Load() != down && a.lost.Load() == nil && a.breakerState() != gobreaker.StateOpen
 }
 
 // begin counts a request as in flight. It fails with ErrOverloaded if there are already limit,
@@ -127,31 +124,33 @@ func (a *address) roundTrip(req *http.Request, edit Edit) (*http.Response, error
 	if err == nil || req.Context().Err() != nil || !retryable(req, err) {
 		return res, err
 	}
-	if req.GetBody != nil {
-		body, fault := req.GetBody()
-		if fault != nil {
-			return nil, errors.Join(err, fault)
-		}
-		req.Body = body
+	if fault := rewind(req); fault != nil {
+		return nil, errors.Join(err, fault)
 	}
 	return a.onNew(req, o)
 }
 
 func (a *address) onNew(req *http.Request, o exchangeOptions) (*http.Response, error) {
-	c, err := a.dial(req.Context())
+	if a.lost.Load() != nil {
+		return nil, errUnreachable
+	}
+	c, err := a.dial(req.Context(), dialTimeout)
+	if unreachable(err) && req.Context().Err() == nil {
+		a.lose(req.Context(), err)
+	}
 	if err != nil {
 		return nil, notSentError{fmt.Errorf("connect: %w", err)}
 	}
 	return c.exchange(req, o)
 }
 
-func (a *address) dial(ctx context.Context) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+func (a *address) dial(ctx context.Context, timeout time.Duration) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	dialer := net.Dialer{KeepAlive: keepAlive}
 	plain, err := dialer.DialContext(ctx, "tcp", a.hostport)
 	if err != nil {
-		return nil, err
+		return nil, unreachableError{err}
 	}
 	c := plain
 	if a.tls != nil {

@@ -7,7 +7,9 @@ type Metrics struct {
 	breaker     *prometheus.GaugeVec
 	inFlight    *prometheus.GaugeVec
 	connections *prometheus.GaugeVec
-	wait        *prometheus.HistogramVec
+	duration    *prometheus.HistogramVec
+	reachable   *prometheus.GaugeVec
+	waiting     *prometheus.GaugeVec
 }
 
 // NewMetrics returns metrics registered with reg.
@@ -22,11 +24,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "headgate_upstream_connections_open", Help: "Open connections to a service's address, in use or idle.",
 		}, []string{"service", "address"}),
-		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headgate_upstream_duration_seconds", Help: "Time until a service's response began or the request failed.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}, []string{"service"}),
+		reachable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_upstream_reachable", Help: "Whether a service's address accepts connections (1) or not (0).",
+		}, []string{"service", "address"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "headgate_upstream_requests_waiting", Help: "Requests that wait for a service that accepts no connections.",
+		}, []string{"service"}),
 	}
-	reg.MustRegister(m.breaker, m.inFlight, m.connections, m.wait)
+	reg.MustRegister(m.breaker, m.inFlight, m.connections, m.duration, m.reachable, m.waiting)
 	return m
 }

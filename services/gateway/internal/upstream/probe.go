@@ -18,23 +18,28 @@ const (
 	probeTimeout = time.Second
 )
 
-// Run implements service.Runner: until ctx ends it probes the readiness of every address
-// and closes connections that have been idle for too long.
+// Run implements service.Runner: until ctx ends it probes the readiness of every address,
+// connects to the unreachable ones and closes connections that have been idle for too long.
 func (s *Service) Run(ctx context.Context) error {
+	var watches sync.WaitGroup
+	for _, a := range s.addresses {
+		watches.Go(func() { a.watch(ctx) })
+	}
+	watches.Wait()
+	return nil
+}
+
+func (a *address) watch(ctx context.Context) {
+	defer func() { a.closeIdle(time.Now()) }()
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
-		var probes sync.WaitGroup
-		for _, a := range s.addresses {
-			probes.Go(func() { s.probe(ctx, a) })
-		}
-		probes.Wait()
+		a.probe(ctx)
 		select {
 		case <-ctx.Done():
-			for _, a := range s.addresses {
-				a.closeIdle(time.Now())
-			}
-			return nil
+			return
+		case <-a.doubted:
+			a.reconnect(ctx)
 		case <-tick.C:
 		}
 	}
@@ -47,36 +52,35 @@ const (
 	down
 )
 
-func (s *Service) probe(ctx context.Context, a *address) {
+func (a *address) probe(ctx context.Context) {
 	err := askReady(ctx, a)
 	if ctx.Err() != nil {
 		return
 	}
-	found := up
+	found, unused := up, time.Now().Add(-keepIdle)
 	if err != nil {
-		found = down
+		found, unused = down, time.Now() // Before a service that stops closes them, perhaps as a request is on its way.
 	}
-	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
 	switch was := a.state.Swap(found); {
 	case was == up && found == down:
-		log.WarnContext(ctx, "service not ready", "error", err.Error())
+		a.log.WarnContext(ctx, "service not ready", "error", err.Error())
 	case was == down && found == up:
-		log.InfoContext(ctx, "service ready")
+		a.log.InfoContext(ctx, "service ready")
 	}
-	a.closeIdle(time.Now().Add(-keepIdle))
+	a.closeIdle(unused)
 }
 
 // test tests the address if its breaker is half-open. A request whose body is streamed must not
 // be the test itself: its client would decide how long all others wait for the result.
 func (a *address) test(ctx context.Context) error {
-	if a.breaker.State() != gobreaker.StateHalfOpen {
+	if a.breakerState() != gobreaker.StateHalfOpen {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.getReady(ctx) })
+	res, err := a.execute(func() (*http.Response, error) { return a.getReady(ctx) })
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	return res.Body.Close()
 }

@@ -54,6 +54,16 @@ func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != htt
 // streams reports whether the body of req is read from its client while it is sent.
 func streams(req *http.Request) bool { return hasBody(req) && req.GetBody == nil }
 
+// rewind lets req be sent again. The body of one that streams must not have been read.
+func rewind(req *http.Request) error {
+	if req.GetBody == nil {
+		return nil
+	}
+	body, err := req.GetBody()
+	req.Body = body
+	return err
+}
+
 // writeRequest sends req. net/http writes a request with a body, because it has more to
 // get wrong; edit must be empty then.
 func writeRequest(w *bufio.Writer, req *http.Request, edit Edit) error {

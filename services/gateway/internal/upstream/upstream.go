@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/headgate/headgate/pkg/problem"
 )
@@ -33,6 +32,7 @@ var (
 type Options struct {
 	Timeout       time.Duration // for a response to begin, once the request is sent
 	Stall         time.Duration // between two reads of its body, or two writes of the request's
+	Wait          time.Duration // for an address that accepts connections, from when there was none
 	MaxInFlight   int           // concurrent requests per address of a service
 	MaxPerUser    int           // of those, from one signed-in user; 0 is no limit
 	MaxPerNetwork int           // of those, from one network; 0 is no limit
@@ -49,29 +49,20 @@ type Service struct {
 	addresses []*address
 	next      atomic.Uint64
 	o         Options
-	wait      prometheus.Observer
+	duration  prometheus.Observer
+	waiting   prometheus.Gauge
+
+	mu    sync.Mutex
+	found chan struct{} // closed, and replaced, when an address is reachable again
 }
 
 // New returns the service at the addresses.
 func New(name string, addresses []*url.URL, o Options) *Service {
-	s := &Service{name: name, o: o, wait: o.Metrics.wait.WithLabelValues(name)}
+	s := &Service{name: name, o: o, duration: o.Metrics.duration.WithLabelValues(name), waiting: o.Metrics.waiting.WithLabelValues(name), found: make(chan struct{})}
 	for _, u := range addresses {
-		s.addresses = append(s.addresses, newAddress(name, u, o, s.breakerChanged))
-		o.Metrics.breaker.WithLabelValues(name, u.Host).Set(0)
+		s.addresses = append(s.addresses, newAddress(name, u, o, s.announce))
 	}
 	return s
-}
-
-func (s *Service) breakerChanged(a *address, to gobreaker.State) {
-	log := s.o.Log.With("upstream", s.name, "address", a.url.Host)
-	switch to {
-	case gobreaker.StateOpen:
-		log.Warn("circuit breaker opened", "failures", maxFailures)
-	case gobreaker.StateClosed:
-		log.Info("circuit breaker closed")
-	case gobreaker.StateHalfOpen:
-	}
-	s.o.Metrics.breaker.WithLabelValues(s.name, a.url.Host).Set(float64(to))
 }
 
 // RoundTrip implements http.RoundTripper as Do, for the gateway's own requests.
@@ -80,18 +71,41 @@ func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // Do sends the request of a client with its header edited, and returns the response as soon
-// as its header has arrived. If an address cannot be connected to, Do tries the next one. It
-// never sends a request twice that a service may have read, unless it is GET or HEAD.
+// as its header has arrived. If an address accepts no connections, Do tries the next one; if
+// none does, Do waits for the first that does, see Options.Wait. It never sends a request twice that a service may have read, unless it is GET or HEAD.
 // Responses of status 1xx are dropped. If req asks for another protocol and the service
 // switches to it, the body of the response is an io.ReadWriteCloser. Do fails with
 // ErrUnavailable, ErrOverloaded, ErrTooMany, a BodyError, the context's error, or an error of
 // the network or the service.
 func (s *Service) Do(req *http.Request, edit Edit, from Client) (*http.Response, error) {
 	began := time.Now()
-	defer func() { s.wait.Observe(time.Since(began).Seconds()) }()
+	defer func() { s.duration.Observe(time.Since(began).Seconds()) }()
 	if hasBody(req) {
 		req.Header, edit = edit.Apply(req.Header), Edit{}
 	}
+	for {
+		found := s.nextFound()
+		res, faults := s.try(req, edit, from)
+		if res != nil {
+			return res, nil
+		}
+		err := fmt.Errorf("send to %s: %w", s.name, errors.Join(faults...))
+		if slices.ContainsFunc(faults, func(fault error) bool { return !unreachable(fault) }) {
+			return nil, err
+		}
+		again, fault := s.await(req.Context(), found, began.Add(s.o.Wait), from)
+		if again {
+			fault = rewind(req)
+		}
+		if !again || fault != nil {
+			return nil, errors.Join(fault, err)
+		}
+	}
+}
+
+// try sends the request to one address after another, until one of them may have read it. It
+// returns the error of each address that it has tried, or the response.
+func (s *Service) try(req *http.Request, edit Edit, from Client) (*http.Response, []error) {
 	var tried []*address
 	var faults []error
 	for len(tried) < len(s.addresses) {
@@ -106,7 +120,7 @@ func (s *Service) Do(req *http.Request, edit Edit, from Client) (*http.Response,
 			break
 		}
 	}
-	return nil, fmt.Errorf("send to %s: %w", s.name, errors.Join(faults...))
+	return nil, faults
 }
 
 // tryNextAddress reports whether a request that failed with err may go to another address.
@@ -150,20 +164,12 @@ func (s *Service) send(a *address, req *http.Request, edit Edit, from Client) (*
 		}
 	}
 	req.URL.Scheme, req.URL.Host = a.url.Scheme, a.url.Host
-	res, err := a.breaker.Execute(func() (*http.Response, error) { return a.roundTrip(req, edit) })
+	res, err := a.execute(func() (*http.Response, error) { return a.roundTrip(req, edit) })
 	if err == nil && res.Body != http.NoBody {
 		more = true
 		res.Body = counted(res.Body, func() { a.end(from) })
 	}
-	return res, unavailable(err)
-}
-
-// unavailable returns err, with ErrUnavailable if a circuit breaker has refused the request.
-func unavailable(err error) error {
-	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
-		return errors.Join(ErrUnavailable, err)
-	}
-	return err
+	return res, err
 }
 
 // counted returns body with done called when it is closed. The body of an upgraded
