@@ -15,7 +15,7 @@ help: ## print this help
 
 .PHONY: run
 run: $(LAUNCHER) ## start Postgres, Redis, the five services and a mailbox on this machine
-	@exec $(LAUNCHER) up
+	@GOFLAGS="$(GOFLAGS) -ldflags=$$(tools/commit.sh)" exec $(LAUNCHER) up
 
 .PHONY: test
 test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race detector
@@ -50,7 +50,7 @@ fuzz: ## fuzz each parser of untrusted input for FUZZTIME (20s)
 .PHONY: build
 build: ## build static binaries of the services into .bin/
 	@mkdir -p .bin
-	@for s in $(SERVICES); do (cd services/$$s && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$(CURDIR)/.bin/$$s" .) || exit 1; done
+	@for s in $(SERVICES); do (cd services/$$s && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags "-s -w $$(../../tools/commit.sh)" -o "$(CURDIR)/.bin/$$s" .) || exit 1; done
 	@ls -lh $(addprefix .bin/,$(SERVICES))
 
 .PHONY: env

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -162,14 +161,6 @@ func usage[C Config](name, unknown string, commands []Command[C]) usageError {
 	fmt.Fprint(w, "  config\tprint the environment variables\n  healthcheck\tcheck whether the running service can serve requests\n  version\tprint the version")
 	_ = w.Flush() // A strings.Builder takes everything.
 	return usageError(b.String())
-}
-
-// Version returns the version of the program, or (devel).
-func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 // listenOps starts the internal listener. It serves before the dependencies are up,

@@ -38,6 +38,7 @@ func New(name string, cfg Common, log *slog.Logger) *Service {
 	metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(),
 	)
 	return &Service{
 		Name:    name,
