@@ -94,6 +94,11 @@ func TestDeadLetterCommands(t *testing.T) {
 		{[]string{"discard", id, "-reason", "again"}, 1, "dead_letter_closed"},
 		{[]string{"show", id}, 0, "made by a test"},
 		{[]string{"list", "-status", "discarded"}, 0, id},
+		{[]string{"list", "-status", "all"}, 0, id},
+		{[]string{"list", "-status", "bogus"}, 1, "Unknown status"},
+		{[]string{"list", "-type", ""}, 1, "-type: empty value"},
+		{[]string{"list", "-max", "0"}, 1, "usage"},
+		{[]string{"replay", "-max", "10", "-type", ""}, 1, "-type: empty value"},
 		{[]string{"show", "junk"}, 1, "invalid dead letter id"},
 		{[]string{"burn"}, 2, "usage"},
 	} {

@@ -18,6 +18,7 @@ type operation struct {
 	method, path string
 	public       bool
 	roles        []string // of which the caller must have one; empty if any role may call it
+	query        []string // the names of the query parameters
 }
 
 // operations returns the operations of openapi.json.
@@ -34,6 +35,11 @@ func operations(t *testing.T) []operation {
 		}
 		for method, op := range item.GetOperations().FromOldest() {
 			o := operation{Operation: op, method: strings.ToUpper(method), path: path, public: op.Security != nil && len(op.Security) == 0}
+			for _, parameter := range slices.Concat(item.Parameters, op.Parameters) {
+				if parameter.In == "query" {
+					o.query = append(o.query, parameter.Name)
+				}
+			}
 			for _, requirement := range op.Security {
 				o.public = o.public || requirement.ContainsEmptyRequirement
 				for _, roles := range requirement.Requirements.FromOldest() {
@@ -49,21 +55,27 @@ func operations(t *testing.T) []operation {
 // call calls an operation without a body, with an id in its path, and returns status and
 // code.
 func (c *client) call(op operation, id string) (status int, code string, err error) {
+	status, body, err := c.callWith(op, id, "")
+	return status, codeOf(body), err
+}
+
+// callWith is call with a query, and returns the body of the response.
+func (c *client) callWith(op operation, id, query string) (status int, body []byte, err error) {
 	path := strings.NewReplacer("{id}", id, "{asset}", "page.js").Replace(op.path)
-	req, err := http.NewRequestWithContext(c.t.Context(), op.method, c.gateway+path, http.NoBody)
+	req, err := http.NewRequestWithContext(c.t.Context(), op.method, c.gateway+path+query, http.NoBody)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	if c.tokens.AccessToken != "" {
 		req.Header.Set("Authorization", "Bearer "+c.tokens.AccessToken)
 	}
 	res, err := httpClient.Do(req)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	return res.StatusCode, codeOf(body), err
+	body, err = io.ReadAll(res.Body)
+	return res.StatusCode, body, err
 }
 
 // TestOpenAPIAccess: each operation of openapi.json exists, and allows the roles that the

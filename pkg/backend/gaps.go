@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -65,17 +64,19 @@ type gaps struct {
 // standard error.
 func (g gaps) list(ctx context.Context, db *postgres.Pool, args []string) error {
 	flags := flag.NewFlagSet("gaps", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	since := flags.Duration("since", 0, "")
 	usage := "usage: " + g.service + " gaps [-since 168h]"
-	if err := flags.Parse(args); err != nil {
+	if err := service.ParseFlags(flags, args); err != nil {
 		return service.WithExitCode(exitUnknown, fmt.Errorf("%w; %s", err, usage))
 	}
 	if flags.NArg() > 0 {
 		return service.WithExitCode(exitUnknown, fmt.Errorf("unexpected argument %q; %s", flags.Arg(0), usage))
 	}
 	from := time.Unix(0, 0)
-	if *since > 0 {
+	switch {
+	case *since < 0:
+		return service.WithExitCode(exitUnknown, fmt.Errorf("-since: want a positive duration; %s", usage))
+	case *since > 0:
 		from = time.Now().Add(-*since)
 	}
 	report, err := reconcile.Gaps(ctx, db, g.topic, g.topic.Producers(), from)
@@ -102,14 +103,13 @@ func (g gaps) list(ctx context.Context, db *postgres.Pool, args []string) error 
 // accept records a gap as accepted and the act as an event.
 func (g gaps) accept(ctx context.Context, db *postgres.Pool, args []string) error {
 	flags := flag.NewFlagSet("accept", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	reason := flags.String("reason", "", "")
 	usage := "usage: " + g.service + " gaps accept GAP -reason R, with GAP as gaps prints it"
 	var id string
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		id, args = args[0], args[1:]
 	}
-	if err := flags.Parse(args); err != nil {
+	if err := service.ParseFlags(flags, args); err != nil {
 		return fmt.Errorf("%w; %s", err, usage)
 	}
 	if id == "" {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/user"
 	"text/tabwriter"
@@ -41,7 +40,7 @@ func Commands[C Config](producer string, schemas []postgres.Schema) []service.Co
 		}
 	}
 	return []service.Command[C]{
-		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replaying|replayed|discarded] [-max N]", Run: run(listCommand)},
+		{Name: "dead-letters list", Usage: "list dead letters [-type T] [-reason R] [-status open|replaying|replayed|discarded|all] [-max N]", Run: run(listCommand)},
 		{Name: "dead-letters show", Usage: "show ID: print a dead letter with its attempts and payload", Run: run(showCommand)},
 		{Name: "dead-letters replay", Usage: "replay ID, or the oldest that match: [-type T] [-reason R] -max N [-dry-run]", Run: run(replayCommand)},
 		{Name: "dead-letters discard", Usage: "discard ID -reason R, without a replay", Run: run(discardCommand)},
@@ -63,13 +62,12 @@ func AsOperator(ctx context.Context) context.Context {
 
 // parse reads flags before or after an optional id.
 func parse(flags *flag.FlagSet, args []string) (id string, err error) {
-	flags.SetOutput(io.Discard)
-	if err := flags.Parse(args); err != nil {
+	if err := service.ParseFlags(flags, args); err != nil {
 		return "", fmt.Errorf("read arguments: %w", err)
 	}
 	if flags.NArg() > 0 {
 		id = flags.Arg(0)
-		if err := flags.Parse(flags.Args()[1:]); err != nil {
+		if err := service.ParseFlags(flags, flags.Args()[1:]); err != nil {
 			return "", fmt.Errorf("read arguments: %w", err)
 		}
 	}
@@ -82,6 +80,8 @@ func parse(flags *flag.FlagSet, args []string) (id string, err error) {
 	return id, nil
 }
 
+const anyStatus = "all"
+
 func listCommand(ctx context.Context, s *Store, args []string) error {
 	flags := flag.NewFlagSet("list", flag.ContinueOnError)
 	var filter Filter
@@ -89,8 +89,11 @@ func listCommand(ctx context.Context, s *Store, args []string) error {
 	flags.StringVar(&filter.Reason, "reason", "", "")
 	flags.StringVar(&filter.Status, "status", Open, "")
 	limit := flags.Int("max", 100, "")
-	if id, err := parse(flags, args); err != nil || id != "" {
+	if id, err := parse(flags, args); err != nil || id != "" || *limit < 1 {
 		return errors.Join(err, errors.New("usage: dead-letters list [-type T] [-reason R] [-status S] [-max N]"))
+	}
+	if filter.Status == anyStatus {
+		filter.Status = ""
 	}
 	deadLetters, err := s.List(ctx, filter, "", *limit)
 	if err != nil {

@@ -53,5 +53,8 @@ type Filter struct {
 	Status string
 }
 
+// statuses are those of a Filter.
+var statuses = []string{"", Open, Replaying, Replayed, Discarded}
+
 // ErrNotFound is returned if no dead letter has the id.
 var ErrNotFound = problem.New(problem.NotFound, "dead_letter_not_found", "Dead letter not found.")

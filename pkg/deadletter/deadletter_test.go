@@ -133,7 +133,7 @@ func TestDeadLettersAreReadable(t *testing.T) {
 	for path, want := range map[string]int{
 		"/" + uuid.NewString(): 404, "/junk": 404, "?cursor=anVuaw": 400, "?reason=550": 200,
 		"/" + strings.ToUpper(seen[2].ID): 404, "/urn:uuid:" + seen[2].ID: 404,
-		"?cursor=" + cursor(strings.ToUpper(seen[2].ID)): 400, "?cursor=" + cursor("urn:uuid:"+seen[2].ID): 400,
+		"?typ=x": 400, "?status=bogus": 400, "?type=": 400, "?cursor=" + cursor(strings.ToUpper(seen[2].ID)): 400, "?cursor=" + cursor("urn:uuid:"+seen[2].ID): 400,
 	} {
 		if status := r.get(path, token.RoleAdmin, &list); status != want {
 			t.Errorf("GET %s = %d, want %d", path, status, want)

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/problem"
 )
 
 const list = `
@@ -25,8 +27,12 @@ const list = `
 	LIMIT @limit`
 
 // List returns up to limit dead letters that match filter, newest first. With
-// after, the id of a dead letter, the list begins behind that one.
+// after, the id of a dead letter, the list begins behind that one. It fails with a validation
+// problem if the filter has an unknown status.
 func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]DeadLetter, error) {
+	if !slices.Contains(statuses, filter.Status) {
+		return nil, problem.Validation(problem.Field{Field: "status", Code: "unknown_value", Message: "Unknown status: use open, replaying, replayed or discarded."})
+	}
 	rows, err := s.db.Query(ctx, list, pgx.StrictNamedArgs{
 		"after": after, "type": filter.Type, "reason": filter.Reason, "status": filter.Status, "limit": limit,
 	})

@@ -2,17 +2,20 @@ package deadletter
 
 import (
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
+	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 )
 
 // Routes returns the administrator's routes for the dead letters, under prefix.
 func (s *Store) Routes(prefix string) []web.Route {
 	return []web.Route{
-		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Handler: s.handleList},
+		{Method: http.MethodGet, Path: prefix + "/dead-letters", Access: web.AdminOnly, Query: web.TakesPage("type", "reason", "status"), Handler: s.handleList},
 		{Method: http.MethodPost, Path: prefix + "/dead-letters/replay", Access: web.AdminOnly.Recently(), Handler: s.handleReplayMatching},
 		{Method: http.MethodGet, Path: prefix + "/dead-letters/{id}", Access: web.AdminOnly, Handler: s.handleGet},
 		{Method: http.MethodPost, Path: prefix + "/dead-letters/{id}/replay", Access: web.AdminOnly.Recently(), Handler: s.handleReplay},
@@ -21,14 +24,13 @@ func (s *Store) Routes(prefix string) []web.Route {
 }
 
 func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	deadLetters, err := s.List(r.Context(), Filter{
-		Type: text(query.Get("type")), Reason: text(query.Get("reason")), Status: text(query.Get("status")),
-	}, page.After, page.Limit+1)
+	query := web.QueryOf(r)
+	filter := Filter{Type: query["type"], Reason: query["reason"], Status: query["status"]}
+	deadLetters, err := s.List(r.Context(), filter, page.After, page.Limit+1)
 	if err != nil {
 		return err
 	}
@@ -66,23 +68,34 @@ func (s *Store) handleReplay(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Store) handleReplayMatching(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
-		Type   string `json:"type"`
-		Reason string `json:"reason"`
-		Max    int    `json:"max"`
-		DryRun bool   `json:"dryRun"`
+		Type   *string `json:"type"`
+		Reason *string `json:"reason"`
+		Max    int     `json:"max"`
+		DryRun bool    `json:"dryRun"`
 	}](w, r)
 	if err != nil {
+		return err
+	}
+	if err := problem.Validation(slices.Concat(blank("type", in.Type), blank("reason", in.Reason))...); err != nil {
 		return err
 	}
 	replay := s.ReplayMatching
 	if in.DryRun {
 		replay = s.PreviewReplay
 	}
-	outcome, err := replay(r.Context(), Filter{Type: text(in.Type), Reason: text(in.Reason)}, in.Max)
+	outcome, err := replay(r.Context(), Filter{Type: text(value(in.Type)), Reason: text(value(in.Reason))}, in.Max)
 	if err != nil {
 		return err
 	}
 	return web.OK(w, http.StatusOK, outcome)
+}
+
+// blank refuses a filter that a client sends without a value: it would match everything.
+func blank(name string, filter *string) []problem.Field {
+	if filter == nil || strings.TrimSpace(*filter) != "" {
+		return nil
+	}
+	return []problem.Field{{Field: name, Code: "required", Message: "Empty filter: give it a value, or leave it out to match all."}}
 }
 
 func (s *Store) handleDiscard(w http.ResponseWriter, r *http.Request) error {

@@ -3,8 +3,6 @@ package web_test
 import (
 	"encoding/base64"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/headgate/headgate/pkg/web"
@@ -33,7 +31,7 @@ func TestIDsHaveOneForm(t *testing.T) {
 			continue
 		}
 		cursor := base64.RawURLEncoding.EncodeToString([]byte(text))
-		if _, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/?cursor="+cursor, http.NoBody)); errors.Is(err, web.ErrCursor) == want {
+		if _, err := (web.Query{"cursor": cursor}).Page(); errors.Is(err, web.ErrCursor) == want {
 			t.Errorf("ReadPage with the cursor of %q = %v", text, err)
 		}
 	}

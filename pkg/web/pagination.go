@@ -20,19 +20,18 @@ const (
 	maxLimit     = 200
 )
 
-// ReadPage reads ?limit= and ?cursor=. Its errors are problems; ErrCursor if the cursor is
-// invalid.
-func ReadPage(r *http.Request) (Page, error) {
+// Page returns the page that the query of a route with TakesPage requests. Its errors are
+// problems; ErrCursor if the cursor is invalid.
+func (q Query) Page() (Page, error) {
 	p := Page{Limit: defaultLimit}
-	query := r.URL.Query()
-	if text := query.Get("limit"); text != "" {
+	if text := q["limit"]; text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > maxLimit {
 			return p, problem.Validation(problem.Field{Field: "limit", Code: "out_of_range", Message: "limit must be a number from 1 to 200."})
 		}
 		p.Limit = n
 	}
-	if text := query.Get("cursor"); text != "" {
+	if text := q["cursor"]; text != "" {
 		id, err := base64.RawURLEncoding.Strict().DecodeString(text)
 		if err != nil || !ValidID(string(id)) {
 			return p, ErrCursor

@@ -58,7 +58,7 @@ func newReads(t *testing.T) (*readLog, func(role, method, path string) (int, htt
 		return web.OK(w, http.StatusOK, "the data")
 	}
 	list := func(w http.ResponseWriter, r *http.Request) error {
-		page, err := web.ReadPage(r)
+		page, err := web.QueryOf(r).Page()
 		if err != nil {
 			return err
 		}
@@ -66,8 +66,8 @@ func newReads(t *testing.T) (*readLog, func(role, method, path string) (int, htt
 	}
 	absent := func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound }
 	server := httptest.NewServer(web.NewRouter([]web.Route{
-		{Method: http.MethodGet, Path: "/list", Access: web.AuditReaders, Handler: list},
-		{Method: http.MethodPost, Path: "/list", Access: web.AuditReaders, Handler: list},
+		{Method: http.MethodGet, Path: "/list", Access: web.AuditReaders, Query: web.TakesPage(), Handler: list},
+		{Method: http.MethodPost, Path: "/list", Access: web.AuditReaders, Query: web.TakesPage(), Handler: list},
 		{Method: http.MethodGet, Path: "/things/{id}", Access: web.AdminOnly, Handler: send},
 		{Method: http.MethodGet, Path: "/people/{id}", Access: web.AdminOnly.OrSelf(), Handler: send},
 		{Method: http.MethodGet, Path: "/absent/{id}", Access: web.AdminOnly, Handler: absent},

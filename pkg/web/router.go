@@ -72,6 +72,7 @@ type Route struct {
 	Method  string
 	Path    string // as gorilla/mux writes it: /users/{id}
 	Access  Access
+	Query   Parameters // that the handler reads with QueryOf; any other is refused
 	Handler Handler
 
 	// Recorded says that the handler records what its caller read; see Options.Read.
@@ -163,6 +164,9 @@ func serve(route Route, o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		SetRoute(r.Context(), route.Path)
 		r, err := authorize(r, route.Access, o)
+		if err == nil {
+			r, err = withQuery(r, route.Query)
+		}
 		if err == nil {
 			err = serveRead(w, r, route, o)
 		}

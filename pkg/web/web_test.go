@@ -55,6 +55,9 @@ func routes() []web.Route {
 			caller, _ := token.From(r.Context())
 			return web.OK(w, http.StatusOK, caller.UserID)
 		}},
+		{Method: http.MethodGet, Path: "/list", Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: func(w http.ResponseWriter, r *http.Request) error {
+			return web.OK(w, http.StatusOK, web.QueryOf(r))
+		}},
 		{Method: http.MethodGet, Path: "/admin", Access: web.AdminOnly, Handler: whoami},
 		{Method: http.MethodGet, Path: "/audit", Access: web.AuditReaders, Handler: whoami},
 		{Method: http.MethodGet, Path: "/nobody", Handler: whoami},
@@ -344,10 +347,11 @@ func TestSEC64And65AccessLog(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	t.Parallel()
-	for query, want := range map[string]int{"": 50, "?limit=1": 1, "?limit=200": 200, "?limit=0": 0, "?limit=201": 0, "?limit=x": 0, "?cursor=!": 0, "?cursor=anVuaw": 0} {
-		page, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/"+query, http.NoBody))
+	for query, want := range map[string]int{"": 50, "limit=1": 1, "limit=200": 200, "limit=0": 0, "limit=201": 0, "limit=x": 0, "cursor=!": 0, "cursor=anVuaw": 0} {
+		name, value, _ := strings.Cut(query, "=")
+		page, err := web.Query{name: value}.Page()
 		if (err == nil) != (want > 0) || err == nil && page.Limit != want {
-			t.Errorf("ReadPage(%q) = %+v, %v", query, page, err)
+			t.Errorf("Page of %q = %+v, %v", query, page, err)
 		}
 	}
 	ids := []string{"01890000-0000-7000-8000-00000000000a", "01890000-0000-7000-8000-00000000000b", "01890000-0000-7000-8000-00000000000c"}
@@ -362,7 +366,7 @@ func TestPages(t *testing.T) {
 	if err := json.Unmarshal(first.Body.Bytes(), &sent); err != nil {
 		t.Fatal(err)
 	}
-	next, err := web.ReadPage(httptest.NewRequest(http.MethodGet, "/?cursor="+sent.Meta.NextCursor, http.NoBody))
+	next, err := web.Query{"cursor": sent.Meta.NextCursor}.Page()
 	if err != nil || next.After != ids[1] || !sent.Meta.HasMore || len(sent.Data) != 2 {
 		t.Errorf("page = %+v, next = %+v, %v", sent, next, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -63,11 +62,10 @@ func withDomain(ctx context.Context, cfg Config, do func(ctx context.Context, d 
 // parse parses the flags of a command and returns its arguments.
 func parse(usage string, args []string, define func(*flag.FlagSet)) ([]string, error) {
 	flags := flag.NewFlagSet(usage, flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	if define != nil {
 		define(flags)
 	}
-	if err := flags.Parse(args); err != nil {
+	if err := service.ParseFlags(flags, args); err != nil {
 		return nil, fmt.Errorf("%w; usage: %s %s", err, name, usage)
 	}
 	return flags.Args(), nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -54,10 +53,9 @@ func resume(ctx context.Context, cfg Config, args []string) error {
 // sent.
 func readResume(args []string) (time.Time, error) {
 	flags := flag.NewFlagSet("resume", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
 	all := flags.Bool("send-all", false, "")
 	before := flags.String("skip-before", "", "")
-	if err := flags.Parse(args); err != nil {
+	if err := service.ParseFlags(flags, args); err != nil {
 		return time.Time{}, errors.Join(err, errResumeUsage)
 	}
 	if flags.NArg() > 0 || *all == (*before != "") {

@@ -4,10 +4,8 @@ package api
 import (
 	"net/http"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gorilla/mux"
 
@@ -23,16 +21,16 @@ const Prefix = "/api/v1/audit"
 func Routes(log *store.Store) []web.Route {
 	a := &api{log: log}
 	return []web.Route{
-		{Method: http.MethodGet, Path: Prefix + "/events", Access: web.AuditReaders, Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix + "/events", Access: web.AuditReaders, Query: web.TakesPage(filters...), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + "/events/{id}", Access: web.AuditReaders, Handler: a.get},
-		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.mine},
+		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Query: web.TakesPage(), Handler: a.mine},
 	}
 }
 
 type api struct{ log *store.Store }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
-	filter, err := parseFilter(r.URL.Query())
+	filter, err := parseFilter(web.QueryOf(r))
 	if err != nil {
 		return err
 	}
@@ -67,7 +65,7 @@ func (a *api) mine(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, show func(store.Record) store.Record) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
@@ -81,73 +79,51 @@ func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, 
 	return web.SendPage(w, page, records, func(record store.Record) string { return record.ID })
 }
 
-const maxFilter = 256
-
 var (
-	typeForm   = regexp.MustCompile(`^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$`)
-	outcomes   = map[string]bool{"success": true, "failure": true, "denied": true}
-	parameters = map[string]bool{
-		"actorId": true, "subjectId": true, "type": true, "outcome": true, "ip": true, "requestId": true,
-		"from": true, "to": true, "cursor": true, "limit": true,
-	}
+	filters  = []string{"actorId", "subjectId", "type", "outcome", "ip", "requestId", "from", "to"}
+	typeForm = regexp.MustCompile(`^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$`)
+	outcomes = map[string]bool{"": true, "success": true, "failure": true, "denied": true}
 )
 
-// parseFilter reads the filters of a list. It rejects unknown parameters, because a
-// misspelt filter would silently show every record.
-func parseFilter(query url.Values) (store.Filter, error) {
+// parseFilter reads the filters of a list.
+func parseFilter(query web.Query) (store.Filter, error) {
 	var invalid []problem.Field
 	reject := func(field, code, message string) {
 		invalid = append(invalid, problem.Field{Field: field, Code: code, Message: message})
 	}
-	for name, values := range query {
-		switch {
-		case !parameters[name]:
-			reject(name, "unknown_field", "Unknown query parameter.")
-		case len(values) > 1:
-			reject(name, "repeated", "Repeated query parameter.")
-		case len(values[0]) > maxFilter || !printable(values[0]):
-			reject(name, "invalid_format", "Invalid value: use at most 256 printable characters.")
-		}
-	}
 	f := store.Filter{
-		ActorID: query.Get("actorId"), SubjectID: query.Get("subjectId"), Type: query.Get("type"),
-		Outcome: query.Get("outcome"), IP: query.Get("ip"), RequestID: query.Get("requestId"),
+		ActorID: query["actorId"], SubjectID: query["subjectId"], Type: query["type"],
+		Outcome: query["outcome"], IP: query["ip"], RequestID: query["requestId"],
 	}
 	if f.Type != "" && !typeForm.MatchString(f.Type) {
 		reject("type", "invalid_format", "Invalid type: use an event type, for example user.signed_up.")
 	}
-	if f.Outcome != "" && !outcomes[f.Outcome] {
+	if !outcomes[f.Outcome] {
 		reject("outcome", "invalid_format", "Invalid outcome: use success, failure or denied.")
 	}
 	if f.IP != "" {
 		addr, err := netip.ParseAddr(f.IP)
-		if err != nil {
-			reject("ip", "invalid_format", "Invalid IP address.")
+		if err != nil || addr.Zone() != "" {
+			reject("ip", "invalid_format", "Invalid IP address: use an IPv4 or IPv6 address.")
 		}
 		f.IP = addr.Unmap().String()
 	}
-	for name, at := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
-		text := query.Get(name)
+	for _, bound := range []struct {
+		name string
+		at   *time.Time
+	}{{"from", &f.From}, {"to", &f.To}} {
+		text := query[bound.name]
 		if text == "" {
 			continue
 		}
 		parsed, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			reject(name, "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z.")
+			reject(bound.name, "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z. In a URL, write + as %2B.")
 		}
-		*at = parsed
+		*bound.at = parsed
+	}
+	if len(invalid) == 0 && !f.To.IsZero() && f.From.After(f.To) {
+		reject("from", "out_of_range", "from must not be later than to.")
 	}
 	return f, problem.Validation(invalid...)
-}
-
-func printable(s string) bool {
-	if !utf8.ValidString(s) {
-		return false
-	}
-	for _, r := range s {
-		if r < ' ' || r == 0x7f {
-			return false
-		}
-	}
-	return true
 }

@@ -266,6 +266,8 @@ func TestInvalidFilters(t *testing.T) {
 	s := newService(t)
 	for query, field := range map[string]string{
 		"type=x": "type", "outcome=x": "outcome", "ip=x": "ip", "from=yesterday": "from", "subjct=x": "subjct",
+		"actorId=nobody;": "actorId", "type=user.deleted;outcome=failure": "type", "outcome=": "outcome", "limit=10&limit=20": "limit",
+		"actorId=a%": "actorId", "ip=fe80::1%25eth0": "ip", "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z": "from", "to=2026-01-01T00:00:00+02:00": "to",
 		"limit=0": "limit", "cursor=anVuaw": "cursor", "type=user.signed_up&type=user.logged_in": "type", "actorId=%00": "actorId",
 	} {
 		if a := s.get("/events?"+query, admin); a.status != http.StatusBadRequest || len(a.Errors) == 0 || a.Errors[0].Field != field {

@@ -24,12 +24,12 @@ func (a *api) resetFactors(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) users(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	f := account.Filter{Query: query.Get("q"), Role: query.Get("role"), Status: query.Get("status")}
+	query := web.QueryOf(r)
+	f := account.Filter{Query: query["q"], Role: query["role"], Status: query["status"]}
 	found, err := a.accounts.Users(r.Context(), f, page.After, page.Limit+1)
 	if err != nil {
 		return err

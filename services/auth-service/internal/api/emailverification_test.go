@@ -19,8 +19,8 @@ func TestSEC29VerifyEmail(t *testing.T) {
 	s := newService(t)
 	ann := s.signup("ann@example.com").Data.Tokens.AccessToken
 	link := s.link(event.UserVerificationRequested{}, "ann@example.com", 1)
-	for range 2 { // Mail scanners follow links.
-		status, header, page := s.do("GET", base+"/verify-email?token="+url.QueryEscape(link), "", "", "")
+	for _, added := range []string{"", "&utm_source=mail&utm_term=50%;x"} { // Mail scanners follow links, and trackers add parameters.
+		status, header, page := s.do("GET", base+"/verify-email?token="+url.QueryEscape(link)+added, "", "", "")
 		if status != 200 || !strings.Contains(string(page), `action="/api/v1/auth/verify-email"`) || !strings.Contains(header.Get("Content-Security-Policy"), "form-action 'self'") {
 			t.Fatalf("page = %d %v %s", status, header, page)
 		}
@@ -43,6 +43,9 @@ func TestSEC29VerifyEmail(t *testing.T) {
 		t.Errorf("answers = %v", count)
 	}
 	s.want(s.call("POST", "/verify-email", "", fields{"token": "unknown"}), 400, "token_invalid")
+	if status, _, page := s.do("GET", base+"/verify-email?token=a&token=b", "", "", ""); status != 400 || !strings.Contains(string(page), "This link is incomplete") {
+		t.Errorf("the page of two tokens = %d %s", status, page)
+	}
 	want := []string{"user.email_verified", "user.signed_up"}
 	for range 3 { // The first of the user, the count of further ones, and the first of a stranger.
 		want = append([]string{"request.refused"}, want...)

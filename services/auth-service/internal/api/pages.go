@@ -239,11 +239,14 @@ func masked(address string) string {
 	return local[:min(1, len(local))] + "***@" + domain
 }
 
+// pageLink are the parameters of a link in a mail.
+var pageLink = web.Takes("token").OrIgnores()
+
 // show shows the page. It does not use the link, because mail scanners follow
 // links.
 func show(l landingPage) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		secret := r.URL.Query().Get("token")
+		secret := web.QueryOf(r)["token"]
 		if secret == "" || len(secret) > maxFormToken {
 			return l.render(w, http.StatusBadRequest, page{Title: "This link is incomplete", Message: "Open it again from the email, or copy the whole link."})
 		}

@@ -61,7 +61,7 @@ type session struct {
 }
 
 func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}

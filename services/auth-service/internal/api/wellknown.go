@@ -16,7 +16,7 @@ import (
 // authentication: a session id is not a secret.
 func (a *api) revocations(w http.ResponseWriter, r *http.Request) error {
 	var since time.Time
-	if text := r.URL.Query().Get("since"); text != "" {
+	if text := web.QueryOf(r)["since"]; text != "" {
 		var err error
 		if since, err = time.Parse(time.RFC3339Nano, text); err != nil {
 			return problem.Validation(problem.Field{Field: "since", Code: "invalid_format", Message: "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z."})

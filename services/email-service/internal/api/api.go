@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/gorilla/mux"
 
@@ -27,7 +25,7 @@ const Prefix = "/api/v1/email"
 func Routes(messages *store.Store) []web.Route {
 	a := &api{messages: messages}
 	return []web.Route{
-		{Method: http.MethodGet, Path: Prefix + "/messages", Access: web.AdminOnly, Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix + "/messages", Access: web.AdminOnly, Query: web.TakesPage("to", "template", "status", "requestId"), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + "/messages/{id}", Access: web.AdminOnly, Handler: a.get},
 	}
 }
@@ -115,17 +113,12 @@ var statuses = map[string]bool{
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
-	query := r.URL.Query()
-	filter := store.Filter{To: query.Get("to"), Template: query.Get("template"), Status: query.Get("status"), RequestID: query.Get("requestId")}
-	for field, value := range map[string]string{"to": filter.To, "template": filter.Template, "requestId": filter.RequestID} {
-		if len(value) > 254 || strings.ContainsFunc(value, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
-			return problem.Validation(problem.Field{Field: field, Code: "invalid_format", Message: "Invalid value: use at most 254 printable characters."})
-		}
-	}
+	query := web.QueryOf(r)
+	filter := store.Filter{To: query["to"], Template: query["template"], Status: query["status"], RequestID: query["requestId"]}
 	if !statuses[filter.Status] {
 		return problem.Validation(problem.Field{Field: "status", Code: "invalid_format", Message: "Invalid status: use queued, sending, sent, deferred, failed, suppressed or withheld."})
 	}

@@ -62,7 +62,7 @@ func TestRoutes(t *testing.T) {
 	for path, want := range map[string]int{
 		"/messages/" + strings.ToUpper(id): 404, "/messages/urn:uuid:" + id: 404, "/messages/{" + id + "}": 404, "/messages/" + strings.ReplaceAll(id, "-", ""): 404,
 		"/messages?cursor=" + cursor(strings.ToUpper(id)): 400, "/messages?cursor=" + cursor("urn:uuid:"+id): 400,
-		"/messages/" + uuid.NewString(): 404, "/messages/junk": 404, "/messages?status=lost": 400, "/messages?to=%00": 400,
+		"/messages/" + uuid.NewString(): 404, "/messages/junk": 404, "/messages?status=lost": 400, "/messages?statuss=failed": 400, "/messages?status=": 400, "/messages?to=a;status=failed": 400, "/messages?to=%00": 400,
 		"/messages?cursor=anVuaw": 400, "/messages?status=queued": 200, "/messages?status=withheld": 200, "/messages?requestId=%00": 400, "/nothing": 404,
 	} {
 		if status := get(path, "admin"); status != want {

@@ -135,18 +135,18 @@ func (l *rateLimiter) selectCounters(r *http.Request) (selection, error) {
 	return selected, nil
 }
 
-var rateLimitParameters = []string{"policy", "ip", "account", "session", "userId"}
+var rateLimitParameters = web.Takes("policy", "ip", "account", "session", "userId")
 
 // readSubject reads the query of r, and notes in selected which parameters it has.
 func readSubject(r *http.Request, selected *selection) (s subject, policy string, faults []problem.Field) {
 	s = subject{}
-	for name, values := range r.URL.Query() {
-		if !slices.Contains(rateLimitParameters, name) || len(values) != 1 || values[0] == "" {
-			faults = append(faults, problem.Field{Field: name, Code: "unknown_parameter", Message: "Unknown, repeated or empty query parameter."})
-			continue
-		}
+	query, err := rateLimitParameters.Read(r)
+	if err != nil {
+		return s, "", problem.From(err).Fields
+	}
+	for name, value := range query {
 		selected.by = append(selected.by, name)
-		switch value := values[0]; name {
+		switch name {
 		case "policy":
 			policy = value
 		case "ip":

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
@@ -32,8 +32,8 @@ func Routes(profiles *profile.Profiles) []web.Route {
 	return []web.Route{
 		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.me},
 		{Method: http.MethodPatch, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.change},
-		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Handler: a.list},
-		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + id, Access: web.AdminOnly.OrSelf(), Handler: a.get},
 		{Method: http.MethodDelete, Path: Prefix + id + "/cache", Access: web.AdminOnly, Handler: a.dropCache},
 	}
@@ -141,18 +141,13 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 const maxQuery = 100
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.ReadPage(r)
+	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
-	for name := range r.URL.Query() {
-		if name != "q" && name != "cursor" && name != "limit" { // If a misspelt filter were ignored, the list would show every user.
-			return problem.Validation(problem.Field{Field: name, Code: "unknown_field", Message: "Unknown query parameter."})
-		}
-	}
-	q := r.URL.Query().Get("q")
-	if len(q) > maxQuery || strings.ContainsFunc(q, func(c rune) bool { return unicode.IsControl(c) || c == unicode.ReplacementChar }) {
-		return problem.Validation(problem.Field{Field: "q", Code: "invalid_format", Message: "Invalid search text: use at most 100 printable characters."})
+	q := web.QueryOf(r)["q"]
+	if utf8.RuneCountInString(q) > maxQuery {
+		return problem.Validation(problem.Field{Field: "q", Code: "too_long", Message: "Too long: use at most 100 characters."})
 	}
 	found, err := a.profiles.List(r.Context(), q, page.After, page.Limit+1)
 	if err != nil {

@@ -1,0 +1,75 @@
+package tests
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// anyQuery are the documents and pages that ignore parameters: caches, probes, mail programs
+// and link trackers add some to their URLs, and none of them narrows what is shown.
+var anyQuery = []string{
+	"/health", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/{asset}",
+	"/.well-known/jwks.json", "/.well-known/openid-configuration", "/.well-known/webauthn",
+	"/api/v1/auth/verify-email", "/api/v1/auth/reset-password", "/api/v1/auth/change-email/confirm", "/api/v1/auth/change-email/revert",
+}
+
+// TestOpenAPIParameters: each operation reads the query parameters that openapi.json says,
+// and refuses every other one, so that a misspelt filter never shows everything.
+func TestOpenAPIParameters(t *testing.T) {
+	t.Parallel()
+	all := operations(t)
+	names := []string{"rol"}
+	for _, op := range all {
+		names = append(names, op.query...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	admin, user := newAdmin(t), newClient(t)
+	id := user.signup(newEmail()).ID
+	for _, op := range all {
+		t.Run(op.OperationId, func(t *testing.T) {
+			t.Parallel()
+			c := user
+			if len(op.roles) > 0 {
+				c = admin
+			}
+			if op.method == http.MethodGet && slices.Contains(anyQuery, op.path) {
+				if status, body, err := c.callWith(op, id, "?utm_source=mail%&rol=admin"); err != nil || status == http.StatusBadRequest && codeOf(body) != "" {
+					t.Errorf("with unknown parameters = %d %s, %v", status, body, err)
+				}
+				return
+			}
+			var query, want []string
+			for _, name := range names {
+				query = append(query, name+"=")
+				code := "unknown_parameter"
+				if slices.Contains(op.query, name) {
+					code = "required" // because the value is empty
+				}
+				want = append(want, name+" "+code)
+			}
+			status, body, err := c.callWith(op, id, "?"+strings.Join(query, "&"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got struct {
+				Code   string
+				Errors []struct{ Field, Code string }
+			}
+			if err := json.Unmarshal(body, &got); err != nil {
+				t.Fatalf("%v in %s", err, body)
+			}
+			var faults []string
+			for _, f := range got.Errors {
+				faults = append(faults, fmt.Sprint(f.Field, " ", f.Code))
+			}
+			if status != http.StatusBadRequest || got.Code != "validation_failed" || !slices.Equal(faults, want) {
+				t.Errorf("with every parameter empty = %d %s %q, want 400 validation_failed %q", status, got.Code, faults, want)
+			}
+		})
+	}
+}
