@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 )
@@ -26,15 +27,16 @@ const list = `
 	ORDER BY id DESC
 	LIMIT @limit`
 
-// List returns up to limit dead letters that match filter, newest first. With
-// after, the id of a dead letter, the list begins behind that one. It fails with a validation
+// List returns up to limit dead letters that match filter, newest first. The list
+// begins behind after. It is in the order of their ids, which are UUIDv7 made when they are
+// recorded. It fails with a validation
 // problem if the filter has an unknown status.
-func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]DeadLetter, error) {
+func (s *Store) List(ctx context.Context, filter Filter, after cursor.Position, limit int) ([]DeadLetter, error) {
 	if !slices.Contains(statuses, filter.Status) {
 		return nil, problem.Validation(problem.Field{Field: "status", Code: "unknown_value", Message: "Unknown status: use open, replaying, replayed or discarded."})
 	}
 	rows, err := s.db.Query(ctx, list, pgx.StrictNamedArgs{
-		"after": after, "type": filter.Type, "reason": filter.Reason, "status": filter.Status, "limit": limit,
+		"after": string(after), "type": filter.Type, "reason": filter.Reason, "status": filter.Status, "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 )
@@ -24,7 +25,7 @@ func (s *Store) Routes(prefix string) []web.Route {
 }
 
 func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.QueryOf(r).Page()
+	page, err := web.QueryOf(r).PageByID()
 	if err != nil {
 		return err
 	}
@@ -34,7 +35,7 @@ func (s *Store) handleList(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.SendPage(w, page, deadLetters, func(l DeadLetter) string { return l.ID })
+	return web.SendPage(w, page, deadLetters, func(l DeadLetter) cursor.Position { return cursor.ByID(l.ID) })
 }
 
 func (s *Store) handleGet(w http.ResponseWriter, r *http.Request) error {

@@ -30,9 +30,9 @@ func TestIDsHaveOneForm(t *testing.T) {
 		if text == "" {
 			continue
 		}
-		cursor := base64.RawURLEncoding.EncodeToString([]byte(text))
-		if _, err := (web.Query{"cursor": cursor}).Page(); errors.Is(err, web.ErrCursor) == want {
-			t.Errorf("ReadPage with the cursor of %q = %v", text, err)
+		encoded := base64.RawURLEncoding.EncodeToString([]byte(text))
+		if _, err := (web.Query{"cursor": encoded}).PageByID(); errors.Is(err, web.ErrCursor) == want {
+			t.Errorf("PageByID with the cursor of %q = %v", text, err)
 		}
 	}
 }

@@ -1,18 +1,18 @@
 package web
 
 import (
-	"encoding/base64"
 	"net/http"
 	"strconv"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/problem"
 )
 
-// Page is the part of a list that a client requests. After is the id of the last item of
-// the previous page; it is empty for the first page.
+// Page is the part of a list that a client requests. After is the place of the last item of
+// the previous page; it is zero for the first page.
 type Page struct {
 	Limit int
-	After string
+	After cursor.Position
 }
 
 const (
@@ -20,9 +20,14 @@ const (
 	maxLimit     = 200
 )
 
-// Page returns the page that the query of a route with TakesPage requests. Its errors are
-// problems; ErrCursor if the cursor is invalid.
-func (q Query) Page() (Page, error) {
+// Page returns the page that the query of a route with TakesPage requests, of a list in the
+// order of cursor.At. Its errors are problems; ErrCursor if the cursor is invalid.
+func (q Query) Page() (Page, error) { return q.page(cursor.Parse) }
+
+// PageByID is Page for a list in the order of cursor.ByID.
+func (q Query) PageByID() (Page, error) { return q.page(cursor.ParseID) }
+
+func (q Query) page(parse func(string) (cursor.Position, error)) (Page, error) {
 	p := Page{Limit: defaultLimit}
 	if text := q["limit"]; text != "" {
 		n, err := strconv.Atoi(text)
@@ -32,26 +37,25 @@ func (q Query) Page() (Page, error) {
 		p.Limit = n
 	}
 	if text := q["cursor"]; text != "" {
-		id, err := base64.RawURLEncoding.Strict().DecodeString(text)
-		if err != nil || !ValidID(string(id)) {
+		var err error
+		if p.After, err = parse(text); err != nil {
 			return p, ErrCursor
 		}
-		p.After = string(id)
 	}
 	return p, nil
 }
 
 // ErrCursor says that a cursor is invalid.
-var ErrCursor = problem.Validation(problem.Field{Field: "cursor", Code: "invalid_format", Message: "Invalid cursor: use nextCursor of the previous page."})
+var ErrCursor = problem.Validation(problem.Field{Field: "cursor", Code: "invalid_format", Message: "Invalid cursor: use nextCursor of the previous page, or start again without a cursor."})
 
 // SendPage responds with the first page.Limit items. If there are more, the caller passes
-// at least one more than that. id returns the id of an item, by which the list is ordered.
-func SendPage[T any](w http.ResponseWriter, page Page, items []T, id func(T) string) error {
+// at least one more than that. position returns the place of an item in the list.
+func SendPage[T any](w http.ResponseWriter, page Page, items []T, position func(T) cursor.Position) error {
 	meta := Meta{Limit: page.Limit}
 	if len(items) > page.Limit {
 		items = items[:page.Limit]
 		meta.HasMore = true
-		meta.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(id(items[len(items)-1])))
+		meta.NextCursor = position(items[len(items)-1]).Encode()
 	}
 	if items == nil {
 		items = []T{}

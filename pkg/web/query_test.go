@@ -112,7 +112,7 @@ func TestRoutesRefuseQueries(t *testing.T) {
 		"GET /list?q=a;":              "400 q invalid_format",
 		"GET /admin?q=a":              "400 q unknown_parameter",
 		"POST /echo?debug=1":          "400 debug unknown_parameter",
-		"GET /list?q=%00 of a user":   "403",
+		"GET /list?q=%00 of user":     "403",
 		"GET /list?bogus=1 of nobody": "401",
 	} {
 		var method, target, of, caller string

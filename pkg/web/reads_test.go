@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -62,7 +63,7 @@ func newReads(t *testing.T) (*readLog, func(role, method, path string) (int, htt
 		if err != nil {
 			return err
 		}
-		return web.SendPage(w, page, []string{"a", "b", "c"}, func(s string) string { return s })
+		return web.SendPage(w, page, []string{"a", "b", "c"}, cursor.ByID)
 	}
 	absent := func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound }
 	server := httptest.NewServer(web.NewRouter([]web.Route{

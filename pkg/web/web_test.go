@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/service"
@@ -50,7 +51,7 @@ func routes() []web.Route {
 	}
 	return []web.Route{
 		{Method: http.MethodPost, Path: "/echo", Access: web.Anyone, Handler: echo},
-		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Handler: whoami},
+		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Query: web.Takes("token"), Handler: whoami},
 		{Method: http.MethodGet, Path: "/maybe", Access: web.Anyone.WithCaller(), Handler: func(w http.ResponseWriter, r *http.Request) error {
 			caller, _ := token.From(r.Context())
 			return web.OK(w, http.StatusOK, caller.UserID)
@@ -356,7 +357,7 @@ func TestPages(t *testing.T) {
 	}
 	ids := []string{"01890000-0000-7000-8000-00000000000a", "01890000-0000-7000-8000-00000000000b", "01890000-0000-7000-8000-00000000000c"}
 	first := httptest.NewRecorder()
-	if err := web.SendPage(first, web.Page{Limit: 2}, []string{ids[2], ids[1], ids[0]}, func(s string) string { return s }); err != nil {
+	if err := web.SendPage(first, web.Page{Limit: 2}, []string{ids[2], ids[1], ids[0]}, cursor.ByID); err != nil {
 		t.Fatal(err)
 	}
 	var sent struct {
@@ -366,8 +367,8 @@ func TestPages(t *testing.T) {
 	if err := json.Unmarshal(first.Body.Bytes(), &sent); err != nil {
 		t.Fatal(err)
 	}
-	next, err := web.Query{"cursor": sent.Meta.NextCursor}.Page()
-	if err != nil || next.After != ids[1] || !sent.Meta.HasMore || len(sent.Data) != 2 {
+	next, err := web.Query{"cursor": sent.Meta.NextCursor}.PageByID()
+	if err != nil || next.After != cursor.ByID(ids[1]) || !sent.Meta.HasMore || len(sent.Data) != 2 {
 		t.Errorf("page = %+v, next = %+v, %v", sent, next, err)
 	}
 }

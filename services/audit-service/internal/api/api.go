@@ -9,6 +9,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/audit-service/internal/store"
@@ -65,7 +66,7 @@ func (a *api) mine(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, show func(store.Record) store.Record) error {
-	page, err := web.QueryOf(r).Page()
+	page, err := web.QueryOf(r).PageByID()
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, 
 	for i := range records {
 		records[i] = show(records[i])
 	}
-	return web.SendPage(w, page, records, func(record store.Record) string { return record.ID })
+	return web.SendPage(w, page, records, func(record store.Record) cursor.Position { return cursor.ByID(record.ID) })
 }
 
 var (

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
@@ -78,16 +79,16 @@ func scan(row pgx.CollectableRow) (Record, error) {
 	return r, err
 }
 
-// List returns up to limit records that filter selects, newest first, starting after the
-// one with the id after. Records are ordered by id. Ids are unique, so no page omits or
+// List returns up to limit records that filter selects, newest first, starting after that
+// at after. Records are ordered by id. Ids are unique, so no page omits or
 // repeats a record, and they are UUIDv7, so the order is that of time.
-func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]Record, error) {
+func (s *Store) List(ctx context.Context, filter Filter, after cursor.Position, limit int) ([]Record, error) {
 	conditions, args := []string{"true"}, pgx.NamedArgs{"limit": limit}
 	for _, c := range []struct {
 		condition, name string
 		value           any // the condition is left out if this is empty
 	}{
-		{"id < @after", "after", after},
+		{"id < @after", "after", string(after)},
 		{"actor_id = @actor_id", "actor_id", filter.ActorID},
 		{"subject_id = @subject_id", "subject_id", filter.SubjectID},
 		{"(subject_id = @party OR actor_id = @party)", "party", filter.Party},

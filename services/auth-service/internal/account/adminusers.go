@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
@@ -11,9 +12,9 @@ import (
 
 // accountLister is what administrators and exports list.
 type accountLister interface {
-	// Accounts returns up to limit accounts that match f, newest first, after the one
-	// with the id after.
-	Accounts(ctx context.Context, f Filter, after string, limit int) ([]Account, error)
+	// Accounts returns up to limit accounts that match f, newest first, from behind
+	// the one at after.
+	Accounts(ctx context.Context, f Filter, after cursor.Position, limit int) ([]Account, error)
 }
 
 // Filter narrows a list of accounts. An empty field matches all.
@@ -37,9 +38,9 @@ var (
 // ErrSelfDemotion says that administrators cannot change themselves.
 var ErrSelfDemotion = problem.New(problem.Forbidden, "self_demotion", "You cannot change your own role or status.")
 
-// Users returns up to limit accounts that match f, newest first, after the one with
-// the id after. Every access is recorded. It fails with a validation problem.
-func (a *Accounts) Users(ctx context.Context, f Filter, after string, limit int) ([]Account, error) {
+// Users returns up to limit accounts that match f, newest first, from behind the one
+// at after. Every access is recorded. It fails with a validation problem.
+func (a *Accounts) Users(ctx context.Context, f Filter, after cursor.Position, limit int) ([]Account, error) {
 	query, queryErr := parseLine("q", f.Query)
 	f.Query = query
 	if err := validate(queryErr, optionalRole(f.Role), optionalStatus(f.Status)); err != nil {

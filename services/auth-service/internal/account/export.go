@@ -3,6 +3,7 @@ package account
 import (
 	"context"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 )
 
@@ -12,7 +13,7 @@ const exportPage = 1000
 // Export calls visit with every account, newest first, and records the export.
 func (a *Accounts) Export(ctx context.Context, visit func(Account) error) error {
 	n := 0
-	for after := ""; ; {
+	for after := cursor.Position(""); ; {
 		page, err := a.store.Accounts(ctx, Filter{}, after, exportPage)
 		if err != nil {
 			return err
@@ -26,6 +27,7 @@ func (a *Accounts) Export(ctx context.Context, visit func(Account) error) error 
 		if len(page) < exportPage {
 			return a.store.Record(ctx, event.New(ctx, a.time(), "", event.UserExported{Count: n}))
 		}
-		after = page[len(page)-1].ID
+		last := page[len(page)-1]
+		after = cursor.At(last.CreatedAt, last.ID)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
@@ -12,8 +13,8 @@ import (
 // sessionStore is what lists of sessions read.
 type sessionStore interface {
 	// Sessions returns up to limit sessions of an account that are live at now,
-	// newest first, after the one with the id after.
-	Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]Session, error)
+	// newest first, from behind the one at after.
+	Sessions(ctx context.Context, accountID string, now time.Time, after cursor.Position, limit int) ([]Session, error)
 	// RevokeBefore revokes all sessions of all accounts that began before a time, and
 	// stores e.
 	RevokeBefore(ctx context.Context, before time.Time, e event.Event) error
@@ -25,8 +26,8 @@ type sessionStore interface {
 var ErrSessionNotFound = problem.New(problem.NotFound, "session_not_found", "Session not found.")
 
 // Sessions returns up to limit of the caller's live sessions, newest first, after
-// the one with the id after.
-func (a *Accounts) Sessions(ctx context.Context, caller token.Identity, after string, limit int) ([]Session, error) {
+// the one at after.
+func (a *Accounts) Sessions(ctx context.Context, caller token.Identity, after cursor.Position, limit int) ([]Session, error) {
 	return a.store.Sessions(ctx, caller.UserID, a.time(), after, limit)
 }
 

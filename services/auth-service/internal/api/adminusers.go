@@ -5,6 +5,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -38,7 +39,7 @@ func (a *api) users(w http.ResponseWriter, r *http.Request) error {
 	for _, owner := range found {
 		list = append(list, userOf(owner))
 	}
-	return web.SendPage(w, page, list, func(u user) string { return u.ID })
+	return web.SendPage(w, page, list, func(u user) cursor.Position { return cursor.At(u.CreatedAt, u.ID) })
 }
 
 // pathID returns the id in the path. If it is malformed, nothing can have it, and pathID

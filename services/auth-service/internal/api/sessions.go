@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
@@ -77,7 +78,7 @@ func (a *api) sessions(w http.ResponseWriter, r *http.Request) error {
 			CreatedAt: s.CreatedAt, LastUsedAt: s.LastUsedAt, ExpiresAt: s.ExpiresAt,
 		})
 	}
-	return web.SendPage(w, page, list, func(s session) string { return s.ID })
+	return web.SendPage(w, page, list, func(s session) cursor.Position { return cursor.At(s.CreatedAt, s.ID) })
 }
 
 // revoked is the number of sessions that a request ended.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 )
@@ -273,14 +274,15 @@ func (s *Store) UpdateSession(ctx context.Context, id string, decide func(*accou
 }
 
 // Sessions implements account.Store.
-func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time, after string, limit int) ([]account.Session, error) {
+func (s *Store) Sessions(ctx context.Context, accountID string, now time.Time, after cursor.Position, limit int) ([]account.Session, error) {
 	const query = `
 		SELECT ` + sessionColumns + `
 		FROM sessions s
-		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2 AND s.id < COALESCE(NULLIF($3, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-		ORDER BY s.id DESC
-		LIMIT $4`
-	rows, err := s.db.Query(ctx, query, accountID, now, after, limit)
+		WHERE s.account_id = $1 AND ` + liveSession + ` AND s.expires_at > $2 AND (s.created_at, s.id) < ($3, $4)
+		ORDER BY s.created_at DESC, s.id DESC
+		LIMIT $5`
+	created, id := after.Bound()
+	rows, err := s.db.Query(ctx, query, accountID, now, created, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -99,17 +100,18 @@ func (s *Store) account(ctx context.Context, query string, key any) (account.Acc
 var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
 // Accounts implements account.Store.
-func (s *Store) Accounts(ctx context.Context, f account.Filter, after string, limit int) ([]account.Account, error) {
+func (s *Store) Accounts(ctx context.Context, f account.Filter, after cursor.Position, limit int) ([]account.Account, error) {
 	const query = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
 		WHERE ($1 = '' OR a.email ILIKE $2 OR a.name ILIKE $2)
 			AND ($3 = '' OR a.role = $3)
 			AND ($4 = '' OR a.status = $4)
-			AND a.id < COALESCE(NULLIF($5, '')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-		ORDER BY a.id DESC
-		LIMIT $6`
-	rows, err := s.db.Query(ctx, query, f.Query, "%"+escapeLike.Replace(f.Query)+"%", f.Role, f.Status, after, limit)
+			AND (a.created_at, a.id) < ($5, $6)
+		ORDER BY a.created_at DESC, a.id DESC
+		LIMIT $7`
+	created, id := after.Bound()
+	rows, err := s.db.Query(ctx, query, f.Query, "%"+escapeLike.Replace(f.Query)+"%", f.Role, f.Status, created, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list accounts: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
@@ -113,7 +114,7 @@ var statuses = map[string]bool{
 }
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
-	page, err := web.QueryOf(r).Page()
+	page, err := web.QueryOf(r).PageByID()
 	if err != nil {
 		return err
 	}
@@ -130,7 +131,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	for i, m := range found {
 		messages[i] = messageOf(m)
 	}
-	return web.SendPage(w, page, messages, func(m message) string { return m.ID })
+	return web.SendPage(w, page, messages, func(m message) cursor.Position { return cursor.ByID(m.ID) })
 }
 
 func (a *api) get(w http.ResponseWriter, r *http.Request) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
@@ -86,12 +87,12 @@ type Filter struct{ To, Template, Status, RequestID string }
 var ErrNotFound = problem.New(problem.NotFound, "message_not_found", "Message not found.")
 
 // List returns up to limit deliveries that filter selects, newest first, starting after
-// the one with the id after.
-func (s *Store) List(ctx context.Context, filter Filter, after string, limit int) ([]mail.Delivery, error) {
+// that at after. The order is that of their ids: a UUIDv7 is made when a message is created.
+func (s *Store) List(ctx context.Context, filter Filter, after cursor.Position, limit int) ([]mail.Delivery, error) {
 	// A condition that is left out lets the planner use the index of another one.
 	conditions, args := []string{"true"}, pgx.NamedArgs{"limit": limit}
 	for _, c := range []struct{ condition, name, value string }{
-		{"id < @after", "after", after},
+		{"id < @after", "after", string(after)},
 		{"recipient = @recipient", "recipient", filter.To},
 		{"template = @template", "template", filter.Template},
 		{"status = @status", "status", filter.Status},

@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
@@ -153,7 +154,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.SendPage(w, page, found, func(p profile.Profile) string { return p.UserID })
+	return web.SendPage(w, page, found, func(p profile.Profile) cursor.Position { return cursor.At(p.CreatedAt, p.UserID) })
 }
 
 func (a *api) dropCache(w http.ResponseWriter, r *http.Request) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/pkg/token"
@@ -36,8 +37,8 @@ type Store interface {
 	// do not create another one. It returns a version that no profile had.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
 	// List returns up to limit profiles whose address or name contains q, newest
-	// first, starting after the one with the id after.
-	List(ctx context.Context, q, after string, limit int) ([]Profile, error)
+	// first, starting after the one at after.
+	List(ctx context.Context, q string, after cursor.Position, limit int) ([]Profile, error)
 }
 
 // ErrCacheUnavailable says that the cache could not be invalidated. Readers of this
@@ -177,7 +178,7 @@ func (p *Profiles) Get(ctx context.Context, userID string) (Profile, error) {
 }
 
 // List returns profiles for an administrator; see Store.
-func (p *Profiles) List(ctx context.Context, q, after string, limit int) ([]Profile, error) {
+func (p *Profiles) List(ctx context.Context, q string, after cursor.Position, limit int) ([]Profile, error) {
 	return p.store.List(ctx, q, after, limit)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -176,16 +177,17 @@ func (s *Store) Update(ctx context.Context, userID string, update func(profile.P
 }
 
 // List implements profile.Store.
-func (s *Store) List(ctx context.Context, q, after string, limit int) ([]profile.Profile, error) {
+func (s *Store) List(ctx context.Context, q string, after cursor.Position, limit int) ([]profile.Profile, error) {
 	const query = `
 		SELECT ` + columns + `
 		FROM profiles
 		WHERE deleted_at IS NULL
-			AND (@after = '' OR user_id < NULLIF(@after, '')::uuid)
+			AND (created_at, user_id) < (@created, @id)
 			AND (@q = '' OR strpos(lower(email), @q) > 0 OR strpos(lower(name), @q) > 0)
-		ORDER BY user_id DESC
+		ORDER BY created_at DESC, user_id DESC
 		LIMIT @limit`
-	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"after": after, "q": strings.ToLower(q), "limit": limit})
+	created, id := after.Bound()
+	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"created": created, "id": id, "q": strings.ToLower(q), "limit": limit})
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)
 	}

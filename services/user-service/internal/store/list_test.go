@@ -1,0 +1,50 @@
+package store_test
+
+import (
+	"testing"
+
+	"github.com/headgate/headgate/pkg/cursor"
+	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/user-service/internal/store"
+)
+
+// TestListReadsAnIndex: a page of profiles reads no more rows than it needs.
+func TestListReadsAnIndex(t *testing.T) {
+	t.Parallel()
+	const profiles = 20_000
+	db, scans := testkit.Scans(t, "profiles", outbox.Schema(), store.Schema())
+	_, err := db.Exec(t.Context(), `
+		INSERT INTO profiles (user_id, email, name, created_at, updated_at)
+		SELECT gen_random_uuid(), n || '@example.com', 'Ann', at, at
+		FROM generate_series(1, $1) n, LATERAL (SELECT timestamptz '2020-01-01' + n % 1000 * interval '1 microsecond') AS created (at)`, profiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `ANALYZE profiles`); err != nil {
+		t.Fatal(err)
+	}
+	rows := store.New(db, outbox.New("user-service"))
+	before, seen := scans(), map[string]bool{}
+	for after := cursor.Position(""); ; {
+		page, err := rows.List(t.Context(), "", after, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range page {
+			if last, _ := after.Bound(); seen[p.UserID] || p.CreatedAt.After(last) {
+				t.Fatalf("%s, created %s, is listed after %s", p.UserID, p.CreatedAt, after)
+			}
+			seen[p.UserID], after = true, cursor.At(p.CreatedAt, p.UserID)
+		}
+		if len(page) < 1000 {
+			break
+		}
+	}
+	if len(seen) != profiles {
+		t.Errorf("%d profiles are listed, want %d", len(seen), profiles)
+	}
+	if n := scans() - before; n > 0 {
+		t.Errorf("the whole table was read %d times", n)
+	}
+}
