@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"slices"
@@ -39,21 +38,32 @@ func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	contentType := r.Header.Get("Content-Type")
-	if contentType != "" && !IsJSON(contentType) || r.Header.Get("Content-Encoding") != "" {
-		return nil, problem.ErrMediaType
+	if err := CheckEncoding(w, r); err != nil {
+		return nil, err
+	}
+	typeErr := checkType(r)
+	typed := r.Header.Get("Content-Type") != ""
+	if typed && typeErr != nil {
+		return nil, refuseType(w, r, typeErr)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		return nil, BodyFault(err)
 	}
-	if contentType != "" {
+	if typed {
 		return body, nil
 	}
 	if len(body) > 0 {
-		return nil, problem.ErrMediaType
+		return nil, refuseType(w, r, typeErr)
 	}
 	return []byte("{}"), nil
+}
+
+func refuseType(w http.ResponseWriter, r *http.Request, err error) error {
+	if r.Method == http.MethodPatch {
+		w.Header().Set("Accept-Patch", AcceptPatch)
+	}
+	return err
 }
 
 // BodyFault returns the problem of a request whose body could not be read because of err: it
@@ -109,12 +119,6 @@ func mayNestTooDeeply(body []byte) bool {
 
 func fieldOf(pointer jsontext.Pointer) string {
 	return strings.Join(slices.Collect(pointer.Tokens()), ".")
-}
-
-// IsJSON reports whether Read accepts bodies of this Content-Type.
-func IsJSON(contentType string) bool {
-	kind, params, err := mime.ParseMediaType(contentType)
-	return err == nil && kind == "application/json" && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
 }
 
 // CheckBody returns the error that Read would return for the syntax of a body, and

@@ -151,6 +151,9 @@ func NewRouter(routes []Route, o Options) http.Handler {
 		router.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			SetRoute(r.Context(), path)
 			w.Header().Set("Allow", allow)
+			if slices.Contains(allowed, http.MethodPatch) {
+				w.Header().Set("Accept-Patch", AcceptPatch)
+			}
 			Fail(w, r, problem.ErrMethod)
 		}))
 	}
@@ -264,17 +267,38 @@ func Challenge(h http.Header, err error) {
 	}
 }
 
+// Errors for an Authorization header without an access token. Another token would not help,
+// so the challenge has no error (RFC 6750, 3.1).
+var (
+	errBasic  = unauthenticated("Basic authentication is not supported. Sign in (POST /api/v1/auth/login), then send the access token as Authorization: Bearer TOKEN.")
+	errScheme = unauthenticated("Unsupported authentication scheme. Send the access token as Authorization: Bearer TOKEN.")
+	errBearer = unauthenticated("Malformed Authorization header. Send it once, as Authorization: Bearer TOKEN.")
+)
+
+func unauthenticated(message string) *problem.Problem {
+	p := *problem.ErrUnauthenticated
+	p.Message = message
+	return &p
+}
+
 // Bearer returns the token in the Authorization header (RFC 6750, 2.1).
 func Bearer(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 {
 		return "", problem.ErrUnauthenticated
 	}
-	scheme, raw, ok := strings.Cut(values[0], " ")
-	if len(values) > 1 || !ok || !strings.EqualFold(scheme, "Bearer") {
-		return "", token.ErrInvalid
+	parts := strings.Fields(values[0])
+	switch {
+	case len(values) > 1 || len(parts) == 0:
+		return "", errBearer
+	case strings.EqualFold(parts[0], "Basic"):
+		return "", errBasic
+	case !strings.EqualFold(parts[0], "Bearer"):
+		return "", errScheme
+	case len(parts) != 2:
+		return "", errBearer
 	}
-	return strings.TrimSpace(raw), nil
+	return parts[1], nil
 }
 
 // Caller returns the identity of the caller. It panics on a public route, which is a

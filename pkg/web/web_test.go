@@ -51,6 +51,7 @@ func routes() []web.Route {
 	}
 	return []web.Route{
 		{Method: http.MethodPost, Path: "/echo", Access: web.Anyone, Handler: echo},
+		{Method: http.MethodPatch, Path: "/echo", Access: web.Anyone, Handler: echo},
 		{Method: http.MethodGet, Path: "/me", Access: web.SignedIn, Query: web.Takes("token"), Handler: whoami},
 		{Method: http.MethodGet, Path: "/maybe", Access: web.Anyone.WithCaller(), Handler: func(w http.ResponseWriter, r *http.Request) error {
 			caller, _ := token.From(r.Context())

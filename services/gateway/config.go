@@ -29,6 +29,7 @@ type Config struct {
 	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For or Forwarded headers from these are trusted. None if empty."`
 
 	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com; https in production, except on localhost. None if empty."`
+	CORSHeaders api.Headers `envconfig:"CORS_ALLOWED_HEADERS" default:"traceparent,tracestate,baggage,sentry-trace,x-requested-with" desc:"Comma-separated names of request headers that these scripts may send besides those of the API."`
 
 	PublicBaseURL string `envconfig:"PUBLIC_BASE_URL" desc:"The public URL of the gateway, such as https://id.example.com. If it is https, every response tells browsers to use https only (HSTS). In production it must be https, except on localhost."`
 

@@ -68,7 +68,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		RateLimits: cfg.RateLimits,
 		Reports:    reports,
 		Docs:       apiDocs,
-		Origins:    cfg.CORSOrigins,
+		CORS:       api.CORS{Origins: cfg.CORSOrigins, Headers: cfg.CORSHeaders},
 		Version:    service.Version(),
 		Now:        time.Now,
 		Edge: web.Options{

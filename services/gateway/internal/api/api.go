@@ -56,7 +56,7 @@ type Config struct {
 	RateLimits RateLimits
 	Reports    *Reports
 	Docs       *docs.Docs
-	Origins    Origins
+	CORS       CORS
 	Now        func() time.Time
 	Edge       web.Options
 }
@@ -78,7 +78,7 @@ func New(cfg Config) http.Handler {
 	}
 	router.NotFoundHandler = handler(func(http.ResponseWriter, *http.Request) error { return problem.ErrNotFound })
 
-	return web.WithHealth(web.Edge(crossOrigin(cfg.Origins, checkRequest(dispatch(router), names)), cfg.Edge), cfg.Edge.Ready)
+	return web.WithHealth(web.Edge(crossOrigin(cfg.CORS, checkRequest(dispatch(router), names)), cfg.Edge), cfg.Edge.Ready)
 }
 
 // dispatch calls the handler that router finds. router itself would copy each request to
@@ -125,6 +125,9 @@ func checkRequest(next http.Handler, names *routeNames) http.Handler {
 				}
 			}
 			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			if slices.Contains(allowed, http.MethodPatch) {
+				w.Header().Set("Accept-Patch", web.AcceptPatch)
+			}
 			return problem.ErrMethod
 		}
 		if !canonical(r.URL) {

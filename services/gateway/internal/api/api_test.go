@@ -35,7 +35,7 @@ func TestSEC41And43Routes(t *testing.T) {
 		{"GET", "/.well-known/other", "", "not_found", 404},
 		{"GET", "/api/v1/user/me", "", "unauthenticated", 401},
 		{"GET", "/api/v1/user/me", "Bearer junk", "token_invalid", 401},
-		{"GET", "/api/v1/user/me", "Basic junk", "token_invalid", 401},
+		{"GET", "/api/v1/user/me", "Basic junk", "unauthenticated", 401},
 		{"GET", "/api/v1/user/me", "good", "", 200},
 		{"GET", "/api/v1/user", "good", "", 200},
 		{"GET", "/api/v1/email/messages", "", "unauthenticated", 401},

@@ -19,8 +19,8 @@ func streamed(r *http.Request) bool {
 
 // checkBodySize rejects a body that is compressed, or larger than its route allows.
 func checkBodySize(w http.ResponseWriter, r *http.Request) error {
-	if r.Header.Get("Content-Encoding") != "" {
-		return problem.ErrMediaType // A small body can inflate to a huge one.
+	if err := web.CheckEncoding(w, r); err != nil {
+		return err
 	}
 	limit := int64(web.MaxBody)
 	if streamed(r) {
@@ -47,7 +47,7 @@ func readBody(r *http.Request, member string) (value string, err error) {
 	if err != nil {
 		return "", web.BodyFault(err)
 	}
-	isJSON := web.IsJSON(r.Header.Get("Content-Type"))
+	isJSON := web.IsJSON(r)
 	if len(body) > 0 && (isJSON || member != "") {
 		value, err = web.CheckBody(body, member)
 		if err != nil && isJSON {

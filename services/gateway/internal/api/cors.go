@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
 	"github.com/rs/cors"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/idna"
 
 	"github.com/headgate/headgate/pkg/web"
@@ -42,22 +44,50 @@ func (o *Origins) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Headers are names of request headers.
+type Headers []string
+
+// UnmarshalText implements encoding.TextUnmarshaler for names, separated by commas.
+func (h *Headers) UnmarshalText(text []byte) error {
+	*h = nil
+	for name := range strings.SplitSeq(string(text), ",") {
+		name = strings.TrimSpace(name)
+		switch {
+		case name == "":
+		case name == "*" || !httpguts.ValidHeaderFieldName(name):
+			return fmt.Errorf("%q: want the name of a header, such as traceparent", name)
+		default:
+			*h = append(*h, name)
+		}
+	}
+	return nil
+}
+
+// CORS says which scripts of other origins may call the gateway.
+type CORS struct {
+	Origins Origins
+	Headers Headers // that they may send besides those of the API
+}
+
+// apiHeaders are the request headers of the API.
+var apiHeaders = []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"}
+
 // corsMaxAge is how many seconds a browser may cache a preflight response.
 const corsMaxAge = 600
 
 // crossOrigin lets scripts of the origins call next and read its responses. It never allows
 // credentials that the browser adds itself: the token is in a header, which another site
 // cannot make the browser send.
-func crossOrigin(origins Origins, next http.Handler) http.Handler {
-	if len(origins) == 0 {
+func crossOrigin(c CORS, next http.Handler) http.Handler {
+	if len(c.Origins) == 0 {
 		return next
 	}
 	policy := cors.New(cors.Options{
-		AllowedOrigins: origins,
+		AllowedOrigins: c.Origins,
 		AllowedMethods: methods,
-		AllowedHeaders: []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Traceparent", "X-Request-Id"},
+		AllowedHeaders: slices.Concat(apiHeaders, c.Headers),
 		ExposedHeaders: []string{
-			"Content-Disposition", "ETag", "Idempotency-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Cache",
+			"Accept-Patch", "Content-Disposition", "ETag", "Idempotency-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Cache",
 			"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Refresh-Outcome", "X-Request-Id",
 		},
 		MaxAge: corsMaxAge,

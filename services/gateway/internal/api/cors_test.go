@@ -14,6 +14,7 @@ func TestSEC52CrossOrigin(t *testing.T) {
 	g := &gateway{t: t, issuer: testkit.NewIssuer(t), upstream: newFakeService(t)}
 	server := httptest.NewServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.origins = api.Origins{"https://app.example.com", "http://localhost:5173"}
+		s.corsHeaders = api.Headers{"traceparent", "X-App-Version"}
 	}))
 	t.Cleanup(server.Close)
 	g.Server = server
@@ -65,8 +66,27 @@ func TestSEC52CrossOrigin(t *testing.T) {
 			t.Errorf("preflight for %s is allowed", value)
 		}
 	}
+	for headers, allowed := range map[string]bool{
+		"accept,authorization,content-type,idempotency-key,if-match,if-none-match,x-request-id": true,
+		"traceparent,x-app-version": true, "baggage": false,
+	} {
+		a := g.do("OPTIONS", "/api/v1/user/me", "", "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", headers)
+		if got := a.header.Get("Access-Control-Allow-Origin") != ""; got != allowed {
+			t.Errorf("preflight for %s is allowed: %t, want %t", headers, got, allowed)
+		}
+	}
 	if _, _, hits := g.upstream.got(); hits != 13 {
 		t.Errorf("the service got %d requests, want the 13 that are not preflights", hits)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"": 0, "traceparent": 1, " traceparent , sentry-trace,": 2, "*": -1, "a b": -1, "a:": -1, "x-*": 1} {
+		var h api.Headers
+		if err := h.UnmarshalText([]byte(text)); (err == nil) != (want >= 0) || err == nil && len(h) != want {
+			t.Errorf("%q = %q, %v", text, h, err)
+		}
 	}
 }
 

@@ -113,10 +113,11 @@ func newGatewayTrusting(t *testing.T, trusted web.Prefixes, client redis.Univers
 
 // setup holds the parts of a gateway that a test can change.
 type setup struct {
-	routes    []api.Route
-	addresses map[string]upstream.Addresses
-	upstream  upstream.Options
-	origins   api.Origins
+	routes      []api.Route
+	addresses   map[string]upstream.Addresses
+	upstream    upstream.Options
+	origins     api.Origins
+	corsHeaders api.Headers
 }
 
 func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.RateLimits, change func(*setup)) http.Handler {
@@ -148,7 +149,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	testkit.Run(t, reports)
 	return api.New(api.Config{
 		Routes: s.routes, Services: services, Version: "test", Verifier: g.issuer.Verifier(),
-		Limiter: ratelimit.New(client, log, metrics, time.Now), RateLimits: limits, Reports: reports, Docs: described, Origins: s.origins, Now: time.Now,
+		Limiter: ratelimit.New(client, log, metrics, time.Now), RateLimits: limits, Reports: reports, Docs: described, CORS: api.CORS{Origins: s.origins, Headers: s.corsHeaders}, Now: time.Now,
 		Edge: web.Options{Log: log, Metrics: metrics, Ready: func(context.Context) error { return nil }, TrustedProxies: g.trusted},
 	})
 }

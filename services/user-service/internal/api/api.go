@@ -109,6 +109,7 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	change.Merge = web.IsMergePatch(r)
 	var match func(int64) bool
 	if header := list(r, "If-Match"); header != "" {
 		match = func(version int64) bool { return matches(header, version) }

@@ -5,6 +5,7 @@ package profile
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,6 +55,10 @@ type Change struct {
 	Locale      json.RawMessage `json:"locale"`
 	Timezone    json.RawMessage `json:"timezone"`
 	Preferences json.RawMessage `json:"preferences"`
+
+	// Merge says that the change is a JSON merge patch: preferences keep the members that it
+	// does not name, at every level. Otherwise they are replaced.
+	Merge bool `json:"-"`
 }
 
 // Apply returns the changed profile and the names of the fields that differ from p, in
@@ -83,6 +88,9 @@ func (c Change) Apply(p Profile) (Profile, []string, error) {
 	set("timezone", c.Timezone, &p.Timezone, parseTimezone)
 	if c.Preferences != nil {
 		preferences, f := parsePreferences(c.Preferences)
+		if f == nil && c.Merge {
+			preferences, f = mergePreferences(old.Preferences, c.Preferences)
+		}
 		if f != nil {
 			invalid = append(invalid, *f)
 		}
@@ -176,13 +184,10 @@ func parsePreferences(raw json.RawMessage) (json.RawMessage, *problem.Field) {
 		return json.RawMessage("{}"), nil
 	}
 	if len(raw) > maxPreferences {
-		f := invalidField("preferences", "too_long", "The preferences must have at most 8 KiB.")
-		return nil, &f
+		return nil, &tooLongPreferences
 	}
 	var object map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	if err := decoder.Decode(&object); err != nil || bytes.Contains(bytes.ReplaceAll(raw, []byte(`\\`), nil), []byte(`\u0000`)) {
+	if err := decode(raw, &object); err != nil || bytes.Contains(bytes.ReplaceAll(raw, []byte(`\\`), nil), []byte(`\u0000`)) {
 		f := invalidField("preferences", "invalid_type", "The preferences must be a JSON object.")
 		return nil, &f
 	}
@@ -192,6 +197,46 @@ func parsePreferences(raw json.RawMessage) (json.RawMessage, *problem.Field) {
 		return nil, &f
 	}
 	return encoded, nil
+}
+
+var tooLongPreferences = invalidField("preferences", "too_long", "The preferences must have at most 8 KiB.")
+
+func decode(raw json.RawMessage, to any) error {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	return decoder.Decode(to)
+}
+
+// mergePreferences applies a patch that parsePreferences accepts (RFC 7396).
+func mergePreferences(old, patch json.RawMessage) (json.RawMessage, *problem.Field) {
+	var target, change any
+	if decode(old, &target) != nil || decode(patch, &change) != nil {
+		return parsePreferences(patch)
+	}
+	merged, err := json.Marshal(mergePatch(target, change))
+	if err == nil && len(merged) > maxPreferences {
+		return nil, &tooLongPreferences
+	}
+	return parsePreferences(merged)
+}
+
+func mergePatch(target, patch any) any {
+	changes, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	merged := map[string]any{}
+	if members, ok := target.(map[string]any); ok {
+		maps.Copy(merged, members)
+	}
+	for name, change := range changes {
+		if change == nil {
+			delete(merged, name)
+			continue
+		}
+		merged[name] = mergePatch(merged[name], change)
+	}
+	return merged
 }
 
 // line says whether s is text without control characters.
