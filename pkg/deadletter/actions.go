@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 )
 
 // ErrClosed is returned for a dead letter that is not open; the message depends on
@@ -119,8 +119,11 @@ func (s *Store) Discard(ctx context.Context, id, reason string) error {
 		UPDATE dead_letters SET status = 'discarded', closed_at = @at, closed_by = @by, note = @note
 		WHERE id = @id AND status = 'open'
 		RETURNING id::text, stream, event_id::text, type`
-	reason = strings.TrimSpace(text(reason))
-	if reason == "" || utf8.RuneCountInString(reason) > noteLimit {
+	reason, fault := textfield.Lines("reason", strings.TrimSpace(reason), noteLimit)
+	if fault != nil && fault.Code != "too_long" {
+		return problem.Validation(*fault)
+	}
+	if fault != nil || reason == "" {
 		return problem.Validation(problem.Field{Field: "reason", Code: "invalid_length", Message: "A reason of 1 to 500 characters is required."})
 	}
 	args := pgx.StrictNamedArgs{"id": id, "at": s.now(), "by": actor(ctx), "note": reason}

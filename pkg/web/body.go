@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 )
 
 // The limits of a request body.
@@ -26,8 +27,7 @@ const (
 // Read decodes the JSON body of r strictly: it rejects unknown and duplicate fields,
 // names in the wrong case, trailing data, invalid UTF-8 and nesting over 32 levels. A
 // request with neither a body nor a Content-Type counts as an empty object. Its errors
-// are problems; their text says where and how the body is wrong, and never quotes a
-// value.
+// are problems; their message says where and how the body is wrong, and never quotes it.
 func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	body, err := readBody(w, r)
 	if err != nil {
@@ -83,7 +83,7 @@ func Decode[T any](body []byte) (T, error) {
 	var in, zero T
 	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true))
 	if err == nil && startsObject(body) && !mayNestTooDeeply(body) {
-		return in, nil
+		return withoutNUL(in, body)
 	}
 	// A second pass, so that a syntax error anywhere takes precedence over an unknown or
 	// mistyped field before it.
@@ -91,7 +91,7 @@ func Decode[T any](body []byte) (T, error) {
 		return zero, err
 	}
 	if err == nil {
-		return in, nil
+		return withoutNUL(in, body)
 	}
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if !ok || semantic.JSONPointer == "" {
@@ -102,6 +102,25 @@ func Decode[T any](body []byte) (T, error) {
 		return zero, problem.Validation(problem.Field{Field: field, Code: "unknown_field", Message: "Unknown field."})
 	}
 	return zero, problem.Validation(problem.Field{Field: field, Code: "invalid_type", Message: "This field has the wrong type."})
+}
+
+// withoutNUL returns in unless a string or a name in its body has the NUL character, which
+// Postgres stores neither in text nor in jsonb.
+func withoutNUL[T any](in T, body []byte) (T, error) {
+	if !bytes.Contains(body, []byte(`\u0000`)) { // the only way to write it in JSON
+		return in, nil
+	}
+	for d := jsontext.NewDecoder(bytes.NewBuffer(body)); ; {
+		token, err := d.ReadToken()
+		if err != nil { // the end
+			return in, nil //nolint:nilerr // The syntax was checked.
+		}
+		if token.Kind() == '"' && strings.Contains(token.String(), "\x00") {
+			var zero T
+			field := strings.ReplaceAll(fieldOf(d.StackPointer()), "\x00", `\u0000`)
+			return zero, problem.Validation(textfield.NUL(field))
+		}
+	}
 }
 
 // startsObject tells an object from null, which decodes into everything.
@@ -160,28 +179,28 @@ func checkSyntax(body []byte, member *stringMember) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(body)) // A Buffer is read in place, a Reader is copied.
 	switch {
 	case len(trimmed(body)) == 0:
-		return malformed("empty")
+		return malformed("it is empty")
 	case bytes.HasPrefix(body, []byte("\ufeff")):
-		return malformed("begins with a byte order mark")
+		return malformed("it begins with a byte order mark")
 	case !utf8.Valid(body):
 		return malformed("invalid UTF-8")
-	case d.PeekKind() != '{':
-		return malformed("not an object")
 	}
-	for {
+	for isObject := d.PeekKind() == '{'; ; {
 		token, err := d.ReadToken()
 		switch {
 		case err != nil:
 			return syntaxFault(err)
 		case d.StackDepth() > maxNesting:
-			return malformed(fmt.Sprintf("nested too deeply at byte %d", d.InputOffset()))
+			return malformed(fmt.Sprintf("nested more than %d levels deep at byte %d", maxNesting, d.InputOffset()))
 		case d.StackDepth() > 0:
 			if member != nil {
 				member.take(d, token)
 			}
 			continue
 		case len(trimmed(body[d.InputOffset():])) > 0:
-			return malformed(fmt.Sprintf("data after the object, from byte %d", d.InputOffset()))
+			return malformed(fmt.Sprintf("data after the JSON value, from byte %d", d.InputOffset()))
+		case !isObject: // Only what is valid JSON is refused for this.
+			return malformed("it must be a JSON object")
 		}
 		return nil
 	}
@@ -192,10 +211,10 @@ func trimmed(body []byte) []byte { return bytes.Trim(body, " \t\r\n") }
 // syntaxFault describes err by its kind and position. The text of err itself would
 // quote the body.
 func syntaxFault(err error) error {
-	kind := "not JSON"
+	kind := "invalid JSON"
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		kind = "ends too early"
+		kind = "the JSON ends too early"
 	case errors.Is(err, jsontext.ErrNonStringName):
 		kind = "a name is not a string"
 	case errors.Is(err, jsontext.ErrDuplicateName):
@@ -209,12 +228,13 @@ func syntaxFault(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		fields = append(fields, problem.Field{Field: fieldOf(syntactic.JSONPointer), Code: "duplicate_field", Message: "Duplicate field."})
 	}
-	return malformed(fmt.Sprintf("%s at byte %d, at %q", kind, syntactic.ByteOffset, syntactic.JSONPointer), fields...)
+	return fmt.Errorf("at %q: %w", syntactic.JSONPointer, malformed(fmt.Sprintf("%s at byte %d", kind, syntactic.ByteOffset), fields...))
 }
 
-// malformed returns ErrMalformedBody with the reason, for the developer of a client.
+// malformed returns ErrMalformedBody with the reason.
 func malformed(why string, fields ...problem.Field) error {
 	p := *problem.ErrMalformedBody
+	p.Message = "Malformed request body: " + why + "."
 	p.Fields = fields
-	return fmt.Errorf("decode body: %s: %w", why, &p)
+	return fmt.Errorf("decode body: %w", &p)
 }

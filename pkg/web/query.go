@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 )
 
 // Parameters are the query parameters that a route reads. Any other parameter is refused:
@@ -126,6 +127,8 @@ func (p Parameters) parse(rawName, rawValue string) (name, value string, fault *
 		return name, "", parameterFault(name, "too_long", fmt.Sprintf("Too long: use at most %d characters.", maxParameter))
 	case !utf8.ValidString(value):
 		return name, "", parameterFault(name, "invalid_format", "Invalid UTF-8.")
+	case strings.ContainsRune(value, 0):
+		return name, "", parameterFault(name, textfield.NULCode, textfield.NUL(name).Message)
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return name, "", parameterFault(name, "invalid_format", "Control characters are not allowed.")
 	}

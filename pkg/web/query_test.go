@@ -41,6 +41,7 @@ func TestSEC142StrictQuery(t *testing.T) {
 		"q%=a":                          "q% invalid_format",
 		"q=%ff":                         "q invalid_format",
 		"q=%0d%0a":                      "q required",
+		"q=a%00":                        "q nul_character",
 		"q=a%0d%0ab":                    "q invalid_format",
 		"q=a&q=b":                       "q repeated",
 		"q=a&%71=b":                     "q repeated",

@@ -2,11 +2,13 @@ package account
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 	"github.com/headgate/headgate/pkg/token"
 )
 
@@ -41,7 +43,8 @@ var ErrSelfDemotion = problem.New(problem.Forbidden, "self_demotion", "You canno
 // Users returns up to limit accounts that match f, newest first, from behind the one
 // at after. Every access is recorded. It fails with a validation problem.
 func (a *Accounts) Users(ctx context.Context, f Filter, after cursor.Position, limit int) ([]Account, error) {
-	query, queryErr := parseLine("q", f.Query)
+	// A name that a newer release would refuse can still be found.
+	query, queryErr := textfield.Lines("q", strings.TrimSpace(f.Query), maxLine)
 	f.Query = query
 	if err := validate(queryErr, optionalRole(f.Role), optionalStatus(f.Status)); err != nil {
 		return nil, err

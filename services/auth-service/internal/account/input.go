@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 )
 
 // maxLine is the maximum length of a line, in characters.
@@ -15,16 +14,7 @@ const maxLine = 100
 
 // parseLine trims and validates a line of text, such as a name.
 func parseLine(field, text string) (string, *problem.Field) {
-	text = strings.TrimSpace(text)
-	if utf8.RuneCountInString(text) > maxLine {
-		return "", &problem.Field{Field: field, Code: "too_long", Message: fmt.Sprintf("Too long: use at most %d characters.", maxLine)}
-	}
-	for _, r := range text {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == utf8.RuneError {
-			return "", &problem.Field{Field: field, Code: "invalid_format", Message: "Control characters and line breaks are not allowed."}
-		}
-	}
-	return text, nil
+	return textfield.Line(field, text, maxLine)
 }
 
 func parseName(text string) (string, *problem.Field) {

@@ -169,6 +169,7 @@ func TestUsers(t *testing.T) {
 	}
 	s.want(s.call("PATCH", "/users/"+ids[0], root.AccessToken, fields{"role": "auditor"}), 200, "")
 	s.want(s.call("PATCH", "/users/"+ids[1], root.AccessToken, fields{"status": "disabled"}), 200, "")
+	s.want(s.call("PATCH", "/users/"+ids[0], root.AccessToken, fields{"role": nil, "status": "disabled"}), 400, "validation_failed")
 	for query, want := range map[string][]string{
 		"":                         {ids[2], ids[1], ids[0], root.userID},
 		"?q=EXAMPLE.ORG":           {ids[2]},
@@ -189,7 +190,7 @@ func TestUsers(t *testing.T) {
 		for _, u := range a.Users {
 			paged = append(paged, u.ID)
 		}
-		if !a.Meta.HasMore {
+		if a.Meta.NextCursor == "" {
 			break
 		}
 		query = "?limit=3&cursor=" + url.QueryEscape(a.Meta.NextCursor)

@@ -34,7 +34,7 @@ func TestListByCreation(t *testing.T) {
 				got = append(got, u.ID)
 			}
 			query = ""
-			if a.Meta.HasMore {
+			if a.Meta.NextCursor != "" {
 				query = "?limit=" + limit + "&cursor=" + a.Meta.NextCursor
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/mux"
@@ -16,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/user-service/internal/profile"
@@ -147,9 +147,9 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q := web.QueryOf(r)["q"]
-	if utf8.RuneCountInString(q) > maxQuery {
-		return problem.Validation(problem.Field{Field: "q", Code: "too_long", Message: "Too long: use at most 100 characters."})
+	q, fault := textfield.Lines("q", web.QueryOf(r)["q"], maxQuery)
+	if fault != nil {
+		return problem.Validation(*fault)
 	}
 	found, err := a.profiles.List(r.Context(), q, page.After, page.Limit+1)
 	if err != nil {

@@ -66,7 +66,10 @@ func TestPatch(t *testing.T) {
 		"no name":          {body: `{"name":null}`, status: 400, field: "name", code: "required"},
 		"blank name":       {body: `{"name":"  "}`, status: 400, field: "name", code: "required"},
 		"long name":        {body: `{"name":"` + long + `"}`, status: 400, field: "name", code: "too_long"},
-		"name with NUL":    {body: `{"name":"a\u0000b"}`, status: 400, field: "name", code: "invalid_format"},
+		"name with NUL":    {body: `{"name":"a\u0000b"}`, status: 400, field: "name", code: "nul_character"},
+		"nested NUL":       {body: `{"preferences":{"theme":{"a":"\u0000"}}}`, status: 400, field: "preferences.theme.a", code: "nul_character"},
+		"name reordered":   {body: `{"name":"Ann\u202egnp"}`, status: 400, field: "name", code: "invalid_format"},
+		"bio of Windows":   {body: `{"bio":"a\r\n\tb"}`, status: 200},
 		"long bio":         {body: `{"bio":"` + strings.Repeat("ä", 501) + `"}`, status: 400, field: "bio", code: "too_long"},
 		"bio with escape":  {body: `{"bio":"\u001b[31m"}`, status: 400, field: "bio", code: "invalid_format"},
 		"bad locale":       {body: `{"locale":"not a locale"}`, status: 400, field: "locale", code: "invalid_format"},
@@ -87,9 +90,9 @@ func TestPatch(t *testing.T) {
 			}
 		})
 	}
-	a := s.want(s.do(me, "PATCH", "/me", `{"name":" Zoë ","bio":"Two\nlines","locale":"de-ch","timezone":"Europe/Zurich","preferences":{"b":1,"a":[1.50]}}`), 200)
+	a := s.want(s.do(me, "PATCH", "/me", `{"name":" Zoë ","bio":"Two\r\n\tlines ","locale":"de-ch","timezone":"Europe/Zurich","preferences":{"b":1,"a":[1.50]}}`), 200)
 	p := a.profile(t)
-	if p.Name != "Zoë" || p.Bio != "Two\nlines" || p.Locale != "de-CH" || p.Timezone != "Europe/Zurich" || string(p.Preferences) != `{"a":[1.50],"b":1}` {
+	if p.Name != "Zoë" || p.Bio != "Two\r\n\tlines " || p.Locale != "de-CH" || p.Timezone != "Europe/Zurich" || string(p.Preferences) != `{"a":[1.50],"b":1}` {
 		t.Errorf("profile = %+v %s", p, p.Preferences)
 	}
 	tag := a.header.Get("ETag")
@@ -105,6 +108,33 @@ func TestPatch(t *testing.T) {
 	}
 	current := s.want(s.do(me, "GET", "/me", ""), 200).header.Get("ETag")
 	s.want(s.do(me, "GET", "/me", "", "If-None-Match", current), http.StatusNotModified)
+}
+
+// TestMergePatch: a JSON merge patch changes only the preferences that it names, at every
+// level; JSON of no such type replaces them.
+func TestMergePatch(t *testing.T) {
+	t.Parallel()
+	s := newService(t, testkit.RedisURL(t))
+	me := newUser()
+	const merge = "application/merge-patch+json"
+	for _, step := range []struct {
+		contentType, preferences, want string
+		status                         int
+	}{
+		{"application/json", `{"theme":{"dark":true,"size":1},"list":[1,2]}`, `{"list":[1,2],"theme":{"dark":true,"size":1}}`, 200},
+		{merge, `{"theme":{"size":null,"font":{"a":null,"b":1}},"list":[3,null]}`, `{"list":[3,null],"theme":{"dark":true,"font":{"b":1}}}`, 200},
+		{merge + "; charset=utf-8", `{"theme":"plain"}`, `{"list":[3,null],"theme":"plain"}`, 200},
+		{merge, `[]`, "", 400},
+		{merge, `{"x":"` + strings.Repeat("x", 8170) + `"}`, "", 400}, // together too long
+		{merge, `{"list":null,"n":1.50}`, `{"n":1.50,"theme":"plain"}`, 200},
+		{"application/json", `{"a":null}`, `{"a":null}`, 200},
+		{merge, `null`, `{}`, 200},
+	} {
+		a := s.do(me, "PATCH", "/me", `{"preferences":`+step.preferences+`}`, "Content-Type", step.contentType)
+		if a.status != step.status || a.status == 200 && string(a.profile(t).Preferences) != step.want {
+			t.Errorf("%s %.60s = %d %s, want %d %s", step.contentType, step.preferences, a.status, a.Data, step.status, step.want)
+		}
+	}
 }
 
 // TestSEC68Cache: a garbage entry counts as none.

@@ -8,15 +8,13 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 	_ "time/tzdata" // Time zones can be checked on systems that have no time zone database.
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/text/language"
 
 	"github.com/headgate/headgate/pkg/problem"
+	"github.com/headgate/headgate/pkg/textfield"
 )
 
 // Profile is the public data of a user and the user's own settings. Version grows with
@@ -121,33 +119,15 @@ func invalidField(field, code, message string) problem.Field {
 }
 
 func parseName(text string) (string, *problem.Field) {
-	name := strings.TrimSpace(text)
-	f := problem.Field{}
-	switch {
-	case name == "":
-		f = invalidField("name", "required", "Name is required.")
-	case utf8.RuneCountInString(name) > maxName:
-		f = invalidField("name", "too_long", "The name must have at most 100 characters.")
-	case !line(name):
-		f = invalidField("name", "invalid_format", "The name contains invalid characters.")
-	default:
-		return name, nil
+	name, f := textfield.Line("name", text, maxName)
+	if f == nil && name == "" {
+		missing := invalidField("name", "required", "Name is required.")
+		f = &missing
 	}
-	return "", &f
+	return name, f
 }
 
-func parseBio(text string) (string, *problem.Field) {
-	f := problem.Field{}
-	switch {
-	case utf8.RuneCountInString(text) > maxBio:
-		f = invalidField("bio", "too_long", "The bio must have at most 500 characters.")
-	case !line(strings.ReplaceAll(text, "\n", " ")):
-		f = invalidField("bio", "invalid_format", "The bio contains invalid characters.")
-	default:
-		return text, nil
-	}
-	return "", &f
-}
+func parseBio(text string) (string, *problem.Field) { return textfield.Lines("bio", text, maxBio) }
 
 // parseLocale returns the canonical form of a BCP 47 tag.
 func parseLocale(text string) (string, *problem.Field) {
@@ -187,7 +167,7 @@ func parsePreferences(raw json.RawMessage) (json.RawMessage, *problem.Field) {
 		return nil, &tooLongPreferences
 	}
 	var object map[string]any
-	if err := decode(raw, &object); err != nil || bytes.Contains(bytes.ReplaceAll(raw, []byte(`\\`), nil), []byte(`\u0000`)) {
+	if err := decode(raw, &object); err != nil {
 		f := invalidField("preferences", "invalid_type", "The preferences must be a JSON object.")
 		return nil, &f
 	}
@@ -237,11 +217,4 @@ func mergePatch(target, patch any) any {
 		merged[name] = mergePatch(merged[name], change)
 	}
 	return merged
-}
-
-// line says whether s is text without control characters.
-func line(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
-	})
 }
