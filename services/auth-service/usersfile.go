@@ -61,7 +61,7 @@ func recordFault(err error) error {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
 			return problem.Validation(problem.Field{Field: syntactic.JSONPointer.LastToken(), Code: "duplicate_field", Message: "Duplicate field."})
 		}
-		return fmt.Errorf("invalid JSON at byte %d: %w", syntactic.ByteOffset, errNoObject)
+		return fmt.Errorf("invalid JSON at byte %d", syntactic.ByteOffset)
 	}
 	semantic, ok := errors.AsType[*jsonv2.SemanticError](err)
 	if !ok || semantic.JSONPointer == "" {
