@@ -51,7 +51,7 @@ func TestMediaTypes(t *testing.T) {
 		}
 	}
 	for _, method := range []string{"OPTIONS", "PUT"} {
-		if res, _ := e.do(t, method, "/echo", ""); res.StatusCode != 405 || res.Header.Get("Accept-Patch") != "application/merge-patch+json, application/json" {
+		if res, _ := e.do(t, method, "/echo", ""); res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Accept-Patch") != "application/merge-patch+json, application/json" {
 			t.Errorf("%s = %d, Accept-Patch = %q", method, res.StatusCode, res.Header.Get("Accept-Patch"))
 		}
 	}
@@ -73,7 +73,7 @@ func TestAuthorization(t *testing.T) {
 		"Bearer": "Malformed Authorization header", "Bearer a b": "Malformed Authorization header",
 	} {
 		res, a := e.do(t, "GET", "/me", "", "Authorization", authorization)
-		if want == "" && res.StatusCode != 200 || want != "" && (res.StatusCode != 401 || a.Code != "unauthenticated" || !strings.Contains(a.Message, want) || res.Header.Get("WWW-Authenticate") != "Bearer") {
+		if want == "" && res.StatusCode != http.StatusOK || want != "" && (res.StatusCode != http.StatusUnauthorized || a.Code != "unauthenticated" || !strings.Contains(a.Message, want) || res.Header.Get("WWW-Authenticate") != "Bearer") {
 			t.Errorf("%.20q = %d %s %q, %q", authorization, res.StatusCode, a.Code, a.Message, res.Header.Get("WWW-Authenticate"))
 		}
 	}
@@ -87,7 +87,7 @@ func TestAuthorization(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 401 {
+	if res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("two Authorization headers = %d, want 401", res.StatusCode)
 	}
 }

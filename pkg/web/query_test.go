@@ -124,10 +124,11 @@ func TestRoutesRefuseQueries(t *testing.T) {
 			header = []string{"Authorization", "Bearer " + bearer}
 		}
 		res, got := e.do(t, method, target, "", header...)
-		outcome := strconv.Itoa(res.StatusCode)
+		parts := []string{strconv.Itoa(res.StatusCode)}
 		for _, f := range got.Errors {
-			outcome += " " + f.Field + " " + f.Code
+			parts = append(parts, f.Field, f.Code)
 		}
+		outcome := strings.Join(parts, " ")
 		if outcome != want || res.StatusCode == http.StatusBadRequest && got.Code != "validation_failed" {
 			t.Errorf("%s = %s %s, want %s", request, outcome, got.Code, want)
 		}
