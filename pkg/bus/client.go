@@ -37,7 +37,7 @@ func (r Redis) options() (*redis.UniversalOptions, error) {
 	if err != nil {
 		return nil, errRedisURL
 	}
-	switch query := u.Query(); {
+	switch query := u.Query(); { //nolint:forbidigo // go-redis reads it again and refuses what it does not know.
 	case query.Has("master_name"):
 		o, err := redis.ParseFailoverURL(text)
 		if err != nil || o.MasterName == "" {

@@ -65,7 +65,11 @@ func ParseURL(text string) (Server, error) {
 			return Server{}, errors.New("want a port from 1 to 65535")
 		}
 	}
-	switch u.Query().Get("starttls") {
+	query, err := url.ParseQuery(u.RawQuery) //nolint:forbidigo // Its error is not dropped.
+	if err != nil || len(query) > 1 || len(query) == 1 && len(query["starttls"]) != 1 {
+		return Server{}, errors.New("want no option but starttls, once")
+	}
+	switch query.Get("starttls") {
 	case "":
 	case "required":
 		s.Policy = gomail.TLSMandatory

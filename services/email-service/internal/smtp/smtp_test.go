@@ -32,7 +32,7 @@ func TestParseURL(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "mail.example.com", "http://mail.example.com", "smtp://", "smtp://h:0", "smtp://h:99999", "smtp://h/path", "smtp://h?starttls=maybe",
+		"", "mail.example.com", "http://mail.example.com", "smtp://", "smtp://h:0", "smtp://h:99999", "smtp://h/path", "smtp://h?starttls=maybe", "smtp://h?startls=required", "smtp://h?starttls=required&starttls=off", "smtp://h?starttls=required;x",
 		"smtp://u:geheim@mail.example.com?starttls=off", "smtp://u:geheim@mail.example.com?starttls=opportunistic", "smtp://u:geheim@h:port",
 	} {
 		if _, err := smtp.ParseURL(text); err == nil || strings.Contains(err.Error(), "geheim") {
