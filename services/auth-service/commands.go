@@ -27,6 +27,7 @@ var commands = []service.Command[Config]{
 	{Name: "keys re-encrypt", Usage: "encrypt everything in the database with the first key of ENCRYPTION_KEY", Run: reencrypt},
 	{Name: "sessions revoke-all", Usage: "end the sessions of all accounts: sessions revoke-all [-before TIME]", Run: revokeAll},
 	{Name: "users import", Usage: "create accounts from a file, with their password hashes: users import [-report FILE] [-ids FILE] FILE", Run: importUsers},
+	{Name: "users convert", Usage: "convert an export of another system to what users import reads: " + convertUsage, Bare: convertUsers},
 	{Name: "users delete", Usage: "delete the accounts with the ids in a file, one a line, and never use these ids again: users delete FILE", Run: deleteUsers},
 	{Name: workCommand, Usage: "internal: hash passwords for the service that started this process", Bare: work},
 	{Name: "users export", Usage: "write all accounts with their password hashes to standard output", Run: exportUsers},

@@ -9,8 +9,10 @@ import (
 	"crypto/sha512"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"hash"
+	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/scrypt"
@@ -81,7 +83,7 @@ func (f *foreign) parsePBKDF2() error {
 	if !known || err != nil || iterations < 1 || len(f.hash) < 16 {
 		return errHash
 	}
-	if length, ok := f.take("l"); ok && length != fmt.Sprint(len(f.hash)) {
+	if length, ok := f.take("l"); ok && length != strconv.Itoa(len(f.hash)) {
 		return errHash
 	}
 	if iterations > uint64(d.maxIterations) { //nolint:gosec // It is positive.
@@ -148,7 +150,7 @@ func (f foreign) matchesFirebase(password string) (bool, error) {
 		return false, fmt.Errorf("compute Firebase hash: %w", err)
 	}
 	sum := make([]byte, len(f.signer))
-	cipher.NewCTR(block, make([]byte, aes.BlockSize)).XORKeyStream(sum, f.signer)
+	cipher.NewCTR(block, make([]byte, aes.BlockSize)).XORKeyStream(sum, f.signer) //nolint:gosec // The algorithm has no IV: each key encrypts one text.
 	return subtle.ConstantTimeCompare(sum, f.hash) == 1, nil
 }
 
@@ -222,7 +224,7 @@ func spendForeign(costs, spent Costs) {
 // SignerKey returns why a secret cannot be a signer key of Firebase, or nil.
 func SignerKey(secret string) error {
 	if key, err := base64.StdEncoding.DecodeString(secret); err != nil || len(key) != 64 {
-		return fmt.Errorf("a signer key is 64 bytes in base64, as Firebase shows it (base64_signer_key)")
+		return errors.New("a signer key is 64 bytes in base64, as Firebase shows it (base64_signer_key)")
 	}
 	return nil
 }

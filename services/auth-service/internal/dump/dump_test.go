@@ -1,0 +1,113 @@
+package dump_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/services/auth-service/internal/dump"
+)
+
+// into returns what takes users, and counts them.
+func into(users *int) dump.Out {
+	return dump.Out{
+		User:    func(dump.User) error { *users++; return nil },
+		LeftOut: func(string, string, string) {},
+		Lost:    func(dump.Loss) {},
+	}
+}
+
+// A large export is read user by user.
+func TestExportsAreReadUserByUser(t *testing.T) {
+	t.Parallel()
+	const n = 50_000
+	in, w := io.Pipe()
+	go func() {
+		fmt.Fprint(w, `{"realm":"demo","users":[`)
+		for i := range n {
+			if i > 0 {
+				fmt.Fprint(w, ",")
+			}
+			fmt.Fprintf(w, `{"id":"01926f39-0000-4000-8000-%012d","email":"user%d@example.org","attributes":{"a":["%0500d"]}}`, i, i, i)
+		}
+		fmt.Fprint(w, `],"more":true}`)
+		w.Close()
+	}()
+	users, highest := 0, uint64(0)
+	out := into(&users)
+	out.User = func(dump.User) error {
+		if users++; users%5_000 == 0 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			highest = max(highest, m.HeapAlloc)
+		}
+		return nil
+	}
+	if err := dump.Keycloak(in, out); err != nil || users != n {
+		t.Fatalf("%d users, %v", users, err)
+	}
+	if highest > 12<<20 { // The file has 30 MB.
+		t.Errorf("%d bytes on the heap", highest)
+	}
+}
+
+// Faults name the place and the user, and leave out that user only.
+func TestFaultyUsersAreLeftOut(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		read func(io.Reader, dump.Out) error
+		in   string
+		want string
+	}{
+		"keycloak": {dump.Keycloak, `{"users":[{"email":"a@example.org","enabled":"yes"},{"email":"b@example.org"}]}`, `byte 10 a@example.org json:`},
+		"firebase": {
+			func(in io.Reader, out dump.Out) error { return dump.Firebase(in, dump.FirebaseHashes{}, out) },
+			`{"users":[{"email":"a@example.org","passwordHash":"!"},{"email":"b@example.org"}]}`, `byte 10 a@example.org passwordHash: invalid base64`,
+		},
+		"auth0": {
+			func(in io.Reader, out dump.Out) error { return dump.Auth0(in, dump.Auth0Hashes{}, out) },
+			"{\"email\":\"a@example.org\",\"created_at\":\"then\"}\n\n{\"email\":\"b@example.org\"}\n", `line 1 a@example.org created_at: invalid timestamp`,
+		},
+		"supabase": {
+			func(in io.Reader, out dump.Out) error { return dump.Supabase(in, "", time.Now(), out) },
+			"COPY auth.users (email, created_at) FROM stdin;\na@example.org\tthen\nb@example.org\t\\N\n\\.\n", `line 2 a@example.org invalid timestamp "then"`,
+		},
+	} {
+		users, left := 0, ""
+		out := into(&users)
+		out.LeftOut = func(at, user, reason string) { left += at + " " + user + " " + reason }
+		if err := tc.read(strings.NewReader(tc.in), out); err != nil || users != 1 || !strings.HasPrefix(left, tc.want) {
+			t.Errorf("%s: %d users, left out %q, %v; want %q", name, users, left, err, tc.want)
+		}
+	}
+}
+
+func FuzzExports(f *testing.F) {
+	files, err := filepath.Glob("../../testdata/*")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err == nil {
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		users := 0
+		out := into(&users)
+		_ = dump.Keycloak(bytes.NewReader(data), out)
+		_ = dump.Firebase(bytes.NewReader(data), dump.FirebaseHashes{}, out)
+		_ = dump.Supabase(bytes.NewReader(data), "id", time.Now(), out)
+		if hashes, err := dump.IndexAuth0Hashes(bytes.NewReader(data)); err == nil {
+			_ = dump.Auth0(bytes.NewReader(data), hashes, out)
+		}
+		_, _ = dump.ParseFirebaseHashes(string(data), "id")
+	})
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestConvert converts exports of other systems in their documented shapes, imports them, and
+// signs in with the passwords that were hashed there.
+func TestConvert(t *testing.T) {
+	t.Parallel()
+	const signerKey = "jxspr8Ki0RYycVU8zykbdLGjFQ3McFUH0uiiTvC8pVMXAn210wjLNmdZJzxUECKbm0QsEmYUSDzZvpjeJ9WmXA=="
+	s := startImporting(t, "FIREBASE_SIGNER_KEYS", "firebase:"+signerKey)
+	for name, tc := range map[string]struct {
+		args    []string
+		stderr  []string // in its summary
+		stdout  []string // in its lines
+		signIns []string
+		created string
+	}{
+		"keycloak": {
+			args: []string{"-from", "keycloak", "testdata/keycloak-realm.json"},
+			stderr: []string{
+				"6 users converted, 2 left out", `"service-account-app": the user is a service account`, "no email address",
+				"1 users with a second factor", "1 users who also sign in", "1 users with roles", "1 users with metadata", "1 users with a password hash of an unsupported kind", "2 users without a password",
+			},
+			stdout: []string{
+				`{"id":"01926f39-0000-4000-8000-000000000001","email":"sha1@example.org","emailVerified":true,"name":"Sha One","passwordHash":"$pbkdf2$i=20000$`,
+				`"email":"off@example.org","name":"Off","status":"disabled","createdAt":"2020-02-03T04:05:06.005Z"}`,
+				`"email":"argon@example.org","emailVerified":true,"name":"argon","passwordHash":"$argon2id$v=19$m=4096,t=2,p=1$`,
+			},
+			signIns: []string{"sha1@example.org", "sha256@example.org", "sha512@example.org", "argon@example.org"},
+			created: "6 created, 0 existing, 0 refused",
+		},
+		"firebase": {
+			args:   []string{"-from", "firebase", "-hash-config", "testdata/firebase-hash-config.txt", "testdata/firebase-users.json"},
+			stderr: []string{"3 users converted, 1 left out", `"phone000000000000000000000c1": the user has no email address`, "set FIREBASE_SIGNER_KEYS to firebase:KEY", "1 users with a second factor", "1 users who also sign in", "1 users with metadata", "1 users without a password"},
+			stdout: []string{
+				`{"sourceId":"Qh2tXk1bZcN6cJkWcQ9h0m2y3aB1","email":"fire@example.org","emailVerified":true,"name":"Fire Base","passwordHash":"$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw,keyid=firebase$42xEC+ixf3L2lw$`,
+				`"email":"stopped@example.org","emailVerified":true,"name":"Stopped","status":"disabled"`,
+			},
+			signIns: []string{"fire@example.org", "url@example.org"},
+			created: "3 created, 0 existing, 0 refused",
+		},
+		"auth0": {
+			args:   []string{"-from", "auth0", "-hashes", "testdata/auth0-hashes.ndjson", "testdata/auth0-users.ndjson"},
+			stderr: []string{"3 users converted, 1 left out", `"sms|5f": the user has no email address`, "1 users who also sign in", "1 users with a second factor", "1 users with metadata", "1 password hashes of no user", "1 users without a password"},
+			stdout: []string{
+				`{"sourceId":"auth0|60425dc43519d90068f82973","email":"zero@example.org","emailVerified":true,"name":"Zero Auth","passwordHash":"$2b$06$`,
+				`"email":"capital@example.org","name":"Cap","status":"disabled","passwordHash":"$2b$06$`,
+				`{"sourceId":"google-oauth2|1134","email":"social@example.org","emailVerified":true,"name":"So Cial","createdAt":"2020-02-03T04:05:08Z"}`,
+			},
+			signIns: []string{"zero@example.org"},
+			created: "3 created, 0 existing, 0 refused",
+		},
+		"supabase": {
+			args:   []string{"-from", "supabase", "-key-id", "firebase", "testdata/supabase.sql"},
+			stderr: []string{"4 users converted, 2 left out", `line 19: "deleted@example.org": the user is deleted`, "no email address", "1 users with a second factor", "1 users who also sign in", "1 users with metadata"},
+			stdout: []string{
+				`{"id":"01926f39-0000-4000-9000-000000000001","email":"supa@example.org","emailVerified":true,"name":"Supa \"Base\"","passwordHash":"$2b$06$`,
+				`"createdAt":"2020-02-03T04:05:06.789012Z"}`, `"email":"banned@example.org","name":"banned","status":"disabled"`, `,p=1,ss=Bw==,keyid=firebase$42xEC`,
+			},
+			signIns: []string{"supa@example.org", "moved@example.org", "back@example.org"},
+			created: "4 created, 0 existing, 0 refused",
+		},
+	} {
+		stdout, stderr := s.users(0, append([]string{"convert"}, tc.args...)...)
+		for _, want := range tc.stderr {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%s: want %q in\n%s", name, want, stderr)
+			}
+		}
+		for _, want := range tc.stdout {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("%s: want %q in\n%s", name, want, stdout)
+			}
+		}
+		if strings.Contains(stdout+stderr, signerKey) {
+			t.Errorf("%s: the signer key is printed", name)
+		}
+		file := filepath.Join(t.TempDir(), "users.ndjson")
+		if err := os.WriteFile(file, []byte(stdout), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, stderr := s.users(0, "import", file); !strings.Contains(stderr, tc.created) {
+			t.Errorf("%s: want %q in\n%s", name, tc.created, stderr)
+		}
+		for _, email := range tc.signIns {
+			s.wantLogin(email, importedPassword)
+		}
+		if ids, err := os.ReadFile(file + ".ids"); err != nil || strings.Contains(stdout, "sourceId") && strings.Count(string(ids), "\n") != 3 {
+			t.Errorf("%s: ids = %s, %v", name, ids, err)
+		}
+	}
+	csv, _ := s.users(0, "convert", "-from", "supabase", "-key-id", "firebase", "testdata/supabase.csv")
+	if sql, _ := s.users(0, "convert", "-from", "supabase", "-key-id", "firebase", "testdata/supabase.sql"); csv != sql {
+		t.Errorf("the CSV file gives\n%s\nthe dump\n%s", csv, sql)
+	}
+	if stdout, stderr := s.users(0, "convert", "-from", "supabase", "testdata/supabase.sql"); strings.Contains(stdout, "fbscrypt") || !strings.Contains(stderr, "1 users with a password hash of an unsupported kind") {
+		t.Errorf("without -key-id:\n%s%s", stdout, stderr)
+	}
+}
+
+// What is not an export of the kind is an error that says so, not an empty file.
+func TestConvertRefusesOtherFiles(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{
+		"keycloak testdata/import.ndjson", "keycloak testdata/supabase.sql", "firebase testdata/firebase-users.json", "supabase testdata/keycloak-realm.json",
+		"nonsense testdata/import.ndjson", "auth0 testdata/nowhere", "auth0 -hashes testdata/supabase.sql testdata/auth0-users.ndjson",
+		"supabase -key-id a:b testdata/supabase.sql",
+	} {
+		if err := convertUsers(t.Context(), append([]string{"-from"}, strings.Fields(args)...)); err == nil {
+			t.Errorf("convert -from %s succeeds", args)
+		}
+	}
+}
