@@ -94,6 +94,7 @@ func inEveryConnection(t *testing.T, pool *postgres.Pool) {
 
 // statements are the ways to execute them.
 func statements(t *testing.T, pool *postgres.Pool) map[string]func() error {
+	t.Helper()
 	ctx := t.Context()
 	read := func(q postgres.Querier, id string) error {
 		var found, note, mood string

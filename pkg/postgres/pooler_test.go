@@ -34,21 +34,26 @@ var poolers = map[string]func(t *testing.T, address string) postgres.Database{
 		return postgres.Database{DatabaseURL: service.Secret(address)}
 	},
 	"session pooling": func(t *testing.T, address string) postgres.Database {
+		t.Helper()
 		return postgres.Database{DatabaseURL: service.Secret(testkit.StartPooler(t, address, testkit.SessionPooling).URL)}
 	},
 	"transaction pooling": func(t *testing.T, address string) postgres.Database {
+		t.Helper()
 		return postgres.Database{DatabaseURL: service.Secret(testkit.StartPooler(t, address, testkit.TransactionPooling).URL)}
 	},
 	"pooler that ignores parameters": func(t *testing.T, address string) postgres.Database {
+		t.Helper()
 		pooler := testkit.StartPooler(t, address, testkit.TransactionPooling,
 			"ignore_startup_parameters = statement_timeout, lock_timeout, idle_in_transaction_session_timeout")
 		return postgres.Database{DatabaseURL: service.Secret(pooler.URL)}
 	},
 	"pooler and direct address": func(t *testing.T, address string) postgres.Database {
+		t.Helper()
 		pooler := testkit.StartPooler(t, address, testkit.TransactionPooling)
 		return postgres.Database{DatabaseURL: service.Secret(pooler.URL), DatabaseDirectURL: service.Secret(address)}
 	},
 	"two poolers": func(t *testing.T, address string) postgres.Database {
+		t.Helper()
 		return postgres.Database{
 			DatabaseURL:       service.Secret(testkit.StartPooler(t, address, testkit.TransactionPooling).URL),
 			DatabaseDirectURL: service.Secret(testkit.StartPooler(t, address, testkit.SessionPooling).URL),
@@ -59,6 +64,7 @@ var poolers = map[string]func(t *testing.T, address string) postgres.Database{
 // behindEach runs a test for each way to a database, with an empty one that is migrated
 // through it.
 func behindEach(t *testing.T, f func(t *testing.T, pool *postgres.Pool)) {
+	t.Helper()
 	for name, way := range poolers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -79,6 +85,7 @@ func behindEach(t *testing.T, f func(t *testing.T, pool *postgres.Pool)) {
 func TestREL94Values(t *testing.T) {
 	t.Parallel()
 	behindEach(t, func(t *testing.T, pool *postgres.Pool) {
+		t.Helper()
 		const (
 			insert = `INSERT INTO vals (id, n, at, data, raw, names) VALUES (@id, @n, @at, @data, @raw, @names)`
 			read   = `SELECT n, at, data, raw, names FROM vals WHERE id = $1`
@@ -139,6 +146,7 @@ func TestREL94Limits(t *testing.T) {
 	const want = "15s 2500ms 1min UTC"
 	const query = `SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout'), current_setting('timezone')) WHERE $1`
 	behindEach(t, func(t *testing.T, pool *postgres.Pool) {
+		t.Helper()
 		check := func(how string, err error, got string) {
 			t.Helper()
 			if err != nil || got != want {
@@ -194,6 +202,7 @@ func TestREL94Limits(t *testing.T) {
 func TestREL94LockedRow(t *testing.T) {
 	t.Parallel()
 	behindEach(t, func(t *testing.T, pool *postgres.Pool) {
+		t.Helper()
 		id := uuid.NewString()
 		if _, err := pool.Exec(t.Context(), `INSERT INTO vals (id, n, at, data, names) VALUES ($1, 1, now(), '{}', '{}')`, id); err != nil {
 			t.Fatal(err)

@@ -31,6 +31,7 @@ func TestProgram(t *testing.T) {
 }
 
 func testProgram(t *testing.T, databaseURL string) {
+	t.Helper()
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	environment := map[string]string{
 		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL, "RECONCILE_INTERVAL": "1s",

@@ -29,6 +29,7 @@ func TestProgram(t *testing.T) {
 }
 
 func testProgram(t *testing.T, databaseURL string) {
+	t.Helper()
 	const password = "correct horse battery"
 	redisURL := testkit.RedisURL(t)
 	environment := map[string]string{

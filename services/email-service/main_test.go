@@ -57,6 +57,7 @@ func TestProgram(t *testing.T) {
 }
 
 func testProgram(t *testing.T, databaseURL string) {
+	t.Helper()
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	port, err := localserver.FreePort(t.Context())
 	if err != nil {

@@ -24,6 +24,7 @@ func TestProgram(t *testing.T) {
 }
 
 func testProgram(t *testing.T, databaseURL string) {
+	t.Helper()
 	issuer, redisURL := testkit.NewIssuer(t), testkit.RedisURL(t)
 	p := testkit.StartProgram(t, map[string]string{
 		"DATABASE_URL": databaseURL, "REDIS_URL": redisURL, "JWKS_URL": issuer.JWKSURL,
