@@ -154,49 +154,42 @@ func TestSEC145PasskeyOfAnotherOrigin(t *testing.T) {
 	c := newClient(t)
 	me := c.signup(newEmail())
 	b := newBrowser(t, system.appOrigin())
-	with := func(options json.RawMessage, extensions string) json.RawMessage {
-		t.Helper()
-		var all map[string]map[string]json.RawMessage
-		if err := json.Unmarshal(options, &all); err != nil {
-			t.Fatal(err)
-		}
-		all["publicKey"]["extensions"] = json.RawMessage(extensions)
-		changed, err := json.Marshal(all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return changed
-	}
-	outputs := func(credential json.RawMessage) string {
-		t.Helper()
-		var in struct{ ClientExtensionResults json.RawMessage }
-		if err := json.Unmarshal(credential, &in); err != nil {
-			t.Fatal(err)
-		}
-		return string(in.ClientExtensionResults)
-	}
-
 	var begun ceremony
 	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys", object{"password": goodPassword}, &begun)
-	created := b.credential("create", with(begun.Options, `{"credProps": true, "prf": {}}`))
-	if got := outputs(created); !strings.Contains(got, "credProps") {
-		t.Errorf("the browser returned the outputs %s", got)
+	created := b.credential("create", withExtensions(t, begun.Options, `{"credProps": true, "prf": {}}`))
+	if !strings.Contains(string(created), `"credProps":{"rk":true}`) {
+		t.Errorf("the browser returned %s", created)
 	}
 	c.do(http.StatusCreated, "POST /api/v1/auth/passkeys/finish", object{"passkeyToken": begun.PasskeyToken, "credential": created}, nil)
 
-	login := func(extensions string) {
+	login := func() {
 		t.Helper()
 		c.do(http.StatusOK, "POST /api/v1/auth/passkeys/login", nil, &begun)
-		answer := b.credential("get", with(begun.Options, extensions))
+		answer := b.credential("get", begun.Options)
 		var in signedIn
 		c.do(http.StatusOK, "POST /api/v1/auth/passkeys/login/finish", object{"passkeyToken": begun.PasskeyToken, "credential": answer}, &in)
 		if in.User.ID != me.ID {
 			t.Errorf("signed in as %+v", in.User)
 		}
 	}
-	login(`{"appid": "` + system.appOrigin() + `"}`)
+	login()
 	drive(b, chromedp.Navigate(c.gateway+"/api/v1/auth/verify-email?token=x"))
-	login(`{}`)
+	login()
+}
+
+// withExtensions returns the options of a ceremony that request extensions.
+func withExtensions(t *testing.T, options json.RawMessage, extensions string) json.RawMessage {
+	t.Helper()
+	var all map[string]map[string]json.RawMessage
+	if err := json.Unmarshal(options, &all); err != nil {
+		t.Fatal(err)
+	}
+	all["publicKey"]["extensions"] = json.RawMessage(extensions)
+	changed, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
 }
 
 // Somebody who has proved the address can do without a password.
