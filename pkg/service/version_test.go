@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/testkit"
 )

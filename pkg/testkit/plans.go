@@ -11,18 +11,19 @@ import (
 
 // Scans returns a pool of one connection on DatabaseURL, and a function that returns how
 // often the pool has read a whole table in sequence.
-func Scans(t testing.TB, table string, schemas ...postgres.Schema) (*pgxpool.Pool, func() int) {
+func Scans(t testing.TB, table string, schemas ...postgres.Schema) (*postgres.Pool, func() int) {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(DatabaseURL(t, schemas...))
 	if err != nil {
 		t.Fatalf("read the URL of the database: %v", err)
 	}
 	cfg.MaxConns = 1 // Each connection reports its scans itself.
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	connections, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		t.Fatalf("open database: %v", err)
 	}
-	t.Cleanup(pool.Close)
+	t.Cleanup(connections.Close)
+	pool := postgres.NewPool(connections)
 	return pool, func() int {
 		t.Helper()
 		n := 0
