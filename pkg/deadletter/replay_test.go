@@ -340,7 +340,8 @@ func TestDiscard(t *testing.T) {
 		{http.MethodDelete, "/" + uuid.NewString(), `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
 		{http.MethodDelete, "/junk", `{"reason":"x"}`, http.StatusNotFound, "dead_letter_not_found"},
 		{http.MethodPost, "/" + uuid.NewString() + "/replay", "", http.StatusNotFound, "dead_letter_not_found"},
-		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"a test\u0000 entry"}`, http.StatusOK, ""},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"a test\u0000 entry"}`, http.StatusBadRequest, "validation_failed"},
+		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"a test\r\n\tentry"}`, http.StatusOK, ""},
 		{http.MethodDelete, "/" + deadLetter.ID, `{"reason":"x"}`, http.StatusConflict, "dead_letter_closed"},
 		{http.MethodPost, "/" + deadLetter.ID + "/replay", "", http.StatusConflict, "dead_letter_closed"},
 	} {
