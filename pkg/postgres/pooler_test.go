@@ -258,7 +258,7 @@ func TestREL94NothingInASession(t *testing.T) {
 	for range 10 {
 		var state string
 		const query = `SELECT concat_ws(' ', current_setting('lock_timeout'), current_setting('statement_timeout'),
-			(SELECT count(*) FROM pg_prepared_statements WHERE name <> ''), (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'))`
+			(SELECT count(*) FROM pg_prepared_statements WHERE name <> ''), (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))`
 		outside, err := pgx.Connect(t.Context(), pooler.URL)
 		if err == nil {
 			err = outside.QueryRow(t.Context(), query, pgx.QueryExecModeSimpleProtocol).Scan(&state)

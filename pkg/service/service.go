@@ -58,6 +58,13 @@ type Runner interface {
 	Run(ctx context.Context) error
 }
 
+// Opener is a Runner with an address. Open opens it, so that connections are accepted before
+// Run is called.
+type Opener interface {
+	Runner
+	Open(ctx context.Context) error
+}
+
 // RunnerFunc is a function that is a Runner.
 type RunnerFunc func(ctx context.Context) error
 
@@ -91,6 +98,12 @@ func (s *Service) Run(ctx context.Context, listener Runner, others ...Runner) er
 	defer stopOthers()
 	listenerCtx, stopListener := context.WithCancel(ctx)
 	defer stopListener()
+	// Whoever hears that the service is ready connects at once.
+	if opener, ok := listener.(Opener); ok {
+		if err := opener.Open(ctx); err != nil {
+			return err
+		}
+	}
 
 	results := make(chan error, 1+len(others))
 	listenerStopped := make(chan struct{})

@@ -248,3 +248,45 @@ func TestWorkIsNotReadiness(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// opening is a listener whose address is not open at once.
+type opening struct {
+	service.Runner
+	open func() error
+}
+
+func (o opening) Open(context.Context) error { return o.open() }
+
+// TestReadyWhenListening: a service is not ready before its listener is open, because whoever
+// hears that it is ready connects at once.
+func TestReadyWhenListening(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(30 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		slow := opening{until(func() {}), func() error {
+			time.Sleep(time.Second)
+			return nil
+		}}
+		go func() { done <- s.Run(ctx, slow) }()
+		synctest.Wait()
+		if err := s.Ready(ctx); err == nil || err.Error() != "starting" {
+			t.Errorf("Ready = %v before the listener is open", err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if err := s.Ready(ctx); err != nil {
+			t.Errorf("Ready = %v after it is", err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+
+		taken := errors.New("address already in use")
+		if err := newService(time.Second).Run(t.Context(), opening{until(func() {}), func() error { return taken }}); !errors.Is(err, taken) {
+			t.Errorf("Run = %v, want %v", err, taken)
+		}
+	})
+}

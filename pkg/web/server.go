@@ -67,6 +67,7 @@ type Server struct {
 	FromGateway bool
 
 	cfg      Listener
+	listener net.Listener // opened by Open
 	log      *slog.Logger
 	server   *http.Server
 	draining atomic.Bool
@@ -118,16 +119,20 @@ func (s *Server) withHeaders(next http.Handler) http.Handler {
 
 const strictTransportHeader = "Strict-Transport-Security"
 
-// Run implements service.Runner: it serves until ctx ends and for DRAIN_DELAY longer, and
-// then lets the requests in flight finish.
-func (s *Server) Run(ctx context.Context) error {
+// Open implements service.Opener: it listens on HTTP_ADDR.
+func (s *Server) Open(ctx context.Context) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", s.cfg.HTTPAddr)
 	if err != nil {
 		return fmt.Errorf("listen on HTTP_ADDR: %w", err)
 	}
-	return s.Serve(ctx, listener)
+	s.listener = listener
+	return nil
 }
+
+// Run implements service.Runner: it serves until ctx ends and for DRAIN_DELAY longer, and
+// then lets the requests in flight finish. Open must have been called.
+func (s *Server) Run(ctx context.Context) error { return s.Serve(ctx, s.listener) }
 
 // Serve is Run on an open listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
