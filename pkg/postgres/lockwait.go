@@ -27,8 +27,8 @@ type statement struct {
 	lockTimeout string // set before it, "0" if it needs none
 }
 
-// statements returns those of a migration without a transaction. They are not those that
-// set the lock_timeout.
+// statements returns the statements of a migration without a transaction, except SET
+// lock_timeout.
 func statements(migration string) iter.Seq[statement] {
 	return func(yield func(statement) bool) {
 		timeout := ""

@@ -98,7 +98,7 @@ func (s *Service) Run(ctx context.Context, listener Runner, others ...Runner) er
 	defer stopOthers()
 	listenerCtx, stopListener := context.WithCancel(ctx)
 	defer stopListener()
-	// Whoever hears that the service is ready connects at once.
+	// Clients connect as soon as they learn that the service is ready.
 	if opener, ok := listener.(Opener); ok {
 		if err := opener.Open(ctx); err != nil {
 			return err

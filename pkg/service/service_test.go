@@ -257,8 +257,8 @@ type opening struct {
 
 func (o opening) Open(context.Context) error { return o.open() }
 
-// TestReadyWhenListening: a service is not ready before its listener is open, because whoever
-// hears that it is ready connects at once.
+// TestReadyWhenListening: a service is not ready before its listener is open, because clients
+// connect as soon as they learn that it is ready.
 func TestReadyWhenListening(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

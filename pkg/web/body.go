@@ -199,7 +199,7 @@ func checkSyntax(body []byte, member *stringMember) error {
 			continue
 		case len(trimmed(body[d.InputOffset():])) > 0:
 			return malformed(fmt.Sprintf("data after the JSON value, from byte %d", d.InputOffset()))
-		case !isObject: // Only what is valid JSON is refused for this.
+		case !isObject: // The body is valid JSON.
 			return malformed("it must be a JSON object")
 		}
 		return nil

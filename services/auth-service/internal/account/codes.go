@@ -5,8 +5,8 @@ import (
 	"github.com/headgate/headgate/services/auth-service/internal/factor"
 )
 
-// Codes are parsed before anything is counted: what does not have the shape of a code is a
-// typing error, not a guess, and costs the person no attempt.
+// Codes are parsed before an attempt is counted: an input without the shape of a code is a
+// typing error and costs no attempt.
 
 // parseCode parses a code of a second factor.
 func parseCode(typed string) (string, *problem.Field) {

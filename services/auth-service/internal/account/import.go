@@ -28,7 +28,7 @@ type importStore interface {
 	MarkErased(ctx context.Context, id string) error
 }
 
-// ImportLine is what is stored of a line.
+// ImportLine is a line of an import as it is stored.
 type ImportLine struct {
 	Account  Account
 	Key      []byte // the same whenever the line is imported, and of no other line
@@ -102,7 +102,7 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 
 // Import creates accounts in one transaction with their events, and returns the result of
 // each. It sends no mails. An id is never used twice: the other services have erased the ids
-// of deleted accounts for ever, so an account that is imported again gets another one.
+// of deleted accounts permanently, so an account that is imported again gets another one.
 func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportResult, error) {
 	lines := make([]ImportLine, len(in))
 	for i := range in {
@@ -130,7 +130,7 @@ func (a *Accounts) Import(ctx context.Context, in []Imported) ([]ImportResult, e
 	return results, nil
 }
 
-// importLine returns what is stored of a line with the account.
+// importLine returns the line of an account as it is stored.
 func importLine(line Imported, account Account) (ImportLine, error) {
 	spare, err := importID(account.CreatedAt)
 	if err != nil {

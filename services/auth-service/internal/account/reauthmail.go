@@ -87,7 +87,7 @@ func newMailCode() (string, error) {
 }
 
 // hashMailCode returns the keyed hashes of a code for a session, of which the first is
-// stored: whoever reads the database could find so short a code from a plain hash.
+// stored. A reader of the database could find so short a code from a plain hash.
 func (a *Accounts) hashMailCode(s *Session, digits string) [][]byte {
 	return a.fingerprintsOf([]byte("mail code\x00" + s.ID + "\x00" + digits))
 }

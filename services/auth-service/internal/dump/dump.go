@@ -18,7 +18,7 @@ import (
 // User is a user of an earlier system, in the terms of an import.
 type User struct {
 	ID            string // a UUID, or empty
-	SourceID      string // an id that is no UUID, or empty
+	SourceID      string // an id other than a UUID, or empty
 	Email         string
 	EmailVerified bool
 	Name          string
@@ -27,7 +27,7 @@ type User struct {
 	CreatedAt     time.Time
 }
 
-// Out takes what is read.
+// Out receives the result of reading a dump.
 type Out struct {
 	User func(User) error
 	// LeftOut says that a user cannot be carried over, where it is in the file, and why.

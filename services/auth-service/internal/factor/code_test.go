@@ -13,7 +13,7 @@ var separators = []string{
 	"\uff0d", "\u30fc", "\u00ad", "\u200b", "\u2060", "\ufeff", "\u200e", "\u2028",
 }
 
-// A mistyped separator is no wrong code.
+// A mistyped separator does not make a code wrong.
 func TestSEC144CodesAsTyped(t *testing.T) {
 	t.Parallel()
 	const totp, recovery = "123456", "abcdefghijklmnopqr234567"

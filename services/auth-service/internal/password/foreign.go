@@ -25,8 +25,8 @@ import (
 const (
 	firebaseID = "fbscrypt"
 	// The maximum costs, like those of Argon2: a login takes at most about eight times as
-	// long as with Standard. Among what is allowed are the defaults of all releases of
-	// Keycloak and Django, and the costs that Firebase uses.
+	// long as with Standard. They allow the defaults of all releases of Keycloak and
+	// Django, and the costs that Firebase uses.
 	maxScryptWork = 1 << 19 // N times r; it takes 128 bytes of memory for each
 )
 

@@ -51,7 +51,7 @@ func parsePHC(text string) (phc, error) {
 	return s, nil
 }
 
-// take returns a parameter and removes it, so that those that are left are unknown.
+// take returns a parameter and removes it, so that the unknown ones are left.
 func (s phc) take(name string) (value string, ok bool) {
 	value, ok = s.params[name]
 	delete(s.params, name)

@@ -1,6 +1,6 @@
 -- +goose Up
--- The ids of deleted accounts. Other services have erased these ids for ever, so no account
--- may get one of them again. A trigger writes them, because the previous release deletes
+-- The ids of deleted accounts. Other services have erased these ids permanently, so no
+-- account may get one of them again. A trigger writes them, because the previous release deletes
 -- accounts, too.
 CREATE TABLE erased_accounts (
     id        uuid        PRIMARY KEY,
