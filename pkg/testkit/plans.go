@@ -3,9 +3,11 @@ package testkit
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/postgres"
 )
 
@@ -34,5 +36,32 @@ func Scans(t testing.TB, table string, schemas ...postgres.Schema) (*postgres.Po
 			t.Fatal(err)
 		}
 		return n
+	}
+}
+
+// WantPages reads a list page by page. The test fails unless it has n items, each once, the
+// newest first. at returns the time of creation and the id of an item.
+func WantPages[T any](t testing.TB, n int, list func(after cursor.Position, limit int) ([]T, error), at func(T) (created time.Time, id string)) {
+	t.Helper()
+	const limit = 1000
+	seen := map[string]bool{}
+	for after := cursor.Position(""); ; {
+		page, err := list(after, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range page {
+			created, id := at(item)
+			if last, _ := after.Bound(); seen[id] || created.After(last) {
+				t.Fatalf("%s, created %s, is listed after %s", id, created, after)
+			}
+			seen[id], after = true, cursor.At(created, id)
+		}
+		if len(page) < limit {
+			break
+		}
+	}
+	if len(seen) != n {
+		t.Errorf("%d items are listed, want %d", len(seen), n)
 	}
 }

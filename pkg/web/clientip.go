@@ -141,7 +141,10 @@ func hopAddress(header, element string) (netip.Addr, error) {
 	if unquoted, ok := strings.CutPrefix(node, `"`); ok {
 		node = strings.TrimSuffix(unquoted, `"`)
 	}
-	addr, err := netip.ParseAddr(withoutPort(node))
+	addr, err := netip.ParseAddr(node)
+	if err != nil {
+		addr, err = netip.ParseAddr(withoutPort(node))
+	}
 	if err != nil {
 		return netip.Addr{}, errNoAddress
 	}

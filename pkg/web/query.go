@@ -52,6 +52,9 @@ func QueryOf(r *http.Request) Query {
 
 // withQuery checks the query of r and returns r with its parameters.
 func withQuery(r *http.Request, p Parameters) (*http.Request, error) {
+	if r.URL.RawQuery == "" { // as almost always; a copy of r would say no more
+		return r, nil
+	}
 	q, err := p.Read(r)
 	if err != nil {
 		return r, err
@@ -63,9 +66,6 @@ func withQuery(r *http.Request, p Parameters) (*http.Request, error) {
 // with a validation problem that names each parameter that is unknown, repeated, malformed
 // or empty.
 func (p Parameters) Read(r *http.Request) (Query, error) {
-	if r.URL.RawQuery == "" && !r.URL.ForceQuery {
-		return Query{}, nil
-	}
 	q, seen, faults := Query{}, map[string]bool{}, []problem.Field{}
 	for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		if part == "" { // as at the end of a query; it names nothing that could be lost

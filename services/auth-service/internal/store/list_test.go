@@ -30,25 +30,10 @@ func TestListReadsAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := store.New(db, outbox.New("auth-service"), time.Now)
-	before, seen := scans(), map[string]bool{}
-	for after := cursor.Position(""); ; {
-		page, err := rows.Accounts(t.Context(), account.Filter{}, after, 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range page {
-			if last, _ := after.Bound(); seen[a.ID] || a.CreatedAt.After(last) {
-				t.Fatalf("%s, created %s, is listed after %s", a.ID, a.CreatedAt, after)
-			}
-			seen[a.ID], after = true, cursor.At(a.CreatedAt, a.ID)
-		}
-		if len(page) < 1000 {
-			break
-		}
-	}
-	if len(seen) != accounts {
-		t.Errorf("%d accounts are listed, want %d", len(seen), accounts)
-	}
+	before := scans()
+	testkit.WantPages(t, accounts, func(after cursor.Position, limit int) ([]account.Account, error) {
+		return rows.Accounts(t.Context(), account.Filter{}, after, limit)
+	}, func(a account.Account) (time.Time, string) { return a.CreatedAt, a.ID })
 	if n := scans() - before; n > 0 {
 		t.Errorf("the whole table was read %d times", n)
 	}

@@ -2,10 +2,12 @@ package store_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/testkit"
+	"github.com/headgate/headgate/services/user-service/internal/profile"
 	"github.com/headgate/headgate/services/user-service/internal/store"
 )
 
@@ -25,25 +27,10 @@ func TestListReadsAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := store.New(db, outbox.New("user-service"))
-	before, seen := scans(), map[string]bool{}
-	for after := cursor.Position(""); ; {
-		page, err := rows.List(t.Context(), "", after, 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range page {
-			if last, _ := after.Bound(); seen[p.UserID] || p.CreatedAt.After(last) {
-				t.Fatalf("%s, created %s, is listed after %s", p.UserID, p.CreatedAt, after)
-			}
-			seen[p.UserID], after = true, cursor.At(p.CreatedAt, p.UserID)
-		}
-		if len(page) < 1000 {
-			break
-		}
-	}
-	if len(seen) != profiles {
-		t.Errorf("%d profiles are listed, want %d", len(seen), profiles)
-	}
+	before := scans()
+	testkit.WantPages(t, profiles, func(after cursor.Position, limit int) ([]profile.Profile, error) {
+		return rows.List(t.Context(), "", after, limit)
+	}, func(p profile.Profile) (time.Time, string) { return p.CreatedAt, p.UserID })
 	if n := scans() - before; n > 0 {
 		t.Errorf("the whole table was read %d times", n)
 	}
