@@ -48,7 +48,8 @@ func TestBacklog(t *testing.T) {
 	}
 	want := func(email, audit float64, aged func(seconds float64) bool) {
 		t.Helper()
-		testkit.Eventually(t, 10*time.Second, func() error {
+		// On a busy machine a measurement takes long, and the pause after it is 20 times that.
+		testkit.Eventually(t, time.Minute, func() error {
 			rows, age := gauges(t, reg, "headgate_outbox_unpublished"), gauges(t, reg, "headgate_outbox_oldest_seconds")
 			if rows[string(event.Email)] != email || rows[string(event.Audit)] != audit || len(rows) != 2 {
 				return fmt.Errorf("rows = %v", rows)
@@ -59,9 +60,9 @@ func TestBacklog(t *testing.T) {
 			return nil
 		})
 	}
-	want(600, 0, func(seconds float64) bool { return seconds >= 90 && seconds < 120 })
+	want(600, 0, func(seconds float64) bool { return seconds >= 90 && seconds < 180 })
 	addEvents(t, db, 5, "one", event.Email)
-	want(605, 0, func(seconds float64) bool { return seconds >= 90 && seconds < 130 })
+	want(605, 0, func(seconds float64) bool { return seconds >= 90 && seconds < 240 })
 	client.Del(t.Context(), string(event.Email))
 	want(0, 0, func(seconds float64) bool { return seconds == 0 })
 }
