@@ -212,8 +212,12 @@ func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, found evidenc
 		return nil, err
 	}
 	var handled *Handled // nil if the database is no older copy
+	var lost []string    // the generations of the lost database
 	for _, known := range found.consumed {
 		if s.olderThan(own, known) {
+			if !slices.Contains(s.generations, known.Generation) {
+				lost = append(lost, known.Generation)
+			}
 			if handled == nil {
 				handled = &Handled{Numbers: map[string]map[string]int64{}}
 			}
@@ -233,8 +237,12 @@ func (c *Consumer) decide(ctx context.Context, tx pgx.Tx, s state, found evidenc
 		}
 	}
 	if handled != nil || len(s.generations) == 0 {
-		const start = `INSERT INTO consumer_generations (topic, generation) VALUES ($1, $2)`
-		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text()); err != nil {
+		// Producers tell of the lost generations until they hear of the new one. That may take
+		// until after the next check, and must not look like another loss then.
+		const start = `
+			INSERT INTO consumer_generations (topic, generation, started_at)
+			SELECT $1, unnest($3::text[]), now() - interval '1 microsecond' UNION SELECT $1, $2, now()`
+		if _, err := tx.Exec(ctx, start, c.cfg.Topic, rand.Text(), lost); err != nil {
 			return nil, fmt.Errorf("start a generation: %w", err)
 		}
 	}

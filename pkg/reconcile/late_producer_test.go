@@ -83,9 +83,6 @@ func TestLateProducer(t *testing.T) {
 			f.wantCheckedWithout("producer")
 			f.wantDoubt("producer: ")
 			if tc.again {
-				if tc.others {
-					other.wantGenerationOf(f)
-				}
 				execute(t, f.consumer, `VACUUM FULL database_checks`) // The database looks like another one, as after a restart.
 				f.wantCheckedWithout("producer")
 			}
@@ -149,25 +146,6 @@ func (f *fixture) wantCheckedWithout(producer string) {
 	if notice := reconcile.Notice(f.t.Context(), f.consumer, event.Audit); !strings.HasSuffix(notice, "which are away: "+producer) {
 		f.t.Errorf("Notice() = %q", notice)
 	}
-}
-
-// wantGenerationOf waits until the producer knows the present generation of a consumer.
-func (f *fixture) wantGenerationOf(consumer *fixture) {
-	f.t.Helper()
-	const present = `SELECT generation FROM consumer_generations ORDER BY started_at DESC LIMIT 1`
-	testkit.Eventually(f.t, 20*time.Second, func() error {
-		var want, got string
-		if err := consumer.consumer.QueryRow(f.t.Context(), present).Scan(&want); err != nil {
-			return err
-		}
-		if err := f.producer.QueryRow(f.t.Context(), `SELECT watermark ->> 'generation' FROM outbox_consumers`).Scan(&got); err != nil {
-			return err
-		}
-		if got != want {
-			return fmt.Errorf("generation %s, want %s", got, want)
-		}
-		return nil
-	})
 }
 
 // wantDoubt waits until gaps has no other doubt than one that begins with prefix.
