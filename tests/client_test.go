@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // client calls the API through the gateway.
@@ -107,7 +109,7 @@ func (c *client) do(status int, route string, body, out any, header ...string) a
 	c.t.Helper()
 	method, path, _ := strings.Cut(route, " ")
 	var a answer
-	eventually(c.t, func() (err error) {
+	testkit.Eventually(c.t, func() (err error) {
 		if a, err = c.try(method, path, body, header...); err != nil {
 			c.t.Fatal(err)
 		}
@@ -273,7 +275,7 @@ func awaitLinkTo(t *testing.T, email, page string) string {
 	t.Helper()
 	target := regexp.MustCompile(`https?://\S+/api/v1/auth/` + page + `\?token=[A-Za-z0-9_%-]+`)
 	var found string
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		mails, err := inbox(t, email)
 		if err != nil {
 			return err

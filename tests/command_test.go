@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // command runs a service's program as an operator does, on the database of the running
@@ -66,7 +67,7 @@ func TestDeadLetterCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := ""
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		out, stderr, code := command(t, "email-service", "dead-letters", "list")
 		if code != 0 {
 			t.Fatalf("list = %d %s", code, stderr)
@@ -115,7 +116,7 @@ func TestGaps(t *testing.T) {
 	me := c.signup(newEmail())
 	wantAudit(t, me.ID, map[string]int{"user.signed_up": 1, "email.sent": 1})
 	for _, service := range []string{"audit-service", "user-service", "email-service"} {
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			out, stderr, code := command(t, service, "gaps")
 			if code != 0 || out != "" {
 				return fmt.Errorf("%s gaps = %d\n%s%s", service, code, out, stderr)

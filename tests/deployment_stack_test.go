@@ -240,7 +240,7 @@ func (d *deployment) start(service string, settings ...string) {
 		}
 	})
 	health := d.project.Services[service].HealthCheck.Test // CMD /service healthcheck
-	testkit.Eventually(d.t, 60*time.Second, func() error {
+	testkit.Eventually(d.t, func() error {
 		out, err := d.command(service, health[2:]...)
 		if err != nil {
 			return fmt.Errorf("%s: %w: %s", strings.Join(health, " "), err, out)

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // TestMainPath is the main use: sign up, verify the address, sign in, change the profile
@@ -100,7 +101,7 @@ func wantAudit(t *testing.T, subject string, want map[string]int) {
 // wantAudit does the same for an administrator of any system.
 func (c *client) wantAudit(subject string, want map[string]int) {
 	c.t.Helper()
-	eventually(c.t, func() error {
+	testkit.Eventually(c.t, func() error {
 		events, err := c.audit(subject)
 		if err != nil {
 			return err
@@ -209,7 +210,7 @@ func TestLoginLimit(t *testing.T) {
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	c := newClient(t)
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		var health struct {
 			Status   string            `json:"status"`
 			Services map[string]string `json:"services"`
@@ -242,7 +243,7 @@ func TestKilledEmailService(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		for _, email := range emails {
 			mails, err := inbox(t, email)
 			if err != nil {
@@ -270,7 +271,7 @@ func kill(t *testing.T, name string) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatalf("kill %s: %v", name, err)
 	}
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		if now := facts(t).PIDs[name]; now == pid || now == 0 {
 			return fmt.Errorf("%s was not restarted", name)
 		}
@@ -294,7 +295,7 @@ func TestMalformedEntriesAndAFlush(t *testing.T) {
 		}
 	}
 	for _, service := range []string{"email", "audit", "user"} {
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			var deadLetters []struct{ Stream, Class, Status string }
 			admin.do(http.StatusOK, "GET /api/v1/"+service+"/dead-letters", nil, &deadLetters)
 			if len(deadLetters) == 0 || deadLetters[0].Class != "permanent" {
@@ -329,7 +330,7 @@ func waitForOutboxes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			var left int
 			err := conn.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left)
 			if err == nil && left > 0 {
@@ -353,14 +354,14 @@ func TestKilledServices(t *testing.T) {
 		kill(t, name)
 	}
 	c := newClient(t)
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		a, err := c.try("GET", "/readyz", nil)
 		if err == nil && a.status != http.StatusOK {
 			err = fmt.Errorf("gateway is not ready: %d", a.status)
 		}
 		return err
 	})
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		var health struct{ Status string }
 		if a, err := c.try("GET", "/health", nil); err != nil || a.status != http.StatusOK {
 			return fmt.Errorf("health = %d, %w", a.status, err)

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // TestRateLimitsRoute: an operator sees which limit a user has reached and clears it. The
@@ -64,7 +66,7 @@ func TestRateLimitsRoute(t *testing.T) {
 	}
 
 	for event, id := range map[string]string{"rate_limit.exceeded": limited, "rate_limit.cleared": request} {
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			a := admin.do(http.StatusOK, "GET /api/v1/audit/events?"+url.Values{"type": {event}, "requestId": {id}}.Encode(), nil, nil)
 			var found []auditEvent
 			if err := json.Unmarshal(a.Data, &found); err != nil || len(found) != 1 {

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 const otherPassword = "quite another battery"
@@ -50,7 +52,7 @@ func TestForgottenPassword(t *testing.T) {
 	}
 	c.do(http.StatusUnauthorized, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword}, nil)
 	c.login(email, otherPassword)
-	eventually(t, func() error { return wantSubjects(t, email, "Your password was changed") })
+	testkit.Eventually(t, func() error { return wantSubjects(t, email, "Your password was changed") })
 	wantAudit(t, me.ID, map[string]int{
 		"user.signed_up": 1, "user.password_reset_requested": 1, "user.email_verified": 1, "user.password_changed": 1,
 		"session.revoked": 1, "user.login_failed": 1, "user.logged_in": 1, "email.sent": 3,
@@ -86,7 +88,7 @@ func TestNewAddress(t *testing.T) {
 	c.login(next, goodPassword)
 	wantProfile := func(address string) {
 		t.Helper()
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			var profile struct{ Email string }
 			if c.do(http.StatusOK, "GET /api/v1/user/me", nil, &profile); profile.Email != address {
 				return fmt.Errorf("the profile has %s, want %s", profile.Email, address)

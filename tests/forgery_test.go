@@ -87,7 +87,7 @@ func (d *deployment) wantFutureRevocationEndsOneSession(c *client, email string)
 	revoked := testkit.NewEvent(d.t.Context(), me.ID, event.SessionRevoked{SessionID: c.tokens.SessionID})
 	revoked.OccurredAt = future
 	d.publish("auth-service", event.User, revoked)
-	eventually(d.t, func() error {
+	testkit.Eventually(d.t, func() error {
 		if a, err := c.try("GET", "/api/v1/user/me", nil); err != nil || a.Code != "session_revoked" {
 			return fmt.Errorf("GET /user/me = %d %s, %w, want session_revoked", a.status, a.Code, err)
 		}
@@ -114,7 +114,7 @@ func (d *deployment) wantSignedDeletionErases(admin *client) {
 		"user-service":  `SELECT count(*) FROM profiles WHERE user_id = $1::uuid AND email <> ''`,
 	} {
 		db := d.database(service)
-		eventually(d.t, func() error {
+		testkit.Eventually(d.t, func() error {
 			if err := db.QueryRow(d.t.Context(), query, other.ID).Scan(&remaining); err != nil || remaining > 0 {
 				return fmt.Errorf("%s has %d rows of a deleted user, %w", service, remaining, err)
 			}
@@ -201,7 +201,7 @@ func (d *deployment) addAs(writer string, topic event.Topic, m *message.Message)
 func (c *client) wantDeadLetters(service string, want map[string]string) {
 	c.t.Helper()
 	path := "/api/v1/" + strings.TrimSuffix(service, "-service") + "/dead-letters?limit=100"
-	eventually(c.t, func() error {
+	testkit.Eventually(c.t, func() error {
 		var found []struct{ EventID, Reason string }
 		if c.do(http.StatusOK, "GET "+path, nil, &found); len(found) != len(want) {
 			return fmt.Errorf("%s has %d dead letters, want %d", service, len(found), len(want))
@@ -221,7 +221,7 @@ var userEventsRefused = regexp.MustCompile(`(?m)^headgate_event_signatures_total
 // events.
 func (d *deployment) wantUserEventsRefused(service string, n int) {
 	d.t.Helper()
-	eventually(d.t, func() error {
+	testkit.Eventually(d.t, func() error {
 		sum := 0
 		for _, sample := range userEventsRefused.FindAllStringSubmatch(d.metrics(service), -1) {
 			value, err := strconv.Atoi(sample[1])
@@ -247,7 +247,7 @@ func TestSEC119EmptiedStreamLosesNothing(t *testing.T) {
 	me := c.signup(newEmail())
 	want := map[string]int{"user.signed_up": 1, "email.sent": 1}
 	admin.wantAudit(me.ID, want)
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		others := d.emptyUnreadStream(c)
 		want["user.profile_updated"] += 3
 		d.wantEverythingRecorded()
@@ -259,7 +259,7 @@ func TestSEC119EmptiedStreamLosesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		if out, err := d.command("audit-service", "gaps"); err != nil || out != "" {
 			return fmt.Errorf("gaps = %w\n%s", err, out)
 		}
@@ -286,7 +286,7 @@ func (d *deployment) emptyUnreadStream(c *client) (userID string) {
 		c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"bio": newEmail()}, nil)
 	}
 	userID = d.client().signup(newEmail()).ID
-	eventually(d.t, func() error { // the changes, the sign-up and its mail
+	testkit.Eventually(d.t, func() error { // the changes, the sign-up and its mail
 		unread, err := operator.XRange(ctx, topic, "("+groups[0].LastDeliveredID, "+").Result()
 		if err != nil || len(unread) < 5 {
 			return fmt.Errorf("%d entries are unread, %w, want 5", len(unread), err)
@@ -316,7 +316,7 @@ func (d *deployment) wantEverythingRecorded() {
 		if err != nil || len(committed) == 0 {
 			d.t.Fatalf("%s has committed %d events, %v", service, len(committed), err)
 		}
-		eventually(d.t, func() error {
+		testkit.Eventually(d.t, func() error {
 			var recorded int
 			if err := log.QueryRow(d.t.Context(), `SELECT count(*) FROM events WHERE id = ANY ($1)`, committed).Scan(&recorded); err != nil || recorded < len(committed) {
 				return fmt.Errorf("the log has %d of %d events of %s, %w", recorded, len(committed), service, err)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // watch records blocked requests and errors on a page.
@@ -27,7 +29,7 @@ func TestOpenAPIPage(t *testing.T) {
 	do(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: watch})
 	drive(b, chromedp.Navigate(gateway+"/docs"))
 	want := len(operations(t))
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		if n := drive(b, chromedp.Evaluate[int](`document.querySelectorAll(".opblock").length`)); n != want {
 			return fmt.Errorf("the page has %d operations, want %d", n, want)
 		}
@@ -35,14 +37,14 @@ func TestOpenAPIPage(t *testing.T) {
 	})
 	const health = `document.querySelector("#operations-Installation-getHealth")`
 	for _, selector := range []string{".opblock-summary-control", ".try-out__btn", ".execute"} {
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			if !drive(b, chromedp.Evaluate[bool](`(b => { b?.click(); return !!b })(`+health+`.querySelector("`+selector+`"))`)) {
 				return fmt.Errorf("there is no %s", selector)
 			}
 			return nil
 		})
 	}
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		status := drive(b, chromedp.Evaluate[string](health+`.querySelector(".live-responses-table tbody .response-col_status")?.textContent ?? ""`))
 		if !strings.HasPrefix(status, "200") {
 			return fmt.Errorf("the response is %q", status)

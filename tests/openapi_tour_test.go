@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // The tours call the operations that no other test calls, so that each operation of
@@ -193,7 +195,7 @@ func TestOpenAPITourOfOperators(t *testing.T) {
 	admin.do(http.StatusOK, "GET /api/v1/email/messages/"+mails[0].ID, nil, nil)
 	admin.do(http.StatusNotFound, "GET /api/v1/email/messages/"+me.ID, nil, nil)
 	var log []auditEvent
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		if admin.do(http.StatusOK, "GET /api/v1/audit/events?limit=1&from=2020-01-01T00:00:00Z&type=user.signed_up&subjectId="+me.ID, nil, &log); len(log) != 1 {
 			return fmt.Errorf("audit records = %+v", log)
 		}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
@@ -49,7 +48,7 @@ func (r *deployedRedis) awaitWritten(t *testing.T) {
 	t.Helper()
 	operator := r.as(redisserver.Operator)
 	defer operator.Close()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		info, err := operator.Info(t.Context(), "persistence").Result()
 		if err != nil {
 			return err

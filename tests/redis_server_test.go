@@ -17,6 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/service"
+	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/tests/internal/redisserver"
 )
 
@@ -66,7 +67,7 @@ func (r *deployedRedis) restart(t *testing.T, signal syscall.Signal) {
 	}
 	select {
 	case <-r.process.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatalf("Redis did not end after the signal %v", signal)
 	}
 	r.start(t)

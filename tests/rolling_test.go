@@ -125,7 +125,7 @@ func TestREL27RollingRestart(t *testing.T) {
 		return nil
 	})
 	await := func(i *instance) {
-		testkit.Eventually(t, 30*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if !i.ready.Load() {
 				return errors.New("not ready")
 			}
@@ -192,7 +192,7 @@ func (c *client) startLoad(ctx context.Context, instances []*instance) *load {
 func (l *load) awaitMore(t *testing.T, n int64) {
 	t.Helper()
 	want := l.answered.Load() + n
-	testkit.Eventually(t, 30*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if got := l.answered.Load(); got < want {
 			return fmt.Errorf("%d requests answered, want %d", got, want)
 		}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // secrets are the secrets that clients of this run sent or received.
@@ -110,7 +112,7 @@ func TestSEC20NoSecretInLogs(t *testing.T) {
 	if n < 5 {
 		t.Fatalf("%d secrets were recorded, want at least 5", n)
 	}
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		log, err := os.ReadFile(filepath.Join(filepath.Dir(system.dir), "output.log"))
 		if err == nil && !strings.Contains(string(log), last) {
 			err = fmt.Errorf("the log does not have request %s yet", last)

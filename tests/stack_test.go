@@ -54,7 +54,7 @@ func (l *launched) appOrigin() string { return strings.Replace(l.app.URL, "127.0
 const (
 	root         = ".."
 	startTimeout = 4 * time.Minute // with an empty build cache on two cores
-	stopTimeout  = 45 * time.Second
+	stopTimeout  = testkit.Patience
 )
 
 func TestMain(m *testing.M) {
@@ -221,12 +221,6 @@ func facts(t *testing.T) stack {
 		t.Fatal(err)
 	}
 	return s
-}
-
-// eventually is testkit.Eventually with a timeout that suits a busy machine.
-func eventually(t *testing.T, condition func() error) {
-	t.Helper()
-	testkit.Eventually(t, 60*time.Second, condition)
 }
 
 func readAll(ctx context.Context, r io.ReadCloser) ([]byte, error) {

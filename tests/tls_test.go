@@ -172,7 +172,7 @@ func (e *encrypted) start(name string) {
 	cmd := exec.Command(program)
 	cmd.Env = env
 	e.run(cmd)
-	testkit.Eventually(e.t, 60*time.Second, func() error {
+	testkit.Eventually(e.t, func() error {
 		check := exec.CommandContext(e.t.Context(), program, "healthcheck")
 		check.Env = env
 		if out, err := check.CombinedOutput(); err != nil {
@@ -289,7 +289,7 @@ func (e *encrypted) wantOtherAuthorityRefused(call func(address, route, body, be
 	gateway := exec.Command(filepath.Join(e.programs, "gateway"))
 	gateway.Env = e.environment("gateway", e.other)
 	log := e.run(gateway)
-	testkit.Eventually(e.t, 30*time.Second, func() error {
+	testkit.Eventually(e.t, func() error {
 		conn, err := (&tls.Dialer{Config: e.authority.Client()}).DialContext(e.t.Context(), "tcp", e.public["gateway"])
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // oldHash is goodPassword as an earlier system stored it: bcrypt at cost 6.
@@ -98,7 +100,7 @@ func TestSEC146ImportAfterADeletion(t *testing.T) {
 	}
 	admin := newAdmin(t)
 	for id := range strings.Lines(ids.String()) {
-		eventually(t, func() error {
+		testkit.Eventually(t, func() error {
 			a, err := admin.try("GET", "/api/v1/user/"+strings.TrimSpace(id), nil)
 			if err == nil && a.status != http.StatusNotFound {
 				err = fmt.Errorf("the profile of a deleted account = %d", a.status)
@@ -139,7 +141,7 @@ func TestKeyCommands(t *testing.T) {
 	if code != 0 || !strings.Contains(stdout, kid) || !strings.Contains(stdout, "active") || !strings.Contains(stdout, "scheduled") {
 		t.Fatalf("list = %d\n%s", code, stdout)
 	}
-	eventually(t, func() error {
+	testkit.Eventually(t, func() error {
 		var set struct{ Keys []struct{ Kid string } }
 		if err := getJSON(t, c.gateway+"/.well-known/jwks.json", &set); err != nil {
 			return err

@@ -92,7 +92,7 @@ func TestSEC114ForgedEventsAreDeadLetters(t *testing.T) {
 			if d.EventID == nil || d.Class != "permanent" || !strings.HasPrefix(d.Reason, reasons[*d.EventID]) {
 				t.Errorf("dead letter %+v, want the reason %q", d, reasons[*d.EventID])
 			}
-			testkit.Eventually(t, 15*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				now, err := f.deadLetters.Get(t.Context(), d.ID)
 				if err == nil && (now.Attempts != attempts || now.Status != "open") {
 					err = fmt.Errorf("%s after %d attempts, want open after %d", now.Status, now.Attempts, attempts)
@@ -207,7 +207,7 @@ func TestSEC116KeyIsAddedLate(t *testing.T) {
 		if *d.EventID != before.ID {
 			continue
 		}
-		testkit.Eventually(t, 15*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			now, err := f.deadLetters.Get(t.Context(), d.ID)
 			if err == nil && (now.Attempts != 2 || !strings.Contains(now.Reason, bus.ErrUnknownVersion.Error())) {
 				err = fmt.Errorf("after %d attempts: %s, want that the version is unknown, twice", now.Attempts, now.Reason)
@@ -266,7 +266,7 @@ func TestSEC114FollowerIgnoresForgedEvents(t *testing.T) {
 		if e.ID != genuine.ID {
 			t.Errorf("the follower saw the event of %s that was forged", e.Producer)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Error("the follower saw nothing")
 	}
 }

@@ -64,7 +64,7 @@ func TestIsolatedFailure(t *testing.T) {
 	f.publish(bad)
 	traffic := time.NewTicker(20 * time.Millisecond)
 	defer traffic.Stop()
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		<-traffic.C
 		f.publish(newMessage(t, event.UserLoggedIn{}))
 		f.mu.Lock()
@@ -119,7 +119,7 @@ func TestConsumed(t *testing.T) {
 	messages := []*message.Message{bad, newMessage(t, event.UserLoggedIn{}), newMessage(t, event.UserLoggedOut{})}
 	f.publish(messages...)
 	f.wantNothingPending()
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, m := range messages {

@@ -115,7 +115,7 @@ func TestRemoveIdleConsumers(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if got := names(); got != "busy live" {
 			return fmt.Errorf("consumers are %s", got)
 		}
@@ -153,7 +153,7 @@ func TestTrim(t *testing.T) {
 	if err := f.client.XAck(t.Context(), topic, "slow", ids...).Err(); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		// Redis trims whole nodes of 100 entries, so it may leave some.
 		if n := f.client.XLen(t.Context(), topic).Val(); n > 250 || n < 150 {
 			return fmt.Errorf("%d entries are left of 500, of which 350 are acknowledged", n)

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -44,7 +43,7 @@ func TestDeadIsCountedAfterItIsStored(t *testing.T) {
 	m := newMessage(t, event.UserLoggedIn{})
 	m.UUID = uuid.NewString() // not that of its event
 	f.publish(m)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.counted("failed"); n < 2 {
 			return fmt.Errorf("%v failed attempts, want 2", n)
 		}
@@ -57,7 +56,7 @@ func TestDeadIsCountedAfterItIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantDeadLetters(1)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.counted("dead"); n != 1 {
 			return fmt.Errorf("%v dead letters are counted, want 1", n)
 		}

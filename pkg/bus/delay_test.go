@@ -103,7 +103,7 @@ func TestLockedRows(t *testing.T) {
 	}
 	f.mu.Unlock()
 	r.unlock(t)
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.seen) != len(locked)+len(healthy) {
@@ -137,14 +137,14 @@ func TestRetryBesideLockedRows(t *testing.T) {
 		}
 		return handle(ctx, e)
 	}, func(cfg *bus.SubscriberConfig) { cfg.Window = 16 })
-	testkit.Eventually(t, 30*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.waiting(); n < len(locked) {
 			return fmt.Errorf("%d events are on the wait list", n)
 		}
 		return nil
 	})
 	f.publish(unlucky)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.seen[unlucky.UUID] == 0 {
@@ -192,7 +192,7 @@ func TestReplayOfLockedRow(t *testing.T) {
 	if err := f.deadLetters.Replay(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		detail, err := f.deadLetters.Get(t.Context(), id)
 		if err == nil && (detail.Status != deadletter.Open || detail.Attempts != 2) {
 			err = fmt.Errorf("dead letter is %s after %d attempts, want open after 2", detail.Status, detail.Attempts)
@@ -262,7 +262,7 @@ func TestDeadLettersUnavailable(t *testing.T) {
 	if _, err := f.db.Exec(t.Context(), `ALTER TABLE dead_letters DROP CONSTRAINT none`); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		deadLetters, err := f.deadLetters.List(t.Context(), deadletter.Filter{}, "", 100)
 		if err == nil && len(deadLetters) != len(bad) {
 			err = fmt.Errorf("%d dead letters of %d", len(deadLetters), len(bad))

@@ -121,7 +121,7 @@ func (f *fixture) publish(messages ...*message.Message) {
 
 func (f *fixture) wantSeen(messages ...*message.Message) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 15*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for _, m := range messages {
@@ -136,7 +136,7 @@ func (f *fixture) wantSeen(messages ...*message.Message) {
 func (f *fixture) wantDeadLetters(n int) []deadletter.DeadLetter {
 	f.t.Helper()
 	var deadLetters []deadletter.DeadLetter
-	testkit.Eventually(f.t, 15*time.Second, func() (err error) {
+	testkit.Eventually(f.t, func() (err error) {
 		deadLetters, err = f.deadLetters.List(f.t.Context(), deadletter.Filter{}, "", 100)
 		if err == nil && len(deadLetters) != n {
 			err = fmt.Errorf("%d dead letters, want %d", len(deadLetters), n)
@@ -168,7 +168,7 @@ func (f *fixture) wantPaused(want float64) {
 
 func (f *fixture) wantNothingPending() {
 	f.t.Helper()
-	testkit.Eventually(f.t, 5*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		p, err := f.client.XPending(f.t.Context(), string(event.Audit), "test").Result()
 		if err == nil && p.Count != 0 {
 			err = fmt.Errorf("%d entries are pending", p.Count)

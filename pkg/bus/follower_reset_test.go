@@ -99,7 +99,7 @@ func (s *replaceable) publish(session, entryID string) {
 	s.t.Helper()
 	m := newMessage(s.t, event.SessionRevoked{SessionID: session})
 	values := map[string]any{"_watermill_message_uuid": m.UUID, "payload": []byte(m.Payload), "metadata": ""}
-	testkit.Eventually(s.t, 5*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		return s.client.XAdd(s.t.Context(), &redis.XAddArgs{Stream: s.topic, ID: entryID, Values: values}).Err()
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -43,7 +42,7 @@ func TestFollower(t *testing.T) {
 	}
 	want := func(sessions ...string) {
 		t.Helper()
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			for i := range 2 {

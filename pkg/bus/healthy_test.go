@@ -120,14 +120,14 @@ func TestHealthyJammed(t *testing.T) {
 			for range 8 {
 				f.publish(newMessage(t, event.UserLoggedIn{}))
 			}
-			testkit.Eventually(t, 5*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if err := stream.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
 					return fmt.Errorf("Healthy() = %w, want %s", err, tc.want)
 				}
 				return nil
 			})
 			close(repaired)
-			testkit.Eventually(t, 10*time.Second, func() error { return stream.Healthy(t.Context()) })
+			testkit.Eventually(t, func() error { return stream.Healthy(t.Context()) })
 		})
 	}
 }
@@ -146,7 +146,7 @@ func TestHealthyIdle(t *testing.T) {
 	f.publish(m)
 	f.wantSeen(m)
 	f.wantNothingPending()
-	testkit.Eventually(t, time.Second, func() error { return stream.Healthy(t.Context()) })
+	testkit.Eventually(t, func() error { return stream.Healthy(t.Context()) })
 }
 
 // TestHealthyUnreadable is REL-76: a consumer whose stream cannot be read is not healthy,
@@ -173,7 +173,7 @@ func TestHealthyUnreadable(t *testing.T) {
 		if _, err := stream.Subscribe(t.Context(), string(topic)); err != nil {
 			t.Fatal(err)
 		}
-		testkit.Eventually(t, 5*time.Second, func() error { return client.XInfoStream(t.Context(), string(topic)).Err() })
+		testkit.Eventually(t, func() error { return client.XInfoStream(t.Context(), string(topic)).Err() })
 	}
 	t.Cleanup(func() {
 		if err := stream.Close(); err != nil {
@@ -192,8 +192,8 @@ func TestHealthyUnreadable(t *testing.T) {
 	if server, err = localserver.StartRedis(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 5*time.Second, func() error { return client.Set(t.Context(), string(event.Email), "not a stream", 0).Err() })
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error { return client.Set(t.Context(), string(event.Email), "not a stream", 0).Err() })
+	testkit.Eventually(t, func() error {
 		if err := stream.Healthy(t.Context()); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
 			return fmt.Errorf("Healthy() = %w, want that reads fail", err)
 		}
@@ -210,7 +210,7 @@ func TestHealthyUnreadable(t *testing.T) {
 	if err := client.Del(t.Context(), string(event.Email)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 15*time.Second, func() error { return stream.Healthy(t.Context()) })
+	testkit.Eventually(t, func() error { return stream.Healthy(t.Context()) })
 }
 
 // TestDelayedLog is REL-75: events that are delayed are a line at the beginning, one a

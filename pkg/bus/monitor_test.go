@@ -54,7 +54,7 @@ func TestMonitorSilentShard(t *testing.T) {
 		}
 		return n
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if email, audit := length(event.Email), length(event.Audit); email != 0 || audit != 0 {
 			return fmt.Errorf("lengths %v and %v, want 0", email, audit)
 		}
@@ -66,7 +66,7 @@ func TestMonitorSilentShard(t *testing.T) {
 	for start := time.Now(); time.Since(start) < 8*time.Second; {
 		testkit.Publish(t, c.client, event.Audit, testkit.NewEvent(t.Context(), "subject", event.UserLoggedIn{}))
 		want := float64(c.client.XLen(t.Context(), string(event.Audit)).Val())
-		testkit.Eventually(t, 2*time.Second, func() error {
+		testkit.Within(t, 2*time.Second, func() error {
 			if got := length(event.Audit); got != want {
 				return fmt.Errorf("length of audit-events = %v, want %v", got, want)
 			}
@@ -89,7 +89,7 @@ func TestMonitor(t *testing.T) {
 	}))
 	want := func(name string, least, most float64) {
 		t.Helper()
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			got, ok := gauges(t, reg)[name]
 			if !ok || got < least || got > most {
 				return fmt.Errorf("%s = %v, %t, want %v to %v", name, got, ok, least, most)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,7 +38,7 @@ func TestOriginInLog(t *testing.T) {
 		ctx := event.WithOrigin(t.Context(), event.Origin{RequestID: fmt.Sprintf("request-%d", i)})
 		f.publish(testkit.Message(t, testkit.NewEvent(ctx, "subject", event.UserLoggedIn{})))
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		for i, text := range []string{"event handled", "event handled", "event handler failed"} {
 			if n := log.Count(fmt.Sprintf(`"msg":"%s"`, text)); n == 0 {
 				return fmt.Errorf("no line %q", text)

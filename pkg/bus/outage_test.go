@@ -47,9 +47,9 @@ func TestOutageLog(t *testing.T) {
 		if server, err = localserver.StartRedis(t.Context(), options); err != nil {
 			t.Fatal(err)
 		}
-		testkit.Eventually(t, 10*time.Second, func() error { return client.Ping(t.Context()).Err() })
+		testkit.Eventually(t, func() error { return client.Ping(t.Context()).Err() })
 		f.publishTo(p)
-		testkit.Eventually(t, 30*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if n := p.log.Count("level=") - before; n != 2 {
 				return fmt.Errorf("%d lines, want 2:\n%s", n, p.log)
 			}
@@ -92,7 +92,7 @@ func TestRefusedWrites(t *testing.T) {
 		t.Errorf("%d warnings during the outage, want 1:\n%s", n, p.log)
 	}
 	refuse("0")
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if p.log.Count("stream commands succeed again") != 1 {
 			return fmt.Errorf("not over:\n%s", p.log)
 		}

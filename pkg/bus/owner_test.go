@@ -65,8 +65,8 @@ func (f *fixture) publishTo(p *process) {
 		if id != m.UUID {
 			f.t.Errorf("received %s, want %s", id, m.UUID)
 		}
-	case <-time.After(10 * time.Second):
-		f.t.Fatal("nothing received within 10 s")
+	case <-time.After(testkit.Patience):
+		f.t.Fatal("nothing received")
 	}
 }
 
@@ -79,14 +79,14 @@ func TestSharedConsumerName(t *testing.T) {
 	first := f.process("same")
 	f.publishTo(first)
 	second := f.process("same")
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if err := second.subscriber.Healthy(t.Context()); err == nil {
 			return errors.New("the second process is ready")
 		}
 		return nil
 	})
 	const line = "consumer name is in use by another process"
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if second.log.Count(line) == 0 {
 			return fmt.Errorf("no line says that the %s", line)
 		}
@@ -114,7 +114,7 @@ func TestSharedConsumerName(t *testing.T) {
 	case id = <-first.received:
 	case id = <-second.received:
 		owner, other = second, first
-	case <-time.After(15 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatal("neither process reads after Redis lost its data")
 	}
 	if id != messages[0].UUID {
@@ -134,7 +134,7 @@ func TestSharedConsumerName(t *testing.T) {
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("the other process took over after %s", took)
 	}
-	testkit.Eventually(t, 5*time.Second, func() error { return other.subscriber.Healthy(t.Context()) })
+	testkit.Eventually(t, func() error { return other.subscriber.Healthy(t.Context()) })
 }
 
 // TestSharedNameAndErrors is REL-65: a process that knows that another one has its name
@@ -154,7 +154,7 @@ func TestSharedNameAndErrors(t *testing.T) {
 	first := f.process("same")
 	f.publishTo(first)
 	second := f.process("same")
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if second.subscriber.Healthy(t.Context()) == nil {
 			return errors.New("the second process is ready")
 		}
@@ -169,8 +169,8 @@ func TestSharedNameAndErrors(t *testing.T) {
 		case <-first.received:
 		case id := <-second.received:
 			t.Fatalf("the second process received %s", id)
-		case <-time.After(10 * time.Second):
-			t.Fatal("nothing received within 10 s")
+		case <-time.After(testkit.Patience):
+			t.Fatal("nothing received")
 		}
 	}
 }

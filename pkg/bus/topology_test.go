@@ -60,7 +60,7 @@ func startRedis(t *testing.T, args ...string) (port int, stop func()) {
 	t.Cleanup(stop)
 	admin := redis.NewClient(&redis.Options{Addr: address(port)})
 	defer admin.Close()
-	testkit.Eventually(t, 10*time.Second, func() error { return admin.Ping(t.Context()).Err() })
+	testkit.Eventually(t, func() error { return admin.Ping(t.Context()).Err() })
 	return port, stop
 }
 
@@ -109,7 +109,7 @@ func startCluster(t *testing.T, timeout time.Duration, args ...string) *cluster 
 		}
 	}
 	c.client = testkit.OpenRedis(t, "redis://"+address(c.ports[0])+"?addr="+address(c.ports[1]), timeout)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		for _, port := range c.ports {
 			admin := redis.NewClient(&redis.Options{Addr: address(port)})
 			info, err := admin.ClusterInfo(t.Context()).Result()
@@ -164,7 +164,7 @@ func TestClusterShardDown(t *testing.T) {
 			}
 			want := func(within time.Duration, topic event.Topic, n int64) {
 				t.Helper()
-				testkit.Eventually(t, within, func() error {
+				testkit.Within(t, within, func() error {
 					if got, err := c.client.XLen(t.Context(), string(topic)).Result(); err != nil || got != n {
 						return fmt.Errorf("%s has %d entries, want %d: %w", topic, got, n, err)
 					}
@@ -172,7 +172,7 @@ func TestClusterShardDown(t *testing.T) {
 				})
 			}
 			add(1, event.Email)
-			want(10*time.Second, event.Email, 1)
+			want(testkit.Patience, event.Email, 1)
 			fault(t, c)
 			add(waiting, event.Email)
 			for n := range int64(5) {
@@ -181,7 +181,7 @@ func TestClusterShardDown(t *testing.T) {
 			}
 			if name == "no answer" {
 				want(30*time.Second, event.Email, waiting+1)
-				testkit.Eventually(t, 40*time.Second, func() error {
+				testkit.Eventually(t, func() error {
 					if err := c.client.XLen(t.Context(), string(event.Email)).Err(); err != nil || log.Count("level=") != 2 || log.Count("available again") != 1 {
 						return fmt.Errorf("log = %s, want a line at the beginning and one at the end: %w", log, err)
 					}
@@ -241,11 +241,11 @@ func TestFailover(t *testing.T) {
 	f := newFixture(t, client)
 	f.consume("a", nil)
 	first := newMessage(t, event.UserLoggedIn{})
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		return bus.NewPublisher(client).Publish(string(event.Audit), first)
 	})
 	f.wantSeen(first)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		admin := redis.NewClient(&redis.Options{Addr: address(replica)})
 		defer admin.Close()
 		info, err := admin.Info(t.Context(), "replication").Result()
@@ -256,7 +256,7 @@ func TestFailover(t *testing.T) {
 	})
 	kill()
 	second := newMessage(t, event.UserLoggedIn{})
-	testkit.Eventually(t, 40*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		return bus.NewPublisher(client).Publish(string(event.Audit), second)
 	})
 	f.wantSeen(second)

@@ -37,7 +37,7 @@ func (f *fixture) publishAged(n int, before time.Duration) {
 // wantLength waits until the stream has from least to most entries.
 func (f *fixture) wantLength(least, most int64) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 5*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		if n := f.client.XLen(f.t.Context(), string(event.Audit)).Val(); n < least || n > most {
 			return fmt.Errorf("%d entries in the stream, want %d to %d", n, least, most)
 		}
@@ -69,7 +69,7 @@ func TestSEC119TrimByAProducer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testkit.Redis(t))
 	f.consume("a", nil, func(cfg *bus.SubscriberConfig) { cfg.MaintenanceInterval = 50 * time.Millisecond })
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		m := newMessage(t, event.UserLoggedIn{})
 		f.publish(m)
 		f.wantSeen(m)
@@ -103,7 +103,7 @@ func TestSEC119TrimOfUnreadEntries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := total(t, f.metrics, "headgate_stream_trimmed_by_others_total"); n != 1 {
 			return fmt.Errorf("%v trims were noticed, want 1", n)
 		}
@@ -163,7 +163,7 @@ func TestStreamOverLimit(t *testing.T) {
 	f.consume("a", nil, func(cfg *bus.SubscriberConfig) {
 		cfg.Retain, cfg.MaxBytes, cfg.Groups, cfg.MaintenanceInterval = time.Hour, 10<<10, []string{"slow"}, 50*time.Millisecond
 	})
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.seen) < 500 {

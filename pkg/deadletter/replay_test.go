@@ -133,7 +133,7 @@ func (c *consumer) do(method, path, body string) reply {
 func (c *consumer) deadLetters(status string, n int) []deadletter.DeadLetter {
 	c.t.Helper()
 	var deadLetters []deadletter.DeadLetter
-	testkit.Eventually(c.t, 20*time.Second, func() error {
+	testkit.Eventually(c.t, func() error {
 		deadLetters = nil
 		if err := json.Unmarshal(c.do(http.MethodGet, "?status="+status, "").Data, &deadLetters); err != nil {
 			return err
@@ -148,7 +148,7 @@ func (c *consumer) deadLetters(status string, n int) []deadletter.DeadLetter {
 
 func (c *consumer) wantHandled(ids ...string) {
 	c.t.Helper()
-	testkit.Eventually(c.t, 20*time.Second, func() error {
+	testkit.Eventually(c.t, func() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, id := range ids {
@@ -181,7 +181,7 @@ func TestReplay(t *testing.T) {
 	if got := c.do(http.MethodPost, "/"+deadLetter.ID+"/replay", ""); got.status != http.StatusOK {
 		t.Fatalf("replay = %d %s", got.status, got.Code)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if again := c.deadLetters(deadletter.Open, 1)[0]; again.ID != deadLetter.ID || again.Attempts != 2 {
 			return fmt.Errorf("dead letter = %+v", again)
 		}
@@ -215,7 +215,7 @@ func TestReplay(t *testing.T) {
 	if n := c.audited("dead_letter.replayed.v1"); n != 2 {
 		t.Errorf("%d replays are audited, want 2", n)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var due int
 		err := c.db.QueryRow(t.Context(), `SELECT count(*) FROM dead_letters WHERE replay_due IS NOT NULL`).Scan(&due)
 		if err == nil && due > 0 {
@@ -294,7 +294,7 @@ func TestManyReplays(t *testing.T) {
 	if got, err := store.ReplayMatching(t.Context(), deadletter.Filter{}, 1000); err != nil || got.Requested != many {
 		t.Fatalf("ReplayMatching() = %+v, %v", got, err)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := inFlight.Load(); n < limit {
 			return fmt.Errorf("%d replays in flight", n)
 		}
@@ -312,7 +312,7 @@ func TestManyReplays(t *testing.T) {
 		t.Errorf("%d replays in flight, want at most %d", n, limit)
 	}
 	close(release)
-	testkit.Eventually(t, 30*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var n int
 		err := c.db.QueryRow(t.Context(), `SELECT count(*) FROM dead_letters WHERE status = 'replayed'`).Scan(&n)
 		if err == nil && n != many {

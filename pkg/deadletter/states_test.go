@@ -55,8 +55,8 @@ func (i *instance) next() *message.Message {
 		}
 		i.t.Cleanup(func() { m.Nack() })
 		return m
-	case <-time.After(20 * time.Second):
-		i.t.Fatal("no message to replay within 20s")
+	case <-time.After(testkit.Patience):
+		i.t.Fatal("no message to replay")
 		return nil
 	}
 }
@@ -74,7 +74,7 @@ func (i *instance) fail(m *message.Message) {
 func (i *instance) wantStatus(id, status string) deadletter.Detail {
 	i.t.Helper()
 	var detail deadletter.Detail
-	testkit.Eventually(i.t, 20*time.Second, func() (err error) {
+	testkit.Eventually(i.t, func() (err error) {
 		if detail, err = i.store.Get(i.t.Context(), id); err == nil && detail.Status != status {
 			err = fmt.Errorf("dead letter is %s, want %s", detail.Status, status)
 		}
@@ -252,14 +252,14 @@ func TestReplaysAreShared(t *testing.T) {
 		case m := <-b.messages:
 			seen[m.UUID]++
 			m.Ack()
-		case <-time.After(20 * time.Second):
-			t.Fatalf("%d messages within 20s, want %d", len(seen), n)
+		case <-time.After(testkit.Patience):
+			t.Fatalf("%d messages, want %d", len(seen), n)
 		}
 	}
 	if len(seen) != n {
 		t.Errorf("%d different messages, want %d", len(seen), n)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		deadLetters, err := a.store.List(t.Context(), deadletter.Filter{Status: deadletter.Replayed}, "", n)
 		if err == nil && len(deadLetters) != n {
 			err = fmt.Errorf("%d dead letters are replayed, want %d", len(deadLetters), n)

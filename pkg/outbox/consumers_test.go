@@ -29,7 +29,7 @@ func TestPurge(t *testing.T) {
 	purge := func(first int64) {
 		t.Helper()
 		relay := testkit.Run(t, outbox.NewRelay(db, publisher, epochs, testkit.Log(t), prometheus.NewRegistry()))
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			var got, left int64
 			if err := db.QueryRow(t.Context(), `SELECT min(seq), count(*) FILTER (WHERE published_at IS NULL) FROM outbox`).Scan(&got, &left); err != nil {
 				return err

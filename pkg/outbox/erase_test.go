@@ -74,7 +74,7 @@ func TestSEC108ErasedSubjectsLeaveTheOutbox(t *testing.T) {
 
 func wantOnStream(t *testing.T, client *redis.Client, n int64) {
 	t.Helper()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		for _, topic := range []event.Topic{event.Audit, event.User} {
 			if got, err := client.XLen(t.Context(), string(topic)).Result(); err != nil || got != n {
 				return fmt.Errorf("%d entries on %s, want %d, %w", got, topic, n, err)
@@ -87,7 +87,7 @@ func wantOnStream(t *testing.T, client *redis.Client, n int64) {
 // wantRows waits until a number of rows of the outbox have a text.
 func wantRows(t *testing.T, db *postgres.Pool, text string, n int) {
 	t.Helper()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var got int
 		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE strpos(payload::text, $1) > 0`, text).Scan(&got); err != nil || got != n {
 			return fmt.Errorf("%d rows have %q, want %d, %w", got, text, n, err)

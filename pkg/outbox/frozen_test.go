@@ -158,25 +158,25 @@ func TestFrozenRelay(t *testing.T) {
 			db, frozen, client := testkit.OpenDatabase(t, address), testkit.OpenDatabase(t, proxy.url), testkit.Redis(t)
 			relay(t, frozen, client, freezing{bus.NewPublisher(client), proxy})
 			addEvents(t, db, 1, "before", event.Audit) // so that all statements are prepared
-			wantEntries(t, 10*time.Second, client, event.Audit, 1)
+			wantEntries(t, testkit.Patience, client, event.Audit, 1)
 
 			freeze(proxy)
 			addEvents(t, db, 1, "frozen", event.Audit)
 			select {
 			case <-proxy.frozen:
-			case <-time.After(20 * time.Second):
+			case <-time.After(testkit.Patience):
 				t.Fatal("the relay sends nothing to Postgres")
 			}
 			onStream := entries(t, client, event.Audit)
 			addEvents(t, db, 1, "after", event.Audit)
 			relay(t, db, client, bus.NewPublisher(client))
-			testkit.Eventually(t, 4*time.Second, func() error {
+			testkit.Within(t, 4*time.Second, func() error {
 				if n := entries(t, client, event.Audit); n <= onStream {
 					return fmt.Errorf("%d entries on the stream, want another one", n)
 				}
 				return nil
 			})
-			testkit.Eventually(t, 15*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if ids := published(t, client, event.Audit); len(ids) != 3 {
 					return fmt.Errorf("%d events on the stream, want 3", len(ids))
 				}
@@ -244,7 +244,7 @@ func TestStoppedProcess(t *testing.T) {
 	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 1, "other", event.Audit)
 	wantEntries(t, 4*time.Second, client, event.Audit, 1)
-	wantEntries(t, 15*time.Second, client, event.Audit, 2)
+	wantEntries(t, testkit.Patience, client, event.Audit, 2)
 }
 
 // TestLockedNumbers is REL-46: while a transaction that never ends holds the lock of one
@@ -254,7 +254,7 @@ func TestLockedNumbers(t *testing.T) {
 	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &testkit.Buffer{}
 	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 1, "subject", event.Audit)
-	wantEntries(t, 5*time.Second, client, event.Audit, 1)
+	wantEntries(t, testkit.Patience, client, event.Audit, 1)
 	frozen, err := db.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -265,7 +265,7 @@ func TestLockedNumbers(t *testing.T) {
 	}
 	addEvents(t, db, 1, "subject", event.Audit, event.Email)
 	wantEntries(t, 4*time.Second, client, event.Email, 1)
-	testkit.Eventually(t, 6*time.Second, func() error {
+	testkit.Within(t, 6*time.Second, func() error {
 		if log.Count("lock timeout") == 0 {
 			return errors.New("the relay still waits for the lock")
 		}
@@ -274,5 +274,5 @@ func TestLockedNumbers(t *testing.T) {
 	if err := frozen.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, 5*time.Second, client, event.Audit, 2)
+	wantEntries(t, testkit.Patience, client, event.Audit, 2)
 }

@@ -90,7 +90,7 @@ func TestOrderAndNumbers(t *testing.T) {
 	}
 	writers.Wait()
 	const want = subjects * (each - each/5)
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		broker.mu.Lock()
 		defer broker.mu.Unlock()
 		for _, topic := range []event.Topic{event.Audit, event.User} {
@@ -177,7 +177,7 @@ func TestPreviousRelease(t *testing.T) {
 	}
 	broker := newRecorder(2)
 	relay(t, db, testkit.Redis(t), broker)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		broker.mu.Lock()
 		defer broker.mu.Unlock()
 		if broker.seqs["audit-events"][1] == "" {

@@ -85,7 +85,7 @@ func TestCommittedEventsArePublishedAndOthersNot(t *testing.T) {
 	if kept[0].ID == "" || kept[0].Producer != "test" {
 		t.Errorf("Add left the event as %+v", kept[0])
 	}
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		for _, topic := range []event.Topic{event.Audit, event.User} {
 			if ids := published(t, client, topic); len(ids) != 1 || ids[kept[0].ID] != 1 {
 				return fmt.Errorf("%s has %v, want only %s", topic, ids, kept[0].ID)
@@ -125,11 +125,11 @@ func TestLateCommits(t *testing.T) {
 			return nil
 		}
 	}
-	testkit.Eventually(t, 5*time.Second, want(second[0].ID))
+	testkit.Eventually(t, want(second[0].ID))
 	if err := late.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 5*time.Second, want(first[0].ID))
+	testkit.Eventually(t, want(first[0].ID))
 }
 
 // TestSeveralRelays share the work without publishing twice.
@@ -152,7 +152,7 @@ func TestSeveralRelays(t *testing.T) {
 	for range 3 {
 		relay(t, db, client, bus.NewPublisher(client))
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var left int
 		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil {
 			return err
@@ -196,7 +196,7 @@ func TestALostAnswerMakesADuplicateNotALoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	relay(t, db, client, &flaky{Publisher: bus.NewPublisher(client)})
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := published(t, client, event.Audit)[events[0].ID]; n != 2 {
 			return fmt.Errorf("published %d times, want 2", n)
 		}
@@ -214,7 +214,7 @@ func TestBytesArePublishedAsTheyWereStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	relay(t, db, client, bus.NewPublisher(client))
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		entries, err := client.XRange(t.Context(), string(event.Audit), "-", "+").Result()
 		if err != nil || len(entries) == 0 {
 			return errors.Join(errors.New("nothing published"), err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -47,7 +46,7 @@ func TestREL94Relay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			testkit.Eventually(t, 20*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if ids := published(t, client, event.Audit); len(ids) != n {
 					return fmt.Errorf("%d events on the stream, want %d", len(ids), n)
 				}

@@ -52,7 +52,7 @@ func TestNumbersCannotBeRaised(t *testing.T) {
 	}
 	wantUnpublished := func(want int) {
 		t.Helper()
-		testkit.Eventually(t, 20*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			var n int
 			err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&n)
 			if err == nil && n != want {
@@ -68,7 +68,7 @@ func TestNumbersCannotBeRaised(t *testing.T) {
 	}
 	before := publisher.calls.Load()
 	add(2)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := publisher.calls.Load() - before; n < 4 {
 			return fmt.Errorf("%d attempts", n)
 		}

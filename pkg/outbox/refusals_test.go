@@ -262,7 +262,7 @@ func TestSEC109CountsOfErasedAccounts(t *testing.T) {
 		}
 		return nil
 	}
-	testkit.Eventually(t, 10*time.Second, wantErased)
+	testkit.Eventually(t, wantErased)
 	rs.flush()
 	if err := wantErased(); err != nil || len(rs.stored()) != 3 {
 		t.Errorf("after the deletion: %v, %d events", err, len(rs.stored()))

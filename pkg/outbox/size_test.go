@@ -88,7 +88,7 @@ func TestBatchBytes(t *testing.T) {
 		insert(200 << 10)
 	}
 	relay(t, db, testkit.Redis(t), broker)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		broker.mu.Lock()
 		defer broker.mu.Unlock()
 		if broker.events != small+1 {

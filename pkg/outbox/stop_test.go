@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -33,7 +32,7 @@ func TestInterruptedPurgeLogsNoWarning(t *testing.T) {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- relay.Run(ctx) }()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var waiting bool
 		err := locked.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'outbox_epoch_checksums'::regclass)`).Scan(&waiting)
 		if err == nil && !waiting {

@@ -51,7 +51,7 @@ func entries(t *testing.T, client *redis.Client, topic event.Topic) int64 {
 
 func wantEntries(t *testing.T, within time.Duration, client *redis.Client, topic event.Topic, want int64) {
 	t.Helper()
-	testkit.Eventually(t, within, func() error {
+	testkit.Within(t, within, func() error {
 		if n := entries(t, client, topic); n != want {
 			return fmt.Errorf("%d entries on %s, want %d", n, topic, want)
 		}
@@ -130,7 +130,7 @@ func TestBrokenStream(t *testing.T) {
 			addEvents(t, db, 1, "one", event.Email, event.User)
 			wantEntries(t, 4*time.Second, client, event.User, 1)
 			repair()
-			wantEntries(t, 20*time.Second, client, event.Email, waiting+2)
+			wantEntries(t, testkit.Patience, client, event.Email, waiting+2)
 		})
 	}
 }
@@ -141,8 +141,8 @@ func TestUnknownTopic(t *testing.T) {
 	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
 	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 3, "subject", "billing-events", event.Audit)
-	wantEntries(t, 5*time.Second, client, "billing-events", 3)
-	wantEntries(t, 5*time.Second, client, event.Audit, 3)
+	wantEntries(t, testkit.Patience, client, "billing-events", 3)
+	wantEntries(t, testkit.Patience, client, event.Audit, 3)
 }
 
 // refusing is a broker that is away until it is back.
@@ -167,7 +167,7 @@ func TestOutageLog(t *testing.T) {
 	broker := &refusing{Publisher: bus.NewPublisher(client)}
 	testkit.Run(t, outbox.NewRelay(db, broker, newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 5, "subject", event.Audit, event.User, event.Email)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := broker.calls.Load(); n < 9 {
 			return fmt.Errorf("%d attempts", n)
 		}
@@ -178,9 +178,9 @@ func TestOutageLog(t *testing.T) {
 	}
 	broker.back.Store(true)
 	for _, topic := range []event.Topic{event.Audit, event.User, event.Email} {
-		wantEntries(t, 10*time.Second, client, topic, 5)
+		wantEntries(t, testkit.Patience, client, topic, 5)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := log.Count("publishing resumed"); n != 1 || log.Count("level=") != 2 {
 			return fmt.Errorf("%d lines say that publishing has resumed, of %d", n, log.Count("level="))
 		}

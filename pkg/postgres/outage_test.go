@@ -61,7 +61,7 @@ func TestOutageLog(t *testing.T) {
 	if server, err = localserver.StartPostgres(t.Context(), options); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if !strings.Contains(log.String(), "database is available again") {
 			return errors.New("no line says that the database is available again")
 		}

@@ -302,7 +302,7 @@ func TestREL94RestartOfThePooler(t *testing.T) {
 		t.Errorf("without the pooler: %v", err)
 	}
 	pooler.Start()
-	testkit.Eventually(t, 10*time.Second, func() error { return update(t.Context()) })
+	testkit.Eventually(t, func() error { return update(t.Context()) })
 }
 
 // TestREL94SaysHowItIsConnected is REL-94: the log says at the start whether a pooler was

@@ -98,7 +98,7 @@ func (f *fixture) wantAsked() {
 	f.t.Helper()
 	var asked bool
 	rounds := map[time.Time]bool{}
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var unasked int
 		var round time.Time
 		const query = `

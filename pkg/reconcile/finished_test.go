@@ -89,7 +89,7 @@ func TestFinishedEpochs(t *testing.T) {
 	rounds := func() int {
 		t.Helper()
 		now, old := counted.get("NOW"), counted.get("OLD")
-		testkit.Eventually(t, 20*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			f.repost()
 			if n := counted.get("NOW") - now; n < 30 {
 				return fmt.Errorf("%d statements", n)

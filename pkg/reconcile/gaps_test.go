@@ -123,7 +123,7 @@ func TestSurplus(t *testing.T) {
 		`INSERT INTO outbox_epoch_checksums
 		SELECT topic, '`+f.epochOfProducer()+`', `+reconcile.HourSQL("min(event_id::text)::uuid")+`, count(*), sum(`+reconcile.HashSQL("event_id")+`), 10
 		FROM outbox WHERE seq <> 4 GROUP BY topic`)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.sum("headgate_events_surplus"); n != 1 {
 			return fmt.Errorf("headgate_events_surplus = %v", n)
 		}
@@ -163,7 +163,7 @@ func TestHoursThatDiffer(t *testing.T) {
 	execute(t, f.consumer, `UPDATE consumed_events SET event_id = gen_random_uuid() WHERE seq = 4; UPDATE epoch_checksums SET matched = false`)
 	f.consume(accept)
 	f.wantRecords(11)
-	testkit.Eventually(t, 5*time.Second, func() error { // The producer counts after it has published.
+	testkit.Eventually(t, func() error { // The producer counts after it has published.
 		if n := f.republished(); n != 1 {
 			return fmt.Errorf("%d events were republished, want 1", n)
 		}
@@ -239,7 +239,7 @@ func TestPreviousProducer(t *testing.T) {
 		const previous = `{"producer":"producer","topic":"audit-events","at":%q,"seq":%d,"hours":[]}`
 		f.post(fmt.Sprintf(previous, time.Now().UTC().Format(time.RFC3339Nano), seq))
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		post(3)
 		request, err := f.request()
 		if err != nil {
@@ -251,7 +251,7 @@ func TestPreviousProducer(t *testing.T) {
 		return nil
 	})
 	f.post(`{"producer":"producer","topic":"audit-events","at":"2026-01-01T00:00:01Z","first":1,"seq":2,"epoch":"E","hours":[],"answers":{"consumer":7}}`)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		request, err := f.request()
 		if err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestLargeGap(t *testing.T) {
 	size := f.outboxSize()
 	f.consume(accept)
 	stop := f.produce()
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.recorded(); n < missing/10 {
 			return fmt.Errorf("%d of %d events are recorded", n, missing)
 		}
@@ -42,7 +42,7 @@ func TestLargeGap(t *testing.T) {
 	})
 	stop()
 	f.produce()
-	testkit.Eventually(t, 4*time.Minute, func() error {
+	testkit.Within(t, 4*time.Minute, func() error {
 		if n := f.recorded(); n < missing {
 			return fmt.Errorf("%d of %d events are recorded", n, missing)
 		}
@@ -74,7 +74,7 @@ func TestScatteredGap(t *testing.T) {
 		SELECT 'audit-events', 'producer', '', n, gen_random_uuid() FROM generate_series(2, 10000, 2) AS n`)
 	f.consume(accept)
 	f.produce()
-	testkit.Eventually(t, 4*time.Minute, func() error {
+	testkit.Within(t, 4*time.Minute, func() error {
 		if n := f.recorded(); n < events {
 			return fmt.Errorf("%d of %d events are recorded", n, events)
 		}

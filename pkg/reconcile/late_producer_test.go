@@ -133,7 +133,7 @@ func (f *fixture) wantCheckedWithout(producer string) {
 	const query = `
 		SELECT EXISTS (SELECT FROM checked_databases) AND EXISTS (SELECT FROM consumer_generations)
 			AND EXISTS (SELECT FROM uncompared_producers WHERE producer = $1)`
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var checked bool
 		if err := f.consumer.QueryRow(f.t.Context(), query, producer).Scan(&checked); err != nil || checked {
 			return err
@@ -151,7 +151,7 @@ func (f *fixture) wantCheckedWithout(producer string) {
 // wantDoubt waits until gaps has no other doubt than one that begins with prefix.
 func (f *fixture) wantDoubt(prefix string) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		if doubts := f.report().Doubts; len(doubts) != 1 || !strings.HasPrefix(doubts[0], prefix) {
 			return fmt.Errorf("doubts %q, want %q", doubts, prefix)
 		}

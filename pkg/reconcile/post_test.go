@@ -48,7 +48,7 @@ func TestPostIsOnDisk(t *testing.T) {
 		execute(t, f.consumer, fmt.Sprintf(`
 			INSERT INTO consumed_events (topic, producer, epoch, seq, event_id)
 			VALUES ('audit-events', 'producer', '%s', %d, gen_random_uuid())`, epoch, seq))
-		testkit.Eventually(t, 4*time.Second, func() error {
+		testkit.Within(t, 4*time.Second, func() error {
 			data, err := f.client.HGet(t.Context(), "watermark:consumed:{audit-events}", "consumer").Bytes()
 			if err != nil {
 				return err

@@ -3,7 +3,6 @@ package reconcile_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -12,7 +11,7 @@ import (
 // wantRecorded waits until the consumer has records of these numbers, and of no others.
 func (f *fixture) wantRecorded(first, last int64) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var n, low, high int64
 		const query = `SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0) FROM consumed_events`
 		if err := f.consumer.QueryRow(f.t.Context(), query).Scan(&n, &low, &high); err != nil {
@@ -51,7 +50,7 @@ func TestPurgedRecords(t *testing.T) {
 			stop()
 			execute(t, f.consumer, `UPDATE consumed_events SET consumed_at = consumed_at - interval '9 days'`)
 			stop = f.consume(accept)
-			testkit.Eventually(t, 20*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if n := f.recorded(); n > 0 {
 					return fmt.Errorf("%d records are left", n)
 				}

@@ -155,7 +155,7 @@ func (f *fixture) add(n int) {
 
 func (f *fixture) wantRecords(n int) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 30*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var got int
 		if err := f.consumer.QueryRow(f.t.Context(), `SELECT count(DISTINCT event_id) FROM consumed_events`).Scan(&got); err != nil {
 			return err
@@ -170,7 +170,7 @@ func (f *fixture) wantRecords(n int) {
 // gaps waits until the consumer knows the watermark.
 func (f *fixture) gaps(watermark int64) []reconcile.Gap {
 	f.t.Helper()
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var got int64
 		if err := f.consumer.QueryRow(f.t.Context(), `SELECT coalesce(max(published_seq), 0) FROM epoch_watermarks`).Scan(&got); err != nil {
 			return err
@@ -191,7 +191,7 @@ func accept(context.Context, event.Event) error { return nil }
 
 func (f *fixture) wantPublished() {
 	f.t.Helper()
-	testkit.Eventually(f.t, 10*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var left int
 		err := f.producer.QueryRow(f.t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left)
 		if err == nil && left > 0 {
@@ -217,7 +217,7 @@ func TestREL04Flush(t *testing.T) {
 	f.add(5)
 	f.consume(accept)
 	f.wantRecords(65)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if gaps := f.gaps(65); len(gaps) != 0 {
 			return fmt.Errorf("gaps: %v", gaps)
 		}

@@ -18,7 +18,7 @@ func TestRequestIsBounded(t *testing.T) {
 	f.consume(accept)
 	watermark := `{"producer":"producer","topic":"audit-events","at":%q,"first":1,"seq":50,"epoch":"B","hours":[],
 		"closed":[{"epoch":"A","first":1,"seq":99990,"last":99990,"known":99990}]}`
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		f.post(fmt.Sprintf(watermark, time.Now().UTC().Format(time.RFC3339Nano)))
 		request, err := f.request()
 		if err != nil {

@@ -174,7 +174,7 @@ func TestRestartedPostgres(t *testing.T) {
 	if f.isChecked() {
 		t.Fatal("the database counts as checked")
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if !f.isChecked() {
 			return errors.New("the database is not checked")
 		}
@@ -194,7 +194,7 @@ func TestReplacedDatabaseIsCheckedSoon(t *testing.T) {
 	}))
 	wantChecked := func(since uint32) (file uint32) {
 		t.Helper()
-		testkit.Eventually(t, 15*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			err := f.consumer.QueryRow(t.Context(), `SELECT file FROM database_checks`).Scan(&file)
 			if err == nil && (file == since || !f.isChecked()) {
 				err = errors.New("the database is not checked")
@@ -232,7 +232,7 @@ func (f *fixture) wantStored(producer, field string, seq int64) {
 	const query = `
 		SELECT coalesce(max((e.value ->> $2)::bigint), 0)
 		FROM outbox_consumers, jsonb_each(watermark -> 'producers' -> $1) AS e`
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		var got int64
 		if err := f.producer.QueryRow(f.t.Context(), query, producer, field).Scan(&got); err != nil {
 			return err

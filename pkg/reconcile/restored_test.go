@@ -54,7 +54,7 @@ func execute(t *testing.T, db *postgres.Pool, statements string) {
 // published, and finds nothing missing.
 func (f *fixture) wantComplete() {
 	f.t.Helper()
-	testkit.Eventually(f.t, 60*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		rows, err := f.producer.Query(f.t.Context(), `SELECT event_id::text FROM outbox`)
 		if err != nil {
 			return err
@@ -87,7 +87,7 @@ func (f *fixture) report() reconcile.Report {
 // eventuallyReports waits until gaps prints these lines. EPOCH stands for any epoch.
 func (f *fixture) eventuallyReports(want ...string) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 30*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		report := f.report()
 		var lines []string
 		for _, gap := range report.Gaps {
@@ -188,7 +188,7 @@ func TestRestoredProducerLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.eventuallyReports()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := f.sum("headgate_events_unavailable"); n != 0 {
 			return fmt.Errorf("headgate_events_unavailable = %v", n)
 		}
@@ -199,7 +199,7 @@ func TestRestoredProducerLost(t *testing.T) {
 // wantPosted waits until the producer has posted that it has published up to a number.
 func (f *fixture) wantPosted(seq int64) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 10*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		w, err := f.posted()
 		if err == nil && w.Seq < seq {
 			err = fmt.Errorf("published up to %d, want %d", w.Seq, seq)
@@ -221,7 +221,7 @@ func (f *fixture) posted() (w reconcile.Watermark, err error) {
 // wantPostedClosed waits until the producer has posted that it has closed an epoch.
 func (f *fixture) wantPostedClosed() {
 	f.t.Helper()
-	testkit.Eventually(f.t, 10*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		w, err := f.posted()
 		if err == nil && len(w.Closed) == 0 {
 			err = errors.New("no epoch is closed")
@@ -296,7 +296,7 @@ func TestLostWithEveryRow(t *testing.T) {
 			}
 			if tc.informed {
 				stop = f.consume(accept) // It learns that they were published.
-				testkit.Eventually(t, 10*time.Second, func() error {
+				testkit.Eventually(t, func() error {
 					f.repost()
 					if gaps := f.report().Gaps; len(gaps) != 1 {
 						return fmt.Errorf("gaps = %v", gaps)
@@ -316,7 +316,7 @@ func TestLostWithEveryRow(t *testing.T) {
 			f.consume(accept)
 			f.wantRecords(4)
 			f.eventuallyReports("producer/EPOCH:1..3  3 events are missing; the producer does not have it any more")
-			testkit.Eventually(t, 10*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if n := f.sum("headgate_events_unavailable"); n != 3 {
 					return fmt.Errorf("headgate_events_unavailable = %v, want 3", n)
 				}

@@ -59,7 +59,7 @@ func TestUnfilledRange(t *testing.T) {
 	f.loseForGood(5)
 	stop := f.consume(accept)
 	f.wantRecords(9)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var answers, noted int
 		if err := f.producer.QueryRow(t.Context(), `SELECT coalesce(sum(answers), 0) FROM outbox_answers`).Scan(&answers); err != nil {
 			return err
@@ -96,7 +96,7 @@ func TestUnfilledRangeIsRequestedAgain(t *testing.T) {
 	f.consume(accept)
 	f.wantRecords(9)
 	var attempts int
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		return f.consumer.QueryRow(t.Context(), `SELECT attempts FROM unfilled_ranges`).Scan(&attempts)
 	})
 	execute(t, f.producer, `INSERT INTO outbox OVERRIDING SYSTEM VALUE SELECT * FROM away`)
@@ -144,7 +144,7 @@ func TestUnfilledRangesLeaveRoom(t *testing.T) {
 // wantRequest posts a watermark until the consumer requests these ranges.
 func (f *fixture) wantRequest(want, watermark string, answers int, digest string) {
 	f.t.Helper()
-	testkit.Eventually(f.t, 20*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		f.post(fmt.Sprintf(watermark, time.Now().UTC().Format(time.RFC3339Nano), answers, digest))
 		request, err := f.request()
 		if err != nil {
@@ -183,7 +183,7 @@ func TestAnswerToAnother(t *testing.T) {
 	// requested posts the watermark until the group requests the chunk on its basis.
 	requested := func() (request reconcile.RepublishRequest) {
 		t.Helper()
-		testkit.Eventually(t, 20*time.Second, func() (err error) {
+		testkit.Eventually(t, func() (err error) {
 			w.At = time.Now()
 			data, err := json.Marshal(w)
 			if err != nil {
@@ -206,7 +206,7 @@ func TestAnswerToAnother(t *testing.T) {
 	}
 	w.Answers["consumer"]++
 	w.Answered["consumer"] = reconcile.Answered{Digest: digest}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		w.At = time.Now()
 		data, err := json.Marshal(w)
 		if err != nil {

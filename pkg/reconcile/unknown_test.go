@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -51,7 +50,7 @@ func TestUnknownEnd(t *testing.T) {
 func (f *fixture) acceptUnknownEnd(from int64) {
 	f.t.Helper()
 	var id string
-	testkit.Eventually(f.t, 30*time.Second, func() error {
+	testkit.Eventually(f.t, func() error {
 		report := f.report()
 		if len(report.Gaps) > 0 || len(report.Doubts) != 1 {
 			return fmt.Errorf("gaps %v, doubts %q", report.Gaps, report.Doubts)

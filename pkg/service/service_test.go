@@ -215,7 +215,7 @@ func TestReadyNamesTheCheck(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx, until(func() {})) }()
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if err := s.Ready(ctx); err != nil && err.Error() == "starting" {
 			return err
 		}
@@ -239,7 +239,7 @@ func TestWorkIsNotReadiness(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- s.Run(ctx, until(func() {})) }()
-	testkit.Eventually(t, 5*time.Second, func() error { return s.Ready(ctx) })
+	testkit.Eventually(t, func() error { return s.Ready(ctx) })
 	if err := s.Working(ctx); err == nil || err.Error() != "consumer: paused for 1m0s" {
 		t.Errorf("Working = %v", err)
 	}

@@ -97,7 +97,7 @@ func (p *Pooler) Start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	Eventually(p.t, startTimeout, func() error {
+	Eventually(p.t, func() error {
 		conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", fmt.Sprintf("127.0.0.1:%d", p.port))
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, p.log)

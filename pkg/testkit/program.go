@@ -24,11 +24,6 @@ import (
 // programVariable makes a test binary be the program that it tests.
 const programVariable = "TESTKIT_PROGRAM"
 
-const (
-	startTimeout = 30 * time.Second
-	stopTimeout  = 30 * time.Second
-)
-
 // ProgramMain is the TestMain of a main package. Started by StartProgram or
 // RunProgram, or by such a process for one of its commands, the test binary is the
 // program itself; else it runs the tests, as Main does.
@@ -81,7 +76,7 @@ func StartProgram(t testing.TB, environment map[string]string) *Program {
 		p.err = p.cmd.Wait()
 	}()
 	t.Cleanup(p.kill)
-	Eventually(t, startTimeout, func() error {
+	Eventually(t, func() error {
 		select {
 		case <-p.exited:
 			t.Fatalf("the program ended: %v\n%s", p.err, p.Log())
@@ -108,8 +103,8 @@ func (p *Program) Stop() {
 		if p.err != nil {
 			p.t.Errorf("the program ended with %v\n%s", p.err, p.Log())
 		}
-	case <-time.After(stopTimeout):
-		p.t.Errorf("the program did not stop within %s\n%s", stopTimeout, p.Log())
+	case <-time.After(Patience):
+		p.t.Errorf("the program did not stop within %s\n%s", Patience, p.Log())
 	}
 }
 
@@ -209,7 +204,7 @@ func WantReadyWithoutRedis(t testing.TB, issuer *Issuer, environment map[string]
 	if status, data := p.Call("GET", path, "", issuer.Token(token.Identity{Role: token.RoleAdmin})); status != 200 {
 		t.Errorf("%s = %d %s", path, status, data)
 	}
-	Eventually(t, 5*time.Second, func() error {
+	Eventually(t, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "events wait and are published when it is back") {
 			return fmt.Errorf("readyz = %s", ready)
 		}

@@ -118,7 +118,7 @@ func Publish(t testing.TB, client redis.UniversalClient, topic event.Topic, even
 // entry.
 func WantAcknowledged(t testing.TB, client redis.UniversalClient, topic event.Topic) {
 	t.Helper()
-	Eventually(t, 20*time.Second, func() error {
+	Eventually(t, func() error {
 		groups, err := client.XInfoGroups(t.Context(), string(topic)).Result()
 		if err != nil {
 			return err

@@ -119,9 +119,20 @@ func (w *testWriter) end() {
 	w.over = true
 }
 
-// Eventually waits until condition returns nil, and fails the test with its
-// last error after timeout.
-func Eventually(t testing.TB, timeout time.Duration, condition func() error) {
+// Patience is how long tests wait for what has to happen. It is no promise about how soon: on
+// a machine that is busy with other things, all takes longer.
+const Patience = 2 * time.Minute
+
+// Eventually waits until condition returns nil. After two minutes, it fails the test with
+// the last error.
+func Eventually(t testing.TB, condition func() error) {
+	t.Helper()
+	Within(t, Patience, condition)
+}
+
+// Within is Eventually with another time, for a test in which something else happens later
+// that would make the condition true as well.
+func Within(t testing.TB, timeout time.Duration, condition func() error) {
 	t.Helper()
 	deadline := time.Now().Add(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -114,7 +114,7 @@ func WantMigrated(t testing.TB, result <-chan error) {
 // AwaitLockWait waits until a session waits for a lock in the database.
 func AwaitLockWait(t testing.TB, db *postgres.Pool) {
 	t.Helper()
-	Eventually(t, 10*time.Second, func() error {
+	Eventually(t, func() error {
 		var waiting int
 		const query = `SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()`
 		if err := db.QueryRow(t.Context(), query).Scan(&waiting); err != nil {

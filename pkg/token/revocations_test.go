@@ -70,7 +70,7 @@ func TestSEC13RevokedSessionIsRefused(t *testing.T) {
 	mu.Lock()
 	sessions = append(sessions, token.Revocation{SessionID: "event-was-lost", At: time.Now()})
 	mu.Unlock()
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if err := verify("event-was-lost"); !errors.Is(err, token.ErrRevoked) {
 			return fmt.Errorf("session that only the next snapshot names = %v, want ErrRevoked", err) //nolint:errorlint // It may be nil.
 		}
@@ -105,7 +105,7 @@ func TestVerifierWaitsForTheFirstSnapshot(t *testing.T) {
 	mu.Lock()
 	available = true
 	mu.Unlock()
-	testkit.Eventually(t, 15*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrRevoked) {
 			return fmt.Errorf("after the first snapshot = %v, want ErrRevoked", err) //nolint:errorlint // It may be nil.
 		}
@@ -182,7 +182,7 @@ func TestSEC117RevocationFromTheFuture(t *testing.T) {
 	mu.Lock()
 	now = now.Add(token.MaxLifetime + 5*time.Minute)
 	mu.Unlock()
-	testkit.Eventually(t, 15*time.Second, func() error { // with the next snapshot
+	testkit.Eventually(t, func() error { // with the next snapshot
 		_, err := v.Verify(t.Context(), raw)
 		return err
 	})

@@ -85,7 +85,7 @@ func TestSEC129TLSListener(t *testing.T) {
 
 	authority.Issue(certFile, filepath.Join(dir, "other.key")) // The key does not fit yet.
 	time.AfterFunc(1500*time.Millisecond, func() { authority.Issue(certFile, keyFile) })
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		_, serial, err := say(request, authority.Client())
 		if err != nil {
 			t.Fatalf("while the certificate is replaced: %v", err)

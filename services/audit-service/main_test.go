@@ -44,7 +44,7 @@ func testProgram(t *testing.T, databaseURL string) {
 		t.Errorf("events without a token = %d, want 401", status)
 	}
 	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var records []struct{ ID string }
 		status, data := p.Call("GET", "/api/v1/audit/events?type=user.logged_in", "", admin)
 		if err := json.Unmarshal(data, &records); err != nil || status != 200 || len(records) != 1 || records[0].ID != e.ID {
@@ -133,7 +133,7 @@ func TestSEC116MixedReleases(t *testing.T) {
 	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
 	records := func(p *testkit.Program, path string, want int) (found []struct{ ID, EventID, Reason, Status string }) {
 		t.Helper()
-		testkit.Eventually(t, 30*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			status, data := p.Call("GET", "/api/v1/audit/"+path, "", admin)
 			if err := json.Unmarshal(data, &found); err != nil || status != 200 || len(found) != want {
 				return fmt.Errorf("%s = %d %s, %w, want %d", path, status, data, err, want)

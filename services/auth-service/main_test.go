@@ -66,7 +66,7 @@ func testProgram(t *testing.T, databaseURL string) {
 	}
 	client := testkit.OpenRedis(t, redisURL, 5*time.Second)
 	for _, topic := range []event.Topic{event.Audit, event.Email, event.User} {
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if n, err := client.XLen(t.Context(), string(topic)).Result(); err != nil || n == 0 {
 				return fmt.Errorf("%d entries on %s, %w", n, topic, err)
 			}

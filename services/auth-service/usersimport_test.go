@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
 )
@@ -60,7 +59,7 @@ func (s importing) wantLogin(email, password string) {
 // login returns the status of a sign-in. On a busy machine it tries again.
 func (s importing) login(email, password string) (status int) {
 	s.t.Helper()
-	testkit.Eventually(s.t, time.Minute, func() error {
+	testkit.Eventually(s.t, func() error {
 		body := strings.NewReader(fmt.Sprintf(`{"email":%q,"password":%q}`, email, password))
 		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.URL+"/api/v1/auth/login", body)
 		if err != nil {

@@ -73,7 +73,7 @@ func testProgram(t *testing.T, databaseURL string) {
 	postWatermarks(t, client)
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
 	testkit.Publish(t, client, event.Email, e)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if !strings.Contains(p.Metrics(), `headgate_consumer_paused{topic="email-events"} 1`) {
 			return errors.New("the consumer is not paused")
 		}
@@ -82,7 +82,7 @@ func testProgram(t *testing.T, databaseURL string) {
 
 	server := smtptest.NewAt(t, mailServer)
 	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var mails []struct{ EventID, To, Status string }
 		status, data := p.Call("GET", "/api/v1/email/messages", "", admin)
 		if err := json.Unmarshal(data, &mails); err != nil || status != 200 || len(mails) != 1 || mails[0].EventID != e.ID || mails[0].Status != "sent" {
@@ -115,7 +115,7 @@ func TestSEC127LinksOfAPreviousKey(t *testing.T) {
 		link := event.UserResetLinkIssued{Email: address, Name: "Ann", ExpiresAt: time.Now().Add(time.Hour)}
 		link.Token = testkit.Sealer(t, key).Seal(secret, event.LinkContext(event.UserResetLinkIssued{}, address[:3]))
 		testkit.Publish(t, client, event.Email, testkit.NewEvent(t.Context(), address[:3], link))
-		testkit.Eventually(t, 20*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			mails := server.To(address)
 			if len(mails) != 1 || !strings.Contains(fmt.Sprint(mails[0]), secret) {
 				return fmt.Errorf("mails to %s = %v, want one with its link", address, mails)
@@ -163,14 +163,14 @@ func TestResume(t *testing.T) {
 	e := testkit.NewEvent(t.Context(), "ann", event.UserPasswordChanged{Method: "change", Email: "ann@example.com", Name: "Ann"})
 	e.ProducerSeq = 7
 	p := testkit.StartProgram(t, environment)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, "0 so far; decide with email-service resume") {
 			return fmt.Errorf("readyz = %s", ready)
 		}
 		return nil
 	})
 	testkit.Publish(t, client, event.Email, e)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if ready := p.Ready(); !strings.Contains(ready, `"status":"ready"`) || !strings.Contains(ready, "1 so far; decide with email-service resume") {
 			return fmt.Errorf("readyz = %s", ready)
 		}
@@ -191,7 +191,7 @@ func TestResume(t *testing.T) {
 	if code != 0 || stdout != "mails to send: 1, suppressed: 0\n" {
 		t.Errorf("resume = %d %s %s", code, stdout, stderr)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := len(server.To("ann@example.com")); n != 1 {
 			return fmt.Errorf("the mail server accepted %d mails, want 1", n)
 		}
@@ -242,7 +242,7 @@ func TestREL86RedeliveredBeforeTheCheck(t *testing.T) {
 		testkit.Publish(t, client, event.Email, e)
 	}
 	// Neither Redis nor a producer has told yet what was handled.
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if !strings.Contains(p.Metrics(), `headgate_consumer_paused{topic="email-events"} 1`) {
 			return errors.New("the consumer is not paused")
 		}
@@ -256,7 +256,7 @@ func TestREL86RedeliveredBeforeTheCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	postWatermarks(t, client)
-	testkit.Eventually(t, 30*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := len(server.To(to[1])); n != 1 {
 			return fmt.Errorf("the mail server accepted %d fresh mails, want 1", n)
 		}

@@ -59,7 +59,7 @@ func TestREL85ReplayOfARestoredDatabase(t *testing.T) {
 	var id string
 	wantStatus := func(status string) {
 		t.Helper()
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			var found []struct{ ID, Status string }
 			code, data := p.Call("GET", "/api/v1/email/dead-letters", "", admin)
 			if err := json.Unmarshal(data, &found); err != nil || code != 200 || len(found) != 1 || found[0].Status != status {

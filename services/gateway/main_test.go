@@ -79,7 +79,7 @@ func TestReadyAfterProbes(t *testing.T) {
 	if status != 200 || health.Status != "degraded" || !maps.Equal(health.Services, want) {
 		t.Errorf("the first /health = %d %s", status, data)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error { // without a request that is limited
+	testkit.Eventually(t, func() error { // without a request that is limited
 		if !strings.Contains(p.Metrics(), "headgate_limiter_redis_up 1") {
 			return errors.New("headgate_limiter_redis_up is not 1")
 		}

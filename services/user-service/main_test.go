@@ -37,7 +37,7 @@ func testProgram(t *testing.T, databaseURL string) {
 		t.Errorf("me without a token = %d, want 401", status)
 	}
 	admin := issuer.Token(token.Identity{Role: token.RoleAdmin})
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if status, data := p.Call("GET", "/api/v1/user/"+ann.UserID, "", admin); status != 200 {
 			return fmt.Errorf("profile = %d %s", status, data)
 		}
@@ -48,7 +48,7 @@ func testProgram(t *testing.T, databaseURL string) {
 	if err := json.Unmarshal(data, &profile); err != nil || status != 200 || profile.Bio != "Counts." {
 		t.Errorf("PATCH me = %d %s, %v", status, data, err)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n, err := client.XLen(t.Context(), string(event.Audit)).Result(); err != nil || n == 0 {
 			return fmt.Errorf("%d entries on %s, %w", n, event.Audit, err)
 		}

@@ -284,7 +284,7 @@ func TestCrashedLauncherLeavesNothing(t *testing.T) {
 	next := launch(t, dir).facts(func(f Facts) bool { return f.GatewayURL != facts.GatewayURL })
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for name, pid := range facts.Pids {
 		for !gone(pid) { // A dead process exists until its new parent has waited for it.
 			select {

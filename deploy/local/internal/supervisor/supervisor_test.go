@@ -71,7 +71,7 @@ func (o *output) String() string {
 // wait returns when the text has been printed n times.
 func (o *output) wait(t *testing.T, text string, n int) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for strings.Count(o.String(), text) < n {
 		select {
 		case <-o.more:
@@ -109,7 +109,7 @@ func start(t *testing.T, opts supervisor.Options, units ...supervisor.Unit) *sup
 	t.Helper()
 	opts.FirstBackoff = time.Millisecond
 	s := supervisor.Start(t.Context(), units, opts)
-	t.Cleanup(func() { stop(t, s, 20*time.Second) })
+	t.Cleanup(func() { stop(t, s, time.Minute) })
 	return s
 }
 
@@ -133,7 +133,7 @@ func TestProgramsAreStoppedGracefully(t *testing.T) {
 	if len(pids) != 2 {
 		t.Errorf("Pids() = %v, want two", pids)
 	}
-	stop(t, s, 20*time.Second)
+	stop(t, s, time.Minute)
 	for name, pid := range pids {
 		if !gone(pid) {
 			t.Errorf("%s is still running", name)
@@ -189,7 +189,7 @@ func TestProgramThatNeverStartsIsGivenUp(t *testing.T) {
 	}
 	good.wait(t, "serving", 1)
 	pid := s.Pids()["good"]
-	stop(t, s, 20*time.Second)
+	stop(t, s, time.Minute)
 	if pid != 0 && !gone(pid) {
 		t.Error("good is still running")
 	}

@@ -127,7 +127,7 @@ func (s *service) records(path string, query url.Values, caller token.Identity) 
 func (s *service) wantRecords(n int) []store.Record {
 	s.t.Helper()
 	var all []store.Record
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		if all = s.records("/events", url.Values{}, admin); len(all) != n {
 			return fmt.Errorf("%d records, want %d", len(all), n)
 		}
@@ -184,7 +184,7 @@ func TestUnrecordableEventsBecomeDeadLetters(t *testing.T) {
 	}
 	s.publish(newEvent("subject", event.Origin{}, event.UserLoggedIn{}))
 	s.wantRecords(1)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var deadLetters []deadletter.DeadLetter
 		a := s.get("/dead-letters", admin)
 		if err := json.Unmarshal(a.Data, &deadLetters); err != nil || len(deadLetters) != 2 {

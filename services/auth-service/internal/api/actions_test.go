@@ -74,7 +74,7 @@ func (s *service) count(topic event.Topic, kind event.Payload) int {
 
 func (s *service) wantCount(topic event.Topic, kind event.Payload, n int) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		if got := s.count(topic, kind); got != n {
 			return fmt.Errorf("%d events %s on %s, want %d", got, kind.EventName(), topic, n)
 		}
@@ -102,7 +102,7 @@ func (s *service) parallel(path string, body fields) map[string]int {
 // wantServed waits until all link requests are handled.
 func (s *service) wantServed() {
 	s.t.Helper()
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		var left int
 		if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM mail_requests`).Scan(&left); err != nil || left > 0 {
 			return fmt.Errorf("%d requests left, %w", left, err)
@@ -170,7 +170,7 @@ func (s *service) links(kind event.Payload, to string) []string {
 func (s *service) link(kind event.Payload, to string, n int) string {
 	s.t.Helper()
 	var found []string
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		if found = s.links(kind, to); len(found) < n {
 			return fmt.Errorf("%d mails of %s to %s, want %d", len(found), kind.EventName(), to, n)
 		}

@@ -53,7 +53,7 @@ func (s *service) wantProved(accountID, want string) {
 func (s *service) wantGone(accountID, reason string) {
 	s.t.Helper()
 	for _, topic := range []event.Topic{event.Audit, event.User, event.Email} {
-		testkit.Eventually(s.t, 10*time.Second, func() error {
+		testkit.Eventually(s.t, func() error {
 			for _, e := range s.events(topic) {
 				if d, err := event.Decode[event.UserDeleted](e); err == nil && e.Name == d.EventName() && e.Subject == accountID && d.Reason == reason {
 					return nil

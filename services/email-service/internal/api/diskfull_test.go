@@ -33,7 +33,7 @@ func (s *service) diskFull(trigger string) {
 // wantPostponedAttempt waits until an attempt has failed for a reason that is not the event's.
 func (s *service) wantPostponedAttempt() {
 	s.t.Helper()
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		families, err := s.metrics.Gather()
 		if err != nil {
 			return err

@@ -82,7 +82,7 @@ func TestREL13DeferredMail(t *testing.T) {
 	s.publish(e, s.requested(good, nil))
 	s.wantMails(good, 1)
 	s.wantAcknowledged() // The event is acknowledged: the next attempt is scheduled.
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if status, attempts := s.status(e); status != mail.StatusDeferred || attempts < 2 {
 			return fmt.Errorf("message is %s after %d attempts", status, attempts)
 		}
@@ -92,7 +92,7 @@ func TestREL13DeferredMail(t *testing.T) {
 	s.wantAcknowledged()
 	later.Store(true)
 	s.wantMails(busy, 1)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if status, attempts := s.status(e); status != mail.StatusSent || s.outboxed(e, "email.deferred.v1") != attempts-1 || s.outboxed(e, "email.sent.v1") != 1 {
 			return fmt.Errorf("message is %s after %d attempts, %d events", status, attempts, s.outboxed(e, "email.deferred.v1"))
 		}
@@ -307,7 +307,7 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 	first, second := newAddress(), newAddress()
 	s.publish(s.requested(first, nil))
 	s.wantMails(first, 1)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		deadLetters, err := s.deadLetters.List(t.Context(), deadletter.Filter{}, "", 10)
 		if err == nil && len(deadLetters) != 1 {
 			err = fmt.Errorf("%d dead letters", len(deadLetters))
@@ -348,7 +348,7 @@ func TestREL87LockedDeliveries(t *testing.T) {
 	s.consume("a")
 	s.publish(events...)
 	s.publish(s.requested(fresh, nil))
-	testkit.Eventually(t, 3*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := len(s.smtp.To(fresh)); n != 1 {
 			return fmt.Errorf("%d mails, want 1", n)
 		}

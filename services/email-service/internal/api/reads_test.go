@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -19,7 +18,7 @@ func (s *service) junk(topic event.Topic) string {
 		s.t.Fatal(err)
 	}
 	var id string
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		return s.db.QueryRow(s.t.Context(), `SELECT id FROM dead_letters LIMIT 1`).Scan(&id)
 	})
 	return id
@@ -31,7 +30,7 @@ func TestSEC107ReadsAreRecorded(t *testing.T) {
 	s := newService(t)
 	s.publish(s.requested("ann@example.com", nil))
 	var message string
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		return s.db.QueryRow(t.Context(), `SELECT id FROM messages LIMIT 1`).Scan(&message)
 	})
 	deadLetter := s.junk(event.Email)

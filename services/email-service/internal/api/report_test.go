@@ -75,7 +75,7 @@ func TestREL72MailServerDefersEveryMail(t *testing.T) {
 		events = append(events, s.requested(to, nil))
 	}
 	s.publish(events...)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := len(lines(t, log.String(), "mail server defers every mail")); n != 1 {
 			return fmt.Errorf("%d warnings, want 1", n)
 		}
@@ -90,7 +90,7 @@ func TestREL72MailServerDefersEveryMail(t *testing.T) {
 	s.smtp.OnRcpt(nil)
 	s.wantMails(to, len(events))
 	for _, e := range events {
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if status, _ := s.status(e); status != mail.StatusSent {
 				return fmt.Errorf("the mail is %s", status)
 			}

@@ -159,7 +159,7 @@ func newAddress() string { return uuid.NewString() + "@example.org" }
 
 func (s *service) wantMails(to string, n int) []smtptest.Mail {
 	s.t.Helper()
-	testkit.Eventually(s.t, 20*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		if got := len(s.smtp.To(to)); got != n {
 			return fmt.Errorf("%d mails to %s, want %d", got, to, n)
 		}
@@ -177,7 +177,7 @@ func (s *service) wantAcknowledged() {
 // wantDeadLetter waits for the dead letter of e and returns its id.
 func (s *service) wantDeadLetter(e event.Event, class string, attempts int) (id string) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 20*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		deadLetters, err := s.deadLetters.List(s.t.Context(), deadletter.Filter{}, "", 100)
 		if err != nil {
 			return err
@@ -200,7 +200,7 @@ func (s *service) wantDeadLetter(e event.Event, class string, attempts int) (id 
 // the stream, so wantAcknowledged does not wait for it.
 func (s *service) wantStatus(e event.Event, status string, attempts int) {
 	s.t.Helper()
-	testkit.Eventually(s.t, 5*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		if got, n := s.status(e); got != status || n != attempts {
 			return fmt.Errorf("message is %s after %d attempts, want %s after %d", got, n, status, attempts)
 		}

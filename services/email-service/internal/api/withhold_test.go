@@ -63,7 +63,7 @@ func (s *service) events(name string) int {
 // wantPostponed waits for a deferred mail and moves its next attempt into the future.
 func (s *service) wantPostponed() {
 	s.t.Helper()
-	testkit.Eventually(s.t, 5*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		tag, err := s.db.Exec(s.t.Context(), `UPDATE messages SET next_attempt_at = now() + interval '1 hour' WHERE status = 'deferred'`)
 		if err == nil && tag.RowsAffected() != 1 {
 			err = fmt.Errorf("%d deferred mails, want 1", tag.RowsAffected())

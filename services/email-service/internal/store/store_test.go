@@ -74,7 +74,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	if _, err := first.Exec(t.Context(), kill); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 10*time.Second, other)
+	testkit.Eventually(t, other)
 	if mails != 1 {
 		t.Errorf("%d mails, want one", mails)
 	}
@@ -226,7 +226,7 @@ func TestOtherEventsDoNotWaitForTheMailServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantWoken := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, testkit.Patience)
 		defer cancel()
 		_, err := listener.Conn().WaitForNotification(ctx)
 		return err

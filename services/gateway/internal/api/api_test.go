@@ -195,7 +195,7 @@ func TestHealth(t *testing.T) {
 	}))
 	defer server.Close()
 	g.URL = server.URL
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		a := g.do("GET", "/health", "")
 		var health struct {
 			Status, Version string

@@ -74,5 +74,5 @@ headgate_connections_open 5
 		t.Error(err)
 	}
 	server.CloseClientConnections()
-	testkit.Eventually(t, 5*time.Second, from("127.0.0.5"))
+	testkit.Eventually(t, from("127.0.0.5"))
 }

@@ -152,7 +152,7 @@ func (tc hostileCase) run(t *testing.T) {
 	close(u.answered)
 	select {
 	case <-u.over:
-	case <-time.After(30 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatal("the service still writes")
 	}
 	if !slices.Contains(tc.want, got.summary) {
@@ -182,7 +182,7 @@ func (g *gateway) wantUnused(server *httptest.Server) {
 	g.t.Helper()
 	zero := func(name string) {
 		g.t.Helper()
-		testkit.Eventually(g.t, 10*time.Second, func() error {
+		testkit.Eventually(g.t, func() error {
 			if n := g.sum(name); n != 0 {
 				return fmt.Errorf("%s = %v", name, n)
 			}

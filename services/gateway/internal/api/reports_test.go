@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/testkit"
@@ -22,7 +21,7 @@ func (g *gateway) waitForReports() int {
 	for range 2 {
 		g.do("POST", "/api/v1/auth/signup", "{}", "X-Forwarded-For", last)
 	}
-	testkit.Eventually(g.t, 30*time.Second, func() error {
+	testkit.Eventually(g.t, func() error {
 		if r, _, _ := g.upstream.got(); r.URL.Path != event.RateLimitsPath+"/exceeded" || r.Header.Get("X-Forwarded-For") != last {
 			return errors.New("the last report was not delivered")
 		}

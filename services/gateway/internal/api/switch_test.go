@@ -107,7 +107,7 @@ func TestREL21SlowService(t *testing.T) {
 			slow <- err
 		}()
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if got := blocked.Load(); got != maxInFlight {
 			return fmt.Errorf("%d requests are in flight", got)
 		}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // TestEarlyAnswer: a service may respond before it has read the request; the client sees
@@ -157,7 +159,7 @@ func TestCancellation(t *testing.T) {
 		}
 		select {
 		case <-gone:
-		case <-time.After(10 * time.Second):
+		case <-time.After(testkit.Patience):
 			t.Fatalf("%s: the request to the service was not cancelled", method)
 		}
 	}

@@ -118,7 +118,7 @@ func TestSEC33RedisFaults(t *testing.T) {
 			}
 			fault.end(r)
 			back := time.Now()
-			testkit.Eventually(t, 10*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				// Redis remembers what was used before the fault. After it was stopped, it
 				// may also count the commands that it received meanwhile.
 				if state := l.Peek(t.Context(), "ann", login[0]); state.Backend != "redis" || state.Used < 1 {

@@ -99,7 +99,7 @@ func awaitClosed(t *testing.T, l *Limiter, fault *unreachable) {
 	was := fault.fails
 	fault.fails = func(int64) bool { return false }
 	defer func() { fault.fails = was }()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if state := l.Peek(t.Context(), "carl", key("login", 20, time.Minute, "carl")[0]); state.Backend != "redis" {
 			return errUnreachable
 		}
@@ -127,7 +127,7 @@ func TestRedisUpBeforeRequests(t *testing.T) {
 				t.Errorf("before Redis was asked, it is %v", up)
 			}
 			testkit.Run(t, l)
-			testkit.Eventually(t, 10*time.Second, func() error {
+			testkit.Eventually(t, func() error {
 				if up := testutil.ToFloat64(l.inRedis); fault.calls.Load() < 2 || up != tc.want {
 					return fmt.Errorf("headgate_limiter_redis_up is %v, want %v", up, tc.want)
 				}

@@ -80,7 +80,7 @@ func TestSEC134SlowClientIsNoTest(t *testing.T) {
 			}
 		}
 	}()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if a.hits.Load() == hits {
 			return errors.New("the slow request did not reach the service")
 		}

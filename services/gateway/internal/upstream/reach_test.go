@@ -81,7 +81,7 @@ func (r *replaceable) crash() {
 // waiting waits until n requests wait for the service.
 func (w fixture) waiting(n float64) {
 	w.t.Helper()
-	testkit.Eventually(w.t, 10*time.Second, func() error {
+	testkit.Eventually(w.t, func() error {
 		if got := w.sum("headgate_upstream_requests_waiting"); got != n {
 			return fmt.Errorf("%v requests wait, want %v", got, n)
 		}
@@ -167,7 +167,7 @@ func TestREL97CrashedService(t *testing.T) {
 			}
 		})
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if n := service.blocked.Load(); n != 8 {
 			return fmt.Errorf("%d of 8 requests are at the service", n)
 		}
@@ -175,7 +175,7 @@ func TestREL97CrashedService(t *testing.T) {
 	})
 	service.crash()
 	group.Wait()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if w.sum("headgate_upstream_reachable") != 0 {
 			return errors.New("still reachable")
 		}
@@ -226,7 +226,7 @@ func TestREL97ServiceThatStaysAway(t *testing.T) {
 		t.Errorf("100 further requests took %s", took)
 	}
 	service.start()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		_, err := w.exchange(t.Context(), "POST", "/", "x")
 		return err
 	})

@@ -152,7 +152,7 @@ func TestUnreadyGetsNothing(t *testing.T) {
 	w := newFixture(t, 100, a.URL, b.URL)
 	testkit.Run(t, w.Service)
 	// Until the first probe a may get some.
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		before := a.hits.Load()
 		for range 20 {
 			w.must("POST", "/", "x")
@@ -162,14 +162,14 @@ func TestUnreadyGetsNothing(t *testing.T) {
 		}
 		return nil
 	})
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if !w.Up() {
 			return errors.New("not up, though one address is")
 		}
 		return nil
 	})
 	a.unready.Store(false)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		before := a.hits.Load()
 		for range 4 {
 			w.must("POST", "/", "x")
@@ -182,7 +182,7 @@ func TestUnreadyGetsNothing(t *testing.T) {
 	// If no address is ready, requests go to them all the same: the probe may be wrong.
 	a.unready.Store(true)
 	b.unready.Store(true)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if w.Up() {
 			return errors.New("still up")
 		}
@@ -234,7 +234,7 @@ func TestBreaker(t *testing.T) {
 	}
 	state("2")
 	a.broken.Store(false)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		res, err := w.ask("POST", "/", "x")
 		if err == nil {
 			res.Body.Close()

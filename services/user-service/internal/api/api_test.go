@@ -249,7 +249,7 @@ func TestRedisUnavailable(t *testing.T) {
 			t.Fatalf("bio = %q: the cache returned an older version", p.Bio)
 		}
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		if a := s.do(me, "GET", "/me", ""); a.header.Get("X-Cache") != "HIT" {
 			return errors.New("the cache is still not used")
 		}
@@ -326,7 +326,7 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 		t.Helper()
 		id := uuid.NewString()
 		s.publish(id, time.Now(), event.UserSignedUp{Email: "x@example.com", Name: "X"})
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if a := s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/"+id, ""); a.status != 200 {
 				return fmt.Errorf("the profile does not exist: %d", a.status)
 			}
@@ -334,7 +334,7 @@ func TestMalformedEntryAndFlush(t *testing.T) {
 		})
 	}
 	project()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, func() error {
 		var deadLetters []deadletter.DeadLetter
 		if err := json.Unmarshal(s.do(token.Identity{Role: token.RoleAdmin}, "GET", "/dead-letters", "").Data, &deadLetters); err != nil || len(deadLetters) != 1 {
 			return errors.Join(fmt.Errorf("dead letters = %+v", deadLetters), err)

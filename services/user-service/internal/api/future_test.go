@@ -19,7 +19,7 @@ func TestSEC117ChangeFromTheFuture(t *testing.T) {
 		e := testkit.NewEvent(t.Context(), ann.UserID, event.UserEmailChanged{Email: email})
 		e.OccurredAt = at
 		testkit.Publish(t, s.redis, event.User, e)
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			var got string
 			if err := s.db.QueryRow(t.Context(), `SELECT email FROM profiles WHERE user_id = $1`, ann.UserID).Scan(&got); err != nil || got != email {
 				return fmt.Errorf("email = %q, %w, want %q", got, err, email)

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -19,7 +18,7 @@ func (s *service) junk(topic event.Topic) string {
 		s.t.Fatal(err)
 	}
 	var id string
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		return s.db.QueryRow(s.t.Context(), `SELECT id FROM dead_letters LIMIT 1`).Scan(&id)
 	})
 	return id

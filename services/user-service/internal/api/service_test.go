@@ -148,7 +148,7 @@ func (s *service) publish(subject string, at time.Time, p event.Payload) {
 // wantAcknowledged waits until every event is published and acknowledged.
 func (s *service) wantAcknowledged() {
 	s.t.Helper()
-	testkit.Eventually(s.t, 20*time.Second, func() error {
+	testkit.Eventually(s.t, func() error {
 		var left int
 		if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil || left > 0 {
 			return errors.Join(err, fmt.Errorf("%d events unpublished", left))

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -63,7 +62,7 @@ func startCluster(t *testing.T) (nodes [2]string) {
 		t.Fatal(err)
 	}
 	for _, admin := range admins {
-		testkit.Eventually(t, 20*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			info, err := admin.ClusterInfo(t.Context()).Result()
 			if err == nil && !strings.Contains(info, "cluster_state:ok") {
 				err = errors.New("the cluster is not ready")

@@ -95,6 +95,6 @@ func startServer(t *testing.T, args ...string) (port int) {
 	t.Cleanup(process.Kill)
 	admin := redis.NewClient(&redis.Options{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))})
 	defer admin.Close()
-	testkit.Eventually(t, 10*time.Second, func() error { return admin.Ping(t.Context()).Err() })
+	testkit.Eventually(t, func() error { return admin.Ping(t.Context()).Err() })
 	return port
 }

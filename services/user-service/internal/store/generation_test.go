@@ -82,7 +82,7 @@ func TestOlderRedisServesNothing(t *testing.T) {
 	}
 	slow := version(userID, 1) // read from Postgres before the change, and delayed
 	for name, cache := range map[string]*store.Cache{"here": here, "there": there} {
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if p, ok := cache.Get(t.Context(), userID); ok {
 				t.Fatalf("%s: Get = version %d from the older copy", name, p.Version)
 			}
@@ -148,14 +148,14 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		testkit.Eventually(t, 10*time.Second, func() error { // The restore cuts connections.
+		testkit.Eventually(t, func() error { // The restore cuts connections.
 			_, err := here.Change(t.Context(), caller, profile.Change{Bio: text}, nil)
 			return err
 		})
 	}
 	bio := func(profiles *profile.Profiles, caller profile.Caller) (text string) {
 		t.Helper()
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			p, _, err := profiles.Me(t.Context(), caller)
 			text = p.Bio
 			return err
@@ -185,7 +185,7 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 			t.Errorf("%s: bio = %q, want that of the change", name, got)
 		}
 		// What the database has lost is served only until the restore is noticed.
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, func() error {
 			if got := bio(profiles, ben); got != "in the backup" {
 				return fmt.Errorf("%s: bio = %q, want that of the backup", name, got)
 			}
