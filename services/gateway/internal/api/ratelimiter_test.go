@@ -154,7 +154,7 @@ func TestUnreadableLogins(t *testing.T) {
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{Login: rate(1), LoginIP: rate(5)})
 	for i, body := range []string{"", "junk", "{}", `{"email":1}`, `{"email":" "}`} {
 		a := g.do("POST", "/api/v1/auth/login", body)
-		if want := fmt.Sprintf(`"login-ip";r=%d;t=900`, 4-i); a.status != 200 || a.header.Get("RateLimit") != want {
+		if want := fmt.Sprintf(`"login-ip";r=%d;t=`, 4-i); a.status != 200 || !strings.HasPrefix(a.header.Get("RateLimit"), want) {
 			t.Errorf("a login with %q = %d %s, want %s", body, a.status, a.header.Get("RateLimit"), want)
 		}
 	}
