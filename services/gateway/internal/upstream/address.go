@@ -135,7 +135,7 @@ func (a *address) onNew(req *http.Request, o exchangeOptions) (*http.Response, e
 		return nil, errUnreachable
 	}
 	c, err := a.dial(req.Context(), dialTimeout)
-	if unreachable(err) && req.Context().Err() == nil {
+	if unreachable(err) {
 		a.lose(req.Context(), err)
 	}
 	if err != nil {
@@ -144,12 +144,15 @@ func (a *address) onNew(req *http.Request, o exchangeOptions) (*http.Response, e
 	return c.exchange(req, o)
 }
 
-func (a *address) dial(ctx context.Context, timeout time.Duration) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (a *address) dial(caller context.Context, timeout time.Duration) (*conn, error) {
+	ctx, cancel := context.WithTimeout(caller, timeout)
 	defer cancel()
 	dialer := net.Dialer{KeepAlive: keepAlive}
 	plain, err := dialer.DialContext(ctx, "tcp", a.hostport)
-	if err != nil {
+	switch {
+	case err != nil && caller.Err() != nil: // It says nothing about the address.
+		return nil, errors.Join(caller.Err(), err)
+	case err != nil:
 		return nil, unreachableError{err}
 	}
 	c := plain

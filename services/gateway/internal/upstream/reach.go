@@ -65,6 +65,9 @@ func (a *address) find(ctx context.Context) {
 func (a *address) reconnect(ctx context.Context) {
 	for timeout := reconnectTimeout; ; timeout = min(2*timeout, dialTimeout) {
 		c, err := a.dial(ctx, timeout)
+		if ctx.Err() != nil && err != nil {
+			return
+		}
 		if !unreachable(err) {
 			if err == nil {
 				a.keep(c)

@@ -254,9 +254,13 @@ func TestCancelledRequestsAreNoFailures(t *testing.T) {
 	}
 	defer listener.Close() // It accepts no connection, so no request is answered.
 	w := newFixture(t, 100, "http://"+listener.Addr().String())
-	for range 10 {
+	for i := range 10 {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(10*time.Millisecond, cancel)
+		if i < 5 {
+			cancel() // before a connection is there
+		} else {
+			time.AfterFunc(10*time.Millisecond, cancel)
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://svc/", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
