@@ -11,11 +11,21 @@ FUZZTIME ?= 20s
 
 .PHONY: help
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(LAUNCHER) ## start Postgres, Redis, the five services and a mailbox on this machine
 	@GOFLAGS="$(GOFLAGS) -ldflags=$$(tools/commit.sh)" exec $(LAUNCHER) up
+
+.PHONY: up
+up: ## build and start docker-compose.yml, and wait until it is ready; run make env first
+	@COMMIT=$$(tools/commit.sh --id) docker compose up --build --detach --wait
+	@echo "ready: http://localhost:8080 and the mailbox at http://localhost:8025, unless .env says otherwise"
+
+.PHONY: compose-test
+compose-test: ## bring docker-compose.yml up under a name of its own, use, break and change it (needs Docker; 10 minutes)
+	@go build -o .local/bin/compose ./tests/compose
+	@exec .local/bin/compose $(COMPOSEFLAGS)
 
 .PHONY: test
 test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race detector
@@ -54,7 +64,7 @@ build: ## build static binaries of the services into .bin/
 	@ls -lh $(addprefix .bin/,$(SERVICES))
 
 .PHONY: env
-env: ## write a .env with new secrets for docker compose
+env: ## write a .env with new secrets for docker compose, or add to it what an upgrade requires
 	@tools/env.sh
 
 .PHONY: reset

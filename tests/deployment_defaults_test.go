@@ -22,8 +22,9 @@ func TestSEC130ImagesArePinned(t *testing.T) {
 	t.Parallel()
 	pinned := regexp.MustCompile(`^[^\s:@]+:[^\s:@]+@sha256:[0-9a-f]{64}$`)
 	found := 0
+	argument := regexp.MustCompile(`(?m)^(?:ARG [A-Z]+_IMAGE=|FROM )([^$\s]\S*)`)
 	for file, image := range map[string]*regexp.Regexp{
-		"deploy/Dockerfile":  regexp.MustCompile(`(?m)^FROM (\S+)`),
+		"deploy/Dockerfile": argument, "deploy/postgres/Dockerfile": argument, "deploy/redis/Dockerfile": argument,
 		"docker-compose.yml": regexp.MustCompile(`(?m)^\s*image: *(\S+)`),
 	} {
 		for _, match := range image.FindAllStringSubmatch(readRoot(t, file), -1) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,9 @@ type imageBuild struct {
 	ignored     []string
 }
 
+// cacheMount keeps what Go caches between two builds. Here it is the cache of this machine.
+var cacheMount = regexp.MustCompile(`--mount=type=cache,\S+ `)
+
 func (b *imageBuild) run(instruction, rest string) {
 	b.t.Helper()
 	switch instruction {
@@ -91,6 +95,7 @@ func (b *imageBuild) run(instruction, rest string) {
 			b.copy(name, target)
 		}
 	case "RUN":
+		rest = cacheMount.ReplaceAllString(rest, "")
 		// The one absolute path that the commands write to.
 		cmd := exec.CommandContext(b.t.Context(), "sh", "-c", strings.ReplaceAll(rest, "-o /service", "-o "+filepath.Join(b.root, "service")))
 		cmd.Dir, cmd.Env = b.path("."), append(os.Environ(), b.environment...)

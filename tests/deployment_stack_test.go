@@ -26,7 +26,7 @@ import (
 )
 
 // deployment is the system of docker-compose.yml, without containers: the programs that
-// deploy/Dockerfile builds, Postgres with deploy/postgres/init.sh, and Redis with
+// deploy/Dockerfile builds, Postgres with deploy/postgres/setup.sh, and Redis with
 // deploy/redis/start.sh. Each program has the environment of its container; only host
 // names and ports are those of this machine. The mailbox is that of the shared stack.
 type deployment struct {
@@ -109,11 +109,7 @@ func (d *deployment) configure(settings []string) {
 		d.t.Fatalf("tools/env.sh: %v\n%s", err, out)
 	}
 	written := d.readSettings(file)
-	if out, err := exec.CommandContext(d.t.Context(), "bash", script).CombinedOutput(); err == nil || written != d.readSettings(file) {
-		d.t.Errorf("tools/env.sh replaced an existing .env (%v)\n%s", err, out)
-	}
-	edited := regexp.MustCompile(`(?m)^PUBLIC_BASE_URL=.*$`).ReplaceAllString(written, "PUBLIC_BASE_URL=http://"+d.public["gateway"])
-	edited += "\n" + strings.Join(settings, "\n") + "\n"
+	edited := written + "\nPUBLIC_BASE_URL=http://" + d.public["gateway"] + "\n" + strings.Join(settings, "\n") + "\n"
 	if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
@@ -125,7 +121,7 @@ func (d *deployment) configure(settings []string) {
 		d.t.Fatal(err)
 	}
 	for name, service := range d.project.Services {
-		if built := service.Build != nil; built != slices.Contains(ownServices, name) {
+		if built := service.Build != nil && service.Build.Args["SERVICE"] != nil; built != slices.Contains(ownServices, name) {
 			d.t.Errorf("docker-compose.yml builds %s: %v, but ownServices is %v", name, built, ownServices)
 		}
 	}
@@ -192,17 +188,23 @@ func (d *deployment) startPostgres() string {
 		d.t.Fatal(err)
 	}
 	password, _ := address.User.Password()
-	script := exec.CommandContext(d.t.Context(), "sh", filepath.Join(root, "deploy/postgres/init.sh"))
-	script.Env = append(os.Environ(), "PGHOST="+address.Hostname(), "PGPORT="+address.Port(), "PGPASSWORD="+password, "PGSSLMODE=disable",
-		"POSTGRES_USER="+address.User.Username())
-	for name, value := range d.environment("postgres") {
-		if name != "POSTGRES_PASSWORD" {
-			script.Env = append(script.Env, name+"="+value)
+	setup := func(args ...string) {
+		d.t.Helper()
+		script := exec.CommandContext(d.t.Context(), "sh", append([]string{filepath.Join(root, "deploy/postgres/setup.sh")}, args...)...)
+		script.Env = append(os.Environ(), "PGHOST="+address.Hostname(), "PGPORT="+address.Port(), "PGPASSWORD="+password, "PGSSLMODE=disable")
+		for name, value := range d.environment("postgres-setup") {
+			if strings.HasSuffix(name, "_DB_PASSWORD") {
+				script.Env = append(script.Env, name+"="+value)
+			}
+		}
+		script.Env = append(script.Env, "POSTGRES_USER="+address.User.Username(), "POSTGRES_PASSWORD="+password)
+		if out, err := script.CombinedOutput(); err != nil {
+			d.t.Fatalf("deploy/postgres/setup.sh %s (it needs psql): %v\n%s", args, err, out)
 		}
 	}
-	if out, err := script.CombinedOutput(); err != nil {
-		d.t.Fatalf("deploy/postgres/init.sh (it needs psql): %v\n%s", err, out)
-	}
+	setup()
+	setup() // As at every start.
+	setup("check")
 	return address.Host
 }
 
@@ -261,12 +263,24 @@ func (d *deployment) command(service string, args ...string) (string, error) {
 // database connects to the database of a service, with its role.
 func (d *deployment) database(service string) *pgx.Conn {
 	d.t.Helper()
-	conn, err := pgx.Connect(d.t.Context(), d.hosts.Replace(d.environment(service)["DATABASE_URL"]))
+	conn, err := pgx.Connect(d.t.Context(), d.databaseURL(service).String())
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
+}
+
+// databaseURL returns the URL of the database of a service, with the password of its role.
+func (d *deployment) databaseURL(service string) *url.URL {
+	d.t.Helper()
+	environment := d.environment(service)
+	u, err := url.Parse(d.hosts.Replace(environment["DATABASE_URL"]))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	u.User = url.UserPassword(u.User.Username(), environment["DATABASE_PASSWORD"])
+	return u
 }
 
 // client returns a client of the deployment's gateway.

@@ -81,17 +81,14 @@ func entriesIn(t *testing.T, stream string) (n int) {
 	return n
 }
 
-// wantSeparateDatabases checks the roles that deploy/postgres/init.sh makes: each can
+// wantSeparateDatabases checks the roles that deploy/postgres/setup.sh makes: each can
 // connect to its own database, and to no other one.
 func (d *deployment) wantSeparateDatabases() {
 	d.t.Helper()
 	own := map[string]*url.URL{}
 	for _, service := range ownServices {
-		if text := d.environment(service)["DATABASE_URL"]; text != "" {
-			address, err := url.Parse(d.hosts.Replace(text))
-			if err != nil {
-				d.t.Fatal(err)
-			}
+		if d.environment(service)["DATABASE_URL"] != "" {
+			address := d.databaseURL(service)
 			own[address.Path] = address
 		}
 	}

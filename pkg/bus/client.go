@@ -19,6 +19,8 @@ import (
 // master known by its Sentinels, or a Cluster.
 type Redis struct {
 	RedisURL service.Secret `envconfig:"REDIS_URL" ignored:"true" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, and &addr=host:port adds one; with &addr=host:port alone they are nodes of a Cluster."`
+
+	RedisPassword service.Secret `envconfig:"REDIS_PASSWORD" ignored:"true" desc:"Password of the user in REDIS_URL, instead of one in the URL. No character of it needs to be encoded."`
 }
 
 var errRedisURL = errors.New("REDIS_URL: want redis://user:password@host:port/number")
@@ -29,10 +31,18 @@ func (r Redis) Validate() error {
 	return err
 }
 
-// options parses the URL in the three dialects of go-redis. Errors never contain
-// the URL, because it contains a password.
+// options returns what the URL says, with the password.
 func (r Redis) options() (*redis.UniversalOptions, error) {
-	text := r.RedisURL.Reveal()
+	o, err := parseURL(r.RedisURL.Reveal())
+	if err == nil && r.RedisPassword != "" {
+		o.Password = r.RedisPassword.Reveal()
+	}
+	return o, err
+}
+
+// parseURL parses a URL in the three dialects of go-redis. Errors never contain the URL,
+// because it may contain a password.
+func parseURL(text string) (*redis.UniversalOptions, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, errRedisURL

@@ -16,6 +16,7 @@ import (
 type Database struct {
 	DatabaseURL       service.Secret `envconfig:"DATABASE_URL" ignored:"true" required:"true" desc:"postgres://user:password@host:port/database of the service's own database, or any other connection string of libpq: Unix sockets, several hosts, key=value. It may lead to a pooler such as PgBouncer."`
 	DatabaseDirectURL service.Secret `envconfig:"DATABASE_DIRECT_URL" ignored:"true" desc:"The same database without the pooler to which DATABASE_URL leads, for what needs a session: migrations, and notifications of new events. Without it, events behind a pooler are polled for."`
+	DatabasePassword  service.Secret `envconfig:"DATABASE_PASSWORD" ignored:"true" desc:"Password of the user in DATABASE_URL and DATABASE_DIRECT_URL, instead of one in the URLs. No character of it needs to be encoded."`
 	DatabaseMaxConns  int32          `envconfig:"DATABASE_MAX_CONNS" default:"20" desc:"Connections that one instance may hold."`
 }
 
@@ -24,11 +25,11 @@ func (d Database) DatabaseConfig() Database { return d }
 
 // Validate implements service.Validator.
 func (d Database) Validate() error {
-	if _, err := parse("DATABASE_URL", d.DatabaseURL); err != nil {
+	if _, err := d.parse("DATABASE_URL", d.DatabaseURL); err != nil {
 		return err
 	}
 	if d.DatabaseDirectURL != "" {
-		if _, err := parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL); err != nil {
+		if _, err := d.parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL); err != nil {
 			return err
 		}
 	}
@@ -42,15 +43,18 @@ func (d Database) Validate() error {
 // otherwise look for a server on this machine.
 var namesHost = regexp.MustCompile(`^postgres(?:ql)?://(?:[^/?]*@)?[^/?@]+(?:[/?]|$)|^postgres(?:ql)?://.*[?&]host=.|^[^:]*\b(?:host|service)\s*=\s*\S`)
 
-// parse reads the connection string in a variable. Its errors contain nothing of the string,
+// parse reads the connection string in a variable, and adds the password. Its errors contain nothing of the string,
 // which contains a password; those of pgx could.
-func parse(variable string, text service.Secret) (*pgxpool.Config, error) {
+func (d Database) parse(variable string, text service.Secret) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(text.Reveal())
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, fmt.Errorf("%s: %w", variable, file) // such as sslrootcert
 	}
 	if err != nil || !namesHost.MatchString(text.Reveal()) {
-		return nil, fmt.Errorf("%s: want postgres://user:password@host:port/database, with ?host=/path for a Unix socket; special characters in the password must be percent-encoded", variable)
+		return nil, fmt.Errorf("%s: want postgres://user:password@host:port/database, with ?host=/path for a Unix socket; special characters in the password must be percent-encoded, or set DATABASE_PASSWORD", variable)
+	}
+	if d.DatabasePassword != "" {
+		cfg.ConnConfig.Password = d.DatabasePassword.Reveal()
 	}
 	cfg.ConnConfig.ConnectTimeout = connectTimeout
 	return cfg, nil

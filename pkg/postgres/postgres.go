@@ -64,7 +64,7 @@ func open(ctx context.Context, cfg Database, log *slog.Logger, prepare func(*Poo
 
 // connect returns the pool of a database that has answered.
 func connect(ctx context.Context, cfg Database, log *slog.Logger) (*Pool, error) {
-	pc, err := parse("DATABASE_URL", cfg.DatabaseURL)
+	pc, err := cfg.parse("DATABASE_URL", cfg.DatabaseURL)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (d Database) session(pool *pgx.ConnConfig) (*pgx.ConnConfig, error) {
 	if d.DatabaseDirectURL == "" {
 		return pool, nil
 	}
-	direct, err := parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL)
+	direct, err := d.parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL)
 	if err != nil {
 		return nil, err
 	}

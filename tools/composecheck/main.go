@@ -133,9 +133,13 @@ var passwordOf = map[string]*regexp.Regexp{
 	"user-service":  regexp.MustCompile(`^((USER_DB|REDIS_USER)_PASSWORD|USER_EVENT_SIGNING_KEY)$`),
 	"email-service": regexp.MustCompile(`^((EMAIL_DB|REDIS_EMAIL)_PASSWORD|EMAIL_EVENT_SIGNING_KEY)$`),
 	"audit-service": regexp.MustCompile(`^((AUDIT_DB|REDIS_AUDIT)_PASSWORD|AUDIT_EVENT_SIGNING_KEY)$`),
-	"postgres":      regexp.MustCompile(`^(POSTGRES|[A-Z]+_DB)_PASSWORD$`),
+	"postgres":      regexp.MustCompile(`^POSTGRES_PASSWORD$`),
+	setup:           regexp.MustCompile(`^(POSTGRES|[A-Z]+_DB)_PASSWORD$`),
 	"redis":         regexp.MustCompile(`^REDIS_[A-Z]+_PASSWORD$`),
 }
+
+// setup is the one service that ends by itself.
+const setup = "postgres-setup"
 
 func check(project *types.Project, secrets map[string]string, owners map[string][]string) error {
 	var errs []error
@@ -146,18 +150,38 @@ func check(project *types.Project, secrets map[string]string, owners map[string]
 		if s.ContainerName != "" {
 			report("container_name prevents scaling")
 		}
-		if published := len(s.Ports) > 0; published != (name == "gateway") {
-			report("only the gateway must publish a port")
+		for _, port := range s.Ports {
+			if loopback := name == "mailpit" && port.HostIP == "127.0.0.1"; name != "gateway" && !loopback {
+				report("only the gateway must publish a port, and the mailbox one on loopback")
+			}
 		}
-		if s.HealthCheck == nil || len(s.HealthCheck.Test) == 0 {
+		for _, volume := range s.Volumes {
+			if volume.Type != types.VolumeTypeVolume {
+				report("mounts %s: its file rights could keep the container from reading it", volume.Source)
+			}
+		}
+		if s.Logging == nil || s.Logging.Options["max-size"] == "" || s.Logging.Options["max-file"] == "" {
+			report("the size of its log has no limit")
+		}
+		if s.MemLimit == 0 || s.PidsLimit == 0 {
+			report("mem_limit or pids_limit is missing")
+		}
+		if name != setup && (s.HealthCheck == nil || len(s.HealthCheck.Test) == 0) {
 			report("healthcheck is missing")
 		}
 		for on, d := range s.DependsOn {
-			if d.Condition != types.ServiceConditionHealthy {
-				report("depends_on %s must have the condition service_healthy", on)
+			want := types.ServiceConditionHealthy
+			switch {
+			case on == setup:
+				want = types.ServiceConditionCompletedSuccessfully
+			case name == setup:
+				want = types.ServiceConditionStarted // Postgres is healthy when setup has done its work.
+			}
+			if d.Condition != want {
+				report("depends_on %s must have the condition %s", on, want)
 			}
 		}
-		if s.Build != nil {
+		if s.Build != nil && s.Build.Args["SERVICE"] != nil {
 			checkOwn(name, s, report)
 		}
 		checkSecrets(s, secrets, owners[name], report)
@@ -173,7 +197,7 @@ func checkOwn(name string, s types.ServiceConfig, report func(string, ...any)) {
 	if len(s.DependsOn) == 0 {
 		report("depends_on is missing")
 	}
-	if service := s.Build.Args["SERVICE"]; service == nil || *service != name {
+	if service := s.Build.Args["SERVICE"]; *service != name {
 		report("the build argument SERVICE is another service")
 	}
 	if rate := s.Environment["LOGIN_RATE_LIMIT"]; rate == nil {
