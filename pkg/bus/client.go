@@ -20,7 +20,7 @@ import (
 type Redis struct {
 	RedisURL service.Secret `envconfig:"REDIS_URL" ignored:"true" required:"true" desc:"redis://user:password@host:port/0, or rediss:// for TLS. With ?master_name=name the hosts are Sentinels, and &addr=host:port adds one; with &addr=host:port alone they are nodes of a Cluster."`
 
-	RedisPassword service.Secret `envconfig:"REDIS_PASSWORD" ignored:"true" desc:"Password of the user in REDIS_URL, instead of one in the URL. No character of it needs to be encoded."`
+	RedisPassword service.Secret `envconfig:"REDIS_PASSWORD" ignored:"true" desc:"Password of the user in REDIS_URL (with Sentinels: of the parameter username), instead of one in the URL. No character of it needs to be encoded."`
 }
 
 var errRedisURL = errors.New("REDIS_URL: want redis://user:password@host:port/number")
