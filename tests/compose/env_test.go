@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -209,3 +210,38 @@ func TestGatewayPortAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestEnvReachesServices: each setting in the table of a service's README that is not a secret can
+// be set in .env, except for addresses in the network of the containers.
+func TestEnvReachesServices(t *testing.T) {
+	t.Parallel()
+	f := newEnvFolder(t)
+	f.makeEnv()
+	settings := map[string][]string{}
+	var added strings.Builder
+	for _, service := range []string{"gateway", "auth-service", "user-service", "email-service", "audit-service"} {
+		for _, row := range settingRow.FindAllStringSubmatch(readRoot(t, "services/"+service+"/README.md"), -1) {
+			if name := row[1]; !strings.Contains(row[2], " Secret; may be read") && !fixed.MatchString(name) {
+				settings[service] = append(settings[service], name)
+				added.WriteString(name + "=set\n")
+			}
+		}
+		if len(settings[service]) < 10 {
+			t.Errorf("the README of %s has the settings %v", service, settings[service])
+		}
+	}
+	f.write(".env", f.read()+added.String())
+	project := f.project()
+	for service, names := range settings {
+		for _, name := range names {
+			if got := project.Services[service].Environment[name]; got == nil || *got != "set" {
+				t.Errorf("%s=set in .env does not reach %s: %v", name, service, got)
+			}
+		}
+	}
+}
+
+var (
+	settingRow = regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|(.*)$")
+	fixed      = regexp.MustCompile(`^(ENV|(HTTP|OPS)_ADDR|(JWKS|AUTH|USER|EMAIL|AUDIT)_URL)$`)
+)
