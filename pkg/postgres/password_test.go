@@ -26,7 +26,7 @@ func TestDatabasePassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background()) //nolint:errcheck // The server ends with the test.
+	defer conn.Close(context.Background())
 	run := func(format, password string) {
 		t.Helper()
 		var statement string
@@ -70,7 +70,7 @@ func TestDatabasePassword(t *testing.T) {
 	}
 	// This server does ask.
 	if refused, err := pgx.Connect(t.Context(), wrong.String()); err == nil {
-		refused.Close(t.Context()) //nolint:errcheck // It should not be open.
+		refused.Close(t.Context())
 		t.Errorf("Connect(%s) = nil, want a refused password", wrong.String())
 	}
 }
@@ -79,7 +79,7 @@ func TestDatabasePassword(t *testing.T) {
 // shared one does not.
 func startAskingServer(t *testing.T) *url.URL {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "password-") // The account of Postgres cannot reach t.TempDir.
+	dir, err := os.MkdirTemp("", "password-") //nolint:usetesting // The account of Postgres cannot reach t.TempDir.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,8 @@ type engine struct {
 // The first release of Compose that has what docker-compose.yml uses.
 const minMajor, minMinor = 2, 24
 
-var errNoCompose = fmt.Errorf(`Docker Compose %d.%d or later is missing: install docker-compose-plugin, or build it with
-  tests/compose/build-compose.sh`, minMajor, minMinor) //nolint:staticcheck // Docker is a name.
+var errNoCompose = fmt.Errorf(`the command docker compose, %d.%d or later, is missing: install docker-compose-plugin, or build it with
+  tests/compose/build-compose.sh`, minMajor, minMinor)
 
 // findEngine returns an error that says what is missing.
 func findEngine(ctx context.Context, project string) (*engine, error) {
@@ -107,7 +107,7 @@ var pinned = regexp.MustCompile(`(?m)^(?:ARG [A-Z]+_IMAGE=| +image: )(\S+@sha256
 // images returns the images that the files name.
 func (e *engine) images() (images []string, err error) {
 	for _, file := range []string{"docker-compose.yml", "deploy/Dockerfile", "deploy/postgres/Dockerfile", "deploy/redis/Dockerfile"} {
-		text, err := os.ReadFile(filepath.Join(e.root, file)) //nolint:gosec // The names are constants.
+		text, err := os.ReadFile(filepath.Join(e.root, file))
 		if err != nil {
 			return nil, err
 		}

@@ -39,25 +39,27 @@ func run(ctx context.Context) error {
 			fmt.Printf("kept in %s as project %s\n", e.dir, *project)
 			return
 		}
-		s.remove() //nolint:contextcheck // It must also run after an interrupt.
+		s.remove(context.WithoutCancel(ctx)) // Also after an interrupt.
 	}()
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
 	}{
 		{"build the images", s.build},
+		{"initialize Postgres without the databases", s.initializeAlone},
 		{"start everything", s.up},
 		{"sign up, read the mail, sign in as administrator", s.use},
-		{"inspect the containers", s.inspect},
 		{"replace user-service under load", s.replace},
 		{"kill user-service under load", s.crash},
+		{"inspect the containers", s.inspect},
+		{"build user-service after one changed line", s.rebuild},
 		{"change a database password", s.changePassword},
 		{"lose a database, and start again", s.loseDatabase},
 		{"stop and start everything", s.restart},
 	} {
 		began := time.Now()
 		if err := step.do(ctx); err != nil {
-			s.explain()
+			s.explain(context.WithoutCancel(ctx))
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 		s.say("%s: %.1f s", step.name, time.Since(began).Seconds())

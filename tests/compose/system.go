@@ -83,7 +83,7 @@ func freePort(ctx context.Context) (string, error) {
 // set replaces variables in .env.
 func (s *system) set(values map[string]string) error {
 	path := filepath.Join(s.dir, ".env")
-	text, err := os.ReadFile(path) //nolint:gosec // The folder is ours.
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -223,6 +223,40 @@ func (s *system) changePassword(ctx context.Context) error {
 	return err
 }
 
+// initializeAlone leaves what a first initialization leaves that fails after the server's own:
+// a server without the services' databases, which is not healthy. The next step repairs it.
+func (s *system) initializeAlone(ctx context.Context) error {
+	if _, err := s.dc(ctx, "up", "--detach", "--no-deps", "postgres"); err != nil {
+		return err
+	}
+	return s.awaitMissing(ctx, "starting", "headgate_auth headgate_user headgate_email headgate_audit")
+}
+
+// awaitMissing waits until the health check of Postgres says that databases are missing.
+func (s *system) awaitMissing(ctx context.Context, status, databases string) error {
+	return eventually(ctx, 2*time.Minute, func() error {
+		health, err := s.docker(ctx, "postgres", "inspect", "--format", "{{json .State.Health}}")
+		if err == nil && (!strings.Contains(health, `"`+status+`"`) || !strings.Contains(health, "missing databases: "+databases+";")) {
+			err = fmt.Errorf("health of postgres = %s", health)
+		}
+		return err
+	})
+}
+
+// rebuild builds a service again after a change of one line, with Go's caches of the first build.
+func (s *system) rebuild(ctx context.Context) error {
+	path := filepath.Join(s.dir, "services/user-service/main.go")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, append(text, "\nvar _ = \"changed\"\n"...), 0o600); err != nil {
+		return err
+	}
+	_, err = s.dc(ctx, "build", "user-service")
+	return err
+}
+
 // loseDatabase checks that a server without a database of a service is unhealthy and says why,
 // and that the next start creates it.
 func (s *system) loseDatabase(ctx context.Context) error {
@@ -232,13 +266,7 @@ func (s *system) loseDatabase(ctx context.Context) error {
 	if _, err := s.dc(ctx, "exec", "-T", "postgres", "psql", "-U", "postgres", "-c", "DROP DATABASE headgate_audit WITH (FORCE)"); err != nil {
 		return err
 	}
-	if err := eventually(ctx, 2*time.Minute, func() error {
-		health, err := s.docker(ctx, "postgres", "inspect", "--format", "{{json .State.Health}}")
-		if err == nil && (!strings.Contains(health, `"unhealthy"`) || !strings.Contains(health, "missing databases: headgate_audit")) {
-			err = fmt.Errorf("health of postgres = %s", health)
-		}
-		return err
-	}); err != nil {
+	if err := s.awaitMissing(ctx, "unhealthy", "headgate_audit"); err != nil {
 		return err
 	}
 	if err := s.up(ctx); err != nil {
@@ -277,8 +305,8 @@ func (s *system) restart(ctx context.Context) error {
 }
 
 // explain prints what helps to find out why a step failed.
-func (s *system) explain() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func (s *system) explain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for _, args := range [][]string{{"ps", "--all"}, {"logs", "--tail", "20"}} {
 		out, _ := s.dc(ctx, args...)
@@ -287,11 +315,11 @@ func (s *system) explain() {
 }
 
 // remove removes the containers, their data and the copy.
-func (s *system) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+func (s *system) remove(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	if _, err := s.dc(ctx, "down", "--volumes", "--remove-orphans", "--rmi", "local"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
-	_ = exec.CommandContext(ctx, "rm", "-rf", s.dir).Run() //nolint:gosec // The folder is ours.
+	_ = exec.CommandContext(ctx, "rm", "-rf", s.dir).Run()
 }
