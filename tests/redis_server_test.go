@@ -67,7 +67,7 @@ func (r *deployedRedis) restart(t *testing.T, signal syscall.Signal) {
 	}
 	select {
 	case <-r.process.Done():
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		t.Fatalf("Redis did not end after the signal %v", signal)
 	}
 	r.start(t)

@@ -54,7 +54,7 @@ func (l *launched) appOrigin() string { return strings.Replace(l.app.URL, "127.0
 const (
 	root         = ".."
 	startTimeout = 4 * time.Minute // with an empty build cache on two cores
-	stopTimeout  = testkit.Patience
+	stopTimeout  = testkit.Timeout
 )
 
 func TestMain(m *testing.M) {

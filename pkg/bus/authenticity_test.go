@@ -266,7 +266,7 @@ func TestSEC114FollowerIgnoresForgedEvents(t *testing.T) {
 		if e.ID != genuine.ID {
 			t.Errorf("the follower saw the event of %s that was forged", e.Producer)
 		}
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		t.Error("the follower saw nothing")
 	}
 }

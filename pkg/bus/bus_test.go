@@ -348,7 +348,7 @@ func TestCloseWhileRedisIsFrozen(t *testing.T) {
 func TestWireFormat(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
-	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Timeout)
 	defer cancel()
 	stock, err := redisstream.NewPublisher(redisstream.PublisherConfig{Client: client}, nil)
 	if err != nil {

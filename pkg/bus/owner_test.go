@@ -65,7 +65,7 @@ func (f *fixture) publishTo(p *process) {
 		if id != m.UUID {
 			f.t.Errorf("received %s, want %s", id, m.UUID)
 		}
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		f.t.Fatal("nothing received")
 	}
 }
@@ -114,7 +114,7 @@ func TestSharedConsumerName(t *testing.T) {
 	case id = <-first.received:
 	case id = <-second.received:
 		owner, other = second, first
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		t.Fatal("neither process reads after Redis lost its data")
 	}
 	if id != messages[0].UUID {
@@ -169,7 +169,7 @@ func TestSharedNameAndErrors(t *testing.T) {
 		case <-first.received:
 		case id := <-second.received:
 			t.Fatalf("the second process received %s", id)
-		case <-time.After(testkit.Patience):
+		case <-time.After(testkit.Timeout):
 			t.Fatal("nothing received")
 		}
 	}

@@ -172,7 +172,7 @@ func TestClusterShardDown(t *testing.T) {
 				})
 			}
 			add(1, event.Email)
-			want(testkit.Patience, event.Email, 1)
+			want(testkit.Timeout, event.Email, 1)
 			fault(t, c)
 			add(waiting, event.Email)
 			for n := range int64(5) {

@@ -55,7 +55,7 @@ func (i *instance) next() *message.Message {
 		}
 		i.t.Cleanup(func() { m.Nack() })
 		return m
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		i.t.Fatal("no message to replay")
 		return nil
 	}
@@ -252,7 +252,7 @@ func TestReplaysAreShared(t *testing.T) {
 		case m := <-b.messages:
 			seen[m.UUID]++
 			m.Ack()
-		case <-time.After(testkit.Patience):
+		case <-time.After(testkit.Timeout):
 			t.Fatalf("%d messages, want %d", len(seen), n)
 		}
 	}

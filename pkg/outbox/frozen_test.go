@@ -158,13 +158,13 @@ func TestFrozenRelay(t *testing.T) {
 			db, frozen, client := testkit.OpenDatabase(t, address), testkit.OpenDatabase(t, proxy.url), testkit.Redis(t)
 			relay(t, frozen, client, freezing{bus.NewPublisher(client), proxy})
 			addEvents(t, db, 1, "before", event.Audit) // so that all statements are prepared
-			wantEntries(t, testkit.Patience, client, event.Audit, 1)
+			wantEntries(t, testkit.Timeout, client, event.Audit, 1)
 
 			freeze(proxy)
 			addEvents(t, db, 1, "frozen", event.Audit)
 			select {
 			case <-proxy.frozen:
-			case <-time.After(testkit.Patience):
+			case <-time.After(testkit.Timeout):
 				t.Fatal("the relay sends nothing to Postgres")
 			}
 			onStream := entries(t, client, event.Audit)
@@ -244,7 +244,7 @@ func TestStoppedProcess(t *testing.T) {
 	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 1, "other", event.Audit)
 	wantEntries(t, 4*time.Second, client, event.Audit, 1)
-	wantEntries(t, testkit.Patience, client, event.Audit, 2)
+	wantEntries(t, testkit.Timeout, client, event.Audit, 2)
 }
 
 // TestLockedNumbers is REL-46: while a transaction that never ends holds the lock of one
@@ -254,7 +254,7 @@ func TestLockedNumbers(t *testing.T) {
 	db, client, log := testkit.Database(t, outbox.Schema()), testkit.Redis(t), &testkit.Buffer{}
 	testkit.Run(t, outbox.NewRelay(db, bus.NewPublisher(client), newEpochs(t, db, client), slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry()))
 	addEvents(t, db, 1, "subject", event.Audit)
-	wantEntries(t, testkit.Patience, client, event.Audit, 1)
+	wantEntries(t, testkit.Timeout, client, event.Audit, 1)
 	frozen, err := db.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -274,5 +274,5 @@ func TestLockedNumbers(t *testing.T) {
 	if err := frozen.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantEntries(t, testkit.Patience, client, event.Audit, 2)
+	wantEntries(t, testkit.Timeout, client, event.Audit, 2)
 }

@@ -130,7 +130,7 @@ func TestBrokenStream(t *testing.T) {
 			addEvents(t, db, 1, "one", event.Email, event.User)
 			wantEntries(t, 4*time.Second, client, event.User, 1)
 			repair()
-			wantEntries(t, testkit.Patience, client, event.Email, waiting+2)
+			wantEntries(t, testkit.Timeout, client, event.Email, waiting+2)
 		})
 	}
 }
@@ -141,8 +141,8 @@ func TestUnknownTopic(t *testing.T) {
 	db, client := testkit.Database(t, outbox.Schema()), testkit.Redis(t)
 	relay(t, db, client, bus.NewPublisher(client))
 	addEvents(t, db, 3, "subject", "billing-events", event.Audit)
-	wantEntries(t, testkit.Patience, client, "billing-events", 3)
-	wantEntries(t, testkit.Patience, client, event.Audit, 3)
+	wantEntries(t, testkit.Timeout, client, "billing-events", 3)
+	wantEntries(t, testkit.Timeout, client, event.Audit, 3)
 }
 
 // refusing is a broker that is away until it is back.
@@ -178,7 +178,7 @@ func TestOutageLog(t *testing.T) {
 	}
 	broker.back.Store(true)
 	for _, topic := range []event.Topic{event.Audit, event.User, event.Email} {
-		wantEntries(t, testkit.Patience, client, topic, 5)
+		wantEntries(t, testkit.Timeout, client, topic, 5)
 	}
 	testkit.Eventually(t, func() error {
 		if n := log.Count("publishing resumed"); n != 1 || log.Count("level=") != 2 {

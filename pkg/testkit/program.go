@@ -103,8 +103,8 @@ func (p *Program) Stop() {
 		if p.err != nil {
 			p.t.Errorf("the program ended with %v\n%s", p.err, p.Log())
 		}
-	case <-time.After(Patience):
-		p.t.Errorf("the program did not stop within %s\n%s", Patience, p.Log())
+	case <-time.After(Timeout):
+		p.t.Errorf("the program did not stop within %s\n%s", Timeout, p.Log())
 	}
 }
 

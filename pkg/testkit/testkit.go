@@ -119,15 +119,15 @@ func (w *testWriter) end() {
 	w.over = true
 }
 
-// Patience is how long tests wait for what has to happen. It is no promise about how soon: on
+// Timeout is how long tests wait for what has to happen. It is no promise about how soon: on
 // a machine that is busy with other things, all takes longer.
-const Patience = 2 * time.Minute
+const Timeout = 2 * time.Minute
 
 // Eventually waits until condition returns nil. After two minutes, it fails the test with
 // the last error.
 func Eventually(t testing.TB, condition func() error) {
 	t.Helper()
-	Within(t, Patience, condition)
+	Within(t, Timeout, condition)
 }
 
 // Within is Eventually with another time, for a test in which something else happens later

@@ -226,7 +226,7 @@ func TestOtherEventsDoNotWaitForTheMailServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantWoken := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, testkit.Patience)
+		ctx, cancel := context.WithTimeout(ctx, testkit.Timeout)
 		defer cancel()
 		_, err := listener.Conn().WaitForNotification(ctx)
 		return err

@@ -152,7 +152,7 @@ func (tc hostileCase) run(t *testing.T) {
 	close(u.answered)
 	select {
 	case <-u.over:
-	case <-time.After(testkit.Patience):
+	case <-time.After(testkit.Timeout):
 		t.Fatal("the service still writes")
 	}
 	if !slices.Contains(tc.want, got.summary) {

@@ -159,7 +159,7 @@ func TestCancellation(t *testing.T) {
 		}
 		select {
 		case <-gone:
-		case <-time.After(testkit.Patience):
+		case <-time.After(testkit.Timeout):
 			t.Fatalf("%s: the request to the service was not cancelled", method)
 		}
 	}

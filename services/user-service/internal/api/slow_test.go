@@ -33,7 +33,7 @@ func TestREL02FrozenRedis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options.ReadTimeout = testkit.Patience
+	options.ReadTimeout = testkit.Timeout
 	operator := redis.NewClient(options)
 	defer operator.Close()
 	connections := func() int {
