@@ -29,7 +29,7 @@ compose-test: ## bring docker-compose.yml up under a name of its own, use, break
 
 .PHONY: test
 test: $(LAUNCHER) ## run every test on real Postgres and Redis, with the race detector
-	@$(LAUNCHER) servers -- go test -race -parallel 8 $(TESTFLAGS) work
+	@$(LAUNCHER) servers -- go test -race -parallel 8 -timeout 30m $(TESTFLAGS) work
 
 .PHONY: chaos
 chaos: ## inject faults into every part under load; check that nothing is lost or done twice (8 minutes; CHAOS_FOR=1h repeats it with other seeds)

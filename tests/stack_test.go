@@ -53,7 +53,7 @@ func (l *launched) appOrigin() string { return strings.Replace(l.app.URL, "127.0
 
 const (
 	root         = ".."
-	startTimeout = 4 * time.Minute // with an empty build cache on two cores
+	startTimeout = 15 * time.Minute // with an empty build cache on two busy cores
 	stopTimeout  = testkit.Timeout
 )
 
