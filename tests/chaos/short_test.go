@@ -24,7 +24,7 @@ func TestShortChaos(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute) // The build cache may be empty, and the machine busy.
 	defer cancel()
-	if err := runAll(ctx, options{seed: 7, short: true, recovery: 30 * time.Second, root: root, out: t.Output()}); err != nil {
+	if err := runAll(ctx, options{seed: 7, short: true, recovery: 2 * time.Minute, root: root, out: t.Output()}); err != nil {
 		t.Error(err)
 	}
 }
