@@ -7,6 +7,6 @@ grep -rlE '^func Fuzz[A-Za-z]+\(' --include='*_test.go' pkg services deploy | wh
 	dir=$(dirname "$file")
 	grep -oE '^func Fuzz[A-Za-z]+' "$file" | awk '{ print $2 }' | while read -r target; do
 		echo "== $dir $target"
-		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time"
+		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1s
 	done
 done
