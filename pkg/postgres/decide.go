@@ -17,11 +17,11 @@ const rollbackTimeout = 2 * time.Second
 // Nothing is changed if any of them, or decide, fails. If the schema has changed since a
 // statement was prepared, decide runs a second time.
 func Decide(ctx context.Context, db *Pool, read *pgx.Batch, decide func(q Querier, write *pgx.Batch) error) error {
-	return db.again(func() error { return db.decide(ctx, Repeatable(read), decide) })
+	return db.Again(func() error { return db.decide(ctx, Repeatable(read), decide) })
 }
 
 func (p *Pool) decide(ctx context.Context, read *pgx.Batch, decide func(q Querier, write *pgx.Batch) error) (err error) {
-	conn, err := p.Acquire(ctx)
+	conn, err := p.Acquire(ctx) //nolint:forbidigo // Decide repeats it.
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

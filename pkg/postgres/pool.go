@@ -49,12 +49,12 @@ func (p *Pool) Transact(ctx context.Context, f func(tx pgx.Tx) error) error {
 
 // TransactWith is Transact with options of the transaction.
 func (p *Pool) TransactWith(ctx context.Context, options pgx.TxOptions, f func(tx pgx.Tx) error) error {
-	return p.again(func() error { return pgx.BeginTxFunc(ctx, p, options, f) })
+	return p.Again(func() error { return pgx.BeginTxFunc(ctx, p, options, f) }) //nolint:forbidigo // Again repeats it.
 }
 
-// again calls f, and a second time with new connections if the schema has changed since
-// the old ones prepared a statement of f.
-func (p *Pool) again(f func() error) error {
+// Again calls f, and a second time with new connections if the schema has changed since
+// the old ones prepared a statement of f. It is for a transaction that Transact cannot run.
+func (p *Pool) Again(f func() error) error {
 	err := f()
 	if outdated(err) {
 		p.Reset()
@@ -64,19 +64,19 @@ func (p *Pool) again(f func() error) error {
 }
 
 // Begin starts a transaction.
-func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx, pgx.TxOptions{}) }
+func (p *Pool) Begin(ctx context.Context) (pgx.Tx, error) { return p.BeginTx(ctx, pgx.TxOptions{}) } //nolint:forbidigo // The caller repeats it.
 
 // BeginTx starts a transaction with options.
 func (p *Pool) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
 	if p.pooled {
 		options.BeginQuery = beginWithLimits(options)
 	}
-	return p.Pool.BeginTx(ctx, options)
+	return p.Pool.BeginTx(ctx, options) //nolint:forbidigo // The caller repeats it.
 }
 
 // Exec implements Querier.
 func (p *Pool) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-	err = p.again(func() error {
+	err = p.Again(func() error {
 		tag, err = p.exec(ctx, sql, args...)
 		return err
 	})
@@ -113,7 +113,7 @@ func (p *Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 		return limited, err
 	}
 	var found pgx.Rows
-	err := p.again(func() (err error) {
+	err := p.Again(func() (err error) {
 		found, err = query()
 		return err
 	})

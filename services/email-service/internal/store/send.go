@@ -37,17 +37,26 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	if err := s.recordSent(ctx, lockNow); err != nil {
 		return err
 	}
-	var begun bool
+	var notBegun error
 	batch := &pgx.Batch{}
 	batch.Queue(postgres.LimitLockWait)
 	batch.Queue(begin, id, s.now()).Exec(func(tag pgconn.CommandTag) error {
-		begun = tag.RowsAffected() > 0
+		notBegun = nil
+		if tag.RowsAffected() == 0 {
+			notBegun = mail.ErrDatabaseUnchecked
+		}
 		return nil
 	})
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return fmt.Errorf("start attempt: %w", locked(err))
 	}
-	tx, err := s.db.Begin(ctx)
+	return s.db.Again(func() error { return s.attempt(ctx, id, notBegun, send, sent) })
+}
+
+// attempt sends a message and stores that it did. It can be called again: what the mail server
+// has accepted is remembered. If the message can still be sent, it fails with notBegun.
+func (s *Store) attempt(ctx context.Context, id string, notBegun error, send func(context.Context) error, sent func(mail.Delivery) event.Event) error {
+	tx, err := s.db.Begin(ctx) //nolint:forbidigo // Send repeats it; its commit may outlive ctx.
 	if err != nil {
 		return fmt.Errorf("start attempt: %w", err)
 	}
@@ -64,8 +73,8 @@ func (s *Store) Send(ctx context.Context, id string, send func(context.Context) 
 	case mail.StatusWithheld:
 		return mail.ErrWithheld
 	}
-	if !begun {
-		return mail.ErrDatabaseUnchecked
+	if notBegun != nil {
+		return notBegun
 	}
 	e := sent(d)
 	eventID, isSent, err := s.sent.eventFor(d.MessageID)
@@ -175,7 +184,7 @@ func (s *Store) Close(ctx context.Context) error {
 	case err == nil:
 		err = mail.ErrNotRecorded
 	}
-	return fmt.Errorf("%d mails are left: %w", left, err)
+	return fmt.Errorf("mails not recorded: %d: %w", left, err)
 }
 
 // sentMails are the mails that the mail server has accepted from this process: the

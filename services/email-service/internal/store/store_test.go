@@ -267,3 +267,26 @@ func wantEvents(t *testing.T, db *postgres.Pool, want int) {
 		t.Errorf("%d events in the outbox, %v, want %d", n, err, want)
 	}
 }
+
+// TestSendAfterAChangeOfTheSchema: a mail is sent at the first attempt, and once, even if the
+// statements were prepared before the schema changed.
+func TestSendAfterAChangeOfTheSchema(t *testing.T) {
+	t.Parallel()
+	db := testkit.Database(t, outbox.Schema(), store.Schema())
+	s := store.New(db, outbox.New("email-service"), time.Now, "true")
+	mails := 0
+	send := func(context.Context) error { mails++; return nil }
+	// Both are queued now, so that the change meets only statements of Send.
+	first, second := queued(t, s), queued(t, s)
+	if err := s.Send(t.Context(), first.ID, send, sent(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	other := testkit.OpenDatabase(t, db.Config().ConnString())
+	if _, err := other.Exec(t.Context(), `ALTER TABLE messages ALTER last_error TYPE varchar(1000), ALTER attempts TYPE bigint`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(t.Context(), second.ID, send, sent(t.Context())); err != nil || mails != 2 {
+		t.Errorf("Send() = %v after %d mails, want no error after 2", err, mails)
+	}
+	wantEvents(t, db, 2)
+}
