@@ -88,7 +88,7 @@ func TestDeadLetterCommands(t *testing.T) {
 	}{
 		{[]string{"replay", id}, 1, "dead_letter_not_replayable"},
 		{[]string{"replay"}, 1, "usage"},
-		{[]string{"replay", "-max", "10", "-dry-run", "-type", "no.such.v1"}, 0, "dry run: 0 match, 0 would be replayed, 0 cannot be replayed"},
+		{[]string{"replay", "-max", "10", "-dry-run", "-type", "no.such.v1"}, 0, "dry run: matching: 0, to be replayed: 0, not replayable: 0"},
 		{[]string{"replay", id, "-dry-run"}, 1, "usage"},
 		{[]string{"discard", id}, 1, "reason"},
 		{[]string{"discard", id, "-reason", "made by a test"}, 0, "discarded " + id},

@@ -39,7 +39,7 @@ func TestImportCommand(t *testing.T) {
 	}
 	for _, want := range []string{"1198 created, 0 existing, 2 refused", "0 created, 1198 existing, 2 refused"} {
 		_, stderr, code := command(t, "auth-service", "users", "import", file)
-		if code != 1 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "2 lines were refused") {
+		if code != 1 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "lines refused: 2;") {
 			t.Fatalf("import = %d, want %q in\n%s", code, want, stderr)
 		}
 	}
@@ -95,7 +95,7 @@ func TestSEC146ImportAfterADeletion(t *testing.T) {
 	if err := os.WriteFile(deletions, []byte(ids.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, stderr, code := command(t, "auth-service", "users", "delete", deletions); code != 0 || !strings.Contains(out, "3 accounts deleted") {
+	if out, stderr, code := command(t, "auth-service", "users", "delete", deletions); code != 0 || !strings.Contains(out, "accounts deleted: 3;") {
 		t.Fatalf("delete = %d %s%s", code, out, stderr)
 	}
 	admin := newAdmin(t)

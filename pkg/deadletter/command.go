@@ -149,7 +149,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(os.Stdout, "dry run: %d match, %d would be replayed, %d cannot be replayed\n",
+		_, err = fmt.Fprintf(os.Stdout, "dry run: matching: %d, to be replayed: %d, not replayable: %d\n",
 			outcome.Matched, min(outcome.Matched, *limit), outcome.NotReplayable)
 		return err
 	}
@@ -157,7 +157,7 @@ func replayCommand(ctx context.Context, s *Store, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(os.Stdout, "%d match, %d replays requested, %d cannot be replayed\n", outcome.Matched, outcome.Requested, outcome.NotReplayable)
+	_, err = fmt.Fprintf(os.Stdout, "matching: %d, replays requested: %d, not replayable: %d\n", outcome.Matched, outcome.Requested, outcome.NotReplayable)
 	return err
 }
 

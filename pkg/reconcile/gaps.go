@@ -57,10 +57,17 @@ func (g Gap) String() string {
 	case g.Published == g.Recorded:
 		return id + fmt.Sprintf("recorded events differ from the %d published", g.Published)
 	case g.Recorded > g.Published:
-		return id + fmt.Sprintf("surplus: %d events recorded, %d published", g.Recorded, g.Published)
+		return id + fmt.Sprintf("surplus: %s recorded, %d published", events(g.Recorded), g.Published)
 	default:
-		return id + fmt.Sprintf("%d events recorded, %d published", g.Recorded, g.Published)
+		return id + fmt.Sprintf("%s recorded, %d published", events(g.Recorded), g.Published)
 	}
+}
+
+func events(n int64) string {
+	if n == 1 {
+		return "1 event"
+	}
+	return fmt.Sprintf("%d events", n)
 }
 
 // Report is what Gaps found.

@@ -274,3 +274,17 @@ func (f *fixture) request() (request reconcile.RepublishRequest, err error) {
 	}
 	return request, json.Unmarshal(data, &request)
 }
+
+// TestGapInWords: what an operator reads about one event is in the singular.
+func TestGapInWords(t *testing.T) {
+	t.Parallel()
+	for want, gap := range map[string]reconcile.Gap{
+		"  1 event recorded, 2 published":           {Published: 2, Recorded: 1},
+		"  surplus: 1 event recorded, 0 published":  {Recorded: 1},
+		"  surplus: 2 events recorded, 1 published": {Published: 1, Recorded: 2},
+	} {
+		if got := gap.String(); !strings.HasSuffix(got, want) {
+			t.Errorf("%q does not end with %q", got, want)
+		}
+	}
+}

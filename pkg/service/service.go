@@ -140,7 +140,7 @@ func (s *Service) Run(ctx context.Context, listener Runner, others ...Runner) er
 		case err := <-results:
 			faults = append(faults, err)
 		case <-deadline.Done():
-			return errors.Join(append(faults, fmt.Errorf("%d runners did not stop within %s", running, s.cfg.ShutdownTimeout))...)
+			return errors.Join(append(faults, fmt.Errorf("runners that did not stop within %s: %d", s.cfg.ShutdownTimeout, running))...)
 		}
 	}
 	return errors.Join(faults...)

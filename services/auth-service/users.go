@@ -78,10 +78,10 @@ func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 		case err != nil:
 			return fmt.Errorf("import stopped after line %d; run it again to continue: %w", i.done, err)
 		case i.renamed > 0:
-			fmt.Fprintf(os.Stderr, "%d accounts have other ids than in the file: see %s\n", i.renamed, ids)
+			fmt.Fprintf(os.Stderr, "accounts with other ids than in the file: %d; see %s\n", i.renamed, ids)
 		}
 		if i.refused > 0 {
-			return fmt.Errorf("%d lines were refused: see %s", i.refused, report)
+			return fmt.Errorf("lines refused: %d; see %s", i.refused, report)
 		}
 		return nil
 	})

@@ -122,8 +122,8 @@ func (c *converter) write(u dump.User) error {
 }
 
 func (c *converter) summarize(w io.Writer) {
-	fmt.Fprintf(w, "%d users converted, %d left out\n", c.converted, c.leftOut)
+	fmt.Fprintf(w, "users converted: %d, left out: %d\n", c.converted, c.leftOut)
 	for _, what := range slices.Sorted(maps.Keys(c.lost)) {
-		fmt.Fprintf(w, "%d %s\n", c.lost[what], what)
+		fmt.Fprintf(w, "%s: %d\n", what, c.lost[what])
 	}
 }

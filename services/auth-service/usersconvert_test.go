@@ -23,8 +23,8 @@ func TestConvert(t *testing.T) {
 		"keycloak": {
 			args: []string{"-from", "keycloak", "testdata/keycloak-realm.json"},
 			stderr: []string{
-				"6 users converted, 2 left out", `"service-account-app": the user is a service account`, "no email address",
-				"1 users with a second factor", "1 users who also sign in", "1 users with roles", "1 users with metadata", "1 users with a password hash of an unsupported kind", "2 users without a password",
+				"users converted: 6, left out: 2", `"service-account-app": the user is a service account`, "no email address",
+				"users with a second factor, who must set it up again: 1", "users who also sign in with another provider, which they cannot any more: 1", "users whose roles or groups are replaced by the role user: 1", "users with metadata or attributes: 1", "users with a password hash of an unsupported kind, who must reset their password: 1", "users without a password, who must reset it: 2",
 			},
 			stdout: []string{
 				`{"id":"01926f39-0000-4000-8000-000000000001","email":"sha1@example.org","emailVerified":true,"name":"Sha One","passwordHash":"$pbkdf2$i=20000$`,
@@ -36,7 +36,7 @@ func TestConvert(t *testing.T) {
 		},
 		"firebase": {
 			args:   []string{"-from", "firebase", "-hash-config", "testdata/firebase-hash-config.txt", "testdata/firebase-users.json"},
-			stderr: []string{"3 users converted, 1 left out", `"phone000000000000000000000c1": the user has no email address`, "set FIREBASE_SIGNER_KEYS to firebase:KEY", "1 users with a second factor", "1 users who also sign in", "1 users with metadata", "1 users without a password"},
+			stderr: []string{"users converted: 3, left out: 1", `"phone000000000000000000000c1": the user has no email address`, "set FIREBASE_SIGNER_KEYS to firebase:KEY", "users with a second factor, who must set it up again: 1", "users who also sign in with another provider, which they cannot any more: 1", "users with metadata or attributes: 1", "users without a password, who must reset it: 1"},
 			stdout: []string{
 				`{"sourceId":"Qh2tXk1bZcN6cJkWcQ9h0m2y3aB1","email":"fire@example.org","emailVerified":true,"name":"Fire Base","passwordHash":"$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw,keyid=firebase$42xEC+ixf3L2lw$`,
 				`"email":"stopped@example.org","emailVerified":true,"name":"Stopped","status":"disabled"`,
@@ -46,7 +46,7 @@ func TestConvert(t *testing.T) {
 		},
 		"auth0": {
 			args:   []string{"-from", "auth0", "-hashes", "testdata/auth0-hashes.ndjson", "testdata/auth0-users.ndjson"},
-			stderr: []string{"3 users converted, 1 left out", `"sms|5f": the user has no email address`, "1 users who also sign in", "1 users with a second factor", "1 users with metadata", "1 password hashes of no user", "1 users without a password"},
+			stderr: []string{"users converted: 3, left out: 1", `"sms|5f": the user has no email address`, "users who also sign in with another provider, which they cannot any more: 1", "users with a second factor, who must set it up again: 1", "users with metadata or attributes: 1", "password hashes of no user in the export: 1", "users without a password, who must reset it: 1"},
 			stdout: []string{
 				`{"sourceId":"auth0|60425dc43519d90068f82973","email":"zero@example.org","emailVerified":true,"name":"Zero Auth","passwordHash":"$2b$06$`,
 				`"email":"capital@example.org","name":"Cap","status":"disabled","passwordHash":"$2b$06$`,
@@ -57,7 +57,7 @@ func TestConvert(t *testing.T) {
 		},
 		"supabase": {
 			args:   []string{"-from", "supabase", "-key-id", "firebase", "testdata/supabase.sql"},
-			stderr: []string{"4 users converted, 2 left out", `line 19: "deleted@example.org": the user is deleted`, "no email address", "1 users with a second factor", "1 users who also sign in", "1 users with metadata"},
+			stderr: []string{"users converted: 4, left out: 2", `line 19: "deleted@example.org": the user is deleted`, "no email address", "users with a second factor, who must set it up again: 1", "users who also sign in with another provider, which they cannot any more: 1", "users with metadata or attributes: 1"},
 			stdout: []string{
 				`{"id":"01926f39-0000-4000-9000-000000000001","email":"supa@example.org","emailVerified":true,"name":"Supa \"Base\"","passwordHash":"$2b$06$`,
 				`"createdAt":"2020-02-03T04:05:06.789012Z"}`, `"email":"banned@example.org","name":"banned","status":"disabled"`, `,p=1,ss=Bw==,keyid=firebase$42xEC`,
@@ -98,7 +98,7 @@ func TestConvert(t *testing.T) {
 	if sql, _ := s.users(0, "convert", "-from", "supabase", "-key-id", "firebase", "testdata/supabase.sql"); csv != sql {
 		t.Errorf("the CSV file gives\n%s\nthe dump\n%s", csv, sql)
 	}
-	if stdout, stderr := s.users(0, "convert", "-from", "supabase", "testdata/supabase.sql"); strings.Contains(stdout, "fbscrypt") || !strings.Contains(stderr, "1 users with a password hash of an unsupported kind") {
+	if stdout, stderr := s.users(0, "convert", "-from", "supabase", "testdata/supabase.sql"); strings.Contains(stdout, "fbscrypt") || !strings.Contains(stderr, "users with a password hash of an unsupported kind, who must reset their password: 1") {
 		t.Errorf("without -key-id:\n%s%s", stdout, stderr)
 	}
 }

@@ -46,7 +46,7 @@ func deleteUsers(ctx context.Context, cfg Config, args []string) error {
 		if err := lines.Err(); err != nil {
 			return fmt.Errorf("read %s: %w", args[0], err)
 		}
-		_, err := fmt.Fprintf(os.Stdout, "%d accounts deleted; %d ids will not be used again\n", deleted, recorded)
+		_, err := fmt.Fprintf(os.Stdout, "accounts deleted: %d; ids that will not be used again: %d\n", deleted, recorded)
 		return err
 	})
 }

@@ -120,7 +120,7 @@ func exportUsers(ctx context.Context, cfg Config, args []string) error {
 			})
 		})
 		if factors > 0 {
-			fmt.Fprintf(os.Stderr, "warning: second factors are not exported; %d accounts must set theirs up again\n", factors)
+			fmt.Fprintf(os.Stderr, "warning: second factors are not exported; accounts that must set theirs up again: %d\n", factors)
 		}
 		return errors.Join(err, w.Flush())
 	})

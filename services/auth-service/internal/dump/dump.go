@@ -43,7 +43,7 @@ type Loss string
 const (
 	LostFactors     Loss = "users with a second factor, who must set it up again"
 	LostProviders   Loss = "users who also sign in with another provider, which they cannot any more"
-	LostRoles       Loss = "users with roles or groups; all are imported with the role user"
+	LostRoles       Loss = "users whose roles or groups are replaced by the role user"
 	LostMetadata    Loss = "users with metadata or attributes"
 	LostHash        Loss = "users with a password hash of an unsupported kind, who must reset their password"
 	NoPassword      Loss = "users without a password, who must reset it"

@@ -62,7 +62,7 @@ func (r *supabase) readCopy(in io.Reader) error {
 		}
 		values := strings.Split(text, "\t")
 		if len(values) != len(columns) {
-			return fmt.Errorf("line %d: %d columns, want %d", n, len(values), len(columns))
+			return fmt.Errorf("line %d: want %d columns, found %d", n, len(columns), len(values))
 		}
 		row := map[string]string{}
 		for i, value := range values {
