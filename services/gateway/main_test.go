@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,4 +156,47 @@ func TestSEC113PlainHTTPIsRefused(t *testing.T) {
 func TestMissingConfiguration(t *testing.T) {
 	t.Parallel()
 	testkit.WantMissing(t, "REDIS_URL", "JWKS_URL", "AUTH_URL", "USER_URL", "EMAIL_URL", "AUDIT_URL")
+}
+
+// TestCORSHeadersByDefault: scripts of the allowed origins may send the headers of tracing
+// unless CORS_ALLOWED_HEADERS lists others, and those of the API always.
+func TestCORSHeadersByDefault(t *testing.T) {
+	t.Parallel()
+	const origin = "https://app.example.com"
+	tracing := []string{"traceparent", "tracestate", "baggage", "sentry-trace", "x-requested-with"}
+	gateway := func(extra map[string]string) *testkit.Program {
+		environment := map[string]string{
+			"REDIS_URL": testkit.RedisURL(t), "JWKS_URL": testkit.NewIssuer(t).JWKSURL, "CORS_ORIGINS": origin,
+			"AUTH_URL": "http://127.0.0.1:1", "USER_URL": "http://127.0.0.1:1", "EMAIL_URL": "http://127.0.0.1:1", "AUDIT_URL": "http://127.0.0.1:1",
+		}
+		maps.Copy(environment, extra)
+		return testkit.StartProgram(t, environment)
+	}
+	want := func(p *testkit.Program, allowed bool, headers ...string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, p.URL+"/api/v1/user/me", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(headers) // as browsers send them
+		r.Header.Set("Origin", origin)
+		r.Header.Set("Access-Control-Request-Method", "GET")
+		r.Header.Set("Access-Control-Request-Headers", strings.Join(headers, ","))
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Access-Control-Allow-Origin") == origin; got != allowed {
+			t.Errorf("preflight for %s is allowed: %t, want %t", headers, got, allowed)
+		}
+	}
+	byDefault := gateway(nil)
+	want(byDefault, true, append([]string{"authorization", "content-type"}, tracing...)...)
+	want(byDefault, false, "x-app-version")
+	other := gateway(map[string]string{"CORS_ALLOWED_HEADERS": "x-app-version"})
+	want(other, true, "authorization", "content-type", "x-app-version")
+	for _, header := range tracing {
+		want(other, false, header)
+	}
 }
