@@ -20,8 +20,8 @@ type object = map[string]any
 
 var httpClient = &http.Client{Timeout: 30 * time.Second}
 
-// call sends a request to the gateway and returns the data of the response, whose status must
-// be want.
+// call sends a request to the gateway and returns the data of the response, unless it is a list.
+// The status must be want.
 func (s *system) call(ctx context.Context, want int, request, token string, body object) (object, error) {
 	method, path, _ := strings.Cut(request, " ")
 	content := io.Reader(http.NoBody)
@@ -52,8 +52,12 @@ func (s *system) call(ctx context.Context, want int, request, token string, body
 	if res.StatusCode != want {
 		return nil, fmt.Errorf("%s = %d %s, want %d", request, res.StatusCode, text, want)
 	}
-	var answer struct{ Data object }
-	return answer.Data, json.Unmarshal(text, &answer)
+	var answer struct{ Data any }
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return nil, err
+	}
+	data, _ := answer.Data.(object) // not of a list
+	return data, nil
 }
 
 // login returns an access token.
