@@ -22,7 +22,7 @@ fi
 
 # The server may be starting. While it initializes its data, it listens on no address.
 tries=120
-until [ -n "$(run -c 'SHOW listen_addresses' 2>&1 | grep -v 'psql: error')" ]; do
+until [ -n "$(run -c 'SHOW listen_addresses' 2>/dev/null)" ]; do
 	tries=$((tries - 1))
 	[ "$tries" -gt 0 ] || { run -c 'SHOW listen_addresses'; echo "the server did not start" >&2; exit 1; }
 	sleep 1

@@ -28,13 +28,18 @@ func ByID(id string) Position { return Position(id) }
 const separator = "."
 
 // Bound returns the time and the id that every item after p is less than, compared as a row.
-// That of the zero position is greater than those of all items.
+// That of the zero position is greater than those of all items. Bound panics if p is a position
+// of ByID: a list that ignored it would begin anew with each page.
 func (p Position) Bound() (created time.Time, id string) {
-	micros, id, found := strings.Cut(string(p), separator)
-	if n, err := strconv.ParseInt(micros, 10, 64); found && err == nil {
-		return time.UnixMicro(n).UTC(), id
+	if p == "" {
+		return lastTime, lastID
 	}
-	return lastTime, lastID
+	micros, id, _ := strings.Cut(string(p), separator)
+	n, err := strconv.ParseInt(micros, 10, 64)
+	if err != nil {
+		panic("cursor: the position says no time")
+	}
+	return time.UnixMicro(n).UTC(), id
 }
 
 const lastID = "ffffffff-ffff-ffff-ffff-ffffffffffff"

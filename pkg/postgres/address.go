@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,32 +27,42 @@ func (d Database) DatabaseConfig() Database { return d }
 
 // Validate implements service.Validator.
 func (d Database) Validate() error {
-	if _, err := d.parse("DATABASE_URL", d.DatabaseURL); err != nil {
-		return err
-	}
+	_, err := d.parse("DATABASE_URL", d.DatabaseURL)
 	if d.DatabaseDirectURL != "" {
-		if _, err := d.parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL); err != nil {
-			return err
-		}
+		_, fault := d.parse("DATABASE_DIRECT_URL", d.DatabaseDirectURL)
+		err = errors.Join(err, fault)
 	}
 	if d.DatabaseMaxConns < 2 {
-		return errors.New("DATABASE_MAX_CONNS: want 2 or more")
+		err = errors.Join(err, errors.New("DATABASE_MAX_CONNS: want 2 or more"))
 	}
-	return nil
+	return err
 }
 
-// namesHost matches a connection string that says where the server is. libpq would
-// otherwise look for a server on this machine.
-var namesHost = regexp.MustCompile(`^postgres(?:ql)?://(?:[^/?]*@)?[^/?@]+(?:[/?]|$)|^postgres(?:ql)?://.*[?&]host=.|^[^:]*\b(?:host|service)\s*=\s*\S`)
+var (
+	isURL    = regexp.MustCompile(`^postgres(?:ql)?://`)
+	urlHost  = regexp.MustCompile(`^[a-z]+://(?:(?:[^/?]*@)?[^/?@]+(?:[/?]|$)|.*[?&]host=.)`)
+	keyValue = regexp.MustCompile(`(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\]|\\.)*)`)
+)
 
-// parse reads the connection string in a variable, and adds the password. Its errors contain nothing of the string,
-// which contains a password; those of pgx could.
+// namesHost reports whether a connection string says where the server is. libpq would
+// otherwise look for a server on this machine.
+func namesHost(text string) bool {
+	if isURL.MatchString(text) {
+		return urlHost.MatchString(text)
+	}
+	return slices.ContainsFunc(keyValue.FindAllStringSubmatch(text, -1), func(pair []string) bool {
+		return (pair[1] == "host" || pair[1] == "service") && strings.Trim(pair[2], "'") != ""
+	})
+}
+
+// parse reads the connection string in a variable, and adds the password. Its errors contain
+// nothing of the string, which contains a password; those of pgx could.
 func (d Database) parse(variable string, text service.Secret) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(text.Reveal())
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, fmt.Errorf("%s: %w", variable, file) // such as sslrootcert
 	}
-	if err != nil || !namesHost.MatchString(text.Reveal()) {
+	if err != nil || !namesHost(text.Reveal()) {
 		return nil, fmt.Errorf("%s: want postgres://user:password@host:port/database, with ?host=/path for a Unix socket; special characters in the password must be percent-encoded, or set DATABASE_PASSWORD", variable)
 	}
 	if d.DatabasePassword != "" {

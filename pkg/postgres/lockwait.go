@@ -14,7 +14,9 @@ var (
 	withoutTransaction = regexp.MustCompile(`(?m)^--\s*\+goose\s+NO\s+TRANSACTION\s*$`)
 	up                 = regexp.MustCompile(`(?m)^--\s*\+goose\s+Up\b.*$`)
 	comment            = regexp.MustCompile(`--.*`)
-	setLockTimeout     = regexp.MustCompile(`(?i)^SET\s+lock_timeout\s*(?:=|TO)\s*(\S+)$`)
+	// unsplittable matches what statements would cut in two, or not read as goose does.
+	unsplittable   = regexp.MustCompile(`\$\w*\$|/\*|(?m)^--\s*\+goose\s+(?:Down|StatementBegin)\b|'[^'\n]*(?:;|--)[^'\n]*'`)
+	setLockTimeout = regexp.MustCompile(`(?i)^SET\s+lock_timeout\s*(?:=|TO)\s*(\S+)$`)
 	// letsWritersPass matches statements with a lock that no writer waits for, nor behind.
 	letsWritersPass = regexp.MustCompile(`(?i)^(?:` +
 		`(?:CREATE(?:\s+UNIQUE)?\s+INDEX|DROP\s+INDEX|REINDEX\s+\w+)\s+CONCURRENTLY\b.*|` +
@@ -65,6 +67,15 @@ func unlimitedLockWait(migration string) string {
 		}
 	}
 	return ""
+}
+
+// unsplit returns the first part of a migration without a transaction that statements would
+// misread, or nothing.
+func unsplit(migration string) string {
+	if !withoutTransaction.MatchString(migration) {
+		return ""
+	}
+	return unsplittable.FindString(migration)
 }
 
 // limited returns a migration whose statements set their limits themselves, each for its

@@ -162,6 +162,9 @@ func (m *migrator) apply(ctx context.Context, schema Schema) error {
 		if err != nil {
 			return err
 		}
+		if part := unsplit(string(text)); part != "" {
+			return fmt.Errorf("%s: a migration without a transaction is split at each semicolon, so it must not have %q", migration.Source.Path, part)
+		}
 		if statement := unlimitedLockWait(string(text)); statement != "" {
 			return fmt.Errorf("%s: no lock_timeout before %q", migration.Source.Path, statement)
 		}

@@ -89,6 +89,26 @@ func TestUnlimitedLockWait(t *testing.T) {
 	}
 }
 
+// TestUnsplitMigration: a migration without a transaction is refused if it has what its
+// splitting into statements would damage.
+func TestUnsplitMigration(t *testing.T) {
+	t.Parallel()
+	pool := openWith(t, "")
+	for statements, part := range map[string]string{
+		"SELECT 'x; -- y';\n":                             "'x; -- y'",
+		"SELECT 'a' || 'b -- c';\n":                       "'b -- c'",
+		"DO $do$ BEGIN PERFORM 1; END $do$;\n":            "$do$",
+		"SELECT 1;\n/* a; comment */\n":                   "/*",
+		"SELECT 1;\n-- +goose Down\nDROP TABLE things;\n": "-- +goose Down",
+		"-- +goose StatementBegin\nSELECT 1;\n":           "-- +goose StatementBegin",
+	} {
+		err := postgres.Migrate(t.Context(), pool, things("-- +goose NO TRANSACTION\n-- +goose Up\n"+statements))
+		if err == nil || !strings.Contains(err.Error(), "00002_change.sql: a migration without a transaction is split at each semicolon, so it must not have "+strconv.Quote(part)) {
+			t.Errorf("Migrate = %v of\n%s", err, statements)
+		}
+	}
+}
+
 // TestIndexBuildWaitsForBackup is REL-41: CREATE INDEX CONCURRENTLY waits for old
 // transactions without a limit, because no writer waits behind it. A limit would leave
 // an invalid index.

@@ -26,7 +26,7 @@ type Config struct {
 	token.Expected
 	token.Remote
 
-	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For or Forwarded headers from these are trusted. None if empty."`
+	TrustedProxies web.Prefixes `envconfig:"TRUSTED_PROXIES" desc:"Networks of the proxies in front of the gateway, as comma-separated CIDRs. Only X-Forwarded-For or Forwarded headers from these are trusted. A proxy that writes one of the two must remove the other, which a client may have sent. None if empty."`
 
 	CORSOrigins api.Origins `envconfig:"CORS_ORIGINS" desc:"Comma-separated origins of the web applications whose scripts may call the gateway from a browser, for example https://app.example.com; https in production, except on localhost. None if empty."`
 	CORSHeaders api.Headers `envconfig:"CORS_ALLOWED_HEADERS" default:"traceparent,tracestate,baggage,sentry-trace,x-requested-with" desc:"Comma-separated names of request headers that these scripts may send besides those of the API."`
@@ -41,8 +41,8 @@ type Config struct {
 	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"URL of email-service, or several."`
 	AuditURL upstream.Addresses `envconfig:"AUDIT_URL" required:"true" desc:"URL of audit-service, or several."`
 
-	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s, with UPSTREAM_WAIT."`
-	UpstreamWait        time.Duration `envconfig:"UPSTREAM_WAIT" default:"5s" desc:"How long requests wait for a service that accepts no connections, for example because it is being replaced, counted from when the last one of its addresses became unreachable. Later requests get 503 immediately. 0 turns waiting off."`
+	UpstreamTimeout     time.Duration `envconfig:"UPSTREAM_TIMEOUT" default:"15s" desc:"How long a service may take to begin its response (up to an eighth longer in practice). At most 25s."`
+	UpstreamWait        time.Duration `envconfig:"UPSTREAM_WAIT" default:"5s" desc:"How long requests wait for a service that accepts no connections, for example because it is being replaced, counted from when the last one of its addresses became unreachable. Later requests get 503 immediately. At most 25s less UPSTREAM_TIMEOUT are waited; 0 turns waiting off."`
 	UpstreamMaxInFlight int           `envconfig:"UPSTREAM_MAX_IN_FLIGHT" default:"512" desc:"Maximum number of concurrent requests to each instance of a service. Further ones get 503. A signed-in user can have at most an eighth of them in progress, and a network half; further ones get 429."`
 
 	api.RateLimits
@@ -61,7 +61,7 @@ const minShare = 8
 // services returns the services by their names.
 func (c Config) services(log *slog.Logger, metrics prometheus.Registerer) map[string]*upstream.Service {
 	o := upstream.Options{
-		Timeout: c.UpstreamTimeout, Wait: c.UpstreamWait, Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
+		Timeout: c.UpstreamTimeout, Wait: min(c.UpstreamWait, maxUpstreamTime-c.UpstreamTimeout), Stall: upstreamStall, MaxInFlight: c.UpstreamMaxInFlight,
 		MaxPerUser: max(minShare, c.UpstreamMaxInFlight/8), MaxPerNetwork: max(minShare, c.UpstreamMaxInFlight/2),
 		Log: log, Metrics: upstream.NewMetrics(metrics),
 	}
@@ -81,8 +81,11 @@ func (c Config) ValidateOwn() error {
 	for _, origin := range c.CORSOrigins {
 		err = errors.Join(err, c.CheckURL("CORS_ORIGINS", origin))
 	}
-	if c.UpstreamTimeout <= 0 || c.UpstreamWait < 0 || c.UpstreamTimeout+c.UpstreamWait > maxUpstreamTime {
-		err = errors.Join(err, fmt.Errorf("UPSTREAM_TIMEOUT: want more than 0, and at most %s together with UPSTREAM_WAIT", maxUpstreamTime))
+	if c.UpstreamTimeout <= 0 || c.UpstreamTimeout > maxUpstreamTime {
+		err = errors.Join(err, fmt.Errorf("UPSTREAM_TIMEOUT: want more than 0 and at most %s", maxUpstreamTime))
+	}
+	if c.UpstreamWait < 0 {
+		err = errors.Join(err, errors.New("UPSTREAM_WAIT: want 0 or more"))
 	}
 	if c.UpstreamMaxInFlight < 1 {
 		err = errors.Join(err, errors.New("UPSTREAM_MAX_IN_FLIGHT: want at least 1"))

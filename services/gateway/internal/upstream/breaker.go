@@ -17,12 +17,18 @@ const (
 
 // renewBreaker gives the address a circuit breaker that has counted no failures.
 func (a *address) renewBreaker() {
-	old := a.breaker.Swap(gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
+	var breaker *gobreaker.CircuitBreaker[*http.Response]
+	breaker = gobreaker.NewCircuitBreaker[*http.Response](gobreaker.Settings{ //nolint:bodyclose // There is no response yet.
 		Name: a.url.Host, Timeout: openTimeout,
-		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= maxFailures },
-		IsExcluded:    func(err error) bool { return causedByClient(err) || unreachable(err) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { a.breakerChanged(to) },
-	}))
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= maxFailures },
+		IsExcluded:  func(err error) bool { return causedByClient(err) || unreachable(err) },
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if a.breaker.Load() == breaker { //nolint:bodyclose // There is no response.
+				a.breakerChanged(to) // The last requests to the process before count for nothing.
+			}
+		},
+	})
+	old := a.breaker.Swap(breaker) //nolint:bodyclose // There is no response.
 	if old != nil && old.State() != gobreaker.StateClosed {
 		a.breakerChanged(gobreaker.StateClosed)
 	}
