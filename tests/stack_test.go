@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate/headgate/pkg/localserver/child"
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/tests/internal/workspace"
 )
@@ -41,11 +42,9 @@ type credentials struct {
 var system *launched
 
 type launched struct {
-	dir  string
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error
-	app  *httptest.Server // an empty page on another origin, which may use passkeys
+	dir     string
+	process *child.Process
+	app     *httptest.Server // an empty page on another origin, which may use passkeys
 }
 
 // appOrigin returns the origin of app. It has the host of the gateway and another port.
@@ -54,7 +53,6 @@ func (l *launched) appOrigin() string { return strings.Replace(l.app.URL, "127.0
 const (
 	root         = ".."
 	startTimeout = 15 * time.Minute // with an empty build cache on two busy cores
-	stopTimeout  = testkit.Timeout
 )
 
 func TestMain(m *testing.M) {
@@ -111,10 +109,10 @@ func launch(dir string) (*launched, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)
 	}
-	l := &launched{dir: filepath.Join(dir, "stack"), done: make(chan struct{}), app: httptest.NewServer(http.NotFoundHandler())}
-	l.cmd = exec.Command(launcher, "up", "--dir", l.dir)
-	l.cmd.Dir, l.cmd.Stdout, l.cmd.Stderr = root, log, log
-	l.cmd.Env = append(environment(),
+	l := &launched{dir: filepath.Join(dir, "stack"), app: httptest.NewServer(http.NotFoundHandler())}
+	up := exec.Command(launcher, "up", "--dir", l.dir)
+	up.Dir, up.Stdout, up.Stderr = root, log, log
+	up.Env = append(environment(),
 		"GATEWAY_PORT=0",
 		"SIGNUP_RATE_LIMIT=10000/1m",
 		"GENERAL_RATE_LIMIT=100000/1m",
@@ -128,13 +126,9 @@ func launch(dir string) (*launched, error) {
 		"NETWORK_MAIL_LIMIT=0",
 		"WEBAUTHN_ORIGINS="+l.appOrigin(),
 	)
-	if err := l.cmd.Start(); err != nil {
+	if l.process, err = child.Start(up, child.Signals{Orphan: syscall.SIGTERM}); err != nil {
 		return nil, fmt.Errorf("start the stack: %w", err)
 	}
-	go func() {
-		defer close(l.done)
-		l.err = l.cmd.Wait()
-	}()
 	if err := l.await(); err != nil {
 		text, _ := os.ReadFile(log.Name()) // Without the log, the error is still reported.
 		return nil, errors.Join(fmt.Errorf("%w\n%s", err, text), l.stop())
@@ -162,8 +156,8 @@ func (l *launched) await() error {
 			return nil
 		}
 		select {
-		case <-l.done:
-			return fmt.Errorf("the stack ended during start: %w", l.err)
+		case <-l.process.Done():
+			return fmt.Errorf("the stack ended during start: %w", l.process.Err())
 		case <-deadline.C:
 			return fmt.Errorf("the stack was not ready within %s", startTimeout)
 		case <-tick.C:
@@ -184,16 +178,13 @@ func (l *launched) read() (stack, error) {
 func (l *launched) stop() error {
 	defer l.app.Close()
 	facts, readErr := l.read()
-	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Timeout)
+	defer cancel()
+	if err := l.process.Stop(ctx); err != nil {
 		return fmt.Errorf("stop the stack: %w", err)
 	}
-	select {
-	case <-l.done:
-	case <-time.After(stopTimeout):
-		return errors.Join(fmt.Errorf("the stack did not stop within %s", stopTimeout), l.cmd.Process.Kill())
-	}
-	if l.err != nil {
-		return fmt.Errorf("the stack did not stop cleanly: %w", l.err)
+	if err := l.process.Err(); err != nil {
+		return fmt.Errorf("the stack did not stop cleanly: %w", err)
 	}
 	if errors.Is(readErr, os.ErrNotExist) {
 		return nil // It ended before it was ready, so there is nothing to check.
