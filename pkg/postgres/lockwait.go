@@ -14,8 +14,11 @@ var (
 	withoutTransaction = regexp.MustCompile(`(?m)^--\s*\+goose\s+NO\s+TRANSACTION\s*$`)
 	up                 = regexp.MustCompile(`(?m)^--\s*\+goose\s+Up\b.*$`)
 	comment            = regexp.MustCompile(`--.*`)
-	// unsplittable matches what statements would cut in two, or not read as goose does.
-	unsplittable   = regexp.MustCompile(`\$\w*\$|/\*|(?m)^--\s*\+goose\s+(?:Down|StatementBegin)\b|'[^'\n]*(?:;|--)[^'\n]*'`)
+	commentLine        = regexp.MustCompile(`(?m)^\s*--.*`)
+	// unsplittable matches what statements would cut in two.
+	unsplittable = regexp.MustCompile(`\$\w*\$|/\*|'[^'\n]*(?:;|--)[^'\n]*'`)
+	// unread are goose's annotations that statements does not read.
+	unread         = regexp.MustCompile(`(?m)^--\s*\+goose\s+(?:Down|StatementBegin)\b`)
 	setLockTimeout = regexp.MustCompile(`(?i)^SET\s+lock_timeout\s*(?:=|TO)\s*(\S+)$`)
 	// letsWritersPass matches statements with a lock that no writer waits for, nor behind.
 	letsWritersPass = regexp.MustCompile(`(?i)^(?:` +
@@ -75,7 +78,10 @@ func unsplit(migration string) string {
 	if !withoutTransaction.MatchString(migration) {
 		return ""
 	}
-	return unsplittable.FindString(migration)
+	if annotation := unread.FindString(migration); annotation != "" {
+		return annotation
+	}
+	return unsplittable.FindString(commentLine.ReplaceAllString(migration, ""))
 }
 
 // limited returns a migration whose statements set their limits themselves, each for its
