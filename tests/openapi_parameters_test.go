@@ -30,7 +30,7 @@ func TestOpenAPIParameters(t *testing.T) {
 	names = slices.Compact(names)
 	admin, user := newAdmin(t), newClient(t)
 	id := user.signup(newEmail()).ID
-	for _, op := range all {
+	for i, op := range all {
 		t.Run(op.OperationId, func(t *testing.T) {
 			t.Parallel()
 			c := user
@@ -41,34 +41,54 @@ func TestOpenAPIParameters(t *testing.T) {
 				wantIgnored(t, c.gateway+strings.NewReplacer("{asset}", "page.js").Replace(op.path))
 				return
 			}
-			var query, want []string
-			for _, name := range names {
-				query = append(query, name+"=")
-				code := "unknown_parameter"
-				if slices.Contains(op.query, name) {
-					code = "required" // because the value is empty
-				}
-				want = append(want, name+" "+code)
-			}
-			status, body, err := c.callWith(op, id, "?"+strings.Join(query, "&"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got struct {
-				Code   string
-				Errors []struct{ Field, Code string }
-			}
-			if err := json.Unmarshal(body, &got); err != nil {
-				t.Fatalf("%v in %s", err, body)
-			}
-			var faults []string
-			for _, f := range got.Errors {
-				faults = append(faults, fmt.Sprint(f.Field, " ", f.Code))
-			}
-			if status != http.StatusBadRequest || got.Code != "validation_failed" || !slices.Equal(faults, want) {
-				t.Errorf("with every parameter empty = %d %s %q, want 400 validation_failed %q", status, got.Code, faults, want)
-			}
+			wantEmptyRefused(t, c, op, id, mixed(op.query, names, i))
 		})
+	}
+}
+
+// mixed returns, in order, the names of an operation's own parameters and of as many others as
+// an answer has faults, which are twenty. Each operation gets others, from the i-th on.
+func mixed(own, all []string, i int) []string {
+	some := slices.Clone(own)
+	for k := range all {
+		if name := all[(i+k)%len(all)]; len(some) < 20 && !slices.Contains(some, name) {
+			some = append(some, name)
+		}
+	}
+	slices.Sort(some)
+	return some
+}
+
+// wantEmptyRefused sends parameters without values. Each is a fault, and the code of the fault
+// tells whether the operation reads the parameter.
+func wantEmptyRefused(t *testing.T, c *client, op operation, id string, names []string) {
+	t.Helper()
+	var query, want []string
+	for _, name := range names {
+		query = append(query, name+"=")
+		code := "unknown_parameter"
+		if slices.Contains(op.query, name) {
+			code = "required"
+		}
+		want = append(want, name+" "+code)
+	}
+	status, body, err := c.callWith(op, id, "?"+strings.Join(query, "&"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Code   string
+		Errors []struct{ Field, Code string }
+	}
+	if err := json.Unmarshal(body, &got); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	var faults []string
+	for _, f := range got.Errors {
+		faults = append(faults, fmt.Sprint(f.Field, " ", f.Code))
+	}
+	if status != http.StatusBadRequest || got.Code != "validation_failed" || !slices.Equal(faults, want) {
+		t.Errorf("with every parameter empty = %d %s %q, want 400 validation_failed %q", status, got.Code, faults, want)
 	}
 }
 
