@@ -235,7 +235,8 @@ func TestReplayByFilter(t *testing.T) {
 	c.deadLetters(deadletter.Open, 8)
 	for body, want := range map[string]int{
 		`{}`: http.StatusBadRequest, `{"max":0}`: http.StatusBadRequest, `{"max":1001}`: http.StatusBadRequest, `{"max":"5"}`: http.StatusBadRequest,
-		`{"max":5,"all":true}`: http.StatusBadRequest, `{"max":5,"type":""}`: http.StatusBadRequest, `{"max":5,"reason":" "}`: http.StatusBadRequest, ``: http.StatusBadRequest,
+		`{"max":5,"all":true}`: http.StatusBadRequest, `{"max":5,"type":""}`: http.StatusBadRequest, `{"max":5,"reason":" "}`: http.StatusBadRequest, `{"max":5,"type":null}`: http.StatusBadRequest, `{"max":5,"reason":null}`: http.StatusBadRequest,
+		`{"max":5,"dryRun":null}`: http.StatusBadRequest, ``: http.StatusBadRequest,
 	} {
 		if got := c.do(http.MethodPost, "/replay", body); got.status != want {
 			t.Errorf("replay %s = %d %s, want %d", body, got.status, got.Code, want)

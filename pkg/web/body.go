@@ -24,8 +24,9 @@ const (
 	maxNesting = 32
 )
 
-// Read decodes the JSON body of r strictly: it rejects unknown and duplicate fields,
-// names in the wrong case, trailing data, invalid UTF-8 and nesting over 32 levels. A
+// Read decodes the JSON body of r strictly: it rejects unknown and duplicate fields, null for
+// a field that is not raw JSON, names in the wrong case, trailing data, invalid UTF-8 and
+// nesting over 32 levels. A
 // request with neither a body nor a Content-Type counts as an empty object. Its errors
 // are problems; their message says where and how the body is wrong, and never quotes it.
 func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
@@ -81,7 +82,7 @@ func BodyFault(err error) error {
 // Decode is Read for a body that was already read.
 func Decode[T any](body []byte) (T, error) {
 	var in, zero T
-	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true))
+	err := json.Unmarshal(body, &in, strict(body))
 	if err == nil && startsObject(body) && !mayNestTooDeeply(body) {
 		return withoutNUL(in, body)
 	}
@@ -101,7 +102,11 @@ func Decode[T any](body []byte) (T, error) {
 	if errors.Is(err, json.ErrUnknownName) {
 		return zero, problem.Validation(problem.Field{Field: field, Code: "unknown_field", Message: "Unknown field."})
 	}
-	return zero, problem.Validation(problem.Field{Field: field, Code: "invalid_type", Message: "This field has the wrong type."})
+	message := "This field has the wrong type."
+	if errors.Is(err, errNull) {
+		message = "This field cannot be null: leave it out, or give it a value."
+	}
+	return zero, problem.Validation(problem.Field{Field: field, Code: "invalid_type", Message: message})
 }
 
 // withoutNUL returns in unless a string or a name in its body has the NUL character, which

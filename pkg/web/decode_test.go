@@ -2,11 +2,13 @@ package web_test
 
 import (
 	"bytes"
+	jsonv1 "encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -32,7 +34,7 @@ func decodeInTwoPasses(body []byte) (everything, error) {
 	if err := checkAllTokens(body); err != nil {
 		return everything{}, err
 	}
-	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true))
+	err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true), json.WithUnmarshalers(withoutNull))
 	if err == nil {
 		return in, nil
 	}
@@ -46,6 +48,18 @@ func decodeInTwoPasses(body []byte) (everything, error) {
 		code = "unknown_field"
 	}
 	return everything{}, problem.Validation(problem.Field{Field: field, Code: code})
+}
+
+// withoutNull lists the types of everything that refuse null.
+var withoutNull = json.JoinUnmarshalers(noNull[string](), noNull[int](), noNull[map[string]any](), noNull[[]everything](), noNull[everything]())
+
+func noNull[T any]() *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(d *jsontext.Decoder, _ *T) error {
+		if d.PeekKind() == 'n' {
+			return errors.New("null")
+		}
+		return errors.ErrUnsupported
+	})
 }
 
 func checkAllTokens(body []byte) error {
@@ -94,7 +108,8 @@ func bodies() []string {
 	all := []string{
 		``, ` `, "\r\n", `{}`, " {}\n", `null`, `[]`, `1`, `"x"`, `true`, "\ufeff{}", "\xff", "{\"email\":\"\xff\"}", "{}\xff", "{\xff}",
 		`{"email":"a"}`, `{"Email":"a"}`, `{"email":null}`, `{"age":"1"}`, `{"age":1.5}`, `{"age":1e400}`, `{"email":"a","email":"b"}`,
-		`{"unknown":1}`, `{"unknown":1`, `{"unknown":1}x`, `{"unknown":1} {}`, `{"unknown":{"a":1,"a":2}}`, `{"unknown":1,"age":"1"}`, `{"age":"1","unknown":1}`,
+		`{"age":null}`, `{"more":null}`, `{"list":null}`, `{"list":[null]}`, `{"more":{"a":null},"any":null,"raw":null}`, `{"email":null,"age":"1"}`, `{"unknown":null,"age":null}`,
+		`{"email":null,"unknown":1`, `{"unknown":1}`, `{"unknown":1`, `{"unknown":1}x`, `{"unknown":1} {}`, `{"unknown":{"a":1,"a":2}}`, `{"unknown":1,"age":"1"}`, `{"age":"1","unknown":1}`,
 		`{"unknown":` + strings.Repeat("[", 40), `{"age":"1","email":"a","email":"b"}`, `{"age":"1"`, `{"age":"1",}`, `{"age":"1"}]`, "{\"age\":\"1\",\"email\":\"\xff\"}",
 		`{"raw":{"a":1,"a":2}}`, `{"any":{"a":1,"a":2}}`, `{"more":{"a":1,"a":2}}`, `{"raw":[1,]}`, `{"raw":"\ud800"}`, `{"any":"\ud800"}`, `{"email":"\ud800"}`,
 		`{"list":[{"age":1},{"age":"2"}]}`, `{"list":[{"unknown":1}]}`, `{"list":[` + strings.Repeat(`{},`, 40) + `{}]}`, `{"any":[` + strings.Repeat(`[],`, 40) + `[]]}`,
@@ -156,6 +171,39 @@ func TestNUL(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("Decode(%s) names %q, want %q", body, got, want)
+		}
+	}
+}
+
+// TestNull: null is refused wherever it would leave a field empty, and named. Raw JSON and
+// values of any type keep it, because their owner decides what it means.
+func TestNull(t *testing.T) {
+	t.Parallel()
+	type request struct {
+		Text    string         `json:"text"`
+		Pointer *string        `json:"pointer"`
+		Time    time.Time      `json:"time"`
+		Texts   []string       `json:"texts"`
+		Map     map[string]any `json:"map"`
+		Any     any            `json:"any"`
+		Raw     jsontext.Value `json:"raw"`
+		Old     jsonv1.RawMessage
+	}
+	for body, want := range map[string]string{
+		`{"text":null}`: "text", `{"pointer":null}`: "pointer", `{"time":null}`: "time", `{"texts":null}`: "texts", `{"texts":["a",null]}`: "texts.1",
+		`{"map":null}`: "map", `{"text":"null"}`: "", `{"any":null}`: "", `{"raw":null}`: "", `{"Old":null}`: "", `{"map":{"a":[null]}}`: "",
+		`{"any":{"a":null},"raw":{"a":null},"Old":[null]}`: "", `{"any":null,"text":null}`: "text",
+	} {
+		_, err := web.Decode[request]([]byte(body))
+		if want == "" {
+			if err != nil {
+				t.Errorf("Decode(%s) = %v", body, err)
+			}
+			continue
+		}
+		field := problem.Field{Field: want, Code: "invalid_type", Message: "This field cannot be null: leave it out, or give it a value."}
+		if p := problem.From(err); p.Code != "validation_failed" || !slices.Equal(p.Fields, []problem.Field{field}) {
+			t.Errorf("Decode(%s) = %v %v, want %v", body, p, p.Fields, field)
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package web
 
 import (
-	"encoding/json"
-	"errors"
 	"mime"
 	"net/http"
 	"strings"
@@ -32,18 +30,6 @@ func IsJSON(r *http.Request) bool { return checkType(r) == nil }
 func IsMergePatch(r *http.Request) bool {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && kind == typeMergePatch
-}
-
-// Text is a string member of a patch that cannot be removed: null is refused, because it
-// does not mean that the member stays (RFC 7396).
-type Text string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *Text) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return errors.New("null is not a string")
-	}
-	return json.Unmarshal(data, (*string)(t))
 }
 
 func checkType(r *http.Request) error {

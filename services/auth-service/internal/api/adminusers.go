@@ -66,8 +66,8 @@ func (a *api) user(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	in, err := web.Read[struct {
-		Role   web.Text `json:"role"`
-		Status web.Text `json:"status"`
+		Role   string `json:"role"`
+		Status string `json:"status"`
 	}](w, r)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (a *api) updateUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	changed, err := a.accounts.UpdateUser(r.Context(), web.Caller(r), id, account.UserUpdate{Role: string(in.Role), Status: string(in.Status)})
+	changed, err := a.accounts.UpdateUser(r.Context(), web.Caller(r), id, account.UserUpdate{Role: in.Role, Status: in.Status})
 	if err != nil {
 		return err
 	}

@@ -137,6 +137,7 @@ func TestSEC103RevokeAllSessions(t *testing.T) {
 	other := s.instance()
 	s.want(s.call("POST", "/revoke-all-sessions", ann.AccessToken, nil), 403, "forbidden")
 	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": s.time().Add(time.Minute)}), 400, "validation_failed")
+	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": nil}), 400, "validation_failed")
 	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, fields{"before": s.time().Add(-time.Hour)}), 200, "")
 	s.want(s.call("GET", "/sessions", ann.AccessToken, nil), 200, "")
 	s.want(s.call("POST", "/revoke-all-sessions", root.AccessToken, nil), 200, "")
