@@ -104,7 +104,12 @@ func (r *limitedRows) Err() error {
 // a pooler: it refuses or ignores the parameters, or the process of Postgres is not the one
 // that it said at the start of the session.
 func isPooler(ctx context.Context, cfg *pgx.ConnConfig) (bool, error) {
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	untraced := cfg.Copy()
+	untraced.Tracer = nil
+	conn, err := pgx.ConnectConfig(ctx, untraced)
+	if tracer, ok := cfg.Tracer.(pgx.ConnectTracer); ok && !refusesParameters(err) { // What a pooler refuses is no outage.
+		tracer.TraceConnectEnd(ctx, pgx.TraceConnectEndData{Err: err})
+	}
 	if refusesParameters(err) {
 		bare := cfg.Copy()
 		removeLimits(bare)

@@ -70,11 +70,15 @@ func behindEach(t *testing.T, f func(t *testing.T, pool *postgres.Pool)) {
 			t.Parallel()
 			cfg := way(t, testkit.DatabaseURL(t))
 			cfg.DatabaseMaxConns = 5
-			pool, err := postgres.Open(t.Context(), cfg, testkit.Log(t), values)
+			log := &testkit.Buffer{}
+			pool, err := postgres.Open(t.Context(), cfg, slog.New(slog.NewTextHandler(log, nil)), values)
 			if err != nil {
 				t.Fatalf("Open = %v", err)
 			}
 			t.Cleanup(pool.Close)
+			if log.Count("level=WARN") > 0 { // What a pooler refuses is no outage.
+				t.Errorf("Open warns: %s", log)
+			}
 			f(t, pool)
 		})
 	}

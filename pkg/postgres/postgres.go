@@ -5,6 +5,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -21,6 +22,7 @@ const (
 	idleTimeout      = "60s"    // longer than a mail server may take, see email-service
 	firstPause       = 250 * time.Millisecond
 	longestPause     = 5 * time.Second
+	existingTimeout  = time.Minute
 )
 
 // LimitLockWait makes the statements after it in a transaction wait for a lock for a
@@ -39,13 +41,15 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 
 // OpenExisting is Open for a program that must not migrate, such as a command: a migration
 // creates the tables that a running restore is about to create, and breaks it. OpenExisting
-// changes nothing. It returns an error that says what to do unless the database has all
+// changes nothing. It waits for a minute at most. It returns an error that says what to do unless the database has all
 // migrations of the schemas, their tables, and their primary keys. Later migrations are
 // accepted, since this release works with them.
 //
 // A restore creates primary keys after it has filled the tables, so no table is read that
 // is still to be filled. Other indexes and foreign keys may be missing for a moment more.
 func OpenExisting(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema) (*Pool, error) {
+	ctx, cancel := context.WithTimeout(ctx, existingTimeout)
+	defer cancel()
 	return open(ctx, cfg, log, func(pool *Pool) error { return requireMigrated(ctx, pool, schemas) })
 }
 
@@ -128,7 +132,7 @@ func await(ctx context.Context, f func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the database: %w", err)
+			return fmt.Errorf("wait for the database: %w", errors.Join(ctx.Err(), err))
 		case <-time.After(pause):
 		}
 	}

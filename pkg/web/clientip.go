@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -96,16 +97,16 @@ func ClientIP(r *http.Request, trusted Prefixes) (netip.Addr, error) {
 }
 
 // backwards yields the elements of a header, the last first. Empty ones do not count (RFC
-// 9110, 5.6.1). Commas in quotes separate as well: no address has one, and a quote that a
-// client left open must not hide what a proxy appended.
+// 9110, 5.6.1). Read from its end, a line is what the last proxy wrote, in which quotes come in
+// pairs and hide commas, such as those of the client in host="…". A quote that a client left
+// open comes before that, and hides nothing.
 func backwards(lines []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, line := range slices.Backward(lines) {
 			for more := true; more; {
 				var element string
-				before, after, found := cutLast(line, ',')
-				if found {
-					line, element = before, after
+				if comma := lastComma(line); comma >= 0 {
+					line, element = line[:comma], line[comma+1:]
 				} else {
 					element, more = line, false
 				}
@@ -115,6 +116,26 @@ func backwards(lines []string) iter.Seq[string] {
 			}
 		}
 	}
+}
+
+// lastComma returns the index of the last comma outside quotes, or -1.
+func lastComma(line string) int {
+	quoted := false
+	for i := len(line) - 1; i >= 0; i-- {
+		switch {
+		case line[i] == '"' && (!quoted || !escaped(line, i)):
+			quoted = !quoted
+		case line[i] == ',' && !quoted:
+			return i
+		}
+	}
+	return -1
+}
+
+// escaped reports whether an odd number of backslashes precedes the i-th byte.
+func escaped(text string, i int) bool {
+	before := text[:i]
+	return (len(before)-len(strings.TrimRight(before, `\`)))%2 == 1
 }
 
 func cutLast(text string, sep byte) (before, after string, found bool) {
@@ -138,9 +159,7 @@ func hopAddress(header, element string) (netip.Addr, error) {
 			return netip.Addr{}, errNoFor
 		}
 	}
-	if unquoted, ok := strings.CutPrefix(node, `"`); ok {
-		node = strings.TrimSuffix(unquoted, `"`)
-	}
+	node = unquote(node)
 	addr, err := netip.ParseAddr(node)
 	if err != nil {
 		addr, err = netip.ParseAddr(withoutPort(node))
@@ -154,7 +173,7 @@ func hopAddress(header, element string) (netip.Addr, error) {
 // forParameter returns the value of for= in an element of Forwarded; ok is false unless there
 // is exactly one.
 func forParameter(element string) (value string, ok bool) {
-	for parameter := range strings.SplitSeq(element, ";") {
+	for parameter := range parameters(element) {
 		name, text, found := strings.Cut(strings.Trim(parameter, " \t"), "=")
 		if !found || !strings.EqualFold(name, "for") {
 			continue
@@ -165,6 +184,35 @@ func forParameter(element string) (value string, ok bool) {
 		value, ok = text, true
 	}
 	return value, ok
+}
+
+// parameters yields what is between the semicolons of an element, except those in quotes.
+func parameters(element string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		quoted, begin := false, 0
+		for i := range len(element) {
+			switch {
+			case element[i] == '"' && (!quoted || !escaped(element, i)):
+				quoted = !quoted
+			case element[i] == ';' && !quoted:
+				if !yield(element[begin:i]) {
+					return
+				}
+				begin = i + 1
+			}
+		}
+		yield(element[begin:])
+	}
+}
+
+var escape = regexp.MustCompile(`\\(.)`)
+
+// unquote returns the text of a quoted string (RFC 9110, 5.6.4), or text itself.
+func unquote(text string) string {
+	if len(text) < 2 || text[0] != '"' || text[len(text)-1] != '"' {
+		return text
+	}
+	return escape.ReplaceAllString(text[1:len(text)-1], "$1")
 }
 
 // withoutPort returns the address of a node such as 192.0.2.1:4711, [2001:db8::1]:443 or
