@@ -49,10 +49,13 @@ func convertUsers(_ context.Context, args []string) error {
 	c.encode, c.lost = json.NewEncoder(w), map[dump.Loss]int{}
 	c.encode.SetEscapeHTML(false)
 	err = errors.Join(c.convert(in), w.Flush())
-	c.summarize(os.Stderr)
-	if err != nil {
+	switch {
+	case err != nil && c.converted > 0:
+		return fmt.Errorf("convert %s: %w; the output is incomplete: do not import it", operands[0], err)
+	case err != nil:
 		return fmt.Errorf("convert %s: %w", operands[0], err)
 	}
+	c.summarize(os.Stderr)
 	return nil
 }
 

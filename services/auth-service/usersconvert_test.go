@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/headgate/headgate/pkg/testkit"
 )
 
 // TestConvert converts exports of other systems in their documented shapes, imports them, and
@@ -100,6 +102,24 @@ func TestConvert(t *testing.T) {
 	}
 	if stdout, stderr := s.users(0, "convert", "-from", "supabase", "testdata/supabase.sql"); strings.Contains(stdout, "fbscrypt") || !strings.Contains(stderr, "users with a password hash of an unsupported kind, who must reset their password: 1") {
 		t.Errorf("without -key-id:\n%s%s", stdout, stderr)
+	}
+}
+
+// A truncated dump ends with an error, and without a summary that looks like success.
+func TestConvertOfATruncatedDump(t *testing.T) {
+	t.Parallel()
+	whole, err := os.ReadFile("testdata/supabase.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, _, _ := strings.Cut(string(whole), "\n00000000-0000-0000-0000-000000000000\t01926f39-0000-4000-9000-000000000003")
+	file := filepath.Join(t.TempDir(), "cut.sql")
+	if err := os.WriteFile(file, []byte(cut+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := testkit.RunProgram(t, nil, "users", "convert", "-from", "supabase", file)
+	if code != 1 || !strings.Contains(stderr, "the COPY of auth.users has no end; the output is incomplete: do not import it") || strings.Contains(stderr, "users converted") {
+		t.Errorf("code %d\n%s", code, stderr)
 	}
 }
 

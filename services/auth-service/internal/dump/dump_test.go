@@ -89,6 +89,23 @@ func TestFaultyUsersAreLeftOut(t *testing.T) {
 	}
 }
 
+// A dump that was cut at the end of a line lacks users. That is an error.
+func TestTruncatedDump(t *testing.T) {
+	t.Parallel()
+	const whole = "COPY auth.users (id, email) FROM stdin;\n1\ta@example.org\n2\tb@example.org\n\\.\nCOPY auth.mfa_factors (id) FROM stdin;\n1\n\\.\n"
+	for cut := range strings.SplitAfterSeq(whole, "\\.\n") {
+		users := 0
+		in := strings.TrimSuffix(whole[:strings.Index(whole, cut)]+cut, "\\.\n")
+		if err := dump.Supabase(strings.NewReader(in), "", time.Now(), into(&users)); cut != "" && (err == nil || !strings.Contains(err.Error(), "has no end")) {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+	users := 0
+	if err := dump.Supabase(strings.NewReader(whole), "", time.Now(), into(&users)); err != nil || users != 2 {
+		t.Errorf("the whole dump: %d users, %v", users, err)
+	}
+}
+
 func FuzzExports(f *testing.F) {
 	files, err := filepath.Glob("../../testdata/*")
 	if err != nil {

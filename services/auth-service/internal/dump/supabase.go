@@ -72,7 +72,11 @@ func (r *supabase) readCopy(in io.Reader) error {
 		}
 		return r.user(fmt.Sprintf("line %d", n), row)
 	})
-	if err == nil && !found {
+	switch {
+	case err != nil:
+	case table != "":
+		err = fmt.Errorf("the file is truncated: the COPY of auth.%s has no end", table)
+	case !found:
 		err = fmt.Errorf("%w: it has no COPY auth.users; dump with pg_dump --table auth.users, in plain format", errShape)
 	}
 	return err
