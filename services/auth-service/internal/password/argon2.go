@@ -41,6 +41,8 @@ func (p Params) affordable() bool {
 	return p.MemoryKiB >= 8*uint32(p.Threads) && p.MemoryKiB <= maxMemoryKiB && uint64(p.MemoryKiB)*uint64(p.Passes) <= maxWork
 }
 
+func (p Params) work() int { return int(p.MemoryKiB) * int(p.Passes) }
+
 func salt() []byte {
 	s := make([]byte, saltBytes)
 	rand.Read(s)
@@ -55,6 +57,7 @@ func (e localEngine) encodeArgon2(password string) string {
 		secret = apply(e.cfg.Peppers[0], secret)
 	}
 	salt := salt()
+	e.cfg.spend("argon2", p.work())
 	key := argon2.IDKey(secret, salt, p.Passes, p.MemoryKiB, p.Threads, keyBytes)
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$%s$%s$%s",
@@ -82,6 +85,7 @@ func (e localEngine) checkArgon2(hash, password string) (ok, stale bool, err err
 	if !p.affordable() {
 		return false, false, errCost
 	}
+	e.cfg.spend("argon2", p.work())
 	ok = subtle.ConstantTimeCompare(parsed.compute(secret), parsed.key) == 1
 	return ok, parsed.variant != "argon2id" || p != e.cfg.Params || parsed.keyID != current || e.cfg.BcryptCost > 0, nil
 }

@@ -44,6 +44,7 @@ func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent i
 	if cost > maxBcryptCost {
 		return false, false, 0, errCost
 	}
+	e.cfg.spend("bcrypt", 1<<cost)
 	err = bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
 	switch {
 	case err == nil:
@@ -55,6 +56,7 @@ func (e localEngine) checkBcrypt(hash, password string) (ok, stale bool, spent i
 }
 
 func (e localEngine) encodeBcrypt(password string) (string, error) {
+	e.cfg.spend("bcrypt", 1<<e.cfg.BcryptCost)
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), e.cfg.BcryptCost)
 	if err != nil {
 		return "", fmt.Errorf("hash with bcrypt: %w", err)
@@ -64,14 +66,18 @@ func (e localEngine) encodeBcrypt(password string) (string, error) {
 
 // spendBcrypt takes the time of a bcrypt hash of cost minus one of spent. Each step in
 // cost doubles the time, so the costs from spent up to cost-1 add up to the difference.
-func spendBcrypt(cost, spent int) {
+func (e localEngine) spendBcrypt(cost, spent int) {
+	take := func(cost int) {
+		e.cfg.spend("bcrypt", 1<<cost)
+		_, _ = bcrypt.GenerateFromPassword(nil, cost) // The hash is not needed, only the time.
+	}
 	switch {
 	case spent >= cost:
 	case spent == 0:
-		_, _ = bcrypt.GenerateFromPassword(nil, cost) // The hash is not needed, only the time.
+		take(cost)
 	default:
 		for c := spent; c < cost; c++ {
-			_, _ = bcrypt.GenerateFromPassword(nil, c)
+			take(c)
 		}
 	}
 }

@@ -70,16 +70,23 @@ func (e localEngine) hash(password string) (string, error) {
 
 func (e localEngine) verify(j job) (ok, stale bool, err error) {
 	password := normal(j.Password)
-	var spent work
-	if j.Hash != "" {
-		ok, stale, spent, err = e.check(j.Hash, password)
-	}
-	if err == nil && !ok && j.Password != password && imported(j.Hash) {
+	forms := []string{password}
+	if j.Password != password {
 		// An earlier system may have hashed the password without normalizing it.
-		ok, stale, spent, err = e.check(j.Hash, j.Password)
+		forms = append(forms, j.Password)
 	}
-	if errors.Is(err, errCost) {
-		err = nil // An earlier release stored it. Its owner needs a new password.
+	spent := make([]work, len(forms))
+	for i, form := range forms {
+		if j.Hash == "" || i > 0 && !imported(j.Hash) {
+			continue
+		}
+		ok, stale, spent[i], err = e.check(j.Hash, form)
+		if errors.Is(err, errCost) {
+			err = nil // An earlier release stored it. Its owner needs a new password.
+		}
+		if ok || err != nil {
+			break
+		}
 	}
 	if err == nil && !ok {
 		e.equalizeTime(password, spent, j.Even)
@@ -112,17 +119,20 @@ type work struct {
 	argon2 bool
 }
 
-// equalizeTime makes every mismatch take one Argon2id hash and one hash of each other kind
-// that is stored, with the highest stored cost. Otherwise the time would reveal which
+// equalizeTime makes every mismatch take one Argon2id hash and, for each form of the password,
+// one hash of each other kind that is stored, with the highest stored cost. spent is what the
+// check of each form has spent; only the first can be one of Argon2. Otherwise the time would reveal which
 // addresses have an account imported from an earlier system, and which have none (SEC-26).
 // Costs of bcrypt over 12 are not equalized, because then a few failed logins could occupy
 // the machine.
-func (e localEngine) equalizeTime(password string, spent work, even Costs) {
-	if !spent.argon2 {
+func (e localEngine) equalizeTime(password string, spent []work, even Costs) {
+	if !spent[0].argon2 {
 		e.encodeArgon2(password)
 	}
-	spendBcrypt(even.Bcrypt, spent.Bcrypt)
-	spendForeign(even, spent.Costs)
+	for _, s := range spent {
+		e.spendBcrypt(even.Bcrypt, s.Bcrypt)
+		e.spendForeign(even, s.Costs)
+	}
 }
 
 // CheckHash returns why Verify does not support hash, or nil.

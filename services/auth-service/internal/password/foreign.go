@@ -168,6 +168,7 @@ func (e localEngine) checkForeign(hash, password string) (ok bool, spent Costs, 
 	if err != nil {
 		return false, Costs{}, err
 	}
+	e.cfg.spend(f.id, f.iterations+f.r<<f.n)
 	ok, err = f.matches(password)
 	return ok, f.costs(), err
 }
@@ -203,20 +204,25 @@ func (c *Costs) raise(parameters string) {
 }
 
 // spendForeign takes the time of the costs minus what was spent.
-func spendForeign(costs, spent Costs) {
+func (e localEngine) spendForeign(costs, spent Costs) {
 	salt := make([]byte, saltBytes)
+	takeScrypt := func(n int) {
+		e.cfg.spend(firebaseID, costs.ScryptR<<n)
+		_, _ = scrypt.Key(nil, salt, 1<<n, costs.ScryptR, 1, 32)
+	}
 	for id, iterations := range costs.Iterations {
 		if left := iterations - spent.Iterations[id]; left > 0 {
+			e.cfg.spend(id, left)
 			_, _ = pbkdf2.Key(digests[id].new, "", salt, left, digests[id].size)
 		}
 	}
 	switch {
 	case spent.ScryptN >= costs.ScryptN:
 	case spent.ScryptN == 0:
-		_, _ = scrypt.Key(nil, salt, 1<<costs.ScryptN, costs.ScryptR, 1, 32)
+		takeScrypt(costs.ScryptN)
 	default: // As with bcrypt, each step doubles the time.
 		for n := spent.ScryptN; n < costs.ScryptN; n++ {
-			_, _ = scrypt.Key(nil, salt, 1<<n, costs.ScryptR, 1, 32)
+			takeScrypt(n)
 		}
 	}
 }

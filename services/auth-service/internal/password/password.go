@@ -29,6 +29,17 @@ type Config struct {
 	// Worker returns a command that runs Work. There is a process for each concurrent
 	// hash. If Worker is nil, this process hashes.
 	Worker func() *exec.Cmd
+
+	// spent is told of every computation of this process: its algorithm, and its cost in units
+	// that are proportional to the time. It may be nil.
+	spent func(algorithm string, cost int)
+}
+
+// spend tells cfg.spent of a computation that is about to begin.
+func (cfg Config) spend(algorithm string, cost int) {
+	if cfg.spent != nil {
+		cfg.spent(algorithm, cost)
+	}
 }
 
 // Hasher hashes and checks passwords: of people who sign up or in, unless it is For an
@@ -80,7 +91,7 @@ func (h *Hasher) Close() {
 
 // SetStored says which hashes of earlier systems are stored: the highest cost of bcrypt, and
 // the kinds and parameters of others. Every mismatch then takes as long as one with the most
-// expensive of each kind.
+// expensive of each kind; of bcrypt, up to cost 12.
 func (h *Hasher) SetStored(bcryptCost int, parameters []string) {
 	costs := Costs{Bcrypt: max(min(bcryptCost, maxEvenCost), h.cfg.BcryptCost), Iterations: map[string]int{}}
 	for _, p := range parameters {
@@ -98,8 +109,11 @@ func (h *Hasher) Hash(ctx context.Context, password string) (string, error) {
 
 // Verify reports whether a password that Normalize accepts matches hash, and whether
 // hash is stale: of another algorithm or cost than new hashes. Nothing matches an empty
-// hash, or one whose costs are so high that CheckHash refuses it. A mismatch takes the same time for every hash. It fails with ErrBusy,
-// ErrAccountBusy, the error of ctx, or if hash is malformed.
+// hash, or one whose costs are so high that CheckHash refuses it. A mismatch takes the same time
+// for an empty hash, one with the costs of new hashes, and every hash of the kinds and costs
+// that SetStored was told. Exceptions are imported hashes of bcrypt with a cost over 12, and of
+// Argon2 with other costs than new hashes. It fails with ErrBusy, ErrAccountBusy, the error of ctx, or if hash is
+// malformed.
 func (h *Hasher) Verify(ctx context.Context, hash, password string) (ok, stale bool, err error) {
 	r, err := h.do(ctx, job{Verify: true, Hash: hash, Password: password, Even: *h.stored.Load()})
 	return r.OK, r.Stale, err
