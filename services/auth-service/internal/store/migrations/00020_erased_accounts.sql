@@ -19,15 +19,6 @@ $$;
 CREATE TRIGGER accounts_erased AFTER DELETE ON accounts
     FOR EACH ROW EXECUTE FUNCTION record_erased_account();
 
--- What the outbox still knows of earlier deletions. The trigger has locked accounts, so none
--- is missed in between.
-INSERT INTO erased_accounts (id, erased_at)
-SELECT (payload->>'subject')::uuid, min(created_at)
-FROM outbox
-WHERE name = 'user.deleted.v1'
-GROUP BY payload->>'subject'
-ON CONFLICT (id) DO NOTHING;
-
 -- Which line of an import created the account: SHA-256 of its id, or of its address and
 -- time. NULL is an account that signed up, or that the previous release has imported.
 ALTER TABLE accounts ADD COLUMN import_key bytea;
