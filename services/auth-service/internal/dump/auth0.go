@@ -58,10 +58,8 @@ type seekable interface {
 
 // IndexAuth0Hashes reads the file of hashes: NDJSON with _id and passwordHash.
 func IndexAuth0Hashes(file seekable) (Auth0Hashes, error) {
-	h, offset := Auth0Hashes{file, map[[16]byte]lineAt{}}, int64(0)
-	err := eachLine(file, func(n int, line []byte) error {
-		start := offset
-		offset += int64(len(line))
+	h := Auth0Hashes{file, map[[16]byte]lineAt{}}
+	err := eachLine(file, func(n int, offset int64, line []byte) error {
 		if len(bytes.TrimSpace(line)) == 0 {
 			return nil
 		}
@@ -69,7 +67,7 @@ func IndexAuth0Hashes(file seekable) (Auth0Hashes, error) {
 		if err := json.Unmarshal(line, &hash); err != nil || hash.ID.OID == "" {
 			return fmt.Errorf("%w: line %d: want _id and passwordHash", errShape, n)
 		}
-		h.lines[auth0Key(hash.ID.OID)] = lineAt{start, int32(len(line))} //nolint:gosec // eachLine bounds it.
+		h.lines[auth0Key(hash.ID.OID)] = lineAt{offset, int32(len(line))} //nolint:gosec // eachLine bounds it.
 		return nil
 	})
 	return h, err
@@ -99,17 +97,28 @@ func (h Auth0Hashes) take(id string) (string, error) {
 
 // Auth0 reads the NDJSON file of a bulk export, and takes the hashes of its users.
 func Auth0(in io.Reader, hashes Auth0Hashes, out Out) error {
-	err := eachLine(in, func(n int, line []byte) error {
+	kind := source{id: "user_id"}
+	err := eachLine(in, func(n int, _ int64, line []byte) error {
 		if len(bytes.TrimSpace(line)) == 0 {
 			return nil
 		}
 		at := fmt.Sprintf("line %d", n)
 		var u auth0User
 		if err := json.Unmarshal(line, &u); err != nil {
+			if syntax, ok := errors.AsType[*json.SyntaxError](err); ok && !kind.found {
+				return fmt.Errorf("%w: %s: want NDJSON: %w", errShape, at, syntax)
+			}
 			out.LeftOut(at, u.Email, err.Error())
 			return nil
 		}
 		id := cmp.Or(u.UserID, u.ID)
+		provider, _, _ := strings.Cut(id, "|")
+		if provider == id { // The id is of something else.
+			provider = ""
+		}
+		if err := kind.user(at, provider); err != nil {
+			return err
+		}
 		hash, err := hashes.take(id)
 		if err != nil {
 			return fmt.Errorf("%s: %w", at, err)
@@ -137,6 +146,7 @@ func Auth0(in io.Reader, hashes Auth0Hashes, out Out) error {
 			PasswordHash: hash, CreatedAt: created,
 		}, id, lost)
 	})
+	err = kind.end(err)
 	for range hashes.lines {
 		out.Lost(UnmatchedHash)
 	}
@@ -157,9 +167,10 @@ func auth0Time(text string) (time.Time, error) {
 // maxLine is the size of the longest line that is read.
 const maxLine = 16 << 20
 
-// eachLine calls do with each line, its number and its end.
-func eachLine(in io.Reader, do func(n int, line []byte) error) error {
-	lines := bufio.NewScanner(in)
+// eachLine calls do with each line, its number, where it begins, and its end.
+func eachLine(in io.Reader, do func(n int, offset int64, line []byte) error) error {
+	text, offset := withoutBOM(in)
+	lines := bufio.NewScanner(text)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		if i := bytes.IndexByte(data, '\n'); i >= 0 {
@@ -174,9 +185,10 @@ func eachLine(in io.Reader, do func(n int, line []byte) error) error {
 	for lines.Scan() {
 		n++
 		line := lines.Bytes()
-		if err := do(n, line); err != nil {
+		if err := do(n, offset, line); err != nil {
 			return err
 		}
+		offset += int64(len(line))
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("line %d: %w", n+1, err)

@@ -4,12 +4,14 @@
 package dump
 
 import (
+	"bufio"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -56,6 +58,42 @@ const (
 // errShape says that a file is not what it should be.
 var errShape = errors.New("not an export of this kind")
 
+// source reports files of other kinds by the id that each user of a source has.
+type source struct {
+	id    string // the name of the field
+	found bool
+}
+
+// user fails with errShape if the file begins with a user without an id.
+func (s *source) user(at, id string) error {
+	if id == "" && !s.found {
+		return fmt.Errorf("%w: %s: a user without %q", errShape, at, s.id)
+	}
+	s.found = true
+	return nil
+}
+
+// end fails with errShape if the file has no user with an id.
+func (s *source) end(err error) error {
+	if err == nil && !s.found {
+		return fmt.Errorf("%w: it has no user with %q", errShape, s.id)
+	}
+	return err
+}
+
+// BOM is the byte order mark with which some programs begin a text.
+const BOM = "\xef\xbb\xbf"
+
+// withoutBOM returns a reader of what follows the byte order mark, and where that begins.
+func withoutBOM(in io.Reader) (*bufio.Reader, int64) {
+	r := bufio.NewReaderSize(in, 64<<10)
+	if first, _ := r.Peek(len(BOM)); string(first) != BOM { // An error comes again when the file is read.
+		return r, 0
+	}
+	n, _ := r.Discard(len(BOM))
+	return r, int64(n)
+}
+
 // losses say what a user loses.
 type losses map[Loss]bool
 
@@ -70,7 +108,7 @@ func (o Out) send(at string, u User, id string, lost losses) error {
 		o.LeftOut(at, id, reasonNoEmail)
 		return nil
 	}
-	if u.Name = strings.TrimSpace(u.Name); u.Name == "" {
+	if u.Name = oneLine(u.Name); u.Name == "" {
 		u.Name, _, _ = strings.Cut(u.Email, "@")
 	}
 	lost[NoPassword] = u.PasswordHash == ""
@@ -82,18 +120,26 @@ func (o Out) send(at string, u User, id string, lost losses) error {
 	return o.User(u)
 }
 
+// oneLine replaces white space and control characters, which an import refuses in a name, by
+// single spaces.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+}
+
 // eachOf calls do with each element of the array that the member name of the outermost
 // object has, and with where it is. An array of such objects is read like one of them.
 func eachOf(in io.Reader, name string, do func(at string, value jsontext.Value) error) error {
-	d := jsontext.NewDecoder(in, jsontext.AllowDuplicateNames(true))
+	text, start := withoutBOM(in)
+	d := jsontext.NewDecoder(text, jsontext.AllowDuplicateNames(true))
 	if d.PeekKind() == '[' {
 		if _, err := d.ReadToken(); err != nil {
 			return fmt.Errorf("%w: %w", errShape, err)
 		}
 	}
 	found := false
+	at := func(offset int64, value jsontext.Value) error { return do(fmt.Sprintf("byte %d", start+offset), value) }
 	for d.PeekKind() == '{' {
-		has, err := eachOfObject(d, name, do)
+		has, err := eachOfObject(d, name, at)
 		if err != nil {
 			return err
 		}
@@ -105,7 +151,7 @@ func eachOf(in io.Reader, name string, do func(at string, value jsontext.Value) 
 		}
 	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: at byte %d", errShape, d.InputOffset())
+		return fmt.Errorf("%w: at byte %d", errShape, start+d.InputOffset())
 	}
 	if !found {
 		return fmt.Errorf("%w: it has no %q", errShape, name)
@@ -113,7 +159,7 @@ func eachOf(in io.Reader, name string, do func(at string, value jsontext.Value) 
 	return nil
 }
 
-func eachOfObject(d *jsontext.Decoder, name string, do func(at string, value jsontext.Value) error) (found bool, err error) {
+func eachOfObject(d *jsontext.Decoder, name string, do func(offset int64, value jsontext.Value) error) (found bool, err error) {
 	if _, err := d.ReadToken(); err != nil {
 		return false, fmt.Errorf("%w: %w", errShape, err)
 	}
@@ -137,7 +183,7 @@ func eachOfObject(d *jsontext.Decoder, name string, do func(at string, value jso
 	return found, err
 }
 
-func eachElement(d *jsontext.Decoder, do func(at string, value jsontext.Value) error) error {
+func eachElement(d *jsontext.Decoder, do func(offset int64, value jsontext.Value) error) error {
 	if _, err := d.ReadToken(); err != nil {
 		return fmt.Errorf("%w: %w", errShape, err)
 	}
@@ -146,7 +192,7 @@ func eachElement(d *jsontext.Decoder, do func(at string, value jsontext.Value) e
 		if err != nil {
 			return fmt.Errorf("%w: %w", errShape, err)
 		}
-		if err := do(fmt.Sprintf("byte %d", d.InputOffset()-int64(len(value))), value); err != nil {
+		if err := do(d.InputOffset()-int64(len(value)), value); err != nil {
 			return err
 		}
 	}

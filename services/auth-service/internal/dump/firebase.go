@@ -57,11 +57,15 @@ type firebaseUser struct {
 
 // Firebase reads the JSON file of firebase auth:export.
 func Firebase(in io.Reader, hashes FirebaseHashes, out Out) error {
-	return eachOf(in, "users", func(at string, value jsontext.Value) error {
+	kind := source{id: "localId"}
+	return kind.end(eachOf(in, "users", func(at string, value jsontext.Value) error {
 		var u firebaseUser
 		if err := json.Unmarshal(value, &u); err != nil {
 			out.LeftOut(at, u.Email, err.Error())
 			return nil
+		}
+		if err := kind.user(at, u.LocalID); err != nil {
+			return err
 		}
 		hash := ""
 		if u.PasswordHash != "" {
@@ -84,7 +88,7 @@ func Firebase(in io.Reader, hashes FirebaseHashes, out Out) error {
 			Email: u.Email, EmailVerified: u.EmailVerified, Name: u.DisplayName, Disabled: u.Disabled,
 			PasswordHash: hash, CreatedAt: ms(created),
 		}, u.LocalID, lost)
-	})
+	}))
 }
 
 func (h FirebaseHashes) phc(u firebaseUser) (string, error) {

@@ -33,11 +33,15 @@ type keycloakCredential struct {
 
 // Keycloak reads the JSON file of kc.sh export, or of users in files of their own.
 func Keycloak(in io.Reader, out Out) error {
-	return eachOf(in, "users", func(at string, value jsontext.Value) error {
+	kind := source{id: "username"}
+	return kind.end(eachOf(in, "users", func(at string, value jsontext.Value) error {
 		var u keycloakUser
 		if err := json.Unmarshal(value, &u); err != nil {
 			out.LeftOut(at, u.Email, err.Error())
 			return nil
+		}
+		if err := kind.user(at, u.Username); err != nil {
+			return err
 		}
 		if u.ServiceAccountClientID != "" {
 			out.LeftOut(at, u.Username, reasonTechnical)
@@ -57,7 +61,7 @@ func Keycloak(in io.Reader, out Out) error {
 			Email: u.Email, EmailVerified: u.EmailVerified, Name: u.FirstName + " " + u.LastName,
 			Disabled: u.Enabled != nil && !*u.Enabled, PasswordHash: hash, CreatedAt: ms(u.CreatedTimestamp),
 		}, u.ID, lost)
-	})
+	}))
 }
 
 // hasRoles reports whether the user has roles that not everybody has.

@@ -1,7 +1,6 @@
 package dump
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/csv"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,12 +20,12 @@ import (
 // keyID is empty. now decides whether a ban is over.
 func Supabase(in io.Reader, keyID string, now time.Time, out Out) error {
 	r := supabase{keyID: keyID, now: now, out: out}
-	buffered := bufio.NewReaderSize(in, 64<<10)
+	buffered, _ := withoutBOM(in)
 	first, err := buffered.Peek(4096)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	header, _, _ := strings.Cut(strings.TrimPrefix(string(first), "\ufeff"), "\n")
+	header, _, _ := strings.Cut(string(first), "\n")
 	if strings.Contains(header, "encrypted_password") && !strings.Contains(header, "COPY ") {
 		return r.readCSV(buffered)
 	}
@@ -44,13 +44,16 @@ func (r *supabase) readCopy(in io.Reader) error {
 	var table string
 	var columns []string
 	found := false
-	err := eachLine(in, func(n int, line []byte) error {
+	err := eachLine(in, func(n int, _ int64, line []byte) error {
 		text := strings.TrimRight(string(line), "\r\n")
 		switch {
 		case table == "":
 			if m := copyStatement.FindStringSubmatch(text); m != nil {
 				table, columns = m[1], strings.Split(strings.ReplaceAll(m[2], `"`, ""), ", ")
-				found = found || table == "users"
+				if table == "users" {
+					found = true
+					return wantColumns(columns)
+				}
 			}
 			return nil
 		case text == `\.`:
@@ -82,6 +85,15 @@ func (r *supabase) readCopy(in io.Reader) error {
 	return err
 }
 
+func wantColumns(columns []string) error {
+	for _, name := range []string{"id", "email", "encrypted_password"} {
+		if !slices.Contains(columns, name) {
+			return fmt.Errorf("%w: auth.users has no column %q", errShape, name)
+		}
+	}
+	return nil
+}
+
 // unescapeCopy undoes the escapes of COPY that pg_dump uses.
 var unescapeCopy = strings.NewReplacer(`\\`, `\`, `\t`, "\t", `\n`, "\n", `\r`, "\r", `\b`, "\b", `\f`, "\f", `\v`, "\v").Replace
 
@@ -91,7 +103,9 @@ func (r *supabase) readCSV(in io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errShape, err)
 	}
-	columns[0] = strings.TrimPrefix(columns[0], "\ufeff")
+	if err := wantColumns(columns); err != nil {
+		return err
+	}
 	for {
 		values, err := rows.Read()
 		if errors.Is(err, io.EOF) {
