@@ -34,8 +34,13 @@ func convertUsers(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(operands) != 1 {
+	switch {
+	case !slices.Contains([]string{"auth0", "firebase", "keycloak", "supabase"}, c.from):
+		return fmt.Errorf("-from: unknown source %q; usage: auth-service %s", c.from, convertUsage)
+	case len(operands) != 1:
 		return errors.New("usage: auth-service " + convertUsage)
+	case c.from == "firebase" && c.hashConfig == "":
+		return errors.New("-hash-config is required for firebase: a file with the hash parameters as the Firebase console shows them")
 	}
 	if c.keyID != "" && !service.KeyID(c.keyID) {
 		return errors.New("-key-id: want 1 to 32 of a-z, A-Z, 0-9, - and _")
@@ -90,7 +95,7 @@ func (c *converter) convert(in io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("-hash-config: %w", err)
 		}
-		fmt.Fprintf(os.Stderr, "before the import, set FIREBASE_SIGNER_KEYS to %s:KEY, where KEY is base64_signer_key of %s\n", hashes.KeyID, c.hashConfig)
+		fmt.Fprintf(os.Stderr, "before the import, set FIREBASE_SIGNER_KEYS to %s:KEY for the import and the running service, where KEY is base64_signer_key of %s\n", hashes.KeyID, c.hashConfig)
 		return dump.Firebase(in, hashes, out)
 	case "auth0":
 		if c.hashes == "" {

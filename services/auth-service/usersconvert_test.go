@@ -136,3 +136,18 @@ func TestConvertRefusesOtherFiles(t *testing.T) {
 		}
 	}
 }
+
+// The first fault of a command line is named: the source, then what the source requires.
+func TestConvertSaysWhatIsRequired(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"-from nope testdata/nowhere":                 `-from: unknown source "nope"`,
+		"testdata/nowhere":                            `-from: unknown source ""`,
+		"-from firebase testdata/nowhere":             "-hash-config is required",
+		"-from firebase testdata/firebase-users.json": "-hash-config is required",
+	} {
+		if err := convertUsers(t.Context(), strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("convert %s: %v, want %q", args, err, want)
+		}
+	}
+}
