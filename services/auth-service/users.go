@@ -12,11 +12,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/dump"
 )
 
 // refusedLine is a line in the report of an import.
@@ -70,7 +72,7 @@ func importUsers(ctx context.Context, cfg Config, args []string) (err error) {
 	return withDomain(ctx, cfg, func(ctx context.Context, d domain) error {
 		i := importer{
 			accounts: d.accounts, report: json.NewEncoder(refused), ids: csv.NewWriter(renamed),
-			size: info.Size(), started: time.Now(), lineOf: map[uuid.UUID]int{},
+			size: info.Size(), started: time.Now(), lineOf: map[uuid.UUID]int{}, lineOfSource: map[string]int{},
 		}
 		err := i.read(ctx, in)
 		i.finishProgress()
@@ -101,35 +103,35 @@ type importer struct {
 	batch                               []account.Imported
 	lines                               []int             // of the accounts in the batch
 	lineOf                              map[uuid.UUID]int // by the id of the account: the line of this file that it belongs to
+	lineOfSource                        map[string]int    // by sourceId
+	pending                             []refusedLine     // of the lines since the last flush
 	line, done                          int
 	bytes                               int64
 	created, existing, refused, renamed int
 	shown                               time.Time
 }
 
-// bom is the byte order mark with which some programs begin a text.
-var bom = []byte("\xef\xbb\xbf")
-
 func (i *importer) read(ctx context.Context, in io.Reader) error {
-	lines := bufio.NewReaderSize(in, maxLine)
+	lines := bufio.NewReaderSize(io.TeeReader(in, i), maxLine)
 	for ended := false; !ended; {
 		line, err := nextLine(lines)
 		ended = errors.Is(err, io.EOF)
 		i.line++
-		i.bytes += int64(len(line))
 		if i.line == 1 {
-			line = bytes.TrimPrefix(line, bom)
+			line = bytes.TrimPrefix(line, []byte(dump.BOM))
 		}
 		switch {
 		case err == nil || ended:
-			err = i.add(bytes.TrimSpace(line))
+			i.add(bytes.TrimSpace(line))
+			err = nil
 		case errors.Is(err, errLongLine):
-			err = i.refuse(i.line, "", err)
+			i.refuse(i.line, addressIn(line), err)
+			err = nil
 		}
 		if err != nil {
 			return fmt.Errorf("line %d: %w", i.line, err)
 		}
-		if len(i.batch) == importBatch || ended {
+		if len(i.batch)+len(i.pending) >= importBatch || ended {
 			if err := i.flush(ctx); err != nil {
 				return err
 			}
@@ -138,24 +140,36 @@ func (i *importer) read(ctx context.Context, in io.Reader) error {
 	return nil
 }
 
-func (i *importer) add(line []byte) error {
+// Write counts what is read of the file.
+func (i *importer) Write(p []byte) (int, error) {
+	i.bytes += int64(len(p))
+	return len(p), nil
+}
+
+func (i *importer) add(line []byte) {
 	if len(line) == 0 {
-		return nil
+		return
 	}
 	in, err := parseRecord(line)
 	if err == nil {
 		err = i.accounts.CheckImport(in)
 	}
+	if first, ok := i.lineOfSource[in.SourceID]; ok && err == nil {
+		err = fmt.Errorf("sourceId: same id as line %d", first)
+	}
 	if err != nil {
-		return i.refuse(i.line, cmp.Or(in.Email, addressIn(line)), err)
+		i.refuse(i.line, cmp.Or(in.Email, addressIn(line)), err)
+		return
+	}
+	if in.SourceID != "" {
+		i.lineOfSource[in.SourceID] = i.line
 	}
 	i.batch, i.lines = append(i.batch, in), append(i.lines, i.line)
-	return nil
 }
 
-func (i *importer) refuse(line int, email string, reason error) error {
+func (i *importer) refuse(line int, email string, reason error) {
 	i.refused++
-	return i.report.Encode(refusedLine{Line: line, Email: email, Reason: reason.Error()})
+	i.pending = append(i.pending, refusedLine{Line: line, Email: email, Reason: reason.Error()})
 }
 
 func (i *importer) flush(ctx context.Context) error {
@@ -168,7 +182,14 @@ func (i *importer) flush(ctx context.Context) error {
 			return err
 		}
 	}
+	slices.SortFunc(i.pending, func(a, b refusedLine) int { return a.Line - b.Line })
+	for _, refused := range i.pending {
+		if err := i.report.Encode(refused); err != nil {
+			return err
+		}
+	}
 	i.ids.Flush()
+	i.pending = i.pending[:0]
 	i.batch, i.lines, i.done = i.batch[:0], i.lines[:0], i.line
 	i.showProgress()
 	return i.ids.Error()
@@ -186,13 +207,16 @@ func (i *importer) count(line int, in account.Imported, result account.ImportRes
 		if in.ID != "" {
 			what = "same id or address"
 		}
-		return i.refuse(line, in.Email, fmt.Errorf("%s as line %d", what, first))
+		i.refuse(line, in.Email, fmt.Errorf("%s as line %d", what, first))
+		return nil
 	}
 	switch result.Outcome {
 	case account.ImportEmailTaken:
-		return i.refuse(line, in.Email, errors.New("email: another account has this address"))
+		i.refuse(line, in.Email, errors.New("email: another account has this address"))
+		return nil
 	case account.ImportIDTaken:
-		return i.refuse(line, in.Email, errors.New("id: another account has this id"))
+		i.refuse(line, in.Email, errors.New("id: another account has this id"))
+		return nil
 	case account.ImportCreated:
 		i.created++
 	case account.ImportExists:

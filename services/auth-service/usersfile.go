@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -42,17 +44,38 @@ func parseRecord(line []byte) (account.Imported, error) {
 		ID: r.ID, SourceID: r.SourceID, Email: r.Email, EmailVerified: r.EmailVerified, Name: r.Name, Role: r.Role, Status: r.Status, PasswordHash: r.PasswordHash,
 	}
 	if r.CreatedAt != nil {
+		if r.CreatedAt.UTC().Year() <= 1 { // The zero time of many languages.
+			return account.Imported{}, problem.Validation(problem.Field{Field: "createdAt", Code: "invalid_format", Message: "Year 1 is not the time of an account: leave the field out if the time is unknown."})
+		}
 		in.CreatedAt = *r.CreatedAt
 	}
 	return in, nil
 }
 
-// addressIn returns the address in a line that parseRecord refuses, if it can be read.
+// addressIn returns the address in a line that is refused: its first member email, if that
+// is whole and no fault of syntax comes before it.
 func addressIn(line []byte) string {
-	var r struct{ Email any }
-	_ = json.Unmarshal(line, &r) // What can be decoded is.
-	address, _ := r.Email.(string)
-	return address
+	d := jsontext.NewDecoder(bytes.NewReader(line), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if begin, err := d.ReadToken(); err != nil || begin.Kind() != '{' {
+		return ""
+	}
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return ""
+		}
+		if strings.EqualFold(name.String(), "email") && d.PeekKind() == '"' {
+			address, err := d.ReadToken()
+			if err != nil {
+				return ""
+			}
+			return address.String()
+		}
+		if err := d.SkipValue(); err != nil {
+			return ""
+		}
+	}
+	return ""
 }
 
 // recordFault returns what is wrong with a line that jsonv2 cannot decode because of err.
@@ -84,20 +107,21 @@ var errNoObject = errors.New("a line must be one JSON object")
 var errLongLine = errors.New("line is longer than 64 KiB")
 
 // nextLine returns the next line, which is valid until the next call. The last line
-// comes with io.EOF. For a line that is too long, it returns only the end of it, with
+// comes with io.EOF. For a line that is too long, it returns only the beginning of it, with
 // errLongLine.
 func nextLine(in *bufio.Reader) ([]byte, error) {
 	line, err := in.ReadSlice('\n')
 	if !errors.Is(err, bufio.ErrBufferFull) {
 		return line, err
 	}
+	beginning := bytes.Clone(line)
 	for errors.Is(err, bufio.ErrBufferFull) {
-		line, err = in.ReadSlice('\n')
+		_, err = in.ReadSlice('\n')
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return line, errLongLine
+	return beginning, errLongLine
 }
 
 // exportUsers is the command "users export". It writes what importUsers reads. The output

@@ -173,3 +173,40 @@ func TestImportOfRepeatedAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Refused lines are in the order of the file, with their addresses, whatever is wrong with them.
+func TestImportReportsEveryRefusedLine(t *testing.T) {
+	t.Parallel()
+	s := startImporting(t)
+	lines := []string{
+		`{"sourceId":"auth0|1","email":"ann@example.org","name":"Ann"}`,
+		`{"email":"ANN@example.org","name":"Ann"}`,
+		`{"sourceId":"auth0|1","email":"bob@example.org","name":"Bob"}`,
+		`{"email":"long@example.org","name":"` + strings.Repeat("x", maxLine) + `"}`,
+		`{"id":"00000000-0000-0000-0000-000000000000","email":"nil@example.org","name":"Nil"}`,
+		`{"email":"one@example.org","name":"One","createdAt":"0001-01-01T00:00:00Z"}`,
+		`{"email":"json@example.org","name":"Json`,
+	}
+	file := filepath.Join(t.TempDir(), "users.ndjson")
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1 created, 0 existing, 6 refused", "0 created, 1 existing, 6 refused"} {
+		if _, stderr := s.users(1, "import", file); !strings.Contains(stderr, "] 100%  "+want) {
+			t.Errorf("want %q in\n%s", want, stderr)
+		}
+	}
+	report, err := os.ReadFile(file + ".refused")
+	got := strings.Split(strings.TrimSpace(string(report)), "\n")
+	if err != nil || len(got) != 6 {
+		t.Fatalf("report = %v\n%s", err, report)
+	}
+	for n, want := range [][2]string{
+		{"ANN@example.org", "email: same address as line 1"}, {"bob@example.org", "sourceId: same id as line 1"}, {"long@example.org", "line is longer than 64 KiB"},
+		{"nil@example.org", "id: The nil UUID"}, {"one@example.org", "createdAt: Year 1"}, {"json@example.org", "invalid JSON at byte"},
+	} {
+		if !strings.HasPrefix(got[n], fmt.Sprintf(`{"line":%d,"email":%q,"reason":"`, n+2, want[0])) || !strings.Contains(got[n], want[1]) {
+			t.Errorf("line %d = %s, want %q", n+2, got[n], want)
+		}
+	}
+}

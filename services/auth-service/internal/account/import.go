@@ -94,6 +94,9 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 	if parsed, err := uuid.Parse(in.ID); in.ID != "" && (err != nil || parsed.String() != in.ID) {
 		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "Invalid UUID: use the lower-case form with hyphens."}
 	}
+	if idErr == nil && in.ID == uuid.Nil.String() {
+		idErr = &problem.Field{Field: "id", Code: "invalid_format", Message: "The nil UUID is not the id of an account: leave the field out if there is none."}
+	}
 	if in.PasswordHash != "" && a.hasher.CheckHash(in.PasswordHash) != nil {
 		hashErr = &problem.Field{Field: "passwordHash", Code: "invalid_format", Message: "Unsupported password hash: use Argon2id or Argon2i with m up to 131072 and m × t up to 311296, without a pepper or with one from PASSWORD_PEPPERS; bcrypt up to cost 16; PBKDF2 up to 1300000 iterations (SHA-1 1500000, SHA-512 1000000); or Firebase scrypt with r × 2ⁿ up to 524288 and a key from FIREBASE_SIGNER_KEYS."}
 	}
