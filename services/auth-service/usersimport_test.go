@@ -202,8 +202,12 @@ func TestImportReportsEveryRefusedLine(t *testing.T) {
 		t.Fatalf("report = %v\n%s", err, report)
 	}
 	for n, want := range [][2]string{
-		{"ANN@example.org", "email: same address as line 1"}, {"bob@example.org", "sourceId: same id as line 1"}, {"long@example.org", "line is longer than 64 KiB"},
-		{"nil@example.org", "id: The nil UUID"}, {"one@example.org", "createdAt: Year 1"}, {"json@example.org", "invalid JSON at byte"},
+		{"ANN@example.org", "email: same address as line 1"},
+		{"bob@example.org", "sourceId: same id as line 1"},
+		{"long@example.org", "line is longer than 64 KiB"},
+		{"nil@example.org", "id: The nil UUID"},
+		{"one@example.org", "createdAt: Year 1"},
+		{"json@example.org", "invalid JSON at byte"},
 	} {
 		if !strings.HasPrefix(got[n], fmt.Sprintf(`{"line":%d,"email":%q,"reason":"`, n+2, want[0])) || !strings.Contains(got[n], want[1]) {
 			t.Errorf("line %d = %s, want %q", n+2, got[n], want)

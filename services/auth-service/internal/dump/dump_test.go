@@ -92,11 +92,14 @@ func TestFaultyUsersAreLeftOut(t *testing.T) {
 // A dump that was cut at the end of a line lacks users. That is an error.
 func TestTruncatedDump(t *testing.T) {
 	t.Parallel()
-	const whole = "COPY auth.users (id, encrypted_password, email) FROM stdin;\n1\t\ta@example.org\n2\t\tb@example.org\n\\.\nCOPY auth.mfa_factors (id) FROM stdin;\n1\n\\.\n"
-	for cut := range strings.SplitAfterSeq(whole, "\\.\n") {
+	const (
+		copied  = "COPY auth.users (id, encrypted_password, email) FROM stdin;\n1\t\ta@example.org\n2\t\tb@example.org\n"
+		factors = copied + "\\.\nCOPY auth.mfa_factors (id) FROM stdin;\n1\n"
+		whole   = factors + "\\.\n"
+	)
+	for _, in := range []string{copied, factors} {
 		users := 0
-		in := strings.TrimSuffix(whole[:strings.Index(whole, cut)]+cut, "\\.\n")
-		if err := dump.Supabase(strings.NewReader(in), "", time.Now(), into(&users)); cut != "" && (err == nil || !strings.Contains(err.Error(), "has no end")) {
+		if err := dump.Supabase(strings.NewReader(in), "", time.Now(), into(&users)); err == nil || !strings.Contains(err.Error(), "has no end") {
 			t.Errorf("%q: %v", in, err)
 		}
 	}
