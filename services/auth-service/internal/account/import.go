@@ -33,7 +33,7 @@ type ImportLine struct {
 	Account  Account
 	Key      []byte // the same whenever the line is imported, and of no other line
 	SpareID  string // the id of the account if its own belonged to a deleted account
-	FormerID string // the id that earlier releases gave the account: if it is taken, the line was imported
+	FormerID string // the id that earlier releases gave to a line without one, or empty: if it is taken, the line was imported
 }
 
 // Imported is an account of an earlier system. Only Email and Name are required.
@@ -139,7 +139,7 @@ func importLine(line Imported, account Account) (ImportLine, error) {
 	if err != nil {
 		return ImportLine{}, fmt.Errorf("make account id: %w", err)
 	}
-	out := ImportLine{Account: account, SpareID: spare, FormerID: line.ID}
+	out := ImportLine{Account: account, SpareID: spare}
 	identity := "id\x00" + line.ID
 	if line.ID == "" {
 		out.Account.ID, out.FormerID = spare, formerID(line, account.Email, account.CreatedAt)

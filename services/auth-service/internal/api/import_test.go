@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -9,10 +10,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
+	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
 	"github.com/headgate/headgate/services/auth-service/internal/store"
@@ -172,6 +175,40 @@ func TestSEC146IDsOfDeletedAccountsAreNotUsedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// SEC-146: an import waits for a deletion of the account that a line with an id names, so it
+// neither reports the account as existing nor uses its id again.
+func TestSEC146ImportDuringADeletion(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	in := []account.Imported{{ID: "01926f39-0000-7000-8000-000000000001", Email: "ann@example.com", Name: "Ann"}}
+	s.wantImported(in, account.ImportCreated)
+	deletion, err := s.db.BeginTx(t.Context(), pgx.TxOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = deletion.Rollback(context.Background()) }()
+	if _, err := deletion.Exec(t.Context(), `DELETE FROM accounts WHERE id = $1`, in[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	type imported struct {
+		results []account.ImportResult
+		err     error
+	}
+	done := make(chan imported, 1)
+	go func() {
+		results, err := s.accounts.Import(t.Context(), in)
+		done <- imported{results, err}
+	}()
+	testkit.AwaitLockWait(t, s.db)
+	if err := deletion.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := <-done
+	if got.err != nil || len(got.results) != 1 || got.results[0].Outcome != account.ImportCreated || got.results[0].ID == in[0].ID {
+		t.Errorf("Import = %+v, %v, want an account with another id", got.results, got.err)
 	}
 }
 

@@ -48,7 +48,7 @@ func insertLines(ctx context.Context, tx pgx.Tx, lines []account.ImportLine) ([]
 			password_proved, provisional, created_at, updated_at, import_key)
 		SELECT @id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash,
 			@password_proved, @provisional, @created_at, @updated_at, @import_key
-		WHERE NOT EXISTS (SELECT FROM accounts WHERE id = @former_id)
+		WHERE NOT EXISTS (SELECT FROM accounts WHERE id = NULLIF(@former_id::text, '')::uuid)
 		ON CONFLICT DO NOTHING`
 	created, batch := make([]string, len(lines)), &pgx.Batch{}
 	for i, line := range lines {
@@ -65,8 +65,8 @@ func insertLines(ctx context.Context, tx pgx.Tx, lines []account.ImportLine) ([]
 }
 
 // replaceErasedIDs gives the created accounts whose id belonged to a deleted account a new
-// one. It looks after they were inserted: an insert waits for a deletion of the same id that
-// is not committed yet.
+// one. It looks after they were inserted: an insert waits for a deletion of an account with the
+// same id that is not committed yet, because the primary key conflicts.
 func replaceErasedIDs(ctx context.Context, tx pgx.Tx, lines []account.ImportLine, created []string) error {
 	const find = `
 		SELECT id::text
