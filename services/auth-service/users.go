@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/csv"
@@ -18,7 +17,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/headgate/headgate/services/auth-service/internal/account"
-	"github.com/headgate/headgate/services/auth-service/internal/dump"
 )
 
 // refusedLine is a line in the report of an import.
@@ -117,12 +115,9 @@ func (i *importer) read(ctx context.Context, in io.Reader) error {
 		line, err := nextLine(lines)
 		ended = errors.Is(err, io.EOF)
 		i.line++
-		if i.line == 1 {
-			line = bytes.TrimPrefix(line, []byte(dump.BOM))
-		}
 		switch {
 		case err == nil || ended:
-			i.add(bytes.TrimSpace(line))
+			i.add(trimLine(line, i.line))
 			err = nil
 		case errors.Is(err, errLongLine):
 			i.refuse(i.line, addressIn(line), err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/problem"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
+	"github.com/headgate/headgate/services/auth-service/internal/dump"
 )
 
 // record is a line of an import or an export.
@@ -100,6 +101,15 @@ func recordFault(err error) error {
 		f.Code, f.Message = "invalid_format", "Invalid timestamp: use RFC 3339, for example 2026-01-31T12:00:00Z."
 	}
 	return problem.Validation(f)
+}
+
+// trimLine returns the line with the number n of a file without white space around it, and
+// the first line without a byte order mark.
+func trimLine(line []byte, n int) []byte {
+	if n == 1 {
+		line = bytes.TrimPrefix(line, []byte(dump.BOM))
+	}
+	return bytes.TrimSpace(line)
 }
 
 var errNoObject = errors.New("a line must be one JSON object")
