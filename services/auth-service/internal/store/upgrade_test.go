@@ -76,12 +76,11 @@ func wantErased(t *testing.T, db *postgres.Pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	var id string
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
-		got = append(got, fmt.Sprintf("%s %t", id, at.Equal(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))))
-		return nil
+	got, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
+		var id string
+		var at time.Time
+		err := row.Scan(&id, &at)
+		return fmt.Sprintf("%s %t", id, at.Equal(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))), err
 	})
 	if err != nil {
 		t.Fatal(err)
