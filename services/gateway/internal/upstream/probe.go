@@ -70,10 +70,11 @@ func (a *address) probe(ctx context.Context) {
 	a.closeIdle(unused)
 }
 
-// test tests the address if its breaker is half-open. A request whose body is streamed must not
-// be the test itself: its client would decide how long all others wait for the result.
+// test tests the address unless its breaker is closed. A request whose body is streamed must
+// not be the test itself: its client would decide how long all others wait for the result. An
+// open breaker refuses the test, unless it becomes half-open just then.
 func (a *address) test(ctx context.Context) error {
-	if a.breakerState() != gobreaker.StateHalfOpen {
+	if a.breakerState() == gobreaker.StateClosed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
