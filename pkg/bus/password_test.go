@@ -13,9 +13,6 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// specialPasswords have the characters that are special in URLs, shells, .env and SQL.
-var specialPasswords = []string{`$HOME`, `pa$$word`, `it's`, `"quoted"`, `two words `, `a@b:c/d?e#f`, `100%`, `%41`, `back\slash\n`, `ä€`}
-
 // TestRedisPassword: REDIS_PASSWORD is sent as it is, whatever characters it has. It replaces a
 // password in the URL.
 func TestRedisPassword(t *testing.T) {
@@ -40,7 +37,7 @@ func TestRedisPassword(t *testing.T) {
 		return client.Ping(t.Context()).Err()
 	}
 	at := "@" + server.Host + server.Path
-	for _, password := range specialPasswords {
+	for _, password := range testkit.SpecialPasswords {
 		if err := admin.Do(t.Context(), "ACL", "SETUSER", user, "reset", "on", ">"+password, "+@all", "~*").Err(); err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,7 @@ func TestDatabasePassword(t *testing.T) {
 	wrong := bare
 	wrong.User = url.UserPassword("app", "wrong")
 	pairs := "host=" + at.Hostname() + " port=" + at.Port() + " user=app dbname=postgres sslmode=disable"
-	for _, password := range specialPasswords {
+	for _, password := range testkit.SpecialPasswords {
 		run(`ALTER ROLE app PASSWORD %L`, password)
 		for form, cfg := range map[string]postgres.Database{
 			"URL":                   {DatabaseURL: service.Secret(bare.String())},
@@ -103,6 +103,3 @@ func startAskingServer(t *testing.T) *url.URL {
 	}
 	return at
 }
-
-// specialPasswords have the characters that are special in URLs, shells, .env and SQL.
-var specialPasswords = []string{`$HOME`, `pa$$word`, `it's`, `"quoted"`, `two words `, `a@b:c/d?e#f`, `100%`, `%41`, `back\slash\n`, `ä€`}

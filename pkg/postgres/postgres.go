@@ -41,9 +41,9 @@ func Open(ctx context.Context, cfg Database, log *slog.Logger, schemas ...Schema
 
 // OpenExisting is Open for a program that must not migrate, such as a command: a migration
 // creates the tables that a running restore is about to create, and breaks it. OpenExisting
-// changes nothing. It waits for a minute at most. It returns an error that says what to do unless the database has all
-// migrations of the schemas, their tables, and their primary keys. Later migrations are
-// accepted, since this release works with them.
+// changes nothing, and waits for a minute at most. It returns an error that says what to do
+// unless the database has all migrations of the schemas, their tables, and their primary keys.
+// Later migrations are accepted, since this release works with them.
 //
 // A restore creates primary keys after it has filled the tables, so no table is read that
 // is still to be filled. Other indexes and foreign keys may be missing for a moment more.

@@ -50,8 +50,7 @@ type Program struct {
 
 // StartProgram starts the program with nothing in its environment but the given
 // variables, the keys of Signer and the addresses of its listeners, and returns when it is
-// ready. The
-// test stops it when it ends, if it has not.
+// ready. The test stops it when it ends, if it has not.
 func StartProgram(t testing.TB, environment map[string]string) *Program {
 	t.Helper()
 	environment = maps.Clone(environment)

@@ -26,9 +26,9 @@ const (
 
 // Read decodes the JSON body of r strictly: it rejects unknown and duplicate fields, null for
 // a field that is not raw JSON, names in the wrong case, trailing data, invalid UTF-8 and
-// nesting over 32 levels. A
-// request with neither a body nor a Content-Type counts as an empty object. Its errors
-// are problems; their message says where and how the body is wrong, and never quotes it.
+// nesting over 32 levels. A request with neither a body nor a Content-Type counts as an empty
+// object. Its errors are problems; their message says where and how the body is wrong, and
+// never quotes it.
 func Read[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	body, err := readBody(w, r)
 	if err != nil {

@@ -121,10 +121,10 @@ type work struct {
 
 // equalizeTime makes every mismatch take one Argon2id hash and, for each form of the password,
 // one hash of each other kind that is stored, with the highest stored cost. spent is what the
-// check of each form has spent; only the first can be one of Argon2. Otherwise the time would reveal which
-// addresses have an account imported from an earlier system, and which have none (SEC-26).
-// Costs of bcrypt over 12 are not equalized, because then a few failed logins could occupy
-// the machine.
+// check of each form has spent; only the first can be one of Argon2. Otherwise the time would
+// reveal which addresses have an account imported from an earlier system, and which have none
+// (SEC-26). Costs of bcrypt over 12 are not equalized, because then a few failed logins could
+// occupy the machine.
 func (e localEngine) equalizeTime(password string, spent []work, even Costs) {
 	if !spent[0].argon2 {
 		e.encodeArgon2(password)

@@ -72,7 +72,8 @@ func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // Do sends the request of a client with its header edited, and returns the response as soon
 // as its header has arrived. If an address accepts no connections, Do tries the next one; if
-// none does, Do waits for the first that does, see Options.Wait. It never sends a request twice that a service may have read, unless it is GET or HEAD.
+// none does, Do waits for the first that does, see Options.Wait. It never sends a request twice
+// that a service may have read, unless it is GET or HEAD.
 // Responses of status 1xx are dropped. If req asks for another protocol and the service
 // switches to it, the body of the response is an io.ReadWriteCloser. Do fails with
 // ErrUnavailable, ErrOverloaded, ErrTooMany, a BodyError, the context's error, or an error of
