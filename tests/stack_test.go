@@ -143,7 +143,7 @@ func environment() []string {
 	if err != nil {
 		absolute = ""
 	}
-	return append(os.Environ(), "GOWORK="+absolute, "DATABASE_URL=", "REDIS_URL=")
+	return append(os.Environ(), "GOWORK="+absolute, "DATABASE_URL=", "REDIS_URL=", "ACCOUNT_DELETION_GRACE=0")
 }
 
 func (l *launched) await() error {

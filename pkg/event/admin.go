@@ -1,5 +1,7 @@
 package event
 
+import "time"
+
 // UserRoleChanged says that the role of an account was changed. Email and Name let
 // email-service notify the owner.
 type UserRoleChanged struct {
@@ -62,6 +64,34 @@ func (UserDeleted) EventName() string { return "user.deleted.v1" }
 
 // EventTopics implements Payload.
 func (UserDeleted) EventTopics() []Topic { return []Topic{Audit, User, Email} }
+
+// UserDeletionScheduled says that the owner of an account asked for its deletion, which
+// happens at DeleteAt unless the owner signs in before. All sessions ended. Email and Name let
+// email-service notify the owner.
+type UserDeletionScheduled struct {
+	DeleteAt time.Time `json:"deleteAt"`
+	Email    string    `json:"email" personal:"true"`
+	Name     string    `json:"name" personal:"true"`
+}
+
+// EventName implements Payload.
+func (UserDeletionScheduled) EventName() string { return "user.deletion_scheduled.v1" }
+
+// EventTopics implements Payload.
+func (UserDeletionScheduled) EventTopics() []Topic { return []Topic{Audit, Email} }
+
+// UserDeletionCancelled says that a sign-in has cancelled the deletion of an account. Email
+// and Name let email-service notify the owner.
+type UserDeletionCancelled struct {
+	Email string `json:"email" personal:"true"`
+	Name  string `json:"name" personal:"true"`
+}
+
+// EventName implements Payload.
+func (UserDeletionCancelled) EventName() string { return "user.deletion_cancelled.v1" }
+
+// EventTopics implements Payload.
+func (UserDeletionCancelled) EventTopics() []Topic { return []Topic{Audit, Email} }
 
 // UserSessionsRevoked says that an administrator ended all sessions of an
 // account. Revoked is their number.

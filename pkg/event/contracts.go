@@ -38,6 +38,8 @@ func Contracts() []Payload {
 		SigningKeyRetired{},
 		SigningKeyRotated{},
 		UserDeleted{},
+		UserDeletionCancelled{},
+		UserDeletionScheduled{},
 		UserDisabled{},
 		UserEmailChangeLinkIssued{},
 		UserEmailChangeRequested{},

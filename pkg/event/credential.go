@@ -51,11 +51,15 @@ func (UserEmailChangeRequested) EventName() string { return "user.email_change_r
 func (UserEmailChangeRequested) EventTopics() []Topic { return []Topic{Audit} }
 
 // UserEmailChanged says that the address of an account was changed. Reverted says
-// that the change restored an earlier address, through the link sent there.
+// that the change restored an earlier address, through the link sent there. AccountVersion
+// orders the addresses of an account. It is the time of the change in microseconds since 1970,
+// or one more than the previous version if that is higher, so it grows even when the database
+// of auth-service was restored. Events of earlier releases have 0; there OccurredAt counts.
 type UserEmailChanged struct {
-	Email         string `json:"email" personal:"true"`
-	PreviousEmail string `json:"previousEmail" personal:"true"`
-	Reverted      bool   `json:"reverted,omitempty"`
+	Email          string `json:"email" personal:"true"`
+	PreviousEmail  string `json:"previousEmail" personal:"true"`
+	Reverted       bool   `json:"reverted,omitempty"`
+	AccountVersion int64  `json:"accountVersion,omitempty"`
 }
 
 // EventName implements Payload.

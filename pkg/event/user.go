@@ -2,11 +2,12 @@ package event
 
 import "time"
 
-// UserSignedUp says that an account was created.
+// UserSignedUp says that an account was created. AccountVersion is that of UserEmailChanged.
 type UserSignedUp struct {
-	Email string `json:"email" personal:"true"`
-	Name  string `json:"name" personal:"true"`
-	Role  string `json:"role"`
+	Email          string `json:"email" personal:"true"`
+	Name           string `json:"name" personal:"true"`
+	Role           string `json:"role"`
+	AccountVersion int64  `json:"accountVersion,omitempty"`
 }
 
 // EventName implements Payload.

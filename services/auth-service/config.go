@@ -44,6 +44,8 @@ type Config struct {
 
 	UnverifiedTTL *time.Duration `envconfig:"UNVERIFIED_TTL" desc:"How long an account is kept whose address is not verified; 0 means forever. It applies to accounts that sign up while it is set. Default: 168h if accounts must verify their address to sign in (SIGNUP_MODE=strict or REQUIRE_VERIFIED_EMAIL), else 0."`
 
+	DeletionGrace time.Duration `envconfig:"ACCOUNT_DELETION_GRACE" default:"336h" desc:"How long an account whose owner has deleted it can still be restored, by signing in. Until then nobody else can sign up with its address. 0 deletes at once. Administrators always delete at once."`
+
 	NetworkMailLimit       int `envconfig:"NETWORK_MAIL_LIMIT" default:"200" desc:"How many emails and answers that reveal whether an address has an account one client address can cause an hour; 0 means no limit."`
 	MaxConsecutiveFailures int `envconfig:"MAX_CONSECUTIVE_FAILURES" default:"100" desc:"After how many failed sign-ins in a row an account accepts passwords only from networks and devices that its owner has used, until one succeeds there or the owner uses a reset link; 0 turns this off."`
 
@@ -107,6 +109,9 @@ func (c Config) ValidateOwn() error {
 	}
 	if c.UnverifiedTTL != nil && *c.UnverifiedTTL != 0 && *c.UnverifiedTTL < c.VerificationTTL {
 		faults = append(faults, errors.New("UNVERIFIED_TTL: want 0 or at least VERIFICATION_TTL"))
+	}
+	if c.DeletionGrace < 0 || c.DeletionGrace > 90*24*time.Hour {
+		faults = append(faults, errors.New("ACCOUNT_DELETION_GRACE: want 0 to 2160h"))
 	}
 	if c.PasswordMinLength < 8 || c.PasswordMinLength > 128 {
 		faults = append(faults, errors.New("PASSWORD_MIN_LENGTH: want 8 to 128"))
@@ -194,7 +199,7 @@ func (c Config) lifetimes() account.Lifetimes {
 	return account.Lifetimes{
 		RefreshIdle: c.RefreshTokenTTL, Session: c.SessionTTL,
 		RefreshGrace: c.RefreshGrace, Verification: c.VerificationTTL, Reset: c.ResetTTL, Reauth: c.ReauthWindow,
-		Unverified: c.unverifiedTTL(),
+		Unverified: c.unverifiedTTL(), DeletionGrace: c.DeletionGrace,
 	}
 }
 

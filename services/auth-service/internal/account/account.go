@@ -34,7 +34,12 @@ type Account struct {
 	MFAEnabled     bool // whether a login needs a code after the password
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
+	DeleteAt       time.Time // when the account will be deleted; zero unless its owner asked for it
+	Version        int64     // of the address, see event.UserEmailChanged
 }
+
+// nextVersion gives the account the version of a change at now.
+func (a *Account) nextVersion(now time.Time) { a.Version = max(a.Version+1, now.UnixMicro()) }
 
 // The failures that several use cases share.
 var (

@@ -79,6 +79,8 @@ type Lifetimes struct {
 	Unverified   time.Duration // a provisional account whose address is not verified; 0 means for ever
 	Reset        time.Duration // a link to choose a new password
 	Reauth       time.Duration // a sign-in or re-authentication, as proof of identity
+
+	DeletionGrace time.Duration // in which the owner can cancel a deletion; 0 deletes at once
 }
 
 // Accounts carries out the use cases. It is safe for concurrent use.

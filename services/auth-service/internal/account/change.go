@@ -79,6 +79,7 @@ func (c *Change) record(ctx context.Context, now time.Time, p event.Payload) {
 // codes that were mailed to the previous address are revoked.
 func (c *Change) setEmail(now time.Time, to Email) {
 	c.Account.Email, c.Account.EmailVerified, c.Account.UpdatedAt = to, true, now
+	c.Account.nextVersion(now)
 	c.revokeTokens(LinkVerifyEmail, LinkResetPassword, LinkChangeEmail)
 	for s := range c.everySession() {
 		s.MailCode = MailCode{}

@@ -8,16 +8,57 @@ import (
 	"github.com/headgate/headgate/pkg/token"
 )
 
-// Delete deletes the caller's account permanently. It fails with ErrCurrentPassword,
-// ErrReauthRequired, ErrConflict or ErrLastAdmin.
-func (a *Accounts) Delete(ctx context.Context, caller token.Identity, with Confirmation) error {
+// Delete deletes the caller's account permanently, or ends its sessions and schedules the
+// deletion if there is a Lifetimes.DeletionGrace, in which a sign-in cancels it. It returns
+// when the account will be deleted, or the zero time if it was. It fails with
+// ErrCurrentPassword, ErrReauthRequired, ErrConflict or ErrLastAdmin.
+func (a *Accounts) Delete(ctx context.Context, caller token.Identity, with Confirmation) (deleteAt time.Time, err error) {
 	by, err := a.confirm(ctx, caller, "password", with)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	return a.updateOwnSensitive(ctx, caller, allSessions, by, func(c *Change) error {
-		c.deleteAccount(ctx, a.time(), deletedByRequest)
+	err = a.updateOwnSensitive(ctx, caller, allSessions, by, func(c *Change) error {
+		now := a.time()
+		if a.lifetimes.DeletionGrace == 0 {
+			c.deleteAccount(ctx, now, deletedByRequest)
+			return nil
+		}
+		deleteAt = now.Add(a.lifetimes.DeletionGrace)
+		return c.scheduleDeletion(ctx, now, deleteAt)
+	})
+	return deleteAt, err
+}
+
+// scheduleDeletion ends all sessions and notifies the owner, who may not have asked for it.
+func (c *Change) scheduleDeletion(ctx context.Context, now, deleteAt time.Time) error {
+	c.Account.DeleteAt, c.Account.UpdatedAt = deleteAt, now
+	c.revokeSessions(ctx, now, reasonDeleted)
+	return c.notify(ctx, now, event.UserDeletionScheduled{DeleteAt: deleteAt, Email: c.Account.Email.Address, Name: c.Account.Name})
+}
+
+// cancelDeletion is called for every sign-in.
+func (c *Change) cancelDeletion(ctx context.Context, now time.Time) error {
+	if c.Account.DeleteAt.IsZero() {
 		return nil
+	}
+	c.Account.DeleteAt, c.Account.UpdatedAt = time.Time{}, now
+	return c.notify(ctx, now, deletionCancelled(c.Account))
+}
+
+func deletionCancelled(a Account) event.UserDeletionCancelled {
+	return event.UserDeletionCancelled{Email: a.Email.Address, Name: a.Name}
+}
+
+// DeleteDue deletes the accounts whose time has come. Run calls it regularly.
+func (a *Accounts) DeleteDue(ctx context.Context) error {
+	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
+	now := a.time()
+	return a.eachBatch(ctx, func(after string) ([]string, error) {
+		return a.store.DueDeletions(ctx, now, after, purgeBatch)
+	}, func(c *Change) {
+		if !c.Account.DeleteAt.IsZero() && !c.Account.DeleteAt.After(now) {
+			c.deleteAccount(ctx, a.time(), deletedByRequest)
+		}
 	})
 }
 

@@ -83,7 +83,7 @@ func (a *Accounts) ConfirmEmail(ctx context.Context, secret string, with Possess
 		c.setProved(shown)
 		now, before, verified := a.time(), c.Account.Email, c.Account.EmailVerified
 		c.setEmail(now, to)
-		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address})
+		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, AccountVersion: c.Account.Version})
 		kind := revertLink
 		if !verified {
 			kind = revertUnverifiedLink
@@ -131,7 +131,7 @@ func (a *Accounts) RevertEmail(ctx context.Context, secret string, with Possessi
 		c.RevokeTokens = append(c.RevokeTokens, TokenRevocation{Purpose: LinkRevertEmail, CreatedAfter: t.CreatedAt})
 		c.Account.PasswordHash, c.Account.PasswordProved = "", false // No password matches it.
 		c.revokeSessions(ctx, now, reasonEmailReverted)
-		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true})
+		c.record(ctx, now, event.UserEmailChanged{Email: to.Address, PreviousEmail: before.Address, Reverted: true, AccountVersion: c.Account.Version})
 		a.issueLink(ctx, c, resetLink, to)
 		c.RecoveryCodes = nil
 		return c.removeFactors(ctx, now, func(f Factor) bool { return unproved(f) || !f.CreatedAt.Before(t.CreatedAt.Add(-revertLifetime)) })

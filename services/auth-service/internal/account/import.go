@@ -81,6 +81,7 @@ func (a *Accounts) parseImported(in Imported) (Account, error) {
 		ID: in.ID, Email: email, EmailVerified: in.EmailVerified, Name: name, Role: in.Role, Status: in.Status,
 		PasswordHash: in.PasswordHash, PasswordProved: in.EmailVerified, CreatedAt: in.CreatedAt.UTC().Truncate(time.Microsecond), UpdatedAt: a.time(),
 	}
+	account.Version = account.UpdatedAt.UnixMicro()
 	if account.Role == "" {
 		account.Role = token.RoleUser
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/problem"
@@ -25,6 +26,8 @@ type PasswordLogin struct {
 	Attempts []byte  // the key of a CountedAttempt whose failures are cleared
 	Events   []event.Event
 
+	// Restores says that the login cancels the owner's deletion.
+	Restores    bool
 	IfNewDevice *NewDevice
 }
 
@@ -130,9 +133,13 @@ func (a *Accounts) startLogin(ctx context.Context, attempt loginAttempt, in Pass
 	}
 	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: attempt.device}))
 	in.IfNewDevice = newDevice(ctx, account, session)
+	if in.Restores = !account.DeleteAt.IsZero(); in.Restores {
+		in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, deletionCancelled(account)))
+	}
 	if err := a.store.StartSession(ctx, session, in); err != nil {
 		return LoginResult{}, err
 	}
+	account.DeleteAt = time.Time{}
 	return LoginResult{Account: account, Tokens: tokens}, nil
 }
 

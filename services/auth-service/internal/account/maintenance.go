@@ -22,6 +22,9 @@ type maintenanceStore interface {
 	// ProvisionalAccounts returns up to limit ids of provisional, unverified accounts
 	// that were created before a time, in order, after the id after.
 	ProvisionalAccounts(ctx context.Context, created time.Time, after string, limit int) ([]string, error)
+	// DueDeletions returns up to limit ids of accounts that are to be deleted by now, in
+	// order, after the id after.
+	DueDeletions(ctx context.Context, now time.Time, after string, limit int) ([]string, error)
 }
 
 const (
@@ -54,6 +57,9 @@ func (a *Accounts) maintain(ctx context.Context) {
 			if err := a.store.Sweep(ctx, a.time()); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "sweep failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
 			}
+			if err := a.DeleteDue(ctx); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "deletion of accounts failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
+			}
 			if err := a.PurgeUnverified(ctx); err != nil && ctx.Err() == nil {
 				a.log.WarnContext(ctx, "purge of unverified accounts failed; retrying", "next_in", sweepInterval.String(), "error", err.Error())
 			}
@@ -70,16 +76,26 @@ func (a *Accounts) PurgeUnverified(ctx context.Context) error {
 	}
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
 	created := a.time().Add(-a.lifetimes.Unverified)
+	return a.eachBatch(ctx, func(after string) ([]string, error) {
+		return a.store.ProvisionalAccounts(ctx, created, after, purgeBatch)
+	}, func(c *Change) {
+		if c.Account.Provisional && c.Account.unclaimed() && c.Account.CreatedAt.Before(created) {
+			c.deleteAccount(ctx, a.time(), deletedUnverified)
+		}
+	})
+}
+
+// eachBatch lets decide change every account that list returns, up to purgeBatch at a time, in
+// the order of their ids after the given one.
+func (a *Accounts) eachBatch(ctx context.Context, list func(after string) ([]string, error), decide func(c *Change)) error {
 	for after := ""; ; {
-		ids, err := a.store.ProvisionalAccounts(ctx, created, after, purgeBatch)
+		ids, err := list(after)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
 			err := a.update(ctx, id, allSessions, func(c *Change) error {
-				if c.Account.Provisional && c.Account.unclaimed() && c.Account.CreatedAt.Before(created) {
-					c.deleteAccount(ctx, a.time(), deletedUnverified)
-				}
+				decide(c)
 				return nil
 			})
 			if err != nil && !errors.Is(err, ErrNotFound) {

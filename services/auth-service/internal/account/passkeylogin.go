@@ -64,6 +64,10 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 			return ErrEmailNotVerified
 		}
 		ctx := actAs(ctx, c.Account)
+		if err := c.cancelDeletion(ctx, a.time()); err != nil {
+			return err
+		}
+		account = c.Account
 		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved
 		c.NewSession, c.IfNewDevice = &started, newDevice(ctx, c.Account, started)

@@ -91,7 +91,7 @@ func (a *Accounts) newAccount(in SignUp) (Account, string, error) {
 	now := a.time()
 	return Account{
 		ID: id.String(), Email: email, Name: name, Role: token.RoleUser, Status: Active,
-		CreatedAt: now, UpdatedAt: now,
+		CreatedAt: now, UpdatedAt: now, Version: now.UnixMicro(),
 	}, secret, nil
 }
 
@@ -157,6 +157,6 @@ func (a *Accounts) addSignUpEvents(ctx context.Context, c *Change) error {
 // signedUp returns the event of a new account.
 func signedUp(ctx context.Context, account Account) event.Event {
 	return event.New(ctx, account.CreatedAt, account.ID, event.UserSignedUp{
-		Email: account.Email.Address, Name: account.Name, Role: account.Role,
+		Email: account.Email.Address, Name: account.Name, Role: account.Role, AccountVersion: account.Version,
 	})
 }

@@ -91,7 +91,7 @@ func (a *api) deleteUser(w http.ResponseWriter, r *http.Request) error {
 	if err := a.accounts.DeleteUser(r.Context(), web.Caller(r), id); err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
+	return web.OK(w, http.StatusAccepted, deleted{Status: "deleted"})
 }
 
 func (a *api) revokeUserSessions(w http.ResponseWriter, r *http.Request) error {

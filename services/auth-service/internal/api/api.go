@@ -99,12 +99,13 @@ type user struct {
 	MFAEnabled    bool      `json:"mfaEnabled"`
 	CreatedAt     time.Time `json:"createdAt"`
 	UpdatedAt     time.Time `json:"updatedAt"`
+	DeleteAt      time.Time `json:"deleteAt,omitzero"` // when the account will be deleted
 }
 
 func userOf(a account.Account) user {
 	return user{
 		ID: a.ID, Email: a.Email.Address, EmailVerified: a.EmailVerified, Name: a.Name,
-		Role: a.Role, Status: a.Status, MFAEnabled: a.MFAEnabled, CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt,
+		Role: a.Role, Status: a.Status, MFAEnabled: a.MFAEnabled, CreatedAt: a.CreatedAt, UpdatedAt: a.UpdatedAt, DeleteAt: a.DeleteAt.UTC(),
 	}
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/auth-service/internal/account"
@@ -10,7 +11,8 @@ import (
 // deleted is the answer to a deletion. Other services delete their data when they
 // receive the event.
 type deleted struct {
-	Status string `json:"status"`
+	Status   string    `json:"status"` // deleted or scheduled
+	DeleteAt time.Time `json:"deleteAt,omitzero"`
 }
 
 func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
@@ -18,8 +20,12 @@ func (a *api) deleteAccount(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.accounts.Delete(r.Context(), web.Caller(r), account.Confirmation(in)); err != nil {
+	at, err := a.accounts.Delete(r.Context(), web.Caller(r), account.Confirmation(in))
+	if err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusAccepted, deleted{"deleted"})
+	if at.IsZero() {
+		return web.OK(w, http.StatusAccepted, deleted{Status: "deleted"})
+	}
+	return web.OK(w, http.StatusAccepted, deleted{Status: "scheduled", DeleteAt: at.UTC()})
 }

@@ -38,7 +38,7 @@ func (a *api) rejectSignUp(w http.ResponseWriter, r *http.Request) error {
 	if err := a.accounts.RejectSignUp(r.Context(), secret); err != nil {
 		return err
 	}
-	return web.OK(w, http.StatusOK, deleted{"deleted"})
+	return web.OK(w, http.StatusOK, deleted{Status: "deleted"})
 }
 
 func (a *api) confirmEmail(w http.ResponseWriter, r *http.Request) error {

@@ -153,6 +153,7 @@ type user struct {
 	ID, Email, Name, Role, Status string
 	EmailVerified, MFAEnabled     bool
 	CreatedAt, UpdatedAt          time.Time
+	DeleteAt                      time.Time
 }
 
 type answer struct {
@@ -165,6 +166,8 @@ type answer struct {
 		User    user
 		Tokens  tokens
 		Revoked int
+
+		DeleteAt time.Time
 
 		Status, MFAToken, FactorID, Secret, OTPAuthURL, Proof string
 

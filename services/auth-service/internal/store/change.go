@@ -46,9 +46,9 @@ func (s *Store) CreateAccount(ctx context.Context, decide func(*account.Change) 
 
 const insertAccount = `
 	INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, mfa_enabled, password_hash,
-		password_proved, provisional, created_at, updated_at)
+		password_proved, provisional, created_at, updated_at, delete_at, version)
 	VALUES (@id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash,
-		@password_proved, @provisional, @created_at, @updated_at)`
+		@password_proved, @provisional, @created_at, @updated_at, @delete_at, @version)`
 
 func queueAccount(batch *pgx.Batch, c account.Change) {
 	batch.Queue(insertAccount, accountArgs(c.Account))
@@ -190,14 +190,14 @@ func (s *Store) lockSessions(accountID string, lock account.SessionLock) (string
 }
 
 func activeAdmin(a account.Account) bool {
-	return a.Role == token.RoleAdmin && a.Status == account.Active
+	return a.Role == token.RoleAdmin && a.Status == account.Active && a.DeleteAt.IsZero()
 }
 
 // requireAnotherAdmin fails with ErrLastAdmin if the account with the id is the only
 // active administrator.
 func requireAnotherAdmin(ctx context.Context, tx pgx.Tx, id string) error {
 	const lock = `SELECT pg_advisory_xact_lock($1)`
-	const query = `SELECT EXISTS (SELECT FROM accounts WHERE role = 'admin' AND status = 'active' AND id <> $1)`
+	const query = `SELECT EXISTS (SELECT FROM accounts WHERE role = 'admin' AND status = 'active' AND delete_at IS NULL AND id <> $1)`
 	if _, err := tx.Exec(ctx, lock, int64(lastAdminLock)); err != nil {
 		return err
 	}
@@ -217,7 +217,8 @@ func queueChange(batch *pgx.Batch, before, after account.Change) {
 		SET email = @email, email_key = @email_key, email_verified = @email_verified, name = @name, role = @role,
 			status = @status, mfa_enabled = @mfa_enabled, password_hash = @password_hash,
 			password_changed_at = CASE WHEN password_hash = @password_hash THEN password_changed_at ELSE @updated_at END,
-			password_proved = @password_proved, provisional = @provisional, created_at = @created_at, updated_at = @updated_at
+			password_proved = @password_proved, provisional = @provisional, created_at = @created_at, updated_at = @updated_at,
+			delete_at = @delete_at, version = @version
 		WHERE id = @id`
 	const deleteAccount = `
 		DELETE FROM accounts

@@ -45,9 +45,9 @@ func (s *Store) ImportAccounts(ctx context.Context, lines []account.ImportLine, 
 func insertLines(ctx context.Context, tx pgx.Tx, lines []account.ImportLine) ([]string, error) {
 	const insert = `
 		INSERT INTO accounts (id, email, email_key, email_verified, name, role, status, mfa_enabled, password_hash,
-			password_proved, provisional, created_at, updated_at, import_key)
+			password_proved, provisional, created_at, updated_at, delete_at, version, import_key)
 		SELECT @id, @email, @email_key, @email_verified, @name, @role, @status, @mfa_enabled, @password_hash,
-			@password_proved, @provisional, @created_at, @updated_at, @import_key
+			@password_proved, @provisional, @created_at, @updated_at, @delete_at, @version, @import_key
 		WHERE NOT EXISTS (SELECT FROM accounts WHERE id = NULLIF(@former_id::text, '')::uuid)
 		ON CONFLICT DO NOTHING`
 	created, batch := make([]string, len(lines)), &pgx.Batch{}

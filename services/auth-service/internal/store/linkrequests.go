@@ -92,7 +92,7 @@ func nextLinkRequest(ctx context.Context, tx pgx.Tx, now time.Time, id *int64) (
 	if owner != nil && name != nil && hash != nil {
 		r.Pending = &account.Account{
 			ID: *owner, Email: r.Email, Name: *name, Role: token.RoleUser, Status: account.Active,
-			PasswordHash: *hash, CreatedAt: r.Accepted, UpdatedAt: r.Accepted,
+			PasswordHash: *hash, CreatedAt: r.Accepted, UpdatedAt: r.Accepted, Version: r.Accepted.UnixMicro(),
 		}
 	}
 	return r, json.Unmarshal(origin, &r.Origin)

@@ -143,7 +143,7 @@ func (s *Store) StartSession(ctx context.Context, session account.Session, in ac
 // fails with ErrAccountChanged.
 func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func(postgres.Querier, *pgx.Batch) error) error {
 	// The lock excludes concurrent changes of the account. Logins do not wait for each
-	// other, unless they replace the hash.
+	// other, unless they replace the hash or cancel a deletion.
 	const lock = `
 		SELECT ` + accountColumns + `
 		FROM accounts a
@@ -158,8 +158,12 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		UPDATE accounts
 		SET password_hash = $2
 		WHERE id = $1`
+	const restore = `
+		UPDATE accounts
+		SET delete_at = NULL, updated_at = $2
+		WHERE id = $1`
 	query := lock
-	if in.NewHash != "" {
+	if in.NewHash != "" || in.Restores {
 		query = lockExclusively
 	}
 	read := &pgx.Batch{}
@@ -175,6 +179,9 @@ func (s *Store) signIn(ctx context.Context, in account.PasswordLogin, queue func
 		}
 		if in.NewHash != "" {
 			write.Queue(rehash, in.Owner.ID, in.NewHash)
+		}
+		if in.Restores {
+			write.Queue(restore, in.Owner.ID, s.time())
 		}
 		if err := queue(q, write); err != nil {
 			return err

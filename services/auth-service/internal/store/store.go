@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
 	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
@@ -47,12 +48,13 @@ func New(db *postgres.Pool, box *outbox.Box, now func() time.Time) *Store {
 func (s *Store) time() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
 const accountColumns = `a.id::text, a.email, a.email_key, a.email_verified, a.name, a.role, a.status,
-	a.mfa_enabled, a.password_hash, a.password_proved, a.provisional, a.created_at, a.updated_at`
+	a.mfa_enabled, a.password_hash, a.password_proved, a.provisional, a.created_at, a.updated_at, a.delete_at, a.version`
 
 func scanAccount(a *account.Account) []any {
 	return []any{
 		&a.ID, &a.Email.Address, &a.Email.Key, &a.EmailVerified, &a.Name, &a.Role, &a.Status,
 		&a.MFAEnabled, &a.PasswordHash, &a.PasswordProved, &a.Provisional, &a.CreatedAt, &a.UpdatedAt,
+		(*zeronull.Timestamptz)(&a.DeleteAt), &a.Version,
 	}
 }
 
@@ -61,7 +63,7 @@ func accountArgs(a account.Account) pgx.StrictNamedArgs {
 		"id": a.ID, "email": a.Email.Address, "email_key": a.Email.Key, "email_verified": a.EmailVerified,
 		"name": a.Name, "role": a.Role, "status": a.Status, "password_hash": a.PasswordHash, "mfa_enabled": a.MFAEnabled,
 		"password_proved": a.PasswordProved, "provisional": a.Provisional,
-		"created_at": a.CreatedAt, "updated_at": a.UpdatedAt,
+		"created_at": a.CreatedAt, "updated_at": a.UpdatedAt, "delete_at": zeronull.Timestamptz(a.DeleteAt), "version": a.Version,
 	}
 }
 

@@ -38,6 +38,25 @@ func (s *Store) ProvisionalAccounts(ctx context.Context, created time.Time, afte
 	return ids, nil
 }
 
+// DueDeletions implements account.Store.
+func (s *Store) DueDeletions(ctx context.Context, now time.Time, after string, limit int) ([]string, error) {
+	const query = `
+		SELECT id::text
+		FROM accounts
+		WHERE delete_at <= $1 AND id > COALESCE(NULLIF($2, '')::uuid, '00000000-0000-0000-0000-000000000000')
+		ORDER BY id
+		LIMIT $3`
+	rows, err := s.db.Query(ctx, query, now, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list due deletions: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list due deletions: %w", err)
+	}
+	return ids, nil
+}
+
 // Sweep implements account.Store.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	for _, expired := range []struct {

@@ -135,6 +135,8 @@ func TestTexts(t *testing.T) {
 		"role_unknown":        {byAdmin(newEvent(event.UserRoleChanged{Before: "user", After: stranger, Email: "ann@example.org", Name: stranger})), "role_changed", "The role of your account was changed"},
 		"disabled":            {byAdmin(newEvent(event.UserDisabled{Before: "active", After: "disabled", Email: "ann@example.org", Name: stranger})), "disabled", "Your account was disabled"},
 		"enabled":             {byAdmin(newEvent(event.UserEnabled{Before: "disabled", After: "active", Email: "ann@example.org", Name: stranger})), "enabled", "Your account was enabled again"},
+		"deletion_scheduled":  {byOwner(newEvent(event.UserDeletionScheduled{DeleteAt: noon.AddDate(0, 0, 14), Email: "ann@example.org", Name: stranger})), "deletion_scheduled", "Your account will be deleted"},
+		"deletion_cancelled":  {byOwner(newEvent(event.UserDeletionCancelled{Email: "ann@example.org", Name: stranger})), "deletion_cancelled", "Your account was restored"},
 		"signup_repeated":     {newEvent(event.UserSignUpRepeated{Email: "ann@example.org", Name: stranger}), "signup_repeated", "You already have an account"},
 		"sign_in_limited": {
 			newEvent(event.UserSignInLimited{Email: "ann@example.org", Name: stranger}), "sign_in_limited", "Many sign-ins to your account failed",

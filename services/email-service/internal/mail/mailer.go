@@ -119,6 +119,8 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 		Left     int    `json:"left"`
 		Failures int    `json:"failures"`
 		After    string `json:"after"`
+
+		DeleteAt time.Time `json:"deleteAt"`
 	}
 	if err := json.Unmarshal(e.Data, &data); err != nil {
 		return fmt.Errorf("%w: %s: %w", event.ErrMalformed, e.Name, err)
@@ -128,6 +130,7 @@ func (m *Mailer) sendNotice(ctx context.Context, e event.Event, t *templates) er
 		Kind: data.Kind, Factor: factor(data.Kind), ByAdmin: byAdmin(e),
 		PasskeysRemoved: data.PasskeysRemoved, PasskeysLeft: data.PasskeysLeft,
 		Left: data.Left, Failures: data.Failures, Role: roles[data.After],
+		Until: data.DeleteAt.UTC().Format(timeFormat),
 	}
 	if c.ByAdmin {
 		c.IP = "" // It is the administrator's address, which is not for the owner.

@@ -94,6 +94,8 @@ var kinds = byEvent(
 	kind{load("role_changed", "The role of your account was changed"), event.UserRoleChanged{}, "", ""},
 	kind{load("disabled", "Your account was disabled"), event.UserDisabled{}, "", ""},
 	kind{load("enabled", "Your account was enabled again"), event.UserEnabled{}, "", ""},
+	kind{load("deletion_scheduled", "Your account will be deleted"), event.UserDeletionScheduled{}, "", ""},
+	kind{load("deletion_cancelled", "Your account was restored"), event.UserDeletionCancelled{}, "", ""},
 	kind{load("signup_repeated", "You already have an account"), event.UserSignUpRepeated{}, "", ""},
 	kind{load("sign_in_limited", "Many sign-ins to your account failed"), event.UserSignInLimited{}, "", ""},
 	kind{load("session_ended", "We ended one of your sessions"), event.SessionRefreshReused{}, "", ""},

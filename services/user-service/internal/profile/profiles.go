@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,10 +30,10 @@ type Store interface {
 	// events that update returns. It stores nothing if update fails or returns no
 	// events. It fails with ErrNotFound.
 	Update(ctx context.Context, userID string, update func(Profile) (Profile, []event.Event, error)) (Profile, error)
-	// SetEmail sets the address as of UpdatedAt, unless the profile has a later one, and
-	// returns the profile's version, or 0 if nothing changed. It stores p if there is no
-	// profile.
-	SetEmail(ctx context.Context, p Profile) (version int64, err error)
+	// SetEmail sets the address of a version of the account, unless the profile has that of
+	// a later one, and returns the profile's version, or 0 if nothing changed. It stores p if
+	// there is no profile.
+	SetEmail(ctx context.Context, p Profile, accountVersion int64) (version int64, err error)
 	// Erase deletes a profile permanently: from now on Get fails, and Seed and Project
 	// do not create another one. It returns a version that no profile had.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
@@ -247,7 +248,7 @@ func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
 	at := e.At(p.now())
 	version, err := p.store.SetEmail(ctx, Profile{
 		UserID: userID, Email: changed.Email, Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
-	})
+	}, cmp.Or(changed.AccountVersion, at.UnixMicro()))
 	if err != nil {
 		return err
 	}

@@ -109,15 +109,20 @@ func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, 
 }
 
 // SetEmail implements profile.Store.
-func (s *Store) SetEmail(ctx context.Context, p profile.Profile) (version int64, err error) {
+func (s *Store) SetEmail(ctx context.Context, p profile.Profile, accountVersion int64) (version int64, err error) {
+	// The previous release knows email_at alone, which is the version of its addresses.
 	const insertOrChange = `
-		INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at, email_at)
-		VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, @updated_at)
+		INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at, email_at, account_version)
+		VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, @updated_at, @account_version)
 		ON CONFLICT (user_id) DO UPDATE
-		SET email = excluded.email, email_at = excluded.email_at, version = profiles.version + 1, updated_at = excluded.updated_at
-		WHERE profiles.deleted_at IS NULL AND (profiles.email_at IS NULL OR profiles.email_at < excluded.email_at)
+		SET email = excluded.email, email_at = excluded.email_at, account_version = excluded.account_version,
+			version = profiles.version + 1, updated_at = excluded.updated_at
+		WHERE profiles.deleted_at IS NULL
+			AND GREATEST(profiles.account_version, (extract(epoch FROM profiles.email_at) * 1000000)::bigint) < excluded.account_version
 		RETURNING version`
-	err = s.db.QueryRow(ctx, insertOrChange, arguments(p)).Scan(&version)
+	args := arguments(p)
+	args["account_version"] = accountVersion
+	err = s.db.QueryRow(ctx, insertOrChange, args).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}
