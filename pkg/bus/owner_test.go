@@ -195,12 +195,13 @@ func TestNameAfterACrash(t *testing.T) {
 		case <-restarted.received:
 			received = true
 		case <-ready.C:
-			if err := restarted.subscriber.Healthy(t.Context()); err != nil {
-				t.Fatalf("not ready after %s: %v", time.Since(start), err)
+			err, waited := restarted.subscriber.Healthy(t.Context()), time.Since(start)
+			if err != nil && waited < 3*time.Second { // Later the crashed one is known to live.
+				t.Fatalf("not ready after %s: %v", waited, err)
+			}
+			if waited > testkit.Timeout {
+				t.Fatalf("no name after %s: %v", waited, err)
 			}
 		}
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("the process had its name after %s", took)
 	}
 }
