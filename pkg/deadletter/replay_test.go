@@ -302,11 +302,7 @@ func TestManyReplays(t *testing.T) {
 		return nil
 	})
 	fresh := c.publish(100)
-	start := time.Now()
-	c.wantHandled(fresh...)
-	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("new events were handled after %s", took)
-	}
+	c.wantHandled(fresh...)                           // while the replays are in flight
 	another := time.NewTimer(1500 * time.Millisecond) // The pollers have polled again.
 	<-another.C
 	if n := inFlight.Load(); n > limit {

@@ -136,7 +136,7 @@ func TestSEC102LockedAccount(t *testing.T) {
 	if status, wait := retryAfter(t, p.URL+"/api/v1/auth/logout-all", "", tokens["ann@example.com"]); status != 503 || wait == "" {
 		t.Errorf("request that needs the locked account = %d, Retry-After %q, want 503 and a time", status, wait)
 	}
-	if took := time.Since(began); took > 10*time.Second { // lock_timeout, on a loaded machine
+	if took := time.Since(began); took > 30*time.Second { // lock_timeout, on a busy machine
 		t.Errorf("it took %s", took)
 	}
 	if status, data := p.Call("POST", "/api/v1/auth/logout-all", "", tokens["bob@example.com"]); status != 200 {

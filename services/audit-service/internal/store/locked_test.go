@@ -25,7 +25,7 @@ func TestAddLockedRow(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), insert, columnsOf(events[locked:locked+1])); err != nil {
 		t.Fatal(err)
 	}
-	for i, err := range addAll(t, s, events, 2*time.Second) {
+	for i, err := range addAll(t, s, events, 20*time.Second) {
 		if (i == locked) != postgres.Contended(err) || i != locked && err != nil {
 			t.Errorf("Add(%d) = %v", i, err)
 		}
@@ -45,7 +45,7 @@ func TestAddLockedTable(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, int64(eraseLock)); err != nil {
 		t.Fatal(err)
 	}
-	for i, err := range addAll(t, s, newEvents(500), 3*time.Second) {
+	for i, err := range addAll(t, s, newEvents(500), 20*time.Second) {
 		if !postgres.Contended(err) {
 			t.Errorf("Add(%d) = %v", i, err)
 		}
