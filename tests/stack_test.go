@@ -137,13 +137,13 @@ func launch(dir string) (*launched, error) {
 }
 
 // environment is the environment of this process with the workspace enabled, and without
-// the servers of other tests.
+// the servers of other tests. A login may wait longer than usual for its hash on a busy machine.
 func environment() []string {
 	absolute, err := filepath.Abs(filepath.Join(root, "go.work"))
 	if err != nil {
 		absolute = ""
 	}
-	return append(os.Environ(), "GOWORK="+absolute, "DATABASE_URL=", "REDIS_URL=", "ACCOUNT_DELETION_GRACE=0")
+	return append(os.Environ(), "GOWORK="+absolute, "DATABASE_URL=", "REDIS_URL=", "ACCOUNT_DELETION_GRACE=0", "UPSTREAM_TIMEOUT=20s")
 }
 
 func (l *launched) await() error {

@@ -237,7 +237,7 @@ func (r *run) logins(ctx context.Context, operations []operation) map[string]str
 }
 
 // loginTimeout bounds the retries of one user: a busy machine hashes passwords slowly.
-const loginTimeout = time.Minute
+const loginTimeout = 3 * time.Minute
 
 // loginError returns why the user cannot sign in, or nothing. It retries temporary errors.
 func (r *run) loginError(ctx context.Context, id, email string) string {
