@@ -50,7 +50,11 @@ func TestSEC73RedisUsers(t *testing.T) {
 		},
 		"user-service": {
 			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addKnown("user-events", "user-service"), readConsumed("audit-events"),
-				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"}),
+				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"PTTL", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"},
+				script("user:profile:lease:{user:profile:v1:x}", "redis.call('SET', KEYS[1], 't', 'PX', 1000) return redis.call('DEL', KEYS[1])"),
+				script(profilePeers+"registry", "redis.call('HSET', KEYS[1], 'i', redis.call('HGET', KEYS[1], 'i') or '') redis.call('HDEL', KEYS[1], 'i') redis.call('DEL', KEYS[1]) return redis.call('HGETALL', KEYS[1])"),
+				script(profilePeers+"changes", "redis.call('XADD', KEYS[1], 'MAXLEN', '~', 1, '*', 'user', 'x') return {redis.call('XRANGE', KEYS[1], '-', '+'), redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)}"),
+				[]any{"XREAD", "BLOCK", 1, "STREAMS", profilePeers + "changes", profilePeers + "replies:i", "0", "0"}, []any{"PEXPIRE", profilePeers + "replies:i", 1}, []any{"HDEL", profilePeers + "registry", "i"}),
 			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"email-service": {
@@ -63,7 +67,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 		},
 		"gateway": {
 			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
-			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, {"XREAD", "STREAMS", "audit-events", "0"}},
+			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, addEntry(profilePeers + "changes"), {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
 		if user == "gateway" {
@@ -122,6 +126,8 @@ func wantStrangersRefused(t *testing.T, server *deployedRedis) {
 		}
 	}
 }
+
+const profilePeers = "user:profile:peers:{v1}:"
 
 func script(key, body string) []any { return []any{"EVAL", body, 1, key} }
 

@@ -11,4 +11,6 @@ type Config struct {
 	backend.Config
 	deadletter.Retention
 	token.Remote
+
+	ProfileCacheMemory uint32 `envconfig:"PROFILE_CACHE_MEMORY" default:"33554432" desc:"Bytes of memory for the profiles that are read most often. 0 keeps none: then each read asks Redis."`
 }

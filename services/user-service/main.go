@@ -38,7 +38,10 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	}
 	defer cache.Close()
 
-	profileCache := store.NewCache(cache, generation.Current, s.Metrics, time.Now)
+	profileCache := store.NewCache(store.CacheConfig{
+		Client: cache, Generation: generation.Current, Reads: int(cfg.DatabaseMaxConns / 2), Memory: cfg.ProfileCacheMemory,
+		Metrics: s.Metrics, Now: time.Now,
+	})
 	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
 	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)
@@ -52,5 +55,5 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Probe:               profileCache.Ping,
 	})
 	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache))...)
+	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache)...)
 }

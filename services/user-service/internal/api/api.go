@@ -69,12 +69,7 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	source := "MISS"
-	if cached {
-		source = "HIT"
-	}
-	w.Header().Set("X-Cache", source)
-	w.Header().Set("ETag", etag(me.Version))
+	describe(w, me, cached)
 	// This comparison is weak, unlike that of If-Match (RFC 9110, 13.1.2).
 	if matches(strings.ReplaceAll(list(r, "If-None-Match"), "W/", ""), me.Version) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -82,6 +77,14 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return web.OK(w, http.StatusOK, me)
+}
+
+var sources = map[bool]string{true: "HIT", false: "MISS"}
+
+// describe sets the headers of a profile that was read.
+func describe(w http.ResponseWriter, p profile.Profile, cached bool) {
+	w.Header().Set("X-Cache", sources[cached])
+	w.Header().Set("ETag", etag(p.Version))
 }
 
 // callingUser returns the caller. It fails with token.ErrInvalid if the token is not that
@@ -132,11 +135,11 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 	if strings.EqualFold(id, web.Caller(r).UserID) {
 		return a.me(w, r)
 	}
-	found, err := a.profiles.Get(r.Context(), id)
+	found, cached, err := a.profiles.Get(r.Context(), id)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("ETag", etag(found.Version))
+	describe(w, found, cached)
 	return web.OK(w, http.StatusOK, found)
 }
 

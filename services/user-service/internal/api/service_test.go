@@ -64,7 +64,11 @@ func newService(t *testing.T, redisURL string) *service {
 		t.Fatal(err)
 	}
 	testkit.Run(t, generation.Watch(cache))
-	profiles := profile.New(store.New(s.db, outbox.New("user-service")), store.NewCache(cache, generation.Current, metrics, time.Now), token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
+	profileCache := store.NewCache(store.CacheConfig{
+		Client: cache, Generation: generation.Current, Reads: 10, Memory: 1 << 20, Metrics: metrics, Now: time.Now,
+	})
+	testkit.Run(t, profileCache)
+	profiles := profile.New(store.New(s.db, outbox.New("user-service")), profileCache, token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.routes = append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...)
 	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{

@@ -5,6 +5,7 @@ package profile
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -35,7 +36,9 @@ type Profile struct {
 
 // Errors that clients can cause.
 var (
-	ErrNotFound     = problem.New(problem.NotFound, "profile_not_found", "Profile not found.")
+	ErrNotFound = problem.New(problem.NotFound, "profile_not_found", "Profile not found.")
+	// ErrErased is an ErrNotFound that stays: nothing creates the profile again.
+	ErrErased       = fmt.Errorf("erased: %w", ErrNotFound)
 	ErrPrecondition = problem.New(problem.PreconditionFailed, "precondition_failed", "The profile was changed in the meantime. Read it again, then retry.")
 )
 

@@ -17,7 +17,7 @@ import (
 
 // Store keeps profiles. Each method is one transaction, events included.
 type Store interface {
-	// Get fails with ErrNotFound.
+	// Get fails with ErrNotFound, or ErrErased if the user has been deleted.
 	Get(ctx context.Context, userID string) (Profile, error)
 	// Seed stores p unless the user has a profile, and returns the stored profile.
 	Seed(ctx context.Context, p Profile) (Profile, error)
@@ -46,20 +46,25 @@ type Store interface {
 // instance still get no older version; invalidating should be retried.
 var ErrCacheUnavailable = errors.New("cache unavailable")
 
-// Cache keeps profiles for a while. It may lose entries and it may fail, but after
-// Invalidate it never returns a version older than the given one. If Invalidate failed,
-// that still holds for this instance. Version 0 removes any entry.
+// Load reads a profile from the store, as Store.Get does.
+type Load func(ctx context.Context, userID string) (Profile, error)
+
+// Cache keeps profiles for a while. It may lose entries and it may fail, but a Read that
+// begins after Invalidate, Changed or Drop never returns what was read before it. If one of
+// these failed, that still holds for the versions before the given one, in this instance.
+// Version 0 removes any entry. The other instances follow a moment later.
 type Cache interface {
-	Get(ctx context.Context, userID string) (Profile, bool)
-	// Generation changes when the cache or the store may have gone back to older data.
-	Generation() string
-	// Put stores a profile that was read from the store after generation was determined.
-	// It stores nothing if the generation has changed since.
-	Put(ctx context.Context, p Profile, generation string)
+	// Read returns a profile, and whether it came from the cache. Otherwise it calls load once
+	// for all readers who miss the profile at the same time. It fails as load does, with
+	// problem.ErrUnavailable if too many profiles are being read, or because ctx has ended.
+	Read(ctx context.Context, userID string, load Load) (p Profile, cached bool, err error)
 	Invalidate(ctx context.Context, userID string, version int64) error
 	// Changed is Invalidate for the change that was just stored. It also removes an entry
-	// whose version is not older.
+	// whose version is not older, and returns when all instances have followed, after a
+	// second at the latest.
 	Changed(ctx context.Context, p Profile) error
+	// Drop removes any entry, and returns when all instances have.
+	Drop(ctx context.Context, userID string) error
 }
 
 // Caller is who calls, with the token that says so.
@@ -93,19 +98,15 @@ func (p *Profiles) time() time.Time { return p.now().UTC().Truncate(time.Microse
 // the sign-up has not arrived yet, it creates the profile from the access token, or fails
 // with ErrAccountUnavailable or token.ErrRevoked.
 func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bool, err error) {
-	if me, ok := p.cache.Get(ctx, caller.UserID); ok {
-		return me, true, nil
+	me, cached, err = p.cache.Read(ctx, caller.UserID, p.store.Get)
+	if !errors.Is(err, ErrNotFound) || errors.Is(err, ErrErased) {
+		return me, cached, err
 	}
-	generation := p.cache.Generation()
-	me, err = p.store.Get(ctx, caller.UserID)
-	if errors.Is(err, ErrNotFound) {
-		me, err = p.create(ctx, caller)
-	}
-	if err != nil {
+	if me, err = p.create(ctx, caller); err != nil {
 		return Profile{}, false, err
 	}
-	p.cache.Put(ctx, me, generation)
-	return me, false, nil
+	me, _, err = p.cache.Read(ctx, caller.UserID, p.store.Get)
+	return me, false, err
 }
 
 // create stores the profile of the caller unless there is one, and returns the stored one.
@@ -122,7 +123,14 @@ func (p *Profiles) create(ctx context.Context, caller Caller) (Profile, error) {
 		}
 		caller.Email, caller.Name = account.Email, account.Name
 	}
-	return p.store.Seed(ctx, p.seed(caller.Identity))
+	created, err := p.store.Seed(ctx, p.seed(caller.Identity))
+	if err != nil {
+		return Profile{}, err
+	}
+	// The cache may say that there is none. If it is unavailable, the event of the sign-up
+	// does this again, and until then it ends by itself.
+	_ = p.cache.Invalidate(ctx, created.UserID, created.Version)
+	return created, nil
 }
 
 // seed returns a profile created at the time of the caller's id, which auth-service makes
@@ -173,9 +181,9 @@ func (p *Profiles) Change(ctx context.Context, caller Caller, change Change, mat
 	return changed, nil
 }
 
-// Get returns the profile of a user, or ErrNotFound.
-func (p *Profiles) Get(ctx context.Context, userID string) (Profile, error) {
-	return p.store.Get(ctx, userID)
+// Get returns the profile of a user and whether it came from the cache, or ErrNotFound.
+func (p *Profiles) Get(ctx context.Context, userID string) (found Profile, cached bool, err error) {
+	return p.cache.Read(ctx, userID, p.store.Get)
 }
 
 // List returns profiles for an administrator; see Store.
@@ -183,9 +191,9 @@ func (p *Profiles) List(ctx context.Context, q string, after cursor.Position, li
 	return p.store.List(ctx, q, after, limit)
 }
 
-// DropCached removes a profile from the cache. It fails with ErrCacheUnavailable.
+// DropCached removes a profile from the cache, in every instance. It fails with ErrCacheUnavailable.
 func (p *Profiles) DropCached(ctx context.Context, userID string) error {
-	return p.cache.Invalidate(ctx, userID, 0)
+	return p.cache.Drop(ctx, userID)
 }
 
 // SignedUp handles the event of a sign-up.

@@ -23,7 +23,58 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 const generation = "generation of the test"
 
 func newCache(client *redis.Client) *store.Cache {
-	return store.NewCache(client, func() string { return generation }, prometheus.NewRegistry(), time.Now)
+	return store.NewCache(store.CacheConfig{
+		Client: client, Generation: func() string { return generation }, Reads: 10, Memory: 1 << 20, Metrics: prometheus.NewRegistry(), Now: time.Now,
+	})
+}
+
+var errNotCached = errors.New("not in the cache")
+
+// get returns what the cache has.
+func get(t *testing.T, cache *store.Cache, userID string) (profile.Profile, bool) {
+	t.Helper()
+	p, cached, err := cache.Read(t.Context(), userID, func(context.Context, string) (profile.Profile, error) {
+		return profile.Profile{}, errNotCached
+	})
+	if err != nil && !errors.Is(err, errNotCached) {
+		t.Fatal(err)
+	}
+	return p, cached
+}
+
+// put has the cache read a profile that it does not have.
+func put(t *testing.T, cache *store.Cache, p profile.Profile) {
+	t.Helper()
+	if got, cached, err := cache.Read(t.Context(), p.UserID, constant(p)); err != nil || cached || got.Version != p.Version {
+		t.Fatalf("read = version %d, %v, %v, want %d from the database", got.Version, cached, err, p.Version)
+	}
+}
+
+func constant(p profile.Profile) profile.Load {
+	return func(context.Context, string) (profile.Profile, error) { return p, nil }
+}
+
+// slowReader begins to read a profile that the cache does not have, and returns a function
+// with which the database answers.
+func slowReader(t *testing.T, cache *store.Cache, p profile.Profile) (finish func()) {
+	t.Helper()
+	reading, answer, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, _, err := cache.Read(context.Background(), p.UserID, func(context.Context, string) (profile.Profile, error) {
+			close(reading)
+			<-answer
+			return p, nil
+		})
+		done <- err
+	}()
+	<-reading
+	return func() {
+		t.Helper()
+		close(answer)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func version(userID string, n int64) profile.Profile {
@@ -70,6 +121,7 @@ func TestOlderInvalidationKeepsTheNewerVersion(t *testing.T) {
 	lost := make(chan error, 1)
 	go func() { lost <- cache.Invalidate(context.WithValue(t.Context(), lossyKey{}, true), userID, 3) }()
 	<-hook.reached
+	finish := slowReader(t, newCache(another(t, shared)), version(userID, 2)) // another instance
 	if err := cache.Invalidate(t.Context(), userID, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -80,12 +132,12 @@ func TestOlderInvalidationKeepsTheNewerVersion(t *testing.T) {
 	if err := cache.Invalidate(t.Context(), userID, 0); err != nil { // a logout
 		t.Fatal(err)
 	}
-	newCache(another(t, shared)).Put(t.Context(), version(userID, 2), generation) // another instance, a slow reader
-	if p, ok := cache.Get(t.Context(), userID); ok {
+	finish()
+	if p, ok := get(t, cache, userID); ok {
 		t.Errorf("Get = version %d after the change to 3", p.Version)
 	}
-	cache.Put(t.Context(), version(userID, 3), generation)
-	if p, ok := cache.Get(t.Context(), userID); !ok || p.Version != 3 {
+	put(t, cache, version(userID, 3))
+	if p, ok := get(t, cache, userID); !ok || p.Version != 3 {
 		t.Errorf("Get = version %d, %v, want 3", p.Version, ok)
 	}
 }
@@ -103,25 +155,25 @@ func TestSlowReaderRestoresNothing(t *testing.T) {
 	t.Parallel()
 	client := testkit.Redis(t)
 	here, there, userID := newCache(client), newCache(client), uuid.NewString()
-	here.Put(t.Context(), version(userID, 1), generation)
+	finish := slowReader(t, there, version(userID, 1))
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil {
 		t.Fatal(err)
 	}
-	there.Put(t.Context(), version(userID, 1), generation)
-	if _, ok := there.Get(t.Context(), userID); ok {
+	finish()
+	if _, ok := get(t, there, userID); ok {
 		t.Error("version 1 was restored after the change to 2")
 	}
-	there.Put(t.Context(), version(userID, 2), generation)
+	put(t, there, version(userID, 2))
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil { // the event of the change
 		t.Fatal(err)
 	}
-	if p, ok := here.Get(t.Context(), userID); !ok || p.Version != 2 {
+	if p, ok := get(t, here, userID); !ok || p.Version != 2 {
 		t.Error("a current entry was removed")
 	}
 	if err := here.Invalidate(t.Context(), userID, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := here.Get(t.Context(), userID); ok {
+	if _, ok := get(t, here, userID); ok {
 		t.Error("Invalidate of version 0 left an entry")
 	}
 }
@@ -146,14 +198,14 @@ func TestREL05FullRedisDropsTheOldEntry(t *testing.T) {
 	client := redis.NewClient(options)
 	t.Cleanup(func() { client.Close() })
 	here, there, userID := newCache(client), newCache(client), uuid.NewString()
-	here.Put(t.Context(), version(userID, 1), generation)
+	put(t, here, version(userID, 1))
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := here.Invalidate(t.Context(), userID, 2); err != nil {
 		t.Errorf("Invalidate = %v", err)
 	}
-	if p, ok := there.Get(t.Context(), userID); ok {
+	if p, ok := get(t, there, userID); ok {
 		t.Errorf("another instance gets version %d after the change to 2", p.Version)
 	}
 }

@@ -22,18 +22,18 @@ func TestGenerationOfCluster(t *testing.T) {
 	db, nodes := testkit.Database(t), startCluster(t)
 	clusterURL := fmt.Sprintf("redis://%s/?addr=%s", nodes[0], nodes[1])
 	here, there := newInstance(t, db, clusterURL), newInstance(t, db, clusterURL)
-	first := here.Generation()
-	if first == "" || there.Generation() != first {
-		t.Fatalf("two instances have the generations %q and %q", first, there.Generation())
+	first := here.generation.Current()
+	if first == "" || there.generation.Current() != first {
+		t.Fatalf("two instances have the generations %q and %q", first, there.generation.Current())
 	}
 	for range 20 { // on both masters
 		userID := uuid.NewString()
-		here.Put(t.Context(), version(userID, 1), here.Generation())
-		if p, ok := there.Get(t.Context(), userID); !ok || p.Version != 1 {
+		put(t, here.Cache, version(userID, 1))
+		if p, ok := get(t, there.Cache, userID); !ok || p.Version != 1 {
 			t.Errorf("Get = version %d, %v, want 1", p.Version, ok)
 		}
 	}
-	if last := here.Generation(); last != first {
+	if last := here.generation.Current(); last != first {
 		t.Errorf("the generation was %q and is %q", first, last)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/localserver"
@@ -24,20 +25,34 @@ import (
 	"github.com/headgate/headgate/services/user-service/internal/store"
 )
 
-// newInstance returns the cache of an instance of the service, with its own connections.
-func newInstance(t *testing.T, db *postgres.Pool, redisURL string) *store.Cache {
+// instance is the cache of an instance of the service, with its own connections.
+type instance struct {
+	*store.Cache
+
+	generation *store.Generation
+	client     redis.UniversalClient
+	metrics    *prometheus.Registry
+	running    testkit.Running
+}
+
+func newInstance(t *testing.T, db *postgres.Pool, redisURL string) instance {
 	t.Helper()
-	generation := store.NewGeneration(db, testkit.Log(t))
-	client, err := bus.Redis{RedisURL: service.Secret(redisURL)}.OpenWith(time.Second, generation.Connected)
+	i := instance{generation: store.NewGeneration(db, testkit.Log(t)), metrics: prometheus.NewRegistry()}
+	client, err := bus.Redis{RedisURL: service.Secret(redisURL)}.OpenWith(time.Second, i.generation.Connected)
 	if err != nil {
 		t.Fatal(err)
 	}
+	i.client = client
 	t.Cleanup(func() { client.Close() })
-	if err := generation.Refresh(t.Context(), client); err != nil {
+	if err := i.generation.Refresh(t.Context(), client); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Run(t, generation.Watch(client))
-	return store.NewCache(client, generation.Current, prometheus.NewRegistry(), time.Now)
+	testkit.Run(t, i.generation.Watch(client))
+	i.Cache = store.NewCache(store.CacheConfig{
+		Client: client, Generation: i.generation.Current, Reads: 10, Memory: 1 << 20, Metrics: i.metrics, Now: time.Now,
+	})
+	i.running = testkit.Run(t, i.Cache)
+	return i
 }
 
 // TestOlderRedisServesNothing is REL-43: Redis comes back with an older copy of its data,
@@ -52,18 +67,22 @@ func TestOlderRedisServesNothing(t *testing.T) {
 	}
 	opts.Port = server.Port
 	here, there := newInstance(t, db, server.URL), newInstance(t, db, server.URL)
-	if here.Generation() == "" || here.Generation() != there.Generation() {
-		t.Fatalf("two instances have the generations %q and %q", here.Generation(), there.Generation())
+	if here.generation.Current() == "" || here.generation.Current() != there.generation.Current() {
+		t.Fatalf("two instances have the generations %q and %q", here.generation.Current(), there.generation.Current())
 	}
-	before := here.Generation()
-	here.Put(t.Context(), version(userID, 1), before)
-	if _, ok := there.Get(t.Context(), userID); !ok {
+	before := here.generation.Current()
+	put(t, here.Cache, version(userID, 1))
+	if _, ok := get(t, there.Cache, userID); !ok {
 		t.Fatal("the profile is not in the cache")
 	}
 	client := testkit.OpenRedis(t, server.URL, 5*time.Second)
 	if err := client.Save(t.Context()).Err(); err != nil { // the copy
 		t.Fatal(err)
 	}
+	if err := here.Invalidate(t.Context(), userID, 0); err != nil {
+		t.Fatal(err)
+	}
+	finish := slowReader(t, there.Cache, version(userID, 1)) // read from Postgres before the change
 	if err := here.Changed(t.Context(), version(userID, 2)); err != nil {
 		t.Fatal(err)
 	}
@@ -80,24 +99,23 @@ func TestOlderRedisServesNothing(t *testing.T) {
 	if raw := testkit.OpenRedis(t, server.URL, 5*time.Second).Get(t.Context(), "user:profile:v1:"+userID).Val(); versionIn(t, raw) != 1 {
 		t.Fatalf("Redis has %q, want the older copy", raw)
 	}
-	slow := version(userID, 1) // read from Postgres before the change, and delayed
-	for name, cache := range map[string]*store.Cache{"here": here, "there": there} {
+	for name, cache := range map[string]instance{"here": here, "there": there} {
 		testkit.Eventually(t, func() error {
-			if p, ok := cache.Get(t.Context(), userID); ok {
+			if p, ok := get(t, cache.Cache, userID); ok {
 				t.Fatalf("%s: Get = version %d from the older copy", name, p.Version)
 			}
-			cache.Put(t.Context(), slow, before)
-			if current := cache.Generation(); current == "" || current == before {
+			if current := cache.generation.Current(); current == "" || current == before {
 				return fmt.Errorf("%s: the generation is %q", name, current)
 			}
 			return nil
 		})
 	}
-	if p, ok := there.Get(t.Context(), userID); ok {
+	finish()
+	if p, ok := get(t, there.Cache, userID); ok {
 		t.Errorf("Get = version %d from a slow reader", p.Version)
 	}
-	here.Put(t.Context(), version(userID, 2), here.Generation())
-	if p, ok := there.Get(t.Context(), userID); !ok || p.Version != 2 {
+	put(t, here.Cache, version(userID, 2))
+	if p, ok := get(t, there.Cache, userID); !ok || p.Version != 2 {
 		t.Errorf("Get = version %d, %v, want 2", p.Version, ok)
 	}
 }
@@ -135,7 +153,7 @@ func TestChangeAfterRestoreIsSeen(t *testing.T) {
 	}
 	redisURL := testkit.RedisURL(t)
 	newProfiles := func() *profile.Profiles {
-		return profile.New(store.New(db, outbox.New("user-service")), newInstance(t, db, redisURL), nil, time.Now)
+		return profile.New(store.New(db, outbox.New("user-service")), newInstance(t, db, redisURL).Cache, nil, time.Now)
 	}
 	here, there := newProfiles(), newProfiles()
 	newCaller := func() profile.Caller {

@@ -38,10 +38,15 @@ func New(db *postgres.Pool, box *outbox.Box) *Store { return &Store{db: db, box:
 
 const columns = `user_id::text, email, name, bio, locale, timezone, avatar_url, preferences, version, created_at, updated_at`
 
-func scan(row pgx.CollectableRow) (profile.Profile, error) {
+func scan(row pgx.CollectableRow) (profile.Profile, error) { return scanWith(row) }
+
+// scanWith scans the columns and others behind them.
+func scanWith(row pgx.CollectableRow, others ...any) (profile.Profile, error) {
 	var p profile.Profile
-	err := row.Scan(&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.AvatarURL, &p.Preferences,
-		&p.Version, &p.CreatedAt, &p.UpdatedAt)
+	err := row.Scan(append([]any{
+		&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.AvatarURL, &p.Preferences,
+		&p.Version, &p.CreatedAt, &p.UpdatedAt,
+	}, others...)...)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err
 }
@@ -59,9 +64,21 @@ func one(rows pgx.Rows, err error) (profile.Profile, error) {
 
 // Get implements profile.Store.
 func (s *Store) Get(ctx context.Context, userID string) (profile.Profile, error) {
-	p, err := one(s.db.Query(ctx, `SELECT `+columns+` FROM profiles WHERE user_id = $1 AND deleted_at IS NULL`, userID))
+	const query = `SELECT ` + columns + `, deleted_at IS NOT NULL FROM profiles WHERE user_id = $1`
+	rows, err := s.db.Query(ctx, query, userID)
 	if err != nil {
-		return p, fmt.Errorf("get profile: %w", err)
+		return profile.Profile{}, fmt.Errorf("get profile: %w", err)
+	}
+	var erased bool
+	p, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (profile.Profile, error) { return scanWith(row, &erased) })
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		err = profile.ErrNotFound
+	case err == nil && erased:
+		err = profile.ErrErased
+	}
+	if err != nil {
+		return profile.Profile{}, fmt.Errorf("get profile: %w", err)
 	}
 	return p, nil
 }
