@@ -37,7 +37,7 @@ chaos: ## inject faults into every part under load; check that nothing is lost o
 	@exec .local/bin/chaos $(if $(CHAOS_FOR),-for $(CHAOS_FOR)) $(CHAOSFLAGS)
 
 .PHONY: bench
-bench: ## compare events with raw Redis, auth-service with its password hash, the gateway with a bare proxy and nginx (15 minutes)
+bench: ## compare events with raw Redis, auth-service with its password hash, the gateway with a bare proxy and nginx, the profile cache with a constant (20 minutes)
 	@go build -o .local/bin/bench ./tests/bench
 	@exec .local/bin/bench $(BENCHFLAGS)
 

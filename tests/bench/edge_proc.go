@@ -96,6 +96,11 @@ func (s server) mallocs(ctx context.Context) (float64, error) {
 	if s.ops == "" {
 		return 0, nil
 	}
+	return s.metric(ctx, "go_memstats_mallocs_total")
+}
+
+// metric returns a metric without labels of a server that has an internal listener.
+func (s server) metric(ctx context.Context, name string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ops+"/metrics", http.NoBody)
 	if err != nil {
 		return 0, fmt.Errorf("read metrics: %w", err)
@@ -107,9 +112,9 @@ func (s server) mallocs(ctx context.Context) (float64, error) {
 	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
-		if text, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total "); ok {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			return strconv.ParseFloat(text, 64)
 		}
 	}
-	return 0, errors.Join(errors.New("read metrics: no go_memstats_mallocs_total"), lines.Err())
+	return 0, errors.Join(fmt.Errorf("read metrics: no %s", name), lines.Err())
 }

@@ -25,6 +25,7 @@ var parts = map[string]func(ctx context.Context, args []string) error{
 	"upstream": runUpstream,
 	"bare":     runBare,
 	"load":     runLoad,
+	"constant": runConstant,
 }
 
 // upstream stands for all services. It costs as little as possible: it parses only the

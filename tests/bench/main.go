@@ -1,6 +1,6 @@
 // Bench compares the event path with raw Redis and with Watermill's own parts, auth-service
-// with its hash and with a minimal program, and the gateway with a bare ReverseProxy and
-// nginx. Each figure is the median of rounds that alternate between the variants, so a noisy
+// with its hash and with a minimal program, the gateway with a bare ReverseProxy and nginx, and
+// the profile cache with a constant. Each figure is the median of rounds that alternate between the variants, so a noisy
 // machine affects all of them alike: trust the ratios, not the absolute figures. Bench is
 // not a test: it fails only if it cannot measure.
 package main
@@ -72,6 +72,9 @@ var benchmarks = []struct {
 	{"edge-memory", (*bench).edgeMemory},
 	{"edge-forged", (*bench).edgeForged},
 	{"edge-revoke", (*bench).edgeRevoke},
+	{"profile", (*bench).profile},
+	{"profile-sizes", (*bench).profileSizes},
+	{"profile-miss", (*bench).profileStampede},
 }
 
 func run(ctx context.Context) (err error) {

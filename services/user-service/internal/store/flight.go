@@ -48,12 +48,10 @@ type result struct {
 // lease in Redis. So two readers with the same token have seen the same changes, and a reader
 // that begins after a change never gets what was read before it.
 func (c *Cache) share(ctx context.Context, r read) (profile.Profile, error) {
-	if r.generation == "" {
-		return c.fromDatabase(ctx, r)
-	}
 	token, known, err := c.lease(ctx, &r)
 	switch {
-	case err != nil: // Without a lease nothing is shared.
+	// Without a lease nothing is shared. Another Redis may have an old copy of one.
+	case err != nil, r.generation == "", r.generation != c.generation():
 		return c.fromDatabase(ctx, r)
 	case token == "":
 		return known.profile, known.err
