@@ -61,7 +61,7 @@ func TestREL02FrozenRedis(t *testing.T) {
 	opened, took := connections()-before, time.Since(frozen) // It waits until the pause is over.
 	// Who has waited for Redis in vain leaves the connection. While the circuit breaker is
 	// open, one request a second does, and so do the pollers.
-	if most := 20 + int(4*took.Seconds()); opened > most {
+	if most := 20 + int(5*took.Seconds()); opened > most {
 		t.Errorf("%d connections were opened in %s, want at most %d", opened, took, most)
 	}
 }

@@ -79,7 +79,7 @@ func TestOlderRedisServesNothing(t *testing.T) {
 	if err := client.Save(t.Context()).Err(); err != nil { // the copy
 		t.Fatal(err)
 	}
-	if err := here.Invalidate(t.Context(), userID, 0); err != nil {
+	if err := here.Drop(t.Context(), userID); err != nil {
 		t.Fatal(err)
 	}
 	finish := slowReader(t, there.Cache, version(userID, 1)) // read from Postgres before the change
