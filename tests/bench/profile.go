@@ -245,7 +245,7 @@ func simultaneously(ctx context.Context, instances []server, database string, te
 		})
 	}
 	readers.Wait()
-	if err := errors.Join(append(errs, <-locked)...); err != nil {
+	if err := errors.Join(errors.Join(errs...), <-locked); err != nil {
 		return nil, err
 	}
 	for i, s := range instances {

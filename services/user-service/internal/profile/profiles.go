@@ -102,35 +102,35 @@ func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bo
 	if !errors.Is(err, ErrNotFound) || errors.Is(err, ErrErased) {
 		return me, cached, err
 	}
-	if me, err = p.create(ctx, caller); err != nil {
+	if err := p.create(ctx, caller); err != nil {
 		return Profile{}, false, err
 	}
 	me, _, err = p.cache.Read(ctx, caller.UserID, p.store.Get)
 	return me, false, err
 }
 
-// create stores the profile of the caller unless there is one, and returns the stored one.
-// The access token has the address if the caller has proved it. Only otherwise, and only
-// until the event arrives, auth-service is asked.
-func (p *Profiles) create(ctx context.Context, caller Caller) (Profile, error) {
+// create stores the profile of the caller unless there is one. The access token has the
+// address if the caller has proved it. Only otherwise, and only until the event arrives,
+// auth-service is asked.
+func (p *Profiles) create(ctx context.Context, caller Caller) error {
 	if caller.Email == "" {
 		account, err := p.account(ctx, caller.Token)
 		switch {
 		case errors.Is(err, token.ErrRevoked):
-			return Profile{}, err
+			return err
 		case err != nil:
-			return Profile{}, errors.Join(ErrAccountUnavailable, err)
+			return errors.Join(ErrAccountUnavailable, err)
 		}
 		caller.Email, caller.Name = account.Email, account.Name
 	}
 	created, err := p.store.Seed(ctx, p.seed(caller.Identity))
 	if err != nil {
-		return Profile{}, err
+		return err
 	}
 	// The cache may say that there is none. If it is unavailable, the event of the sign-up
 	// does this again, and until then it ends by itself.
 	_ = p.cache.Invalidate(ctx, created.UserID, created.Version)
-	return created, nil
+	return nil
 }
 
 // seed returns a profile created at the time of the caller's id, which auth-service makes
@@ -169,7 +169,7 @@ func (p *Profiles) Change(ctx context.Context, caller Caller, change Change, mat
 	}
 	changed, err := p.store.Update(ctx, caller.UserID, update)
 	if errors.Is(err, ErrNotFound) {
-		if _, err = p.create(ctx, caller); err == nil {
+		if err = p.create(ctx, caller); err == nil {
 			changed, err = p.store.Update(ctx, caller.UserID, update)
 		}
 	}

@@ -186,7 +186,7 @@ func (c *Cache) put(ctx context.Context, r read, token string, p profile.Profile
 		return false // A profile that cannot be encoded cannot be sent to a client, either.
 	}
 	ttl := lifetime - jitter + rand.N(2*jitter) //nolint:gosec // Jitter is not a secret.
-	if !c.fill(ctx, r, token, p.Version, string(data), ttl) {
+	if !c.fill(ctx, r, token, filling{p.Version, string(data), ttl}) {
 		return false // The next reader tries again.
 	}
 	c.minVersions.stored(r.userID, p.Version)
@@ -197,13 +197,21 @@ func (c *Cache) put(ctx context.Context, r read, token string, p profile.Profile
 func (c *Cache) putMissing(ctx context.Context, r read, token string, why missing) {
 	if r.generation != "" && r.generation == c.generation() {
 		ttl := negativeLifetime - rand.N(negativeJitter) //nolint:gosec // Jitter is not a secret.
-		c.fill(ctx, r, token, 0, string(why), ttl)
+		c.fill(ctx, r, token, filling{value: string(why), ttl: ttl})
 	}
 }
 
-func (c *Cache) fill(ctx context.Context, r read, token string, version int64, value string, ttl time.Duration) bool {
+// filling is what to fill an entry with. The value is the entry, or why there is no profile if
+// the version is 0.
+type filling struct {
+	version int64
+	value   string
+	ttl     time.Duration
+}
+
+func (c *Cache) fill(ctx context.Context, r read, token string, f filling) bool {
 	stored, err := c.breaker.Execute(func() (any, error) {
-		return fill.Run(ctx, c.client, keysOf(r.userID), version, value, ttl.Milliseconds(), r.generation, token).Int()
+		return fill.Run(ctx, c.client, keysOf(r.userID), f.version, f.value, f.ttl.Milliseconds(), r.generation, token).Int()
 	})
 	return err == nil && stored == 1
 }

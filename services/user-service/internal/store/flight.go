@@ -107,16 +107,15 @@ func (c *Cache) fly(ctx context.Context, r read, token string, deadline time.Tim
 			// The read for this lease may be over: then the entry is there.
 			next, known, err := c.lease(ctx, &r)
 			switch {
-			case err != nil:
-				return c.read(ctx, r, token), nil
-			case next == "":
+			case err == nil && next == "":
 				return known, nil
-			case next != token: // The lease has ended without an entry.
+			case err == nil && next != token: // The lease has ended without an entry.
 				return c.fly(ctx, r, next, deadline), nil
-			case c.owns(token) || time.Now().After(deadline):
+			case err == nil && !c.owns(token) && time.Now().Before(deadline):
+				<-time.After(pollOther)
+			default:
 				return c.read(ctx, r, token), nil
 			}
-			<-time.After(pollOther)
 		}
 	})
 	known, _ := got.(result)

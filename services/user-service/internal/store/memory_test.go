@@ -214,6 +214,7 @@ func TestREL100WithoutRedis(t *testing.T) {
 	for name, stop := range map[string]func(t *testing.T, server *localserver.Server){
 		"killed": func(_ *testing.T, server *localserver.Server) { server.Kill() },
 		"frozen": func(t *testing.T, server *localserver.Server) {
+			t.Helper()
 			if err := testkit.OpenRedis(t, server.URL, time.Second).Do(t.Context(), "CLIENT", "PAUSE", "20000", "ALL").Err(); err != nil {
 				t.Fatal(err)
 			}
