@@ -26,6 +26,7 @@ var links = []string{
 	UserEmailChangeLinkIssued{}.EventName(),
 	UserEmailRevertLinkIssued{}.EventName(),
 	UserReauthCodeIssued{}.EventName(),
+	UserExportLinkIssued{}.EventName(),
 }
 
 // HasLink reports whether the body of the events with a name is a Link.
@@ -90,3 +91,13 @@ func (UserReauthCodeIssued) EventName() string { return "user.reauth_code_issued
 
 // EventTopics implements Payload.
 func (UserReauthCodeIssued) EventTopics() []Topic { return []Topic{Email} }
+
+// UserExportLinkIssued says that an export is ready, and that the reader of the mail may
+// download it.
+type UserExportLinkIssued Link
+
+// EventName implements Payload.
+func (UserExportLinkIssued) EventName() string { return "user.export_link_issued.v1" }
+
+// EventTopics implements Payload.
+func (UserExportLinkIssued) EventTopics() []Topic { return []Topic{Email} }

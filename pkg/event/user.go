@@ -86,3 +86,15 @@ func (UserProfileUpdated) EventName() string { return "user.profile_updated.v1" 
 
 // EventTopics implements Payload.
 func (UserProfileUpdated) EventTopics() []Topic { return []Topic{Audit, User} }
+
+// UserDataExported says that somebody who is signed in to an account was given, or was mailed
+// a link to, everything that the services hold about its owner.
+type UserDataExported struct {
+	Mailed bool `json:"mailed,omitempty"`
+}
+
+// EventName implements Payload.
+func (UserDataExported) EventName() string { return "user.data_exported.v1" }
+
+// EventTopics implements Payload.
+func (UserDataExported) EventTopics() []Topic { return []Topic{Audit} }

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
@@ -42,7 +43,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Client: cache, Generation: generation.Current, Reads: int(cfg.DatabaseMaxConns / 2), Memory: cfg.ProfileCacheMemory,
 		Metrics: s.Metrics, Now: time.Now,
 	})
-	profiles := profile.New(store.New(b.DB, b.Outbox), profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
+	sealer, err := cfg.sealer()
+	if err != nil {
+		return err
+	}
+	rows := store.New(b.DB, b.Outbox)
+	profiles := profile.New(rows, profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
+	exports := profile.NewExports(profiles, rows, cfg.sources(), sealer, cfg.ExportTTL)
 	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
@@ -54,6 +61,26 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Unavailable:         api.Unavailable,
 		Probe:               profileCache.Ping,
 	})
-	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache)...)
+	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles, exports))
+	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache, purge(exports, s.Log))...)
+}
+
+// purgeEvery is how late an expired export may be deleted.
+const purgeEvery = 10 * time.Minute
+
+func purge(exports *profile.Exports, log *slog.Logger) service.Runner {
+	return service.RunnerFunc(func(ctx context.Context) error {
+		tick := time.NewTicker(purgeEvery)
+		defer tick.Stop()
+		for {
+			if err := exports.Purge(ctx); err != nil && ctx.Err() == nil {
+				log.WarnContext(ctx, "purge of exports failed; retrying", "next_in", purgeEvery.String(), "error", err.Error())
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
 }

@@ -97,6 +97,9 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 	case authService:
 		s.preset(e, "PUBLIC_BASE_URL", p.public)
 		e["ADMIN_EMAIL"], e["ADMIN_PASSWORD"] = p.admin.Email, p.admin.Password
+	case userService:
+		e["EMAIL_URL"] = "http://" + p.listen[emailService].http
+		e["AUDIT_URL"] = "http://" + p.listen[auditService].http
 	case emailService:
 		s.preset(e, "PUBLIC_BASE_URL", p.public)
 		s.preset(e, "MAIL_FROM", "no-reply@headgate.local")

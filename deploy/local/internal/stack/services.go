@@ -26,16 +26,18 @@ type service struct {
 const (
 	gateway      = "gateway"
 	authService  = "auth-service"
+	userService  = "user-service"
 	emailService = "email-service"
+	auditService = "audit-service"
 )
 
 // services are the programs of Headgate.
 var services = []service{
 	{name: gateway, source: "./services/gateway"},
 	{name: authService, source: "./services/auth-service", database: "auth", variable: "AUTH_URL"},
-	{name: "user-service", source: "./services/user-service", database: "user", variable: "USER_URL"},
+	{name: userService, source: "./services/user-service", database: "user", variable: "USER_URL"},
 	{name: emailService, source: "./services/email-service", database: "email", variable: "EMAIL_URL"},
-	{name: "audit-service", source: "./services/audit-service", database: "audit", variable: "AUDIT_URL"},
+	{name: auditService, source: "./services/audit-service", database: "audit", variable: "AUDIT_URL"},
 }
 
 // build compiles the services and returns the folder with their binaries.

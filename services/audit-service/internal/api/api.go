@@ -25,6 +25,7 @@ func Routes(log *store.Store) []web.Route {
 		{Method: http.MethodGet, Path: Prefix + "/events", Access: web.AuditReaders, Query: web.TakesPage(filters...), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + "/events/{id}", Access: web.AuditReaders, Handler: a.get},
 		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Query: web.TakesPage(), Handler: a.mine},
+		{Method: http.MethodGet, Path: web.ExportPath, Access: web.SignedIn, Handler: a.export},
 	}
 }
 
@@ -54,15 +55,18 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 // it shows the type of the actor, but neither the id nor the address.
 func (a *api) mine(w http.ResponseWriter, r *http.Request) error {
 	caller := web.Caller(r).UserID
-	return a.page(w, r, store.Filter{Party: caller}, func(record store.Record) store.Record {
-		if record.Actor.ID != "" && record.Actor.ID != caller {
-			record.Actor.ID, record.IP, record.UserAgent, record.RequestID = "", "", "", ""
-		}
-		if record.SubjectID != caller {
-			record.SubjectID, record.Data = "", []byte("{}")
-		}
-		return record
-	})
+	return a.page(w, r, store.Filter{Party: caller}, func(record store.Record) store.Record { return shown(record, caller) })
+}
+
+// shown returns what a user may see of a record of which they are actor or subject.
+func shown(record store.Record, userID string) store.Record {
+	if record.Actor.ID != "" && record.Actor.ID != userID {
+		record.Actor.ID, record.IP, record.UserAgent, record.RequestID = "", "", "", ""
+	}
+	if record.SubjectID != userID {
+		record.SubjectID, record.Data = "", []byte("{}")
+	}
+	return record
 }
 
 func (a *api) page(w http.ResponseWriter, r *http.Request, filter store.Filter, show func(store.Record) store.Record) error {

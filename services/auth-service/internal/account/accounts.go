@@ -35,6 +35,7 @@ type Store interface {
 	ceremonyStore
 	firstAdminStore
 	accountLister
+	personalDataReader
 	importStore
 	maintenanceStore
 }

@@ -2,6 +2,7 @@
 package api
 
 import (
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -76,6 +77,9 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodPost, Path: prefix + "/revoke-all-sessions", Access: web.AdminOnly.Recently(), Handler: a.revokeAll},
 		// The gateway does not route these.
 		{Method: http.MethodGet, Path: token.AccountPath, Access: web.SignedIn, Handler: a.account},
+		web.Export(func(r *http.Request, userID string) (json.RawMessage, error) {
+			return a.accounts.PersonalData(r.Context(), userID)
+		}),
 		{Method: http.MethodGet, Path: token.RevocationsPath, Access: web.Anyone, Query: web.Takes("since"), Handler: a.revocations},
 		{Method: http.MethodGet, Path: "/.well-known/jwks.json", Access: web.Anyone, Query: web.Takes().OrIgnores(), Handler: a.keys},
 		{Method: http.MethodGet, Path: "/.well-known/openid-configuration", Access: web.Anyone, Query: web.Takes().OrIgnores(), Handler: a.discovery},

@@ -3,6 +3,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
@@ -28,6 +29,9 @@ func Routes(messages *store.Store) []web.Route {
 	return []web.Route{
 		{Method: http.MethodGet, Path: Prefix + "/messages", Access: web.AdminOnly, Query: web.TakesPage("to", "template", "status", "requestId"), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + "/messages/{id}", Access: web.AdminOnly, Handler: a.get},
+		web.Export(func(r *http.Request, userID string) (json.RawMessage, error) {
+			return messages.PersonalData(r.Context(), userID)
+		}),
 	}
 }
 

@@ -105,6 +105,7 @@ func TestTexts(t *testing.T) {
 		"reset_password": {newEvent(event.UserResetLinkIssued(linkOf(event.UserResetLinkIssued{}))), "reset_password", "Choose a new password"},
 		"email_change":   {newEvent(event.UserEmailChangeLinkIssued(linkOf(event.UserEmailChangeLinkIssued{}))), "email_change", "Confirm your new email address"},
 		"email_changed":  {newEvent(event.UserEmailRevertLinkIssued(linkOf(event.UserEmailRevertLinkIssued{}))), "email_changed", "Your email address was changed"},
+		"export":         {byOwner(newEvent(event.UserExportLinkIssued(linkOf(event.UserExportLinkIssued{})))), "export", "Your data is ready"},
 		"password_changed": {
 			newEvent(event.UserPasswordChanged{Method: "change", Email: "ann@example.org", Name: stranger}), "password_changed", "Your password was changed",
 		},

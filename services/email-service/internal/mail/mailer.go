@@ -81,7 +81,7 @@ func (m *Mailer) Mail(ctx context.Context, e event.Event) error {
 	return m.sendLink(ctx, e, k)
 }
 
-// sendLink sends a mail with a link that leads to a landing page, or with a code.
+// sendLink sends a mail with a link, or with a code.
 func (m *Mailer) sendLink(ctx context.Context, e event.Event, k kind) error {
 	link, err := event.DecodeLink(e)
 	if err != nil {
@@ -101,7 +101,7 @@ func (m *Mailer) sendLink(ctx context.Context, e event.Event, k kind) error {
 	if k.path == "" {
 		c.Code = token
 	} else {
-		c.Link = m.baseURL + "/api/v1/auth" + k.path + "?token=" + url.QueryEscape(token)
+		c.Link = m.baseURL + k.path + "?token=" + url.QueryEscape(token)
 	}
 	return m.send(ctx, e, recipient(link.Email), k.templates, c)
 }

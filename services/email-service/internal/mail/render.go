@@ -67,21 +67,24 @@ type templates struct {
 	text    *texttemplate.Template
 }
 
-// kind is the mail that an event calls for: a notice, a code, or a link to a landing page
-// of auth-service.
+// kind is the mail that an event calls for: a notice, a code, or a link.
 type kind struct {
 	*templates
 
 	event  event.Payload
-	path   string // of the landing page; empty for a notice or a code
+	path   string // of the link; empty for a notice or a code
 	button string // the text of the link to it
 }
 
+// authPath is where auth-service has the landing pages.
+const authPath = "/api/v1/auth"
+
 var kinds = byEvent(
-	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, "/verify-email", "Confirm address"},
-	kind{load("reset_password", "Choose a new password"), event.UserResetLinkIssued{}, "/reset-password", "Choose a new password"},
-	kind{load("email_change", "Confirm your new email address"), event.UserEmailChangeLinkIssued{}, "/change-email/confirm", "Use this address"},
-	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, "/change-email/revert", "Undo the change"},
+	kind{load("verification", "Confirm your email address"), event.UserVerificationRequested{}, authPath + "/verify-email", "Confirm address"},
+	kind{load("reset_password", "Choose a new password"), event.UserResetLinkIssued{}, authPath + "/reset-password", "Choose a new password"},
+	kind{load("email_change", "Confirm your new email address"), event.UserEmailChangeLinkIssued{}, authPath + "/change-email/confirm", "Use this address"},
+	kind{load("email_changed", "Your email address was changed"), event.UserEmailRevertLinkIssued{}, authPath + "/change-email/revert", "Undo the change"},
+	kind{load("export", "Your data is ready"), event.UserExportLinkIssued{}, "/api/v1/user/export", "Download"},
 	kind{load("password_changed", "Your password was changed"), event.UserPasswordChanged{}, "", ""},
 	kind{load("mfa_enrolled", "{{.Factor}} was added to your account"), event.MFAEnrolled{}, "", ""},
 	kind{load("mfa_removed", "{{.Factor}} was removed from your account"), event.MFARemoved{}, "", ""},

@@ -34,6 +34,7 @@ var Routes = []Route{
 	{Path: "/.well-known/jwks.json", Service: "auth", Exact: true},
 	{Path: "/.well-known/openid-configuration", Service: "auth", Exact: true},
 	{Path: "/.well-known/webauthn", Service: "auth", Exact: true},
+	{Path: "/api/v1/user/export", Service: "user", Exact: true}, // The mailed link has a token of its own.
 	{Path: "/api/v1/user", Service: "user", Token: true},
 	{Path: "/api/v1/email", Service: "email", Token: true},
 	{Path: "/api/v1/audit", Service: "audit", Token: true},

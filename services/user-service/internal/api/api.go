@@ -28,9 +28,12 @@ const Prefix = "/api/v1/user"
 const id = "/{id:[0-9A-Fa-f-]{36}}"
 
 // Routes returns the routes of user-service and who may call them.
-func Routes(profiles *profile.Profiles) []web.Route {
-	a := &api{profiles: profiles}
+func Routes(profiles *profile.Profiles, exports *profile.Exports) []web.Route {
+	a := &api{profiles: profiles, exports: exports}
 	return []web.Route{
+		{Method: http.MethodGet, Path: Prefix + "/me/export", Access: web.SignedIn.Recently(), Handler: a.export, Recorded: true},
+		{Method: http.MethodPost, Path: Prefix + "/me/export", Access: web.SignedIn.Recently(), Handler: a.mailExport},
+		{Method: http.MethodGet, Path: Prefix + "/export", Access: web.Anyone, Query: web.Takes("token"), Handler: a.openExport},
 		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.me},
 		{Method: http.MethodPatch, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.change},
 		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: a.list},
@@ -58,7 +61,10 @@ func Unavailable(err error) bool {
 	return errors.Is(err, profile.ErrCacheUnavailable) || postgres.Unavailable(err)
 }
 
-type api struct{ profiles *profile.Profiles }
+type api struct {
+	profiles *profile.Profiles
+	exports  *profile.Exports
+}
 
 func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 	caller, err := callingUser(r)

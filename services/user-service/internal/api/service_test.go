@@ -44,6 +44,7 @@ type service struct {
 	redis  redis.UniversalClient
 	db     *postgres.Pool
 	routes []web.Route
+	others *others
 }
 
 func newService(t *testing.T, redisURL string) *service {
@@ -68,9 +69,12 @@ func newService(t *testing.T, redisURL string) *service {
 		Client: cache, Generation: generation.Current, Reads: 10, Memory: 1 << 20, Metrics: metrics, Now: time.Now,
 	})
 	testkit.Run(t, profileCache)
-	profiles := profile.New(store.New(s.db, outbox.New("user-service")), profileCache, token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
+	rows := store.New(s.db, outbox.New("user-service"))
+	profiles := profile.New(rows, profileCache, token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
-	s.routes = append(deadLetters.Routes(api.Prefix), api.Routes(profiles)...)
+	s.others = newOthers(t)
+	exports := profile.NewExports(profiles, rows, s.others.sources(), sealer(t), time.Hour)
+	s.routes = append(deadLetters.Routes(api.Prefix), api.Routes(profiles, exports)...)
 	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics, Read: outbox.New("user-service").Reads(s.db),
 	}))

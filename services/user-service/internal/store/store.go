@@ -158,7 +158,11 @@ func (s *Store) Erase(ctx context.Context, userID string, at time.Time) (version
 		SET email = '', name = '', bio = '', locale = '', timezone = '', avatar_url = '', preferences = '{}',
 			version = profiles.version + 1, updated_at = $2, deleted_at = $2
 		RETURNING version`
-	if err := s.db.QueryRow(ctx, query, userID, at).Scan(&version); err != nil {
+	const eraseExport = `DELETE FROM exports WHERE user_id = $1`
+	batch := &pgx.Batch{}
+	batch.Queue(query, userID, at).QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
+	batch.Queue(eraseExport, userID)
+	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, fmt.Errorf("erase profile: %w", err)
 	}
 	return version, nil

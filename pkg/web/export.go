@@ -1,0 +1,24 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// ExportPath is where a service answers with everything that it holds about the caller, as one
+// JSON object without an envelope. Only services reach it: the gateway does not route it.
+const ExportPath = "/internal/v1/export"
+
+// Export answers at ExportPath with an object that load returns.
+func Export(load func(r *http.Request, userID string) (json.RawMessage, error)) Route {
+	return Route{Method: http.MethodGet, Path: ExportPath, Access: SignedIn, Handler: func(w http.ResponseWriter, r *http.Request) error {
+		data, err := load(r, Caller(r).UserID)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(data) // An error is the client's: it has left.
+		return nil
+	}}
+}
