@@ -67,6 +67,10 @@ build: ## build static binaries of the services into .bin/
 env: ## write a .env with new secrets for docker compose, or add to it what an upgrade requires
 	@tools/env.sh
 
+.PHONY: erasure-report
+erasure-report: $(LAUNCHER) ## print what the services of make run have about a user: make erasure-report USER=<id>
+	@$(LAUNCHER) erasure-report "$(USER)"
+
 .PHONY: reset
 reset: $(LAUNCHER) ## delete the data of make run in .local/
 	@$(LAUNCHER) reset

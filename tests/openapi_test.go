@@ -124,6 +124,7 @@ var free = []string{
 	"$.body.data.preferences.**", "$.body.data[*].preferences.**", "$.body.preferences.**",
 	"$.body.data.data.**", "$.body.data[*].data.**", "$.body.data.payload.**",
 	"$.body.data.options.publicKey.**", "$.body.credential.**",
+	"$.body.profile.preferences.**", "$.body.auth.**", "$.body.email.**", "$.body.audit.**", // of exports
 	"$.body.openapi", "$.body.info", "$.body.servers", "$.body.tags", "$.body.security", "$.body.paths", "$.body.components",
 }
 

@@ -123,6 +123,7 @@ func launch(dir string) (*launched, error) {
 		"LINKS_RATE_LIMIT=10000/1m",
 		"MFA_RATE_LIMIT=10000/1m",
 		"PASSKEYS_RATE_LIMIT=10000/1m",
+		"EXPORT_RATE_LIMIT=10000/1m",
 		"NETWORK_MAIL_LIMIT=0",
 		"WEBAUTHN_ORIGINS="+l.appOrigin(),
 	)

@@ -16,6 +16,7 @@ import (
 const usage = `Usage:
   local [flags] up                     run Headgate: Postgres, Redis, a mailbox and the five services
   local [flags] reset                  delete all data
+  local [flags] erasure-report <id>    print what the services of the running stack have about a user
   local servers -- <command> [args]    run the command with new Postgres and Redis servers, whose
                                        URLs are in TEST_DATABASE_URL and TEST_REDIS_URL
 
@@ -57,6 +58,9 @@ func run(args []string) (status int, err error) {
 		return 1, err
 	}
 	stop, force := stopOn(signals)
+	if command == "erasure-report" {
+		return stack.ErasureReport(stop, cfg, rest[0])
+	}
 	if command == "reset" {
 		return 0, stack.Reset(stop, cfg.Dir, os.Stdout)
 	}
@@ -75,10 +79,10 @@ func parse(flags *flag.FlagSet, args []string) (command string, rest []string, e
 		}
 	}
 	rest = flags.Args()
-	known := command == "up" || command == "reset" || command == "servers"
-	if !known || (command == "servers") != (len(rest) > 0) {
+	arguments := map[string]bool{"up": len(rest) == 0, "reset": len(rest) == 0, "servers": len(rest) > 0, "erasure-report": len(rest) == 1}
+	if !arguments[command] {
 		flags.Usage()
-		return "", nil, errors.New("a command is required: up, reset, or servers -- <command>")
+		return "", nil, errors.New("a command is required: up, reset, erasure-report <id>, or servers -- <command>")
 	}
 	return command, rest, nil
 }

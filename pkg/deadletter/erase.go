@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/headgate/headgate/pkg/postgres"
 )
 
 // eraseContent removes what a dead letter says about its event, so that it cannot be
@@ -66,4 +68,21 @@ func (s *Store) eraseIfErased(ctx context.Context, payload []byte) error {
 		return nil
 	}
 	return s.eraseSubject(ctx, e.Subject)
+}
+
+// Remains counts the dead letters that have the content of an event of a subject.
+func Remains(ctx context.Context, db *postgres.Pool, subject string) (int, error) {
+	const query = `
+		SELECT count(*)
+		FROM dead_letters
+		WHERE payload <> '' AND position(convert_to(@member, 'UTF8') IN payload) > 0`
+	member, err := json.Marshal(subject)
+	if err != nil {
+		return 0, fmt.Errorf("encode subject: %w", err)
+	}
+	var n int
+	if err := db.QueryRow(ctx, query, pgx.StrictNamedArgs{"member": `"subject":` + string(member)}).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count dead letters of a subject: %w", err)
+	}
+	return n, nil
 }

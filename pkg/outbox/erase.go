@@ -185,3 +185,19 @@ func erasePayload(payload []byte) (erased []byte, changed bool, err error) {
 	erased, err = json.Marshal(e)
 	return erased, true, err
 }
+
+// Remains counts the events of a subject that still have personal data. An Eraser removes
+// those of a deleted subject within seconds.
+func Remains(ctx context.Context, db *postgres.Pool, subject string) (int, error) {
+	const query = `
+		SELECT count(*)
+		FROM outbox
+		WHERE subject = $1
+			AND (payload::jsonb->'data' ?| $2::text[]
+				OR payload::jsonb#>>'{actor,id}' IS NOT DISTINCT FROM $1 AND payload::jsonb ?| ARRAY['ip', 'userAgent'])`
+	var n int
+	if err := db.QueryRow(ctx, query, subject, event.Personal()).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count events of a subject: %w", err)
+	}
+	return n, nil
+}

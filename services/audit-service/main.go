@@ -23,7 +23,7 @@ const window = 1000
 var schemas = append(backend.ConsumerSchemas(), store.Schema())
 
 func main() {
-	service.Main(name, run, backend.ConsumerCommands[Config](name, event.Audit, schemas)...)
+	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.Audit, schemas), backend.ErasureReport(name, schemas, remains))...)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
@@ -45,4 +45,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	})
 	router := b.Router(verifier, api.Routes(log), deadLetters.Routes(api.Prefix))
 	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)
+}
+
+func remains(ctx context.Context, _ Config, db *postgres.Pool, userID string) (map[string]int, error) {
+	return store.Remains(ctx, db, userID)
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/headgate/headgate/pkg/backend"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -19,7 +20,7 @@ const name = "auth-service"
 var schemas = []postgres.Schema{outbox.Schema(), store.Schema()}
 
 func main() {
-	service.Main(name, run, append(commands, backend.ProducerCommands[Config](name, schemas)...)...)
+	service.Main(name, run, slices.Concat(commands, backend.ProducerCommands[Config](name, schemas), []service.Command[Config]{backend.ErasureReport(name, schemas, remains)})...)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
@@ -44,4 +45,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	verifier := token.NewVerifier(d.keyring, d.revocations, cfg.Expected, b.Clock.Now)
 	router := b.Router(verifier, api.Routes(d.accounts, d.keyring, cfg.site()))
 	return b.Run(ctx, router, d.accounts, d.keyring, d.revocations, b.Follower(d.revocations.Observe))
+}
+
+func remains(ctx context.Context, _ Config, db *postgres.Pool, userID string) (map[string]int, error) {
+	return store.Remains(ctx, db, userID)
 }

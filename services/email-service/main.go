@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/services/email-service/internal/api"
@@ -27,7 +28,7 @@ var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store
 var checked = reconcile.CheckedSQL(event.Email)
 
 func main() {
-	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.Email, schemas), resumeCommand)...)
+	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.Email, schemas), resumeCommand, backend.ErasureReport(name, schemas, remains))...)
 }
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
@@ -85,4 +86,8 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	router := b.Router(verifier, api.Routes(messages), deadLetters.Routes(api.Prefix))
 	err = b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe))...)
 	return errors.Join(err, messages.Close(ctx))
+}
+
+func remains(ctx context.Context, _ Config, db *postgres.Pool, userID string) (map[string]int, error) {
+	return store.Remains(ctx, db, userID)
 }

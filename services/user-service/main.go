@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/backend"
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
+	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/reconcile"
 	"github.com/headgate/headgate/pkg/service"
 	"github.com/headgate/headgate/pkg/token"
@@ -24,7 +26,9 @@ const cacheTimeout = 50 * time.Millisecond
 
 var schemas = append(backend.ConsumerSchemas(), reconcile.RecordsSchema(), store.Schema())
 
-func main() { service.Main(name, run, backend.ConsumerCommands[Config](name, event.User, schemas)...) }
+func main() {
+	service.Main(name, run, append(backend.ConsumerCommands[Config](name, event.User, schemas), backend.ErasureReport(name, schemas, remains))...)
+}
 
 func run(ctx context.Context, s *service.Service, cfg Config) error {
 	b, err := backend.Open(ctx, s, cfg.Config, schemas)
@@ -83,4 +87,13 @@ func purge(exports *profile.Exports, log *slog.Logger) service.Runner {
 			}
 		}
 	})
+}
+
+func remains(ctx context.Context, cfg Config, db *postgres.Pool, userID string) (map[string]int, error) {
+	client, err := cfg.Redis.Open(bus.EventTimeout)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	return store.Remains(ctx, db, client, userID)
 }
