@@ -40,9 +40,21 @@ func StartPostgres(ctx context.Context, opts Options) (*Server, error) {
 	return server, err
 }
 
+// StartReplica starts a streaming replica of a server that is not Durable, and returns when it
+// accepts queries. Its data is copied if opts.Dir has none.
+func StartReplica(ctx context.Context, opts Options, primary *Server) (*Server, error) {
+	c := &cluster{opts: opts, primary: primary.URL}
+	server, err := c.start(ctx)
+	if err != nil && c.data != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(c.data)))
+	}
+	return server, err
+}
+
 // cluster is a data folder of Postgres.
 type cluster struct {
 	opts     Options
+	primary  string // of which it is a replica; empty if it is none
 	binaries postgresBinaries
 	data     string
 	owner    *account
@@ -86,7 +98,10 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if major == 0 {
+	switch {
+	case major == 0 && c.primary != "":
+		return c.copyPrimary(ctx)
+	case major == 0:
 		return c.init(ctx)
 	}
 	if c.binaries, err = findPostgres(c.opts.Bin, major); err != nil {
@@ -130,12 +145,27 @@ func utf8Locale() string {
 	return "C.UTF-8"
 }
 
-func (c *cluster) initdb(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, c.binaries.path("initdb"), args...) //nolint:gosec // The binary found above.
+func (c *cluster) initdb(ctx context.Context, args []string) error { return c.create(ctx, "initdb", args) }
+
+// copyPrimary creates the cluster as a replica, as init does.
+func (c *cluster) copyPrimary(ctx context.Context) error {
+	draft := filepath.Join(filepath.Dir(c.data), "draft")
+	if err := os.RemoveAll(draft); err != nil {
+		return fmt.Errorf("remove draft: %w", err)
+	}
+	if err := c.create(ctx, "pg_basebackup", []string{"--dbname", c.primary, "--pgdata", draft, "--write-recovery-conf", "--checkpoint", "fast", "--no-sync"}); err != nil {
+		return err
+	}
+	return os.Rename(draft, c.data)
+}
+
+// create runs a program that creates data.
+func (c *cluster) create(ctx context.Context, program string, args []string) error {
+	cmd := exec.CommandContext(ctx, c.binaries.path(program), args...) //nolint:gosec // A binary found above.
 	cmd.Dir = filepath.Dir(c.data)
 	c.owner.drop(cmd)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("create data with initdb: %w: %s", err, out)
+		return fmt.Errorf("create data with %s: %w: %s", program, err, out)
 	}
 	return nil
 }

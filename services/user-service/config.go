@@ -23,6 +23,8 @@ type Config struct {
 
 	ProfileCacheMemory uint32 `envconfig:"PROFILE_CACHE_MEMORY" default:"33554432" desc:"Bytes of memory for the profiles that are read most often. 0 keeps none: then each read asks Redis."`
 
+	ReplicaURLs service.Secret `envconfig:"DATABASE_REPLICA_URLS" ignored:"true" desc:"Comma-separated connection strings of streaming replicas of the database. The list of profiles is read there while a replica lags by at most five seconds; everything else is read from DATABASE_URL."`
+
 	EmailURL     string         `envconfig:"EMAIL_URL" desc:"URL of email-service, for example http://email-service:8080. Exports of a user's data need it."`
 	AuditURL     string         `envconfig:"AUDIT_URL" desc:"URL of audit-service. Exports need it."`
 	EventSealKey service.Secret `envconfig:"EVENT_SEAL_KEY" ignored:"true" desc:"Seals links in events for email-service; the same as auth-service's, also in development. Without it, links to exports cannot be mailed."`

@@ -51,7 +51,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	replicas, err := store.NewReplicas(b.DB, cfg.ReplicaURLs, cfg.DatabaseMaxConns, s.Log, s.Metrics)
+	if err != nil {
+		return err
+	}
+	defer replicas.Close()
 	rows := store.New(b.DB, b.Outbox)
+	rows.Replicas = replicas
 	profiles := profile.New(rows, profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
 	exports := profile.NewExports(profiles, rows, cfg.sources(), sealer, cfg.ExportTTL)
 	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
@@ -66,7 +72,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Probe:               profileCache.Ping,
 	})
 	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles, exports))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache, purge(exports, s.Log))...)
+	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache, replicas, purge(exports, s.Log))...)
 }
 
 // purgeEvery is how late an expired export may be deleted.

@@ -27,6 +27,8 @@ func Schema() postgres.Schema { return postgres.NewSchema("user", migrations, "m
 
 // Store implements profile.Store.
 type Store struct {
+	Replicas *Replicas // of which the directory is read; set before the store is used, or nil
+
 	db  *postgres.Pool
 	box *outbox.Box
 }
@@ -213,11 +215,15 @@ func (s *Store) List(ctx context.Context, q string, after cursor.Position, limit
 		ORDER BY created_at DESC, user_id DESC
 		LIMIT @limit`
 	created, id := after.Bound()
-	rows, err := s.db.Query(ctx, query, pgx.StrictNamedArgs{"created": created, "id": id, "q": strings.ToLower(q), "limit": limit})
-	if err != nil {
-		return nil, fmt.Errorf("list profiles: %w", err)
-	}
-	profiles, err := pgx.CollectRows(rows, scan)
+	var profiles []profile.Profile
+	err := s.readLagging(ctx, func(db querier) error {
+		rows, err := db.Query(ctx, query, pgx.StrictNamedArgs{"created": created, "id": id, "q": strings.ToLower(q), "limit": limit})
+		if err != nil {
+			return err
+		}
+		profiles, err = pgx.CollectRows(rows, scan)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list profiles: %w", err)
 	}
