@@ -58,6 +58,7 @@ type Backend struct {
 	Outbox   *outbox.Box
 	Refusals *outbox.Refusals // of requests of strangers
 	Clock    *postgres.Clock
+	Hints    *bus.Hints // for browsers
 
 	cfg          Config
 	signer       *event.Signer
@@ -93,6 +94,7 @@ func Open(ctx context.Context, s *service.Service, cfg Config, schemas []postgre
 	box := outbox.New(s.Name)
 	return &Backend{
 		Service: s, DB: db, Redis: client, Outbox: box, Refusals: outbox.NewRefusals(box, db, s.Log, clock.Now), Clock: clock, cfg: cfg,
+		Hints:  bus.NewHints(bus.HintsConfig{Client: client, Producer: s.Name, Signer: signer, Log: s.Log, Metrics: s.Metrics}),
 		signer: signer, authenticity: bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics),
 	}, nil
 }
@@ -163,6 +165,7 @@ func (b *Backend) Run(ctx context.Context, handler http.Handler, runners ...serv
 			Client: b.Redis, Topics: event.Topics(), MaxBytes: b.cfg.StreamMaxBytes, Log: b.Log, Metrics: b.Metrics,
 		}),
 		b.Clock,
+		b.Hints,
 		relay,
 		b.Refusals,
 		outbox.NewEraser(b.DB, b.Log),

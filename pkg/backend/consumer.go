@@ -70,7 +70,7 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 		Due:          due,
 		Handlers:     b.erasing(cfg),
 		Rest:         cfg.Rest,
-		DeadLetters:  cfg.DeadLetters,
+		DeadLetters:  hintedDeadLetters{cfg.DeadLetters, b.Hints},
 		Unavailable:  cfg.Unavailable,
 		Probe:        b.probe(cfg.Probe),
 		Contended:    postgres.Contended,
@@ -95,6 +95,22 @@ func (b *Backend) Consumer(cfg ConsumerConfig) []service.Runner {
 			Store: cfg.DeadLetters, Retention: cfg.DeadLetterRetention, AreRecords: cfg.Records == nil, Log: b.Log,
 		}),
 	}
+}
+
+// hintedDeadLetters tells browsers of administrators that dead letters were added.
+type hintedDeadLetters struct {
+	message.Publisher
+
+	hints *bus.Hints
+}
+
+// Publish implements message.Publisher.
+func (d hintedDeadLetters) Publish(topic string, messages ...*message.Message) error {
+	err := d.Publisher.Publish(topic, messages...)
+	if err == nil {
+		d.hints.Count(event.DeadLetterAdded{}, len(messages))
+	}
+	return err
 }
 
 // erasing returns the handlers of cfg. After that of event.UserDeleted, the dead letters and

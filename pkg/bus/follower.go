@@ -19,12 +19,13 @@ import (
 // with an older copy, it notices within a second and reads the recent entries again.
 // Use it only for facts that the service also learns in another, slower way.
 type Follower struct {
-	client  redis.UniversalClient
-	topic   event.Topic
-	observe func(event.Event)
-	check   *Authenticity
-	log     *slog.Logger
-	outage  *service.Outage
+	client   redis.UniversalClient
+	topic    event.Topic
+	observe  func(event.Event)
+	check    *Authenticity
+	log      *slog.Logger
+	outage   *service.Outage
+	progress *progress // nil unless somebody observes it
 }
 
 const (
@@ -81,19 +82,38 @@ func (f *Follower) read(ctx context.Context, position string) (string, error) {
 			return "", err
 		}
 		position = recent.String()
+		if err := f.progress.begin(ctx, f, recent); err != nil {
+			return "", err
+		}
+	}
+	reached, err := f.progress.due(ctx, f)
+	if err != nil {
+		return position, err
 	}
 	entries, err := f.fetch(ctx, &redis.XReadArgs{Streams: []string{string(f.topic), position}, Count: followerCount, Block: followerBlock})
 	if err != nil {
 		return position, err
 	}
 	if len(entries) == 0 {
-		return f.confirm(ctx, position)
+		confirmed, err := f.confirm(ctx, position)
+		if err == nil && confirmed == position {
+			f.progress.reached(reached)
+		}
+		return confirmed, err
 	}
 	for _, entry := range entries {
 		position = entry.ID
-		if e, ok := f.check.eventIn(ctx, string(f.topic), entry); ok {
+		e, ok := f.check.eventIn(ctx, string(f.topic), entry)
+		switch {
+		case !ok:
+		case f.progress != nil:
+			f.progress.observer.Event(Mark{parseEntryID(entry.ID)}, e)
+		default:
 			f.observe(e)
 		}
+	}
+	if len(entries) < followerCount {
+		f.progress.reached(reached)
 	}
 	return position, nil
 }
@@ -112,15 +132,21 @@ func (f *Follower) confirm(ctx context.Context, position string) (string, error)
 		return position, err
 	}
 	f.log.WarnContext(ctx, "stream was replaced; reading recent entries again", "topic", f.topic, "position", position, "from", recent.String())
+	if err := f.progress.begin(ctx, f, recent); err != nil {
+		return position, err
+	}
 	return recent.String(), nil
 }
 
-// recent returns a position before the entries of the last followerLookback, by the
-// clock that makes their ids.
+// recent returns a position before the entries of the last followerLookback, or of what the
+// observer of the progress wants, by the clock that makes their ids.
 func (f *Follower) recent(ctx context.Context) (entryID, error) {
 	now, err := timeAt(ctx, f.client, string(f.topic))
 	if err != nil {
 		return entryID{}, err
+	}
+	if f.progress != nil {
+		return entryAt(now.Add(-f.progress.lookback)), nil
 	}
 	return entryAt(now.Add(-followerLookback)), nil
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,27 @@ type Mark struct{ id entryID }
 
 // Before reports whether m is an earlier place than other.
 func (m Mark) Before(other Mark) bool { return m.id.compare(other.id) < 0 }
+
+// MarkAt returns the place before every entry that was added at t or later, by the clock of
+// Redis.
+func MarkAt(t time.Time) Mark { return Mark{entryAt(t).previous()} }
+
+// Time returns when the entry at m was added, by the clock of Redis, in milliseconds.
+func (m Mark) Time() time.Time { return time.UnixMilli(m.id.ms) }
+
+// String returns what ParseMark reads.
+func (m Mark) String() string { return m.id.String() }
+
+var errMark = errors.New("want the id of a stream entry, such as 1700000000000-0")
+
+// ParseMark reads the only spelling of a place that String returns.
+func ParseMark(text string) (Mark, error) {
+	m := Mark{parseEntryID(text)}
+	if m.String() != text || m.id.ms < 0 || m.id.n < 0 {
+		return Mark{}, errMark
+	}
+	return m, nil
+}
 
 // Position is the progress of a consumer group in a stream.
 type Position struct {

@@ -18,6 +18,7 @@ type Publisher struct {
 	client     redis.UniversalClient
 	signer     *event.Signer // nil if messages are not signed
 	marshaller redisstream.Marshaller
+	limit      int64    // entries that a stream keeps; 0 for all
 	added      sync.Map // topics whose entries were added although a highest number could not be raised
 }
 
@@ -90,7 +91,7 @@ func (p *Publisher) PublishNumbered(topic string, highest []HighestNumber, messa
 		if err != nil {
 			return fmt.Errorf("encode message %s: %w", m.UUID, err)
 		}
-		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values})
+		pipe.XAdd(ctx, &redis.XAddArgs{Stream: topic, Values: values, MaxLen: p.limit, Approx: p.limit > 0})
 	}
 	commands, err := pipe.Exec(ctx)
 	failed := slices.IndexFunc(commands, func(c redis.Cmder) bool { return c.Err() != nil })

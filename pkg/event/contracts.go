@@ -11,7 +11,9 @@ import (
 func Contracts() []Payload {
 	return []Payload{
 		AccessDenied{},
+		AuditAppended{},
 		AuditRead{},
+		DeadLetterAdded{},
 		DeadLetterDiscarded{},
 		DeadLetterReplayed{},
 		EmailDeferred{},

@@ -2,7 +2,8 @@ package event
 
 import "time"
 
-// EmailSent says that the mail server accepted a message. To is masked.
+// EmailSent says that the mail server accepted a message. To is masked, and empty in the hint
+// on Realtime.
 type EmailSent struct {
 	MessageID string `json:"messageId"`
 	Template  string `json:"template"`

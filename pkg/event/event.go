@@ -28,6 +28,11 @@ const (
 	User  Topic = "user-events"
 )
 
+// Realtime is the stream of hints: facts that browsers are told of at once and that nothing
+// depends on. A hint has no sequence number and goes through no outbox. The stream is short,
+// so a hint can get lost.
+const Realtime Topic = "realtime-events"
+
 // Outcome is the result of the action that an event records.
 type Outcome string
 

@@ -2,7 +2,7 @@ package event
 
 import "slices"
 
-// Topics returns all streams.
+// Topics returns all streams that carry every one of their events. Realtime is not among them.
 func Topics() []Topic { return []Topic{Email, Audit, User} }
 
 // Groups returns the consumer groups of a stream, which are named for their services.
@@ -26,6 +26,8 @@ var producers = map[Topic][]string{
 	Email: {"auth-service", "user-service"},
 	Audit: {"auth-service", "user-service", "email-service", "audit-service"},
 	User:  {"auth-service", "user-service"},
+
+	Realtime: {"user-service", "email-service", "audit-service"},
 }
 
 // Producers returns all services that publish.
@@ -48,8 +50,10 @@ func PublishedBy(producer string) []Topic {
 // request that it has refused.
 var publishers = map[string][]string{
 	"access.denied":           Audit.Producers(),
+	"audit.appended":          {"audit-service"},
 	"audit.read":              Audit.Producers(),
 	"request.refused":         Audit.Producers(),
+	"dead_letter.added":       {"user-service", "email-service", "audit-service"},
 	"dead_letter.replayed":    {"user-service", "email-service", "audit-service"},
 	"dead_letter.discarded":   {"user-service", "email-service", "audit-service"},
 	"gap.accepted":            {"user-service", "email-service", "audit-service"},

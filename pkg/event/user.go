@@ -38,7 +38,7 @@ type UserLoggedIn struct {
 func (UserLoggedIn) EventName() string { return "user.logged_in.v1" }
 
 // EventTopics implements Payload.
-func (UserLoggedIn) EventTopics() []Topic { return []Topic{Audit} }
+func (UserLoggedIn) EventTopics() []Topic { return []Topic{Audit, User} }
 
 // UserLoginFailed says that a login was refused. The subject is empty if no account
 // has the address. Reason is the code in the response.

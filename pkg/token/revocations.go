@@ -246,12 +246,18 @@ func (r *Revocations) check(ctx context.Context, sessionID string, began time.Ti
 			return ErrNoKeys
 		}
 	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if _, revoked := r.ended[sessionID]; revoked || began.Before(r.before) {
+	if r.has(sessionID, began) {
 		return ErrRevoked
 	}
 	return nil
+}
+
+// has reports whether a session that began at a time is known to have ended.
+func (r *Revocations) has(sessionID string, began time.Time) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, revoked := r.ended[sessionID]
+	return revoked || began.Before(r.before)
 }
 
 // RevocationsPath is the internal route of auth-service for ended sessions. The query

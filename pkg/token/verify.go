@@ -98,28 +98,69 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Identity, error) {
 	return identity, nil
 }
 
+// Session is what ends a connection that outlives the request with the token.
+type Session struct {
+	ID      string
+	Expires time.Time // of the token, including the leeway for clocks
+
+	began time.Time
+}
+
+// VerifySession is Verify for a connection that is to last. Ended tells when it has to close.
+func (v *Verifier) VerifySession(ctx context.Context, raw string) (Identity, Session, error) {
+	identity, err := v.Verify(ctx, raw)
+	if err != nil {
+		return Identity{}, Session{}, err
+	}
+	found, err := v.verifiedToken(ctx, raw)
+	if err != nil {
+		return Identity{}, Session{}, err
+	}
+	return identity, Session{ID: identity.SessionID, Expires: found.expires, began: found.began}, nil
+}
+
+// Ended returns ErrRevoked if a session was revoked, ErrExpired if its token has expired, or
+// nil. It is a lookup in memory.
+func (v *Verifier) Ended(s Session) error {
+	if v.revoked.has(s.ID, s.began) {
+		return ErrRevoked
+	}
+	if !v.now().Before(s.Expires) {
+		return ErrExpired
+	}
+	return nil
+}
+
 // identity returns the identity in raw and when its session began, without checking that. A
 // verified token stays verified until it expires or its key is retired.
 func (v *Verifier) identity(ctx context.Context, raw string) (Identity, time.Time, error) {
+	found, err := v.verifiedToken(ctx, raw)
+	if err != nil {
+		return Identity{}, time.Time{}, err
+	}
+	return found.identity, found.began, nil
+}
+
+func (v *Verifier) verifiedToken(ctx context.Context, raw string) (*verified, error) {
 	known := v.verified.get(raw)
 	if known != nil {
 		if !v.now().Before(known.expires) {
 			v.verified.forget(raw)
-			return Identity{}, time.Time{}, ErrExpired
+			return nil, ErrExpired
 		}
 		if key, err := v.keys.Key(ctx, known.kid); err == nil && known.verifiedWith(key) {
 			v.hits.Add(1)
-			return known.identity, known.began, nil
+			return known, nil
 		}
 		v.verified.forget(raw)
 	}
 	v.misses.Add(1)
 	fresh, err := v.parse(ctx, raw)
 	if err != nil {
-		return Identity{}, time.Time{}, err
+		return nil, err
 	}
 	v.verified.put(fresh)
-	return fresh.identity, fresh.began, nil
+	return fresh, nil
 }
 
 // parse checks everything about raw except its session.

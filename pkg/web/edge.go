@@ -37,7 +37,12 @@ func Edge(next http.Handler, o Options) http.Handler {
 		setSecurityHeaders(h)
 
 		m.inFlight.Inc()
-		defer m.inFlight.Dec()
+		info.onStream = m.inFlight.Dec
+		defer func() {
+			if info.streaming == 0 {
+				m.inFlight.Dec()
+			}
+		}()
 		defer func() { m.record(rec, r, info) }()
 		defer recoverPanic(rec, r, o.Log)
 		next.ServeHTTP(rec, r)
@@ -96,7 +101,11 @@ func (m *metrics) record(rec *recorder, r *http.Request, info *requestInfo) {
 		rec.status = http.StatusOK
 	}
 	took := time.Since(info.started)
-	m.counters(series{methodLabel(r.Method), info.route, rec.status}).observe(took)
+	counted := took
+	if info.streaming > 0 {
+		counted = info.streaming
+	}
+	m.counters(series{methodLabel(r.Method), info.route, rec.status}).observe(counted)
 	logRequest(r, rec, info, took)
 }
 

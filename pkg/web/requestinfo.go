@@ -15,6 +15,8 @@ type requestInfo struct {
 	development bool
 	unavailable func(error) bool
 	started     time.Time
+	streaming   time.Duration // from the start until the response became a stream; 0 if it is none
+	onStream    func()        // see SetStreaming
 	upstream    time.Duration // time spent waiting for another service; negative if there was none
 	log         *slog.Logger
 }
@@ -43,6 +45,18 @@ func SetUpstream(ctx context.Context, waited time.Duration) { requestInfoFrom(ct
 
 // Log returns the log of the listener that received the request of ctx.
 func Log(ctx context.Context) *slog.Logger { return requestInfoFrom(ctx).log }
+
+// SetStreaming says that the response is a stream from now on, which lasts as long as its
+// client wants. In the metrics, the request ends here: hours would hide how long requests
+// take, and a stream is no request in flight. The access log has its whole duration.
+func SetStreaming(ctx context.Context) {
+	info := requestInfoFrom(ctx)
+	if info.streaming > 0 || info.onStream == nil {
+		return
+	}
+	info.streaming = max(1, time.Since(info.started))
+	info.onStream()
+}
 
 // SetUser sets the caller's id in the access log.
 func SetUser(ctx context.Context, id string) { requestInfoFrom(ctx).userID = id }

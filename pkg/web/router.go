@@ -230,7 +230,7 @@ func authorize(r *http.Request, access Access, o Options) (*http.Request, error)
 	default:
 		return r, err
 	}
-	identity = o.StepUp.restrict(identity)
+	identity = o.StepUp.Restrict(identity)
 	SetUser(r.Context(), identity.UserID)
 	ctx := token.WithIdentity(r.Context(), identity)
 	ctx = event.WithActor(ctx, event.Actor{Type: identity.Role, ID: identity.UserID})

@@ -66,6 +66,11 @@ type Server struct {
 	// those of a client, because the gateway adds to what it has accepted.
 	FromGateway bool
 
+	// Drain is called when the server accepts no more requests, to end those that would last
+	// for long and the connections that switched protocols, of which the server knows nothing
+	// more. The server waits for it while the other requests finish. It may be nil.
+	Drain func(context.Context) error
+
 	cfg      Listener
 	listener net.Listener // opened by Open
 	log      *slog.Logger
@@ -161,11 +166,25 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	if err := s.server.Shutdown(drain); err != nil {
+	if err := s.shutdown(drain); err != nil {
 		return errors.Join(fmt.Errorf("drain http: %w", err), s.server.Close())
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
+}
+
+// shutdown stops accepting requests and waits for those in flight and for Drain.
+func (s *Server) shutdown(ctx context.Context) error {
+	drained := make(chan error, 1)
+	go func() {
+		if s.Drain == nil {
+			drained <- nil
+			return
+		}
+		drained <- s.Drain(ctx)
+	}()
+	err := s.server.Shutdown(ctx)
+	return errors.Join(err, <-drained)
 }

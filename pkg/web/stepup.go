@@ -40,8 +40,8 @@ var (
 // defaultReauthWindow is for routers without a configuration.
 const defaultReauthWindow = 15 * time.Minute
 
-// restrict returns the identity with only the rights that its authentication allows.
-func (s StepUp) restrict(i token.Identity) token.Identity {
+// Restrict returns the identity with only the rights that its authentication allows.
+func (s StepUp) Restrict(i token.Identity) token.Identity {
 	i.Restricted = i.ACR != token.AAL2 && slices.Contains(s.RequireMFAFor, i.Role)
 	return i
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/headgate/headgate/pkg/backend"
+	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -37,7 +38,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
 		Topic:               event.Audit,
-		Rest:                log.Add, // The log also records events that this release does not know.
+		Rest:                hinted(log.Add, b.Hints), // The log also records events that this release does not know.
 		DeadLetters:         deadLetters,
 		DeadLetterRetention: cfg.DeadLetterRetention,
 		Unavailable:         postgres.Unavailable,
@@ -49,4 +50,17 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 
 func remains(ctx context.Context, _ Config, db *postgres.Pool, userID string) (map[string]int, error) {
 	return store.Remains(ctx, db, userID)
+}
+
+// hinted returns add, which also tells browsers that the log has more records. It leaves out
+// that somebody read the log: a page that then reads it again would never come to rest.
+func hinted(add bus.Handler, hints *bus.Hints) bus.Handler {
+	read := event.AuditRead{}.EventName()
+	return func(ctx context.Context, e event.Event) error {
+		err := add(ctx, e)
+		if err == nil && e.Name != read {
+			hints.Count(event.AuditAppended{}, 1)
+		}
+		return err
+	}
 }

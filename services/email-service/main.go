@@ -61,7 +61,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	mailer, err := mail.NewMailer(mail.Config{
 		Store: messages, Sender: sender, Sealer: sealer, BaseURL: cfg.PublicBaseURL, From: cfg.MailFrom, Brand: cfg.BrandName,
 		Concurrency: cfg.SMTPConcurrency, RetryFirst: cfg.MailRetryFirst, Now: b.Clock.Now,
-		Log: s.Log, Metrics: s.Metrics,
+		Log: s.Log, Metrics: s.Metrics, Hint: b.Hints.Send,
 	})
 	if err != nil {
 		return err

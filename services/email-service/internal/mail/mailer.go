@@ -31,6 +31,7 @@ type Mailer struct {
 	retryFirst time.Duration
 	now        func() time.Time
 	report     *report
+	hint       func(ctx context.Context, at time.Time, subject string, p event.Payload)
 }
 
 // Config is what a Mailer is made of.
@@ -46,6 +47,9 @@ type Config struct {
 	Now         func() time.Time
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
+
+	// Hint tells the browsers of a user that a mail was sent. It may be nil.
+	Hint func(ctx context.Context, at time.Time, subject string, p event.Payload)
 }
 
 // NewMailer returns a mailer. It fails if the sender's address is invalid.
@@ -63,6 +67,7 @@ func NewMailer(cfg Config) (*Mailer, error) {
 		retryFirst: cfg.RetryFirst,
 		now:        cfg.Now,
 		report:     newReport(cfg.Log, cfg.Metrics, cfg.Now),
+		hint:       cfg.Hint,
 	}, nil
 }
 
@@ -181,10 +186,12 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 		return err
 	}
 	message.Date = now
+	accepted := false
 	err = m.store.Send(ctx, delivery.ID,
 		func(ctx context.Context) error {
 			err := m.sender.Send(ctx, message)
 			if err == nil {
+				accepted = true
 				m.report.sent(ctx, delivery)
 			}
 			return err
@@ -192,6 +199,9 @@ func (m *Mailer) send(ctx context.Context, e event.Event, to recipient, t *templ
 		func(sent Delivery) event.Event {
 			return event.New(ctx, m.now(), e.Subject, event.EmailSent{MessageID: sent.MessageID, Template: t.name, To: Mask(delivery.To)})
 		})
+	if err == nil && accepted && m.hint != nil {
+		m.hint(ctx, m.now(), e.Subject, event.EmailSent{MessageID: delivery.MessageID, Template: t.name})
+	}
 	switch {
 	case err == nil, errors.Is(err, ErrNotRecorded), errors.Is(err, ErrDatabaseUnchecked), errors.Is(err, ErrLocked):
 		return err
