@@ -36,6 +36,11 @@ type Config struct {
 	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open client connections. Further ones are closed immediately."`
 	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of open connections per IPv4 address or IPv6 /64, except for TRUSTED_PROXIES."`
 
+	RealtimeConnections        int      `envconfig:"REALTIME_MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open real-time connections (WebSocket or server-sent events). Further ones get 503."`
+	RealtimeConnectionsPerIP   int      `envconfig:"REALTIME_MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of real-time connections per client address (IPv4 address or IPv6 /64). Further ones get 429."`
+	RealtimeConnectionsPerUser int      `envconfig:"REALTIME_MAX_CONNECTIONS_PER_USER" default:"20" desc:"Maximum number of real-time connections per signed-in user, such as tabs and devices. Further ones get 429."`
+	RequireMFAFor              []string `envconfig:"REQUIRE_MFA_FOR" desc:"Roles, such as admin,auditor, that are of use only in sessions with a second factor: here, that may listen to the channels of real-time events. The same for every service."`
+
 	AuthURL  upstream.Addresses `envconfig:"AUTH_URL" required:"true" desc:"URL of auth-service, for example http://auth-service:8080. Separate several instances by commas."`
 	UserURL  upstream.Addresses `envconfig:"USER_URL" required:"true" desc:"URL of user-service, or several."`
 	EmailURL upstream.Addresses `envconfig:"EMAIL_URL" required:"true" desc:"URL of email-service, or several."`
@@ -93,10 +98,25 @@ func (c Config) ValidateOwn() error {
 	if c.MaxConnections < 1 {
 		err = errors.Join(err, errors.New("MAX_CONNECTIONS: want at least 1"))
 	}
+	for name, limit := range map[string]int{
+		"REALTIME_MAX_CONNECTIONS": c.RealtimeConnections, "REALTIME_MAX_CONNECTIONS_PER_IP": c.RealtimeConnectionsPerIP,
+		"REALTIME_MAX_CONNECTIONS_PER_USER": c.RealtimeConnectionsPerUser,
+	} {
+		if limit < 1 {
+			err = errors.Join(err, fmt.Errorf("%s: want at least 1", name))
+		}
+	}
+	err = errors.Join(err, c.stepUp().Validate())
 	if c.MaxConnectionsPerIP < 1 {
 		err = errors.Join(err, errors.New("MAX_CONNECTIONS_PER_IP: want at least 1"))
 	}
 	return err
+}
+
+// stepUp returns which roles need a second factor. The gateway has no route that needs a recent
+// sign-in.
+func (c Config) stepUp() web.StepUp {
+	return web.StepUp{ReauthWindow: time.Minute, RequireMFAFor: c.RequireMFAFor}
 }
 
 func (c Config) connections(log *slog.Logger, metrics prometheus.Registerer) api.ConnectionsConfig {

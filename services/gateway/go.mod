@@ -3,6 +3,7 @@ module github.com/headgate/headgate/services/gateway
 go 1.26.0
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/google/uuid v1.6.0
 	github.com/gorilla/mux v1.8.1
 	github.com/headgate/headgate/pkg v0.0.0

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/service"
@@ -17,10 +19,14 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/api"
 	"github.com/headgate/headgate/services/gateway/internal/docs"
 	"github.com/headgate/headgate/services/gateway/internal/ratelimit"
+	"github.com/headgate/headgate/services/gateway/internal/realtime"
 )
 
 // limiterTimeout is how long a request waits for Redis before it is counted in memory.
 const limiterTimeout = 100 * time.Millisecond
+
+// ticketTimeout is how long a client waits for Redis to store or redeem its ticket.
+const ticketTimeout = time.Second
 
 // strictTransport tells browsers to use https for two years. It says nothing about
 // subdomains, which may belong to others (RFC 6797, 6.1).
@@ -60,6 +66,13 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	verifier := token.NewRemoteVerifier(cfg.Remote, cfg.Expected, s.Log, s.Metrics, time.Now)
 	reports := api.NewReports(services["auth"], s.Log, s.Metrics, time.Now)
 	limiter := ratelimit.New(redis, s.Log, s.Metrics, time.Now)
+	tickets, err := cfg.Redis.Open(ticketTimeout)
+	if err != nil {
+		return err
+	}
+	defer tickets.Close()
+	authenticity := bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics)
+	hub := newHub(s, cfg, verifier, events, authenticity)
 	handler := api.New(api.Config{
 		Routes:     api.Routes,
 		Services:   services,
@@ -69,8 +82,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Reports:    reports,
 		Docs:       apiDocs,
 		CORS:       api.CORS{Origins: cfg.CORSOrigins, Headers: cfg.CORSHeaders},
-		Version:    service.Version(),
-		Now:        time.Now,
+		Realtime: api.Realtime{
+			Hub: hub, Tickets: realtime.NewTickets(tickets), Sessions: verifier, StepUp: cfg.stepUp(), PublicURL: cfg.PublicBaseURL,
+		},
+		Version: service.Version(),
+		Now:     time.Now,
 		Edge: web.Options{
 			TrustedProxies: cfg.TrustedProxies,
 			Development:    cfg.Development(),
@@ -83,16 +99,37 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if strings.HasPrefix(cfg.PublicBaseURL, "https:") {
 		server.StrictTransport = strictTransport
 	}
+	server.Drain = hub.Drain
 	server.ConnState = api.NewConnections(cfg.connections(s.Log, s.Metrics)).ConnState
 	runners := []service.Runner{
 		reports,
 		limiter,
 		verifier,
-		bus.NewFollower(events, event.User, verifier.Observe, bus.NewAuthenticity(cfg.PublicKeys, keys, s.Log, s.Metrics), s.Log),
+		bus.NewFollower(events, event.User, verifier.Observe, authenticity, s.Log),
+		hub,
 	}
 	for name, upstream := range services {
 		s.Check(name, upstream.Probed)
 		runners = append(runners, upstream)
 	}
 	return s.Run(ctx, server, runners...)
+}
+
+// newHub returns the hub of real-time events. It follows the user stream by itself: what
+// browsers are told must not delay the revocations that the verifier learns.
+func newHub(s *service.Service, cfg Config, verifier *token.RemoteVerifier, client goredis.UniversalClient, check *bus.Authenticity) *realtime.Hub {
+	follow := func(topic event.Topic, observer func(*realtime.Hub) bus.Observer) func(*realtime.Hub) realtime.Runner {
+		return func(h *realtime.Hub) realtime.Runner {
+			return bus.NewProgressFollower(bus.ProgressConfig{
+				Client: client, Topic: topic, Observer: observer(h), Check: check, Lookback: realtime.Lookback, Log: s.Log,
+			})
+		}
+	}
+	return realtime.NewHub(realtime.Config{
+		Followers: []func(*realtime.Hub) realtime.Runner{follow(event.User, (*realtime.Hub).Users), follow(event.Realtime, (*realtime.Hub).Hints)},
+		Ended:     verifier.Ended,
+		Source:    realtime.NewRedis(client),
+		Limits:    realtime.Limits{Total: cfg.RealtimeConnections, PerNetwork: cfg.RealtimeConnectionsPerIP, PerUser: cfg.RealtimeConnectionsPerUser},
+		Now:       time.Now, Log: s.Log, Metrics: s.Metrics,
+	})
 }

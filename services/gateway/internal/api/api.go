@@ -58,6 +58,7 @@ type Config struct {
 	Reports    *Reports
 	Docs       *docs.Docs
 	CORS       CORS
+	Realtime   Realtime
 	Now        func() time.Time
 	Edge       web.Options
 }
@@ -73,6 +74,12 @@ func New(cfg Config) http.Handler {
 	router.Handle(docs.PagePath, cfg.Docs)
 	router.PathPrefix(docs.PagePath + "/").Handler(cfg.Docs)
 	router.Handle(rateLimitsPath, limits.rateLimits(cfg.Services["auth"]))
+	if cfg.Realtime.Hub != nil {
+		rt := newRealtimeRoutes(cfg, limits)
+		router.Handle(ticketPath, method(http.MethodPost, handler(rt.issue)))
+		router.Handle(socketPath, method(http.MethodGet, handler(rt.socket)))
+		router.Handle(eventsPath, method(http.MethodGet, handler(rt.events)))
+	}
 	for _, route := range cfg.Routes {
 		next := proxy{service: cfg.Services[route.Service], upgrade: route.Upgrade}
 		router.MatcherFunc(route.match).Handler(forward.to(route, next))

@@ -70,7 +70,7 @@ type CORS struct {
 }
 
 // apiHeaders are the request headers of the API.
-var apiHeaders = []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"}
+var apiHeaders = []string{"Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-Id"}
 
 // corsMaxAge is how many seconds a browser may cache a preflight response.
 const corsMaxAge = 600
