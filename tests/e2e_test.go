@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -289,10 +290,19 @@ func TestMalformedEntriesAndAFlush(t *testing.T) {
 	}
 	direct := redis.NewClient(options)
 	defer direct.Close()
+	want := admin.listen("?channels=dead_letters")
+	want("connection.opened")
 	for _, topic := range []event.Topic{event.Email, event.Audit, event.User} {
 		if err := direct.XAdd(t.Context(), &redis.XAddArgs{Stream: string(topic), Values: []string{"junk", "1"}}).Err(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for reported := map[string]bool{}; len(reported) < 3; {
+		var added struct{ Service string }
+		if err := json.Unmarshal(want("dead_letter.added"), &added); err != nil {
+			t.Fatal(err)
+		}
+		reported[added.Service] = true
 	}
 	for _, service := range []string{"email", "audit", "user"} {
 		testkit.Eventually(t, func() error {

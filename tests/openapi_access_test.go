@@ -74,6 +74,9 @@ func (c *client) callWith(op operation, id, query string) (status int, body []by
 		return 0, nil, err
 	}
 	defer res.Body.Close()
+	if endless(res) {
+		return res.StatusCode, nil, nil
+	}
 	body, err = io.ReadAll(res.Body)
 	return res.StatusCode, body, err
 }

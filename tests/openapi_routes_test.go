@@ -18,6 +18,7 @@ import (
 var gatewayRoutes = []string{
 	"GET /health", "GET /livez", "GET /readyz", "GET /openapi.json", "GET /docs", "GET /docs/{asset}",
 	"GET /api/v1/auth/rate-limits", "DELETE /api/v1/auth/rate-limits",
+	"POST /api/v1/realtime/ticket", "GET /api/v1/realtime/ws", "GET /api/v1/realtime/events",
 }
 
 // TestOpenAPIRoutes: openapi.json has exactly the routes of the services. They are read

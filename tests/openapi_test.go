@@ -55,6 +55,9 @@ func (checking) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if endless(res) {
+		return res, known.check(r, sent, res, nil)
+	}
 	got, err := readAll(r.Context(), res.Body)
 	if err != nil {
 		return nil, err
@@ -64,6 +67,11 @@ func (checking) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	res.Body = io.NopCloser(bytes.NewReader(got))
 	return res, nil
+}
+
+// endless reports whether the body of a response ends only when one of the sides wants it.
+func endless(res *http.Response) bool {
+	return res.StatusCode == http.StatusSwitchingProtocols || strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream")
 }
 
 var gatewayPort = sync.OnceValues(func() (string, error) {
@@ -132,6 +140,7 @@ var free = []string{
 var plainHeaders = []string{
 	"Content-Security-Policy", "Content-Encoding", "Referrer-Policy", "X-Content-Type-Options",
 	"Cross-Origin-Resource-Policy", "Cross-Origin-Opener-Policy", "Permissions-Policy", "Strict-Transport-Security",
+	"Connection", "Upgrade", "Sec-Websocket-Accept", "Sec-Websocket-Key", "Sec-Websocket-Version",
 }
 
 func newContract(served []byte) (*contract, error) {

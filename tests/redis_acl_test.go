@@ -34,9 +34,10 @@ func TestSEC73RedisUsers(t *testing.T) {
 		script("other", "return redis.call('GET', KEYS[1])"),
 	}
 	follow := []any{"XREAD", "STREAMS", "user-events", "0"}
-	var observe [][]any // every service but the gateway
+	var observe, groups [][]any // every service but the gateway, which reads the groups alone
 	for _, topic := range []string{"email-events", "audit-events", "user-events"} {
-		observe = append(observe, []any{"XINFO", "GROUPS", topic}, []any{"XPENDING", topic, "g"}, []any{"XLEN", topic}, []any{"MEMORY", "USAGE", topic})
+		groups = append(groups, []any{"XINFO", "GROUPS", topic})
+		observe = append(observe, []any{"XPENDING", topic, "g"}, []any{"XLEN", topic}, []any{"MEMORY", "USAGE", topic})
 	}
 	for user, tc := range map[string]struct{ may, mayNot [][]any }{
 		"auth-service": {
@@ -46,10 +47,10 @@ func TestSEC73RedisUsers(t *testing.T) {
 				addEntry("email-events"), addEntry("audit-events"), addEntry("user-events"), postWatermark("email-events", "auth-service"), readRequests("user-events"), follow,
 				addKnown("email-events", "auth-service"), readKnown("audit-events", "auth-service"), readConsumed("user-events"),
 			},
-			mayNot: append(consumeAs("email-events", "email-service"), postConsumed("email-events", "email-service"), addEntry("rl:{x}:y"), []any{"XTRIM", "audit-events", "MAXLEN", 0}, postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
+			mayNot: append(consumeAs("email-events", "email-service"), postConsumed("email-events", "email-service"), addEntry("rl:{x}:y"), addEntry("realtime-events"), []any{"XTRIM", "audit-events", "MAXLEN", 0}, postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"user-service": {
-			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addKnown("user-events", "user-service"), readConsumed("audit-events"),
+			may: append(consumeAs("user-events", "user-service"), follow, addEntry("audit-events"), addEntry("user-events"), addEntry("realtime-events"), addKnown("user-events", "user-service"), readConsumed("audit-events"),
 				script("user:profile:v1:x", "redis.call('SET', KEYS[1], 'v') return redis.call('GET', KEYS[1])"), []any{"GET", "user:profile:v1:x"}, []any{"PTTL", "user:profile:v1:x"}, []any{"DEL", "user:profile:v1:x"}, []any{"INFO", "server"},
 				script("user:profile:lease:{user:profile:v1:x}", "redis.call('SET', KEYS[1], 't', 'PX', 1000) return redis.call('DEL', KEYS[1])"),
 				script(profilePeers+"registry", "redis.call('HSET', KEYS[1], 'i', redis.call('HGET', KEYS[1], 'i') or '') redis.call('HDEL', KEYS[1], 'i') redis.call('DEL', KEYS[1]) return redis.call('HGETALL', KEYS[1])"),
@@ -58,16 +59,26 @@ func TestSEC73RedisUsers(t *testing.T) {
 			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"email-service": {
-			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), postWatermark("audit-events", "email-service"), readRequests("audit-events"), addKnown("audit-events", "email-service")),
+			may:    append(consumeAs("email-events", "email-service"), follow, addEntry("audit-events"), addEntry("realtime-events"), postWatermark("audit-events", "email-service"), readRequests("audit-events"), addKnown("audit-events", "email-service")),
 			mayNot: append(consumeAs("audit-events", "audit-service"), addEntry("email-events"), addEntry("user-events"), postWatermark("email-events", "email-service"), addKnown("email-events", "email-service"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "audit-service"), addKnown("audit-events", "audit-service")),
 		},
 		"audit-service": {
-			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), postWatermark("audit-events", "audit-service"), readRequests("audit-events"), addKnown("audit-events", "audit-service"), readConsumed("audit-events")),
+			may:    append(consumeAs("audit-events", "audit-service"), follow, addEntry("audit-events"), addEntry("realtime-events"), postWatermark("audit-events", "audit-service"), readRequests("audit-events"), addKnown("audit-events", "audit-service"), readConsumed("audit-events")),
 			mayNot: append(consumeAs("email-events", "email-service"), addEntry("email-events"), readRequests("email-events"), readConsumed("email-events"), postWatermark("audit-events", "auth-service"), addKnown("audit-events", "auth-service"), postWatermark("audit-events", "user-service"), addKnown("audit-events", "user-service"), postWatermark("audit-events", "email-service"), addKnown("audit-events", "email-service")),
 		},
 		"gateway": {
-			may:    [][]any{{"PING"}, script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow},
-			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), {"GET", "user:profile:v1:x"}, addEntry(profilePeers + "changes"), {"XREAD", "STREAMS", "audit-events", "0"}},
+			may: [][]any{
+				{"PING"},
+				script("rl:{x}:login:y", "redis.call('ZADD', KEYS[1], redis.call('TIME')[1], 'm') redis.call('PEXPIRE', KEYS[1], 1000) return redis.call('ZCARD', KEYS[1])"), follow,
+				{"XREAD", "STREAMS", "realtime-events", "0"},
+				{"XINFO", "STREAM", "realtime-events"},
+				{"XINFO", "STREAM", "user-events"},
+				{"GET", "realtime:epoch"},
+				{"SETNX", "realtime:epoch", "e"},
+				{"SET", "realtime:ticket:x", "t", "EX", 30},
+				{"GETDEL", "realtime:ticket:x"},
+			},
+			mayNot: [][]any{addEntry("audit-events"), addEntry("user-events"), addEntry("realtime-events"), {"GET", "realtime:ticket:x"}, {"XINFO", "STREAM", "audit-events"}, {"XINFO", "STREAM", "email-events"}, {"GET", "user:profile:v1:x"}, addEntry(profilePeers + "changes"), {"XREAD", "STREAMS", "audit-events", "0"}},
 		},
 	} {
 		if user == "gateway" {
@@ -75,6 +86,7 @@ func TestSEC73RedisUsers(t *testing.T) {
 		} else {
 			tc.may = append(tc.may, observe...)
 		}
+		tc.may = append(tc.may, groups...)
 		client := server.as(user)
 		for _, command := range tc.may {
 			if err := client.Do(context.Background(), command...).Err(); refused(err) {

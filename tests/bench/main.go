@@ -75,6 +75,7 @@ var benchmarks = []struct {
 	{"profile", (*bench).profile},
 	{"profile-sizes", (*bench).profileSizes},
 	{"profile-miss", (*bench).profileStampede},
+	{"realtime", (*bench).realtime},
 }
 
 func run(ctx context.Context) (err error) {
