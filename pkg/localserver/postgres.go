@@ -145,7 +145,9 @@ func utf8Locale() string {
 	return "C.UTF-8"
 }
 
-func (c *cluster) initdb(ctx context.Context, args []string) error { return c.create(ctx, "initdb", args) }
+func (c *cluster) initdb(ctx context.Context, args []string) error {
+	return c.create(ctx, "initdb", args)
+}
 
 // copyPrimary creates the cluster as a replica, as init does.
 func (c *cluster) copyPrimary(ctx context.Context) error {

@@ -51,7 +51,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	replicas, err := store.NewReplicas(b.DB, cfg.ReplicaURLs, cfg.DatabaseMaxConns, s.Log, s.Metrics)
+	replicas, err := store.NewReplicas(ctx, b.DB, store.ReplicasConfig{URLs: cfg.ReplicaURLs, Conns: cfg.DatabaseMaxConns, Log: s.Log, Metrics: s.Metrics})
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (s *service) download(path, bearer string) (*http.Response, []byte) {
 func (s *service) wantExport(res *http.Response, data []byte, userID, bearer string) {
 	s.t.Helper()
 	var got exported
-	if err := json.Unmarshal(data, &got); err != nil || res.StatusCode != 200 {
+	if err := json.Unmarshal(data, &got); err != nil || res.StatusCode != http.StatusOK {
 		s.t.Fatalf("export = %d %s, %v", res.StatusCode, data, err)
 	}
 	if got.UserID != userID || got.Profile.Bio != "Counts." {
@@ -124,23 +124,26 @@ func TestSEC159Export(t *testing.T) {
 	s.wantExport(res, data, me.UserID, bearer)
 
 	for name, fault := range map[string]func(http.ResponseWriter){
-		"500":       func(w http.ResponseWriter) { w.WriteHeader(500) },
-		"redirect":  func(w http.ResponseWriter) { w.Header().Set("Location", "http://127.0.0.1:1/"); w.WriteHeader(302) },
+		"500": func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) },
+		"redirect": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "http://127.0.0.1:1/")
+			w.WriteHeader(http.StatusFound)
+		},
 		"truncated": func(w http.ResponseWriter) { w.Header().Set("Content-Length", "100"); fmt.Fprint(w, `{"a":`) },
 		"aborted":   func(w http.ResponseWriter) { fmt.Fprint(w, `{"a":`); panic(http.ErrAbortHandler) },
 	} {
 		s.others.fault.Store(fault)
-		if res, data := s.download("/me/export", bearer); res.StatusCode != 503 || !bytes.Contains(data, []byte(`"export_unavailable"`)) || res.Header.Get("Retry-After") == "" {
+		if res, data := s.download("/me/export", bearer); res.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(data, []byte(`"export_unavailable"`)) || res.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: export = %d %s, want 503", name, res.StatusCode, data)
 		}
 	}
-	s.others.fault.Store(func(w http.ResponseWriter) { w.WriteHeader(401) })
-	if res, data := s.download("/me/export", bearer); res.StatusCode != 401 {
+	s.others.fault.Store(func(w http.ResponseWriter) { w.WriteHeader(http.StatusUnauthorized) })
+	if res, data := s.download("/me/export", bearer); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("export with an ended session = %d %s, want 401", res.StatusCode, data)
 	}
 	old := me
 	old.AuthTime = time.Now().Add(-24 * time.Hour)
-	if res, data := s.download("/me/export", s.issuer.Token(old)); res.StatusCode != 401 || !bytes.Contains(data, []byte(`"reauth_required"`)) {
+	if res, data := s.download("/me/export", s.issuer.Token(old)); res.StatusCode != http.StatusUnauthorized || !bytes.Contains(data, []byte(`"reauth_required"`)) {
 		t.Errorf("export long after the sign-in = %d %s, want 401", res.StatusCode, data)
 	}
 }
@@ -177,7 +180,7 @@ func TestSEC159MailedExport(t *testing.T) {
 	first := mail()
 	for range 2 {
 		res, data := open(first)
-		if res.StatusCode != 200 || !bytes.Contains(data, []byte("Counts.")) {
+		if res.StatusCode != http.StatusOK || !bytes.Contains(data, []byte("Counts.")) {
 			t.Fatalf("mailed export = %d %s", res.StatusCode, data)
 		}
 	}
@@ -188,7 +191,7 @@ func TestSEC159MailedExport(t *testing.T) {
 	second := mail()
 	wantGone := func(secret string) {
 		t.Helper()
-		if res, data := open(secret); res.StatusCode != 410 || !bytes.Contains(data, []byte(`"export_expired"`)) {
+		if res, data := open(secret); res.StatusCode != http.StatusGone || !bytes.Contains(data, []byte(`"export_expired"`)) {
 			t.Errorf("export = %d %s, want 410", res.StatusCode, data)
 		}
 	}

@@ -48,16 +48,24 @@ type replica struct {
 	fresh time.Time // it has everything that the primary had then
 }
 
-// NewReplicas returns the replicas at comma-separated URLs, none if the text is empty. It does
-// not connect: a replica that is away is not used. The caller closes them.
-func NewReplicas(primary *postgres.Pool, urls service.Secret, conns int32, log *slog.Logger, metrics prometheus.Registerer) (*Replicas, error) {
+// ReplicasConfig is what Replicas need.
+type ReplicasConfig struct {
+	URLs    service.Secret // comma-separated; none if it is empty
+	Conns   int32          // to each replica
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// NewReplicas returns the replicas of primary. It does not wait for them: a replica that is
+// away is not used. The caller closes them.
+func NewReplicas(ctx context.Context, primary *postgres.Pool, c ReplicasConfig) (*Replicas, error) {
 	r := &Replicas{
-		primary: primary, log: log,
+		primary: primary, log: c.Log,
 		usable: prometheus.NewGauge(prometheus.GaugeOpts{Name: "headgate_database_replicas_usable", Help: "Replicas of the database that are up and lag by at most five seconds."}),
 		reads:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "headgate_directory_reads_total", Help: "Reads of the directory, by the server that answered: replica or primary."}, []string{"server"}),
 	}
-	metrics.MustRegister(r.usable, r.reads)
-	for url := range strings.SplitSeq(urls.Reveal(), ",") {
+	c.Metrics.MustRegister(r.usable, r.reads)
+	for url := range strings.SplitSeq(c.URLs.Reveal(), ",") {
 		if url = strings.TrimSpace(url); url == "" {
 			continue
 		}
@@ -66,9 +74,9 @@ func NewReplicas(primary *postgres.Pool, urls service.Secret, conns int32, log *
 			r.Close()
 			return nil, errors.New("DATABASE_REPLICA_URLS: a URL is invalid") // The error may quote it.
 		}
-		cfg.MaxConns = conns
+		cfg.MaxConns = c.Conns
 		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // It may be behind a pooler.
-		pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+		pool, err := pgxpool.NewWithConfig(ctx, cfg)
 		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("open replica: %w", err)

@@ -51,7 +51,7 @@ func newReplicated(t *testing.T) *replicated {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.stop() })
-	replicas, err := store.NewReplicas(r.primary, service.Secret(r.server.URL), 10, log, r.metrics)
+	replicas, err := store.NewReplicas(t.Context(), r.primary, store.ReplicasConfig{URLs: service.Secret(r.server.URL), Conns: 10, Log: log, Metrics: r.metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,11 +180,11 @@ func TestREL106Replica(t *testing.T) {
 // TestInvalidReplicaURL: an invalid URL is refused without its password.
 func TestInvalidReplicaURL(t *testing.T) {
 	t.Parallel()
-	_, err := store.NewReplicas(nil, "postgres://user:topsecret@host:port/x", 1, testkit.Log(t), prometheus.NewRegistry())
+	_, err := store.NewReplicas(t.Context(), nil, store.ReplicasConfig{URLs: "postgres://user:topsecret@host:port/x", Conns: 1, Log: testkit.Log(t), Metrics: prometheus.NewRegistry()})
 	if err == nil || err.Error() != "DATABASE_REPLICA_URLS: a URL is invalid" {
 		t.Errorf("NewReplicas = %v", err)
 	}
-	none, err := store.NewReplicas(nil, "", 1, testkit.Log(t), prometheus.NewRegistry())
+	none, err := store.NewReplicas(t.Context(), nil, store.ReplicasConfig{URLs: "", Conns: 1, Log: testkit.Log(t), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
