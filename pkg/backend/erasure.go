@@ -33,7 +33,9 @@ func ErasureReport[C deadletter.Config](name string, schemas []postgres.Schema, 
 		subject := strings.ToLower(args[0])
 		opening, cancel := context.WithTimeout(ctx, openTimeout)
 		defer cancel()
-		db, err := postgres.OpenExisting(opening, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, cfg.CommonConfig()), schemas...)
+		common := cfg.CommonConfig()
+		common.LogLevel = "warn" // The report is for people.
+		db, err := postgres.OpenExisting(opening, cfg.DatabaseConfig(), service.NewLogger(os.Stderr, name, common), schemas...)
 		if err != nil {
 			return service.WithExitCode(exitUnknown, err)
 		}
