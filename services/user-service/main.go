@@ -45,7 +45,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 
 	profileCache := store.NewCache(store.CacheConfig{
 		Client: cache, Generation: generation.Current, Reads: int(cfg.DatabaseMaxConns / 2), Memory: cfg.ProfileCacheMemory,
-		Metrics: s.Metrics, Now: time.Now,
+		Log: s.Log, Metrics: s.Metrics, Now: time.Now,
 	})
 	sealer, err := cfg.sealer()
 	if err != nil {

@@ -31,7 +31,7 @@ func (b *bench) profile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	database, err := b.profiles(ctx, "bench_profile", profilesCold)
+	database, err := e.profiles(ctx, "bench_profile", profilesCold)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *bench) profileSizes(ctx context.Context) error {
 	sizes := []int{1_000, 100_000, 1_000_000}
 	var variants []variant
 	for _, n := range sizes {
-		database, err := b.profiles(ctx, fmt.Sprintf("bench_profiles_%d", n), n)
+		database, err := e.profiles(ctx, fmt.Sprintf("bench_profiles_%d", n), n)
 		if err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (b *bench) profileStampede(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	database, err := b.profiles(ctx, "bench_profile_stampede", profilesHot)
+	database, err := e.profiles(ctx, "bench_profile_stampede", profilesHot)
 	if err != nil {
 		return err
 	}
@@ -259,8 +259,8 @@ func simultaneously(ctx context.Context, instances []server, database string, te
 }
 
 // profiles makes a database of user-service with n profiles, and returns its URL.
-func (b *bench) profiles(ctx context.Context, name string, n int) (string, error) {
-	migrated, err := b.startService(ctx, "user-service", name, "JWKS_URL=http://127.0.0.1:1/", "INSTANCE_ID="+uuid.NewString())
+func (e *edge) profiles(ctx context.Context, name string, n int) (string, error) {
+	migrated, err := e.b.startService(ctx, "user-service", name, "JWKS_URL="+e.service.url+jwksPath, "INSTANCE_ID="+uuid.NewString())
 	if err != nil {
 		return "", err
 	}

@@ -66,7 +66,7 @@ func newService(t *testing.T, redisURL string) *service {
 	}
 	testkit.Run(t, generation.Watch(cache))
 	profileCache := store.NewCache(store.CacheConfig{
-		Client: cache, Generation: generation.Current, Reads: 10, Memory: 1 << 20, Metrics: metrics, Now: time.Now,
+		Client: cache, Generation: generation.Current, Reads: 10, Memory: 1 << 20, Log: log, Metrics: metrics, Now: time.Now,
 	})
 	testkit.Run(t, profileCache)
 	rows := store.New(s.db, outbox.New("user-service"))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ type CacheConfig struct {
 	Generation func() string         // The cache uses only entries of the current one; an empty one is unknown.
 	Reads      int                   // how many profiles are read from the database at the same time, at most
 	Memory     uint32                // bytes for profiles in the memory of this instance; 0 keeps none
+	Log        *slog.Logger
 	Metrics    prometheus.Registerer
 	Now        func() time.Time
 }
@@ -82,7 +84,7 @@ func NewCache(cfg CacheConfig) *Cache {
 			Name: "headgate_profile_cache_loads_total", Help: "Profiles that the cache has read from the database.",
 		}),
 	}
-	c.peers = newPeers(c)
+	c.peers = newPeers(c, cfg.Log)
 	c.breaker = gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
 		Name: "profile-cache", Timeout: openTimeout,
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= 2 },

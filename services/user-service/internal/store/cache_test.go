@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"testing"
@@ -24,7 +25,7 @@ const generation = "generation of the test"
 
 func newCache(client *redis.Client) *store.Cache {
 	return store.NewCache(store.CacheConfig{
-		Client: client, Generation: func() string { return generation }, Reads: 10, Memory: 1 << 20, Metrics: prometheus.NewRegistry(), Now: time.Now,
+		Client: client, Generation: func() string { return generation }, Reads: 10, Memory: 1 << 20, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})
 }
 

@@ -49,7 +49,7 @@ func newInstance(t *testing.T, db *postgres.Pool, redisURL string) instance {
 	}
 	testkit.Run(t, i.generation.Watch(client))
 	i.Cache = store.NewCache(store.CacheConfig{
-		Client: client, Generation: i.generation.Current, Reads: 10, Memory: 1 << 20, Metrics: i.metrics, Now: time.Now,
+		Client: client, Generation: i.generation.Current, Reads: 10, Memory: 1 << 20, Log: testkit.Log(t), Metrics: i.metrics, Now: time.Now,
 	})
 	i.running = testkit.Run(t, i.Cache)
 	return i

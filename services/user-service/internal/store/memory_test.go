@@ -339,7 +339,7 @@ func TestREL100GenerationFlushes(t *testing.T) {
 	i := instance{metrics: prometheus.NewRegistry()}
 	i.Cache = store.NewCache(store.CacheConfig{
 		Client: testkit.Redis(t), Generation: func() string { text, _ := current.Load().(string); return text },
-		Reads: 10, Memory: 1 << 20, Metrics: i.metrics, Now: time.Now,
+		Reads: 10, Memory: 1 << 20, Log: testkit.Log(t), Metrics: i.metrics, Now: time.Now,
 	})
 	testkit.Run(t, i.Cache)
 	awaitMemory(t, i)

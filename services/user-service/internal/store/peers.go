@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/headgate/headgate/pkg/bus"
+	"github.com/headgate/headgate/pkg/service"
 )
 
 // peers tells all instances which profiles they must drop from their memories. An instance
@@ -20,6 +25,7 @@ import (
 // the end of a lease if one does not reply. No clocks are compared. See ADR 17.
 type peers struct {
 	cache  *Cache
+	outage *service.Outage
 	id     string    // of this process
 	since  time.Time // when it began; what until counts from
 	until  atomic.Int64
@@ -60,9 +66,16 @@ const (
 	maxChanges      = 4096
 )
 
-func newPeers(cache *Cache) *peers {
+func newPeers(cache *Cache, log *slog.Logger) *peers {
+	outage := service.NewOutage(service.OutageConfig{
+		Log: log, Failing: "could not renew the lease of the profile cache; profiles in memory are not used", Over: "lease of the profile cache renewed again",
+		Reported: func(err error) bool {
+			return errors.Is(err, bus.ErrUnavailable) || errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
+		},
+	})
 	return &peers{
-		cache: cache, id: uuid.NewString(), since: time.Now(), expected: map[string]*announcement{},
+		outage: outage,
+		cache:  cache, id: uuid.NewString(), since: time.Now(), expected: map[string]*announcement{},
 		lastChange: "0-0", lastReply: "0-0",
 	}
 }
@@ -74,7 +87,9 @@ func (p *peers) mayUseMemory() bool { return int64(time.Since(p.since)) < p.unti
 func (p *peers) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := p.renew(ctx)
-		p.record(err)
+		if ctx.Err() == nil {
+			p.record(ctx, err)
+		}
 		if err == nil {
 			err = p.follow(ctx, time.Now().Add(renewEvery))
 		}
@@ -92,7 +107,8 @@ func (p *peers) run(ctx context.Context) {
 }
 
 // record remembers since when renewals have failed.
-func (p *peers) record(err error) {
+func (p *peers) record(ctx context.Context, err error) {
+	p.outage.Record(ctx, "", err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -227,7 +228,7 @@ func TestREL99WithoutRedis(t *testing.T) {
 	client := testkit.OpenRedis(t, server.URL, time.Second)
 	const most = 3
 	cache := store.NewCache(store.CacheConfig{
-		Client: client, Generation: func() string { return generation }, Reads: most, Metrics: prometheus.NewRegistry(), Now: time.Now,
+		Client: client, Generation: func() string { return generation }, Reads: most, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: time.Now,
 	})
 	server.Kill()
 	var now, highest, refused, served atomic.Int32
