@@ -79,6 +79,9 @@ func runConstant(ctx context.Context, args []string) error {
 	}}, web.Options{Auth: verifier, Log: log, Metrics: metrics})
 	server := web.NewServer(web.Listener{HTTPAddr: *addr}, router, log)
 	server.FromGateway = true
+	if err := server.Open(ctx); err != nil {
+		return err
+	}
 	verified := make(chan error, 1)
 	go func() { verified <- verifier.Run(ctx) }()
 	if err := server.Run(ctx); err != nil {

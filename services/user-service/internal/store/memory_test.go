@@ -286,19 +286,33 @@ func TestREL100FullRedis(t *testing.T) {
 	awaitSure(t, here, there)
 	heat(t, version(userID, 1), here, there)
 	admin := testkit.OpenRedis(t, server.URL, 5*time.Second)
-	if err := admin.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
-		t.Fatal(err)
+	limit := func(bytes string) {
+		t.Helper()
+		if err := admin.ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := here.Changed(t.Context(), version(userID, 2)); err != nil {
-		t.Errorf("Changed = %v", err)
+	for n := range int64(6) {
+		heat(t, version(userID, n+1), here, there)
+		limit("1")
+		var relief sync.WaitGroup
+		if n > 0 { // Only for a moment, in which there may be no renewal of a lease.
+			relief.Go(func() {
+				<-time.After(20 * time.Millisecond)
+				if err := admin.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if err := here.Changed(t.Context(), version(userID, n+2)); err != nil {
+			t.Errorf("Changed = %v", err)
+		}
+		if p, _, err := there.Read(t.Context(), userID, constant(version(userID, n+2))); err != nil || p.Version != n+2 {
+			t.Errorf("version %d, %v, want %d", p.Version, err, n+2)
+		}
+		relief.Wait()
+		limit("0")
 	}
-	if p, _, err := there.Read(t.Context(), userID, constant(version(userID, 2))); err != nil || p.Version != 2 {
-		t.Errorf("version %d, %v, want 2", p.Version, err)
-	}
-	if err := admin.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
-		t.Fatal(err)
-	}
-	heat(t, version(userID, 2), here, there)
 }
 
 // TestREL100DropAndEventsReachAllMemories is REL-100: what an administrator or an event drops
@@ -363,24 +377,32 @@ func TestREL100StoppedInstance(t *testing.T) {
 	awaitMemory(t, i)
 	reading, answer := make(chan struct{}), make(chan struct{})
 	ctx, leave := context.WithCancel(t.Context())
-	var loaded atomic.Bool
 	go func() {
 		_, _, _ = i.Read(ctx, uuid.NewString(), func(_ context.Context, userID string) (profile.Profile, error) {
 			close(reading)
 			<-answer
-			loaded.Store(true)
 			return version(userID, 1), nil
 		})
 	}()
 	<-reading
 	leave()
-	i.running.Cancel()
-	go close(answer)
-	i.running.Stop()
-	if !loaded.Load() {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		i.running.Stop()
+	}()
+	admin := testkit.OpenRedis(t, redisURL, 5*time.Second)
+	testkit.Eventually(t, func() error {
+		if n := admin.HLen(t.Context(), registryKey).Val(); n != 0 {
+			return fmt.Errorf("%d instances are registered", n)
+		}
+		return nil
+	})
+	select {
+	case <-stopped:
 		t.Error("the cache has stopped before a read of the database was over")
+	case <-time.After(200 * time.Millisecond):
 	}
-	if n := testkit.OpenRedis(t, redisURL, 5*time.Second).HLen(t.Context(), registryKey).Val(); n != 0 {
-		t.Errorf("%d instances are registered", n)
-	}
+	close(answer)
+	<-stopped
 }

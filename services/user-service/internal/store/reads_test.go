@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/headgate/headgate/pkg/localserver"
 	"github.com/headgate/headgate/pkg/outbox"
@@ -168,6 +169,54 @@ func TestREL99ReaderLeaves(t *testing.T) {
 	}
 	if n := loads.Load(); n != 1 {
 		t.Errorf("the database was read %d times", n)
+	}
+}
+
+// lateHook delays the reply to the first script with a lossy context until release is closed.
+type lateHook struct {
+	redis.Hook
+
+	first            *sync.Once
+	reached, release chan struct{}
+}
+
+func (h lateHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if cmd.Name() == "evalsha" && lossy(ctx) {
+			h.first.Do(func() {
+				close(h.reached)
+				<-h.release
+			})
+		}
+		return err
+	}
+}
+
+// TestREL99LateReader is REL-99: a reader is told that the profile is being read, and is
+// delayed until that is over. It does not read the profile again.
+func TestREL99LateReader(t *testing.T) {
+	t.Parallel()
+	client := testkit.Redis(t)
+	hook := lateHook{lossyHook{}, &sync.Once{}, make(chan struct{}), make(chan struct{})}
+	client.AddHook(hook)
+	cache, userID := newCache(client), uuid.NewString()
+	finish := slowReader(t, cache, version(userID, 1))
+	late := make(chan error, 1)
+	go func() {
+		p, _, err := cache.Read(context.WithValue(context.Background(), lossyKey{}, true), userID, func(context.Context, string) (profile.Profile, error) {
+			return profile.Profile{}, errors.New("read again")
+		})
+		if err == nil && p.Version != 1 {
+			err = fmt.Errorf("version %d", p.Version)
+		}
+		late <- err
+	}()
+	<-hook.reached
+	finish()
+	close(hook.release)
+	if err := <-late; err != nil {
+		t.Error(err)
 	}
 }
 
