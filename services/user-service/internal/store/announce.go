@@ -39,15 +39,16 @@ func (p *peers) forget(a *announcement) {
 // registry instead, so that everybody flushes before the next renewal.
 var announcing = redis.NewScript(`
 local all = redis.call('HGETALL', KEYS[1])
-local reply = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'user', ARGV[2], 'from', ARGV[3], 'number', ARGV[4])
+local reply = redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'stripe', ARGV[2], 'from', ARGV[3], 'number', ARGV[4])
 if type(reply) == 'table' and reply.err then
   redis.call('DEL', KEYS[1])
 end
 return all`)
 
-// announce makes all instances drop a profile. They reply if number is not empty.
+// announce makes all instances drop the profiles of a user's stripe. They reply if number is
+// not empty.
 func (p *peers) announce(ctx context.Context, userID, number string) (registry, error) {
-	pairs, err := announcing.Run(ctx, p.cache.client, []string{registryKey, changesKey}, maxChanges, userID, p.id, number).StringSlice()
+	pairs, err := announcing.Run(ctx, p.cache.client, []string{registryKey, changesKey}, maxChanges, stripeOf(userID), p.id, number).StringSlice()
 	if err != nil {
 		return nil, err
 	}

@@ -282,7 +282,7 @@ func (c *Cache) invalidate(ctx context.Context, ch change, number string) (other
 		c.minVersions.stored(ch.userID, ch.version)
 	}
 	// Only now, because until now a reader could fetch the old entry from Redis again.
-	c.memory.drop(ch.userID)
+	c.memory.drop(stripeOf(ch.userID))
 	if err != nil {
 		return nil, fmt.Errorf("invalidate cached profile: %w: %w", profile.ErrCacheUnavailable, err)
 	}

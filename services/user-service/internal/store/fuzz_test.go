@@ -33,8 +33,8 @@ func FuzzEntry(f *testing.F) {
 // FuzzRenewal parses replies of every shape.
 func FuzzRenewal(f *testing.F) {
 	for _, seed := range []string{
-		`["0-0"]`, `["",[["1-1",["user","u","from","01a20b47-a923-7f3e-ba6c-36d6c0ae6def","number","1"]]],[]]`,
-		`["",[["1-1",["user"]]],[]]`, `["",[[1,[]]],[]]`, `["",[],{}]`, `[]`, `[1]`, `{}`, `null`,
+		`["0-0"]`, `["",[["1-1",["stripe","7","from","01a20b47-a923-7f3e-ba6c-36d6c0ae6def","number","1"]]],[]]`,
+		`["",[["1-1",["stripe"]]],[]]`, `["",[[1,[]]],[]]`, `["",[],{}]`, `[]`, `[1]`, `{}`, `null`,
 	} {
 		f.Add(seed)
 	}

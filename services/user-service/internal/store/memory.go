@@ -1,10 +1,10 @@
 package store
 
 import (
-	"hash/maphash"
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/maypok86/otter/v2"
 
 	"github.com/headgate/headgate/services/user-service/internal/profile"
@@ -15,9 +15,8 @@ import (
 // slow reader restores nothing. It is safe for concurrent use.
 type memory struct {
 	entries *otter.Cache[string, remembered] // nil if nothing is kept
-	seed    maphash.Seed
 	flushes atomic.Uint64
-	drops   [stripes]atomic.Uint64 // by hash of the user: a drop drops all users of its stripe
+	drops   [stripes]atomic.Uint64 // a drop drops all users of a stripe
 }
 
 type remembered struct {
@@ -43,7 +42,7 @@ const (
 
 // newMemory returns an empty memory of about that many bytes.
 func newMemory(bytes uint32) *memory {
-	m := &memory{seed: maphash.MakeSeed()}
+	m := &memory{}
 	if bytes == 0 {
 		return m
 	}
@@ -58,9 +57,12 @@ func newMemory(bytes uint32) *memory {
 	return m
 }
 
+// stripeOf returns the stripe of a user, the same in all instances.
+func stripeOf(userID string) uint64 { return xxhash.Sum64String(userID) % stripes }
+
 // stamp returns the present moment, for put.
 func (m *memory) stamp(userID string) stamp {
-	stripe := maphash.String(m.seed, userID) % stripes
+	stripe := stripeOf(userID)
 	return stamp{stripe, m.drops[stripe].Load(), m.flushes.Load()}
 }
 
@@ -87,10 +89,8 @@ func (m *memory) put(s stamp, p profile.Profile, generation string) {
 	}
 }
 
-// drop makes the entry of a user invalid, and those of reads that have begun.
-func (m *memory) drop(userID string) {
-	m.drops[maphash.String(m.seed, userID)%stripes].Add(1)
-}
+// drop makes the entries of a stripe invalid, and those of reads that have begun.
+func (m *memory) drop(stripe uint64) { m.drops[stripe].Add(1) }
 
 // flush makes all entries invalid.
 func (m *memory) flush() { m.flushes.Add(1) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,7 +223,7 @@ func (p *peers) apply(ctx context.Context, changes []redis.XMessage) error {
 			p.cache.memory.flush()
 		case a.from == p.id: // It was dropped before it was announced.
 		default:
-			p.cache.memory.drop(a.userID)
+			p.cache.memory.drop(a.stripe)
 			if a.number != "" {
 				replies = append(replies, a)
 			}
@@ -246,15 +247,23 @@ func (p *peers) apply(ctx context.Context, changes []redis.XMessage) error {
 }
 
 // announced is a change that an instance has announced.
-type announced struct{ userID, from, number string }
+type announced struct {
+	stripe       uint64 // of the user: Redis need not remember who was changed
+	from, number string
+}
 
 func parseAnnounced(values map[string]any) (announced, bool) {
 	var a announced
 	var ok [3]bool
-	a.userID, ok[0] = values["user"].(string)
+	var stripe string
+	stripe, ok[0] = values["stripe"].(string)
 	a.from, ok[1] = values["from"].(string)
 	a.number, ok[2] = values["number"].(string)
-	_, err := uuid.Parse(a.from) // It becomes a part of a key.
+	number, err := strconv.ParseUint(stripe, 10, 64)
+	if a.stripe = number; err != nil || number >= stripes {
+		return a, false
+	}
+	_, err = uuid.Parse(a.from) // It becomes a part of a key.
 	return a, ok == [3]bool{true, true, true} && err == nil
 }
 
