@@ -62,7 +62,10 @@ func startDeployment(t *testing.T, settings ...string) *deployment {
 		passwords[user] = d.environment("redis")[redisserver.Variable(user)]
 	}
 	d.redis = startDeployedRedis(t, passwords)
-	names := []string{"@postgres:5432", "@" + d.startPostgres(), "@redis:6379", "@" + d.redis.Address()}
+	names := []string{
+		"@postgres:5432", "@" + d.startPostgres(), "@redis:6379", "@" + d.redis.Address(),
+		"file:///var/lib/headgate/blobs", "file://" + filepath.Join(t.TempDir(), "blobs"), // the volume
+	}
 	for _, name := range ownServices {
 		names = append(names, name+":8080", d.public[name])
 	}

@@ -61,7 +61,7 @@ func (c *client) call(op operation, id string) (status int, code string, err err
 
 // callWith is call with a query, and returns the body of the response.
 func (c *client) callWith(op operation, id, query string) (status int, body []byte, err error) {
-	path := strings.NewReplacer("{id}", id, "{asset}", "page.js").Replace(op.path)
+	path := strings.NewReplacer("{id}", id, "{asset}", "page.js", "{file}", "none-256.jpg").Replace(op.path)
 	req, err := http.NewRequestWithContext(c.t.Context(), op.method, c.gateway+path+query, http.NoBody)
 	if err != nil {
 		return 0, nil, err

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -42,6 +43,11 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		return err
 	}
 	defer cache.Close()
+	blobs, err := openBlobs(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer blobs.Close()
 
 	profileCache := store.NewCache(store.CacheConfig{
 		Client: cache, Generation: generation.Current, Reads: int(cfg.DatabaseMaxConns / 2), Memory: cfg.ProfileCacheMemory,
@@ -59,20 +65,36 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	rows := store.New(b.DB, b.Outbox)
 	rows.Replicas = replicas
 	profiles := profile.New(rows, profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
+	avatars := profile.NewAvatars(profiles, rows, blobs, cfg.AvatarMemory)
 	exports := profile.NewExports(profiles, rows, cfg.sources(), sealer, cfg.ExportTTL)
+	exports.Shown = cfg.assets().Shown
 	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)
 	consumer := b.Consumer(backend.ConsumerConfig{
 		Topic:               event.User,
-		Handlers:            api.Handlers(profiles),
+		Handlers:            api.Handlers(profiles, avatars),
 		DeadLetters:         deadLetters,
 		DeadLetterRetention: cfg.DeadLetterRetention,
 		Records:             reconcile.NewRecords(b.DB, event.User),
 		Unavailable:         api.Unavailable,
 		Probe:               profileCache.Ping,
 	})
-	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles, exports))
-	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache, replicas, purge(exports, s.Log))...)
+	router := b.Router(verifier, deadLetters.Routes(api.Prefix), api.Routes(profiles, exports, cfg.assets()), api.AvatarRoutes(avatars, cfg.assets()))
+	return b.Run(ctx, router, append(consumer, verifier, b.Follower(verifier.Observe), generation.Watch(cache), profileCache, replicas, purge(exports, s.Log),
+		profile.NewSweeper(avatars, cfg.AvatarSweepInterval, b.Log, b.Metrics))...)
+}
+
+// openBlobs opens the storage of avatars.
+func openBlobs(ctx context.Context, cfg Config) (*store.Blobs, error) {
+	address, err := cfg.blobs()
+	if err != nil {
+		return nil, fmt.Errorf("check config: BLOB_URL: %w", err)
+	}
+	blobs, err := store.OpenBlobs(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("check config: BLOB_URL: %w", err)
+	}
+	return blobs, nil
 }
 
 // purgeEvery is how late an expired export may be deleted.

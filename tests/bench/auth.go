@@ -26,6 +26,7 @@ const benchPassword = "violet-harbor-42-lamp"
 type process struct {
 	url      string // of its listener
 	database string // URL
+	pid      int
 	stop     func()
 }
 
@@ -115,7 +116,7 @@ func (b *bench) start(ctx context.Context, ready string, command func(addr strin
 		defer close(ended)
 		outcome = cmd.Wait()
 	}()
-	p := process{url: "http://" + addr, stop: func() {
+	p := process{url: "http://" + addr, pid: cmd.Process.Pid, stop: func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // If the process has ended, ended is closed.
 		<-ended
 	}}

@@ -76,6 +76,8 @@ var benchmarks = []struct {
 	{"profile-sizes", (*bench).profileSizes},
 	{"profile-miss", (*bench).profileStampede},
 	{"realtime", (*bench).realtime},
+	{"avatar", (*bench).avatar},
+	{"directory", (*bench).directory},
 }
 
 func run(ctx context.Context) (err error) {

@@ -126,11 +126,12 @@ func exampleOf(name string) string { return "example-of-" + name + "-" }
 var settings = regexp.MustCompile(`(?m)^(?:# )?([A-Z_]+)=(.*)$`)
 
 // passwordOf matches the secrets of .env that a container may have besides those that have the
-// name of a setting of its service: passwords in its URLs, and the key that signs its events.
+// name of a setting of its service: passwords in its URLs, the key that signs its events, and that
+// of the storage of avatars, which the AWS SDK reads.
 var passwordOf = map[string]*regexp.Regexp{
 	"gateway":       regexp.MustCompile(`^REDIS_GATEWAY_PASSWORD$`),
 	"auth-service":  regexp.MustCompile(`^((AUTH_DB|REDIS_AUTH)_PASSWORD|AUTH_EVENT_SIGNING_KEY)$`),
-	"user-service":  regexp.MustCompile(`^((USER_DB|REDIS_USER)_PASSWORD|USER_EVENT_SIGNING_KEY)$`),
+	"user-service":  regexp.MustCompile(`^((USER_DB|REDIS_USER)_PASSWORD|USER_EVENT_SIGNING_KEY|AWS_SECRET_ACCESS_KEY)$`),
 	"email-service": regexp.MustCompile(`^((EMAIL_DB|REDIS_EMAIL)_PASSWORD|EMAIL_EVENT_SIGNING_KEY)$`),
 	"audit-service": regexp.MustCompile(`^((AUDIT_DB|REDIS_AUDIT)_PASSWORD|AUDIT_EVENT_SIGNING_KEY)$`),
 	"postgres":      regexp.MustCompile(`^POSTGRES_PASSWORD$`),

@@ -100,6 +100,7 @@ func (s *stack) environmentOf(svc service, p plan) environment {
 	case userService:
 		e["EMAIL_URL"] = "http://" + p.listen[emailService].http
 		e["AUDIT_URL"] = "http://" + p.listen[auditService].http
+		s.preset(e, "PUBLIC_BASE_URL", p.public)
 	case emailService:
 		s.preset(e, "PUBLIC_BASE_URL", p.public)
 		s.preset(e, "MAIL_FROM", "no-reply@headgate.local")

@@ -35,6 +35,7 @@ var Routes = []Route{
 	{Path: "/.well-known/openid-configuration", Service: "auth", Exact: true},
 	{Path: "/.well-known/webauthn", Service: "auth", Exact: true},
 	{Path: "/api/v1/user/export", Service: "user", Exact: true}, // The mailed link has a token of its own.
+	{Path: "/api/v1/user/avatars", Service: "user"},
 	{Path: "/api/v1/user", Service: "user", Token: true},
 	{Path: "/api/v1/email", Service: "email", Token: true},
 	{Path: "/api/v1/audit", Service: "audit", Token: true},

@@ -28,6 +28,7 @@ type RateLimits struct {
 	Export      ratelimit.Rate `policy:"export" routes:"GET /api/v1/user/me/export,POST /api/v1/user/me/export" key:"user" envconfig:"EXPORT_RATE_LIMIT" default:"6/1h" desc:"Exports of a user's data, per user."`
 	ExportLink  ratelimit.Rate `policy:"export-link" routes:"GET /api/v1/user/export" key:"network" envconfig:"EXPORT_LINK_RATE_LIMIT" default:"30/15m" desc:"Downloads of exports through mailed links, per client address."`
 	Realtime    ratelimit.Rate `policy:"realtime" routes:"POST /api/v1/realtime/ticket,GET /api/v1/realtime/events" key:"network user" envconfig:"REALTIME_RATE_LIMIT" default:"60/1m" desc:"Real-time connections that a signed-in user opens, per user and client address."`
+	Avatar      ratelimit.Rate `policy:"avatar" routes:"PUT /api/v1/user/me/avatar" key:"user" envconfig:"AVATAR_RATE_LIMIT" default:"20/1h" desc:"Uploads of avatars per signed-in user."`
 	General     ratelimit.Rate `policy:"general" routes:"*" key:"user" envconfig:"GENERAL_RATE_LIMIT" default:"1200/1m" desc:"Requests per signed-in user."`
 	GeneralIP   ratelimit.Rate `policy:"general-ip" routes:"*" key:"network" envconfig:"GENERAL_IP_RATE_LIMIT" default:"6000/1m" desc:"Requests per client address, authenticated or not."`
 }

@@ -41,7 +41,7 @@ func TestRateLimitTable(t *testing.T) {
 			t.Errorf("the README has no row %s … | `%s` |", row, variable)
 		}
 	}
-	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "links", "mfa", "passkeys", "proof", "change-email", "export", "export-link", "realtime", "general", "general-ip"}
+	want := []string{"login", "login-ip", "refresh", "refresh-ip", "signup", "mail", "links", "mfa", "passkeys", "proof", "change-email", "export", "export-link", "realtime", "avatar", "general", "general-ip"}
 	if !slices.Equal(names, want) {
 		t.Errorf("policies = %v, want %v: clients and operators know their names", names, want)
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/postgres"
 	"github.com/headgate/headgate/pkg/problem"
-	"github.com/headgate/headgate/pkg/textfield"
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/user-service/internal/profile"
@@ -28,42 +27,43 @@ const Prefix = "/api/v1/user"
 const id = "/{id:[0-9A-Fa-f-]{36}}"
 
 // Routes returns the routes of user-service and who may call them.
-func Routes(profiles *profile.Profiles, exports *profile.Exports) []web.Route {
-	a := &api{profiles: profiles, exports: exports}
+func Routes(profiles *profile.Profiles, exports *profile.Exports, assets Assets) []web.Route {
+	a := &api{profiles: profiles, exports: exports, assets: assets}
 	return []web.Route{
 		{Method: http.MethodGet, Path: Prefix + "/me/export", Access: web.SignedIn.Recently(), Handler: a.export, Recorded: true},
 		{Method: http.MethodPost, Path: Prefix + "/me/export", Access: web.SignedIn.Recently(), Handler: a.mailExport},
 		{Method: http.MethodGet, Path: Prefix + "/export", Access: web.Anyone, Query: web.Takes("token"), Handler: a.openExport},
 		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.me},
 		{Method: http.MethodPatch, Path: Prefix + "/me", Access: web.SignedIn, Handler: a.change},
-		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: a.list},
-		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Query: web.TakesPage("q"), Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix + "/", Access: web.AdminOnly, Query: web.TakesPage("q", "createdAfter", "createdBefore"), Handler: a.list},
+		{Method: http.MethodGet, Path: Prefix, Access: web.AdminOnly, Query: web.TakesPage("q", "createdAfter", "createdBefore"), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + id, Access: web.AdminOnly.OrSelf(), Handler: a.get},
 		{Method: http.MethodDelete, Path: Prefix + id + "/cache", Access: web.AdminOnly, Handler: a.dropCache},
 	}
 }
 
 // Handlers returns the handler of each event.
-func Handlers(profiles *profile.Profiles) map[string]bus.Handler {
+func Handlers(profiles *profile.Profiles, avatars *profile.Avatars) map[string]bus.Handler {
 	return map[string]bus.Handler{
 		event.UserSignedUp{}.EventName():       profiles.SignedUp,
 		event.UserEmailChanged{}.EventName():   profiles.EmailChanged,
-		event.UserDeleted{}.EventName():        profiles.Deleted,
+		event.UserDeleted{}.EventName():        avatars.Deleted,
 		event.UserProfileUpdated{}.EventName(): profiles.Updated,
 		event.UserLoggedOut{}.EventName():      profiles.SessionEnded,
 		event.SessionRevoked{}.EventName():     profiles.SessionEnded,
 	}
 }
 
-// Unavailable says whether err means that Postgres or the cache is unavailable, rather
-// than that the event cannot be handled.
+// Unavailable says whether err means that Postgres, the cache or the storage of avatars is
+// unavailable, rather than that the event cannot be handled.
 func Unavailable(err error) bool {
-	return errors.Is(err, profile.ErrCacheUnavailable) || postgres.Unavailable(err)
+	return errors.Is(err, profile.ErrCacheUnavailable) || errors.Is(err, profile.ErrAvatarStorage) || postgres.Unavailable(err)
 }
 
 type api struct {
 	profiles *profile.Profiles
 	exports  *profile.Exports
+	assets   Assets
 }
 
 func (a *api) me(w http.ResponseWriter, r *http.Request) error {
@@ -82,7 +82,7 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	return web.OK(w, http.StatusOK, me)
+	return web.OK(w, http.StatusOK, a.assets.Shown(me))
 }
 
 var sources = map[bool]string{true: "HIT", false: "MISS"}
@@ -119,16 +119,21 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	change.Merge = web.IsMergePatch(r)
-	var match func(int64) bool
-	if header := list(r, "If-Match"); header != "" {
-		match = func(version int64) bool { return matches(header, version) }
-	}
-	changed, err := a.profiles.Change(r.Context(), caller, change, match)
+	changed, err := a.profiles.Change(r.Context(), caller, change, ifMatch(r))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("ETag", etag(changed.Version))
-	return web.OK(w, http.StatusOK, changed)
+	return web.OK(w, http.StatusOK, a.assets.Shown(changed))
+}
+
+// ifMatch returns the condition that If-Match sets, or nil (RFC 9110, 13.1.1).
+func ifMatch(r *http.Request) func(version int64) bool {
+	header := list(r, "If-Match")
+	if header == "" {
+		return nil
+	}
+	return func(version int64) bool { return matches(header, version) }
 }
 
 // get answers the same for another user's profile as for one that does not exist, unless
@@ -146,23 +151,24 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	describe(w, found, cached)
-	return web.OK(w, http.StatusOK, found)
+	return web.OK(w, http.StatusOK, a.assets.Shown(found))
 }
-
-const maxQuery = 100
 
 func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	page, err := web.QueryOf(r).Page()
 	if err != nil {
 		return err
 	}
-	q, fault := textfield.Lines("q", web.QueryOf(r)["q"], maxQuery)
-	if fault != nil {
-		return problem.Validation(*fault)
-	}
-	found, err := a.profiles.List(r.Context(), q, page.After, page.Limit+1)
+	search, err := readSearch(web.QueryOf(r))
 	if err != nil {
 		return err
+	}
+	found, err := a.profiles.List(r.Context(), search, page.After, page.Limit+1)
+	if err != nil {
+		return err
+	}
+	for i, p := range found {
+		found[i] = a.assets.Shown(p)
 	}
 	return web.SendPage(w, page, found, func(p profile.Profile) cursor.Position { return cursor.At(p.CreatedAt, p.UserID) })
 }
@@ -181,10 +187,13 @@ func (a *api) dropCache(w http.ResponseWriter, r *http.Request) error {
 // etag is a strong validator (RFC 9110, 8.8.3).
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-func matches(header string, version int64) bool {
+func matches(header string, version int64) bool { return hasTag(header, etag(version)) }
+
+// hasTag reports whether a list of entity tags has tag or is *.
+func hasTag(header, tag string) bool {
 	for candidate := range strings.SplitSeq(header, ",") {
 		candidate = strings.TrimSpace(candidate)
-		if candidate == "*" || candidate == etag(version) {
+		if candidate == "*" || candidate == tag {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,9 +46,23 @@ type service struct {
 	db     *postgres.Pool
 	routes []web.Route
 	others *others
+
+	avatars *profile.Avatars
+	blobs   *store.Blobs
+	// sweepingAt returns avatars to which it is that time.
+	sweepingAt func(now time.Time) *profile.Avatars
 }
 
 func newService(t *testing.T, redisURL string) *service {
+	t.Helper()
+	return newServiceOn(t, redisURL, "file://"+t.TempDir())
+}
+
+// assets is the URL below which the pictures of the service are.
+const assets = "https://cdn.example.com/avatars"
+
+// newServiceOn returns a service that keeps its avatars at the address.
+func newServiceOn(t *testing.T, redisURL, blobURL string) *service {
 	t.Helper()
 	client := testkit.OpenRedis(t, redisURL, time.Second)
 	s := &service{
@@ -69,12 +84,21 @@ func newService(t *testing.T, redisURL string) *service {
 		Client: cache, Generation: generation.Current, Reads: 10, Memory: 1 << 20, Log: log, Metrics: metrics, Now: time.Now,
 	})
 	testkit.Run(t, profileCache)
+	if s.blobs, err = store.OpenBlobs(t.Context(), blobURL); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.blobs.Close() })
 	rows := store.New(s.db, outbox.New("user-service"))
 	profiles := profile.New(rows, profileCache, token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
+	s.avatars = profile.NewAvatars(profiles, rows, s.blobs, avatarMemory)
+	s.sweepingAt = func(now time.Time) *profile.Avatars {
+		later := profile.New(rows, nil, nil, func() time.Time { return now })
+		return profile.NewAvatars(later, rows, s.blobs, avatarMemory)
+	}
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.others = newOthers(t)
 	exports := profile.NewExports(profiles, rows, s.others.sources(), sealer(t), time.Hour)
-	s.routes = append(deadLetters.Routes(api.Prefix), api.Routes(profiles, exports)...)
+	s.routes = slices.Concat(deadLetters.Routes(api.Prefix), api.Routes(profiles, exports, assets), api.AvatarRoutes(s.avatars, assets))
 	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{
 		Auth: s.issuer.Verifier(), Log: log, Metrics: metrics, Read: outbox.New("user-service").Reads(s.db),
 	}))
@@ -82,7 +106,7 @@ func newService(t *testing.T, redisURL string) *service {
 	testkit.Run(t, bus.NewConsumer(bus.ConsumerConfig{
 		Topic:      event.User,
 		Subscriber: bus.NewSubscriber(bus.SubscriberConfig{Client: client, Group: "user-service", Consumer: "a", Log: log}),
-		Handlers:   api.Handlers(profiles), DeadLetters: deadLetters, Log: log, Metrics: metrics,
+		Handlers:   api.Handlers(profiles, s.avatars), DeadLetters: deadLetters, Log: log, Metrics: metrics,
 	}))
 	epochs := outbox.NewEpochs(s.db, client, "user-service", log, metrics)
 	testkit.Run(t, outbox.NewRelay(s.db, bus.NewPublisher(client), epochs, log, metrics))

@@ -70,6 +70,9 @@ const (
 // Exports collects everything that the services hold about a user. It is safe for concurrent
 // use.
 type Exports struct {
+	// Shown returns a profile as its user sees it. It may be nil.
+	Shown func(Profile) Profile
+
 	profiles *Profiles
 	store    ExportStore
 	sources  []Source
@@ -81,7 +84,9 @@ type Exports struct {
 // NewExports returns exports of profiles and sources. sealer seals mailed links, which are
 // valid for lifetime; it is nil if they cannot be mailed.
 func NewExports(profiles *Profiles, store ExportStore, sources []Source, sealer *event.Sealer, lifetime time.Duration) *Exports {
-	return &Exports{profiles, store, sources, sealer, lifetime, make(chan struct{}, exportsAtOnce)}
+	return &Exports{
+		profiles: profiles, store: store, sources: sources, sealer: sealer, lifetime: lifetime, slots: make(chan struct{}, exportsAtOnce),
+	}
 }
 
 // Download returns the caller's export, a JSON object compressed with gzip, and records that
@@ -159,6 +164,9 @@ func (x *Exports) collect(ctx context.Context, caller Caller) ([]byte, error) {
 	me, _, err := x.profiles.Me(ctx, caller)
 	if err != nil {
 		return nil, err
+	}
+	if x.Shown != nil {
+		me = x.Shown(me)
 	}
 	head, err := json.Marshal(struct {
 		UserID     string    `json:"userId"`

@@ -19,7 +19,8 @@ import (
 )
 
 // Profile is the public data of a user and the user's own settings. Version grows with
-// every change.
+// every change. Avatar is the name of the avatar: the store and the cache have it, and no response,
+// which has AvatarURL in its place.
 type Profile struct {
 	UserID      string          `json:"userId"`
 	Email       string          `json:"email"`
@@ -27,7 +28,8 @@ type Profile struct {
 	Bio         string          `json:"bio"`
 	Locale      string          `json:"locale"`
 	Timezone    string          `json:"timezone"`
-	AvatarURL   string          `json:"avatarUrl"`
+	AvatarURL   string          `json:"avatarUrl"` // made of Avatar for a response; see Avatars
+	Avatar      string          `json:"avatar,omitempty"`
 	Preferences json.RawMessage `json:"preferences"`
 	CreatedAt   time.Time       `json:"createdAt"`
 	UpdatedAt   time.Time       `json:"updatedAt"`

@@ -37,9 +37,9 @@ type Store interface {
 	// Erase deletes a profile permanently: from now on Get fails, and Seed and Project
 	// do not create another one. It returns a version that no profile had.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
-	// List returns up to limit profiles whose address or name contains q, newest
-	// first, starting after the one at after.
-	List(ctx context.Context, q string, after cursor.Position, limit int) ([]Profile, error)
+	// List returns up to limit profiles that match search, newest first, starting after the
+	// one at after.
+	List(ctx context.Context, search Search, after cursor.Position, limit int) ([]Profile, error)
 }
 
 // ErrCacheUnavailable says that the cache could not be invalidated. Readers of this
@@ -153,11 +153,20 @@ func (p *Profiles) seed(caller token.Identity) Profile {
 // is not nil and rejects the current version, and with a validation problem. Afterwards
 // the cache returns no older version.
 func (p *Profiles) Change(ctx context.Context, caller Caller, change Change, match func(version int64) bool) (Profile, error) {
-	update := func(old Profile) (Profile, []event.Event, error) {
-		if match != nil && !match(old.Version) {
+	return p.apply(ctx, caller, match, func(next *Profile) (fields []string, err error) {
+		*next, fields, err = change.Apply(*next)
+		return fields, err
+	})
+}
+
+// apply stores what update makes of the caller's profile, with the event of the change. update
+// returns the names of the fields that differ; without any, nothing is stored.
+func (p *Profiles) apply(ctx context.Context, caller Caller, match func(version int64) bool, update func(next *Profile) ([]string, error)) (Profile, error) {
+	step := func(next Profile) (Profile, []event.Event, error) {
+		if match != nil && !match(next.Version) {
 			return Profile{}, nil, ErrPrecondition
 		}
-		next, fields, err := change.Apply(old)
+		fields, err := update(&next)
 		if err != nil || len(fields) == 0 {
 			return next, nil, err
 		}
@@ -167,10 +176,10 @@ func (p *Profiles) Change(ctx context.Context, caller Caller, change Change, mat
 			Fields: fields, Version: next.Version,
 		})}, nil
 	}
-	changed, err := p.store.Update(ctx, caller.UserID, update)
+	changed, err := p.store.Update(ctx, caller.UserID, step)
 	if errors.Is(err, ErrNotFound) {
 		if err = p.create(ctx, caller); err == nil {
-			changed, err = p.store.Update(ctx, caller.UserID, update)
+			changed, err = p.store.Update(ctx, caller.UserID, step)
 		}
 	}
 	if err != nil {
@@ -187,8 +196,8 @@ func (p *Profiles) Get(ctx context.Context, userID string) (found Profile, cache
 }
 
 // List returns profiles for an administrator; see Store.
-func (p *Profiles) List(ctx context.Context, q string, after cursor.Position, limit int) ([]Profile, error) {
-	return p.store.List(ctx, q, after, limit)
+func (p *Profiles) List(ctx context.Context, search Search, after cursor.Position, limit int) ([]Profile, error) {
+	return p.store.List(ctx, search, after, limit)
 }
 
 // DropCached removes a profile from the cache, in every instance. It fails with ErrCacheUnavailable.

@@ -29,7 +29,7 @@ func TestListReadsAnIndex(t *testing.T) {
 	rows := store.New(db, outbox.New("user-service"))
 	before := scans()
 	testkit.WantPages(t, profiles, func(after cursor.Position, limit int) ([]profile.Profile, error) {
-		return rows.List(t.Context(), "", after, limit)
+		return rows.List(t.Context(), profile.Search{}, after, limit)
 	}, func(p profile.Profile) (time.Time, string) { return p.CreatedAt, p.UserID })
 	if n := scans() - before; n > 0 {
 		t.Errorf("the whole table was read %d times", n)

@@ -50,7 +50,7 @@ func newMemory(bytes uint32) *memory {
 		MaximumWeight: uint64(bytes),
 		Weigher: func(_ string, e remembered) uint32 {
 			p := e.profile
-			texts := len(p.Email) + len(p.Name) + len(p.Bio) + len(p.Locale) + len(p.Timezone) + len(p.AvatarURL) + len(p.Preferences)
+			texts := len(p.Email) + len(p.Name) + len(p.Bio) + len(p.Locale) + len(p.Timezone) + len(p.Avatar) + len(p.Preferences)
 			return uint32(entryBytes + texts) //nolint:gosec // The texts are bounded.
 		},
 	})

@@ -15,10 +15,11 @@ import (
 func Remains(ctx context.Context, db *postgres.Pool, client redis.UniversalClient, userID string) (map[string]int, error) {
 	const query = `
 		SELECT
-			(SELECT count(*) FROM profiles WHERE user_id = $1 AND (deleted_at IS NULL OR (email, name, bio, locale, timezone, avatar_url) <> ('', '', '', '', '', ''))),
-			(SELECT count(*) FROM exports WHERE user_id = $1)`
-	var profiles, exports, cached int
-	if err := db.QueryRow(ctx, query, userID).Scan(&profiles, &exports); err != nil {
+			(SELECT count(*) FROM profiles WHERE user_id = $1 AND (deleted_at IS NULL OR (email, name, bio, locale, timezone, avatar_url, avatar) <> ('', '', '', '', '', '', ''))),
+			(SELECT count(*) FROM exports WHERE user_id = $1),
+			(SELECT count(*) FROM avatars WHERE user_id = $1)`
+	var profiles, exports, avatars, cached int
+	if err := db.QueryRow(ctx, query, userID).Scan(&profiles, &exports, &avatars); err != nil {
 		return nil, fmt.Errorf("count what is left of a user: %w", err)
 	}
 	data, err := client.Get(ctx, keyPrefix+userID).Bytes()
@@ -29,5 +30,5 @@ func Remains(ctx context.Context, db *postgres.Pool, client redis.UniversalClien
 	if len(data) > 0 && (json.Unmarshal(data, &e) != nil || e.Profile != nil) {
 		cached = 1
 	}
-	return map[string]int{"profiles": profiles, "exports": exports, "cached profiles": cached}, nil
+	return map[string]int{"profiles": profiles, "exports": exports, "avatars": avatars, "cached profiles": cached}, nil
 }

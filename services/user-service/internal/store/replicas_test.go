@@ -85,7 +85,7 @@ func (r *replicated) add(name string) {
 func (r *replicated) list() (names []string, server string) {
 	r.t.Helper()
 	before := r.reads("replica")
-	found, err := r.rows.List(r.t.Context(), "", "", 100)
+	found, err := r.rows.List(r.t.Context(), profile.Search{}, "", 100)
 	if err != nil {
 		r.t.Fatal(err)
 	}

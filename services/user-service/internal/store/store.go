@@ -7,12 +7,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/headgate/headgate/pkg/cursor"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/outbox"
 	"github.com/headgate/headgate/pkg/postgres"
@@ -38,7 +36,7 @@ var _ profile.Store = (*Store)(nil)
 // New returns a store on db, which must have Schema and outbox.Schema.
 func New(db *postgres.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
 
-const columns = `user_id::text, email, name, bio, locale, timezone, avatar_url, preferences, version, created_at, updated_at`
+const columns = `user_id::text, email, name, bio, locale, timezone, avatar, preferences, version, created_at, updated_at`
 
 func scan(row pgx.CollectableRow) (profile.Profile, error) { return scanWith(row) }
 
@@ -46,7 +44,7 @@ func scan(row pgx.CollectableRow) (profile.Profile, error) { return scanWith(row
 func scanWith(row pgx.CollectableRow, others ...any) (profile.Profile, error) {
 	var p profile.Profile
 	err := row.Scan(append([]any{
-		&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.AvatarURL, &p.Preferences,
+		&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.Avatar, &p.Preferences,
 		&p.Version, &p.CreatedAt, &p.UpdatedAt,
 	}, others...)...)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
@@ -157,12 +155,14 @@ func (s *Store) Erase(ctx context.Context, userID string, at time.Time) (version
 		INSERT INTO profiles (user_id, email, name, version, created_at, updated_at, deleted_at)
 		VALUES ($1, '', '', 1, $2, $2, $2)
 		ON CONFLICT (user_id) DO UPDATE
-		SET email = '', name = '', bio = '', locale = '', timezone = '', avatar_url = '', preferences = '{}',
+		SET email = '', name = '', bio = '', locale = '', timezone = '', avatar = '', avatar_url = '', preferences = '{}',
 			version = profiles.version + 1, updated_at = $2, deleted_at = $2
 		RETURNING version`
+	const releaseAvatars = `UPDATE avatars SET unused_since = $2 WHERE user_id = $1 AND unused_since IS NULL`
 	const eraseExport = `DELETE FROM exports WHERE user_id = $1`
 	batch := &pgx.Batch{}
 	batch.Queue(query, userID, at).QueryRow(func(row pgx.Row) error { return row.Scan(&version) })
+	batch.Queue(releaseAvatars, userID, at)
 	batch.Queue(eraseExport, userID)
 	if err := s.db.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, fmt.Errorf("erase profile: %w", err)
@@ -175,7 +175,7 @@ func (s *Store) Update(ctx context.Context, userID string, update func(profile.P
 	const read = `SELECT ` + columns + ` FROM profiles WHERE user_id = $1 AND deleted_at IS NULL FOR UPDATE`
 	const write = `
 		UPDATE profiles
-		SET name = @name, bio = @bio, locale = @locale, timezone = @timezone, preferences = @preferences,
+		SET name = @name, bio = @bio, locale = @locale, timezone = @timezone, avatar = @avatar, preferences = @preferences,
 			version = @version, updated_at = @updated_at
 		WHERE user_id = @user_id`
 	var next profile.Profile
@@ -188,10 +188,13 @@ func (s *Store) Update(ctx context.Context, userID string, update func(profile.P
 		if next, events, err = update(old); err != nil || len(events) == 0 {
 			return err
 		}
+		if err := useAvatar(ctx, tx, old, next); err != nil {
+			return err
+		}
 		batch := &pgx.Batch{}
 		batch.Queue(write, pgx.StrictNamedArgs{
 			"user_id": userID, "name": next.Name, "bio": next.Bio, "locale": next.Locale, "timezone": next.Timezone,
-			"preferences": next.Preferences, "version": next.Version, "updated_at": next.UpdatedAt,
+			"avatar": next.Avatar, "preferences": next.Preferences, "version": next.Version, "updated_at": next.UpdatedAt,
 		})
 		if err := s.box.Queue(batch, events...); err != nil {
 			return err
@@ -202,30 +205,4 @@ func (s *Store) Update(ctx context.Context, userID string, update func(profile.P
 		return profile.Profile{}, fmt.Errorf("update profile: %w", err)
 	}
 	return next, nil
-}
-
-// List implements profile.Store.
-func (s *Store) List(ctx context.Context, q string, after cursor.Position, limit int) ([]profile.Profile, error) {
-	const query = `
-		SELECT ` + columns + `
-		FROM profiles
-		WHERE deleted_at IS NULL
-			AND (created_at, user_id) < (@created, @id)
-			AND (@q = '' OR strpos(lower(email), @q) > 0 OR strpos(lower(name), @q) > 0)
-		ORDER BY created_at DESC, user_id DESC
-		LIMIT @limit`
-	created, id := after.Bound()
-	var profiles []profile.Profile
-	err := s.readLagging(ctx, func(db querier) error {
-		rows, err := db.Query(ctx, query, pgx.StrictNamedArgs{"created": created, "id": id, "q": strings.ToLower(q), "limit": limit})
-		if err != nil {
-			return err
-		}
-		profiles, err = pgx.CollectRows(rows, scan)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list profiles: %w", err)
-	}
-	return profiles, nil
 }
