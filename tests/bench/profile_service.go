@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,15 +46,18 @@ func (e *edge) startConstant(ctx context.Context) (server, error) {
 	})
 }
 
-// constant is as long as a profile.
+// constant has the fields of a profile.
 type constant struct {
-	UserID    string `json:"userId"`
-	Email     string `json:"email"`
-	Name      string `json:"name"`
-	Bio       string `json:"bio"`
-	Timezone  string `json:"timezone"`
-	CreatedAt string `json:"createdAt"`
-	UpdatedAt string `json:"updatedAt"`
+	UserID      string          `json:"userId"`
+	Email       string          `json:"email"`
+	Name        string          `json:"name"`
+	Bio         string          `json:"bio"`
+	Locale      string          `json:"locale"`
+	Timezone    string          `json:"timezone"`
+	AvatarURL   string          `json:"avatarUrl"`
+	Preferences json.RawMessage `json:"preferences"`
+	CreatedAt   time.Time       `json:"createdAt"`
+	UpdatedAt   time.Time       `json:"updatedAt"`
 }
 
 // runConstant is the program of startConstant.
@@ -67,16 +72,24 @@ func runConstant(ctx context.Context, args []string) error {
 	metrics := prometheus.NewRegistry()
 	verifier := token.NewRemoteVerifier(token.Remote{JWKSURL: *jwks}, token.Expected{Issuer: "headgate", Audience: "headgate-api"}, log, metrics, time.Now)
 	answer := constant{
-		UserID: profileID(0), Email: "user-0@example.com", Name: "Somebody 0", Timezone: "Europe/Zurich",
-		Bio: "Counts. Counts. Counts. Counts. Counts. Counts. Counts. Counts. Counts. Counts. ", CreatedAt: "2026-01-31T12:00:00Z", UpdatedAt: "2026-01-31T12:00:00Z",
+		UserID: profileID(0), Email: "user-0@example.com", Name: "Somebody 0", Bio: strings.Repeat("Counts. ", 10),
+		Preferences: []byte(`{"theme":"dark","fontSize":14}`), CreatedAt: time.Now().UTC(), UpdatedAt: time.Now().UTC(),
+	}
+	var networks web.Prefixes
+	if err := networks.UnmarshalText([]byte("127.0.0.0/8")); err != nil {
+		return fmt.Errorf("read networks: %w", err)
 	}
 	router := web.NewRouter([]web.Route{{
 		Method: http.MethodGet, Path: userPath, Access: web.SignedIn,
-		Handler: func(w http.ResponseWriter, _ *http.Request) error { return web.OK(w, http.StatusOK, answer) },
+		Handler: func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("ETag", `"1"`)
+			w.Header().Set("X-Cache", "HIT")
+			return web.OK(w, http.StatusOK, answer)
+		},
 	}, {
 		Method: http.MethodGet, Path: "/", Access: web.Anyone,
 		Handler: func(w http.ResponseWriter, _ *http.Request) error { return web.OK(w, http.StatusOK, struct{}{}) },
-	}}, web.Options{Auth: verifier, Log: log, Metrics: metrics})
+	}}, web.Options{Auth: verifier, TrustedProxies: networks, Log: log, Metrics: metrics})
 	server := web.NewServer(web.Listener{HTTPAddr: *addr}, router, log)
 	server.FromGateway = true
 	if err := server.Open(ctx); err != nil {
