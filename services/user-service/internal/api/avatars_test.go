@@ -174,6 +174,17 @@ func TestAvatar(t *testing.T) {
 	})
 }
 
+// TestAvatarInExport: the export of a user has the URL that the profile has.
+func TestAvatarInExport(t *testing.T) {
+	t.Parallel()
+	s, me := newService(t, testkit.RedisURL(t)), newUser()
+	file := s.file(s.want(s.upload(me, photo(red)), 200))
+	res, data := s.download("/me/export", s.issuer.Token(me))
+	if res.StatusCode != http.StatusOK || !bytes.Contains(data, []byte(`"avatarUrl":"`+assets+"/"+file+`"`)) || bytes.Contains(data, []byte(`"avatar":`)) {
+		t.Errorf("export = %s %s", res.Status, data)
+	}
+}
+
 // TestAvatarEvents: each change is recorded with its field and version, with no event for the
 // same image.
 func TestAvatarEvents(t *testing.T) {

@@ -246,15 +246,24 @@ func TestStoreReadsIndexes(t *testing.T) {
 			t.Errorf("%s read a whole table %d times", method.name, more)
 		}
 	}
-	for q, want := range map[string]int{"": 50, "ann": 50, "u": 50, "ann user9": 50, "user9999": 11, "zoe": 2, "zoe rare user7@": 1, "nobody": 0, "user77777@example.com": 1} {
-		before, started := scans(), time.Now()
-		found, err := rows.List(ctx, profile.Search{Q: q}, "", 50)
-		if err != nil || len(found) != want {
-			t.Errorf("%q: %d found, want %d, %v", q, len(found), want, err)
+	read := func() (n int) {
+		profiles() // It waits until the numbers are known.
+		if err := db.QueryRow(ctx, `SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'profiles'`).Scan(&n); err != nil {
+			t.Fatal(err)
 		}
-		t.Logf("%q took %s", q, time.Since(started))
-		if more := scans() - before; more > 0 {
-			t.Errorf("the search for %q read a whole table %d times", q, more)
+		return n
+	}
+	for q, want := range map[string]int{"": 50, "ann": 50, "u": 50, "ann user9": 50, "user9999": 11, "zoe": 2, "zoe rare user7@": 1, "nobody": 0, "user77777@example.com": 1} {
+		// Postgres plans a statement anew until the sixth time.
+		for range 8 {
+			before, readBefore := scans(), read()
+			found, err := rows.List(ctx, profile.Search{Q: q}, "", 50)
+			if err != nil || len(found) != want {
+				t.Errorf("%q: %d found, want %d, %v", q, len(found), want, err)
+			}
+			if more, rows := scans()-before, read()-readBefore; more > 0 || rows > 5000 {
+				t.Errorf("the search for %q read a whole table %d times, and %d rows", q, more, rows)
+			}
 		}
 	}
 	seen, after := 0, cursor.Position("")
