@@ -49,7 +49,13 @@ func (b *bench) realtime(ctx context.Context) error {
 	}
 	r.publisher = bus.NewSigningPublisher(b.redis, signer)
 	// A gateway that has just started reads the last five minutes first.
-	err = await(ctx, func() (bool, error) { return r.grow(ctx, 1) == nil, nil })
+	err = await(ctx, func() (bool, error) {
+		err := r.grow(ctx, 1)
+		if errors.Is(err, errNotOpened) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 	if err != nil {
 		return err
 	}
@@ -140,13 +146,23 @@ func (r *realtimeBench) socket(ctx context.Context) (*wire, error) {
 		return nil, err
 	}
 	w.r = bufio.NewReaderSize(w.Conn, 512) // Thousands are open.
-	status, err := w.ask([]byte("GET /api/v1/realtime/ws?ticket=" + answer.Data.Ticket + " HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	_, err = w.Write([]byte("GET /api/v1/realtime/ws?ticket=" + answer.Data.Ticket + " HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"))
-	if status != http.StatusSwitchingProtocols {
-		return nil, errors.Join(fmt.Errorf("open WebSocket: %d", status), err, w.Close())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open WebSocket: %w", err), w.Close())
+	}
+	switched, err := http.ReadResponse(w.r, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open WebSocket: %w", err), w.Close())
+	}
+	defer switched.Body.Close()
+	if switched.StatusCode != http.StatusSwitchingProtocols {
+		return nil, errors.Join(fmt.Errorf("open WebSocket: %w: %s", errNotOpened, switched.Status), w.Close())
 	}
 	return w, nil
 }
+
+var errNotOpened = errors.New("the gateway refused it")
 
 // read notes when messages arrive, and answers pings, until the connection is closed.
 func (r *realtimeBench) read(w *wire) {
