@@ -57,6 +57,12 @@ type fed struct {
 
 func newFed(t *testing.T) *fed {
 	t.Helper()
+	return newFedAt(t, began)
+}
+
+// newFedAt returns a hub whose followers began at a time.
+func newFedAt(t *testing.T, began time.Time) *fed {
+	t.Helper()
 	f := &fed{t: t, source: newSource(firstEpoch), metrics: prometheus.NewRegistry()}
 	f.Hub = realtime.NewHub(realtime.Config{
 		Ended: func(s token.Session) error {
@@ -185,6 +191,14 @@ func TestREL103QuietStreams(t *testing.T) {
 	beat := wantMessages(t, c, opened, "connection.heartbeat")
 	f.updated("ann", 2*time.Hour)
 	wantMessages(t, f.open("ann", "s", beat), "user.updated 2h0m0s", opened)
+
+	// Also at a gateway that reads back five minutes only, if there were no events at all.
+	for _, o := range []bus.Observer{f.Users(), f.Hints()} {
+		o.Reached(bus.MarkAt(began.Add(4 * time.Hour)))
+	}
+	c.Heartbeat()
+	_, quiet := all(t, c)
+	wantMessages(t, newFedAt(t, began.Add(4*time.Hour-time.Minute)).open("ann", "s", quiet), opened)
 }
 
 // TestREL103LostData: whoever may have missed an event because Redis lost it is told.
