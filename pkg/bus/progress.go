@@ -52,7 +52,7 @@ type progress struct {
 
 const (
 	// reachedEvery is how often the observer learns that nothing happened.
-	reachedEvery = 2 * time.Second
+	reachedEvery = time.Second
 	// reachedMargin is more than the time of an entry, which Redis takes when it begins to
 	// work on what it has received, can be behind Redis's answer to TIME.
 	reachedMargin = time.Second

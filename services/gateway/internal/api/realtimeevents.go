@@ -70,7 +70,6 @@ const eventStreamType = "text/event-stream; charset=utf-8"
 // serveEvents writes messages until the connection has to close.
 func (rt *realtimeRoutes) serveEvents(ctx context.Context, w http.ResponseWriter, conn *realtime.Conn) {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // The request was read; its limit would end the stream.
 
 	// A write that is blocked must not keep a connection open that has to close.
 	var deadlines sync.Mutex

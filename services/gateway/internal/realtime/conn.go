@@ -82,6 +82,9 @@ func (c *Conn) Messages() <-chan *Message { return c.queue }
 // push queues a message. A client that is too slow loses its connection, and none of the
 // others waits for it. The hub is locked.
 func (c *Conn) push(m *Message) {
+	if c.ctx.Err() != nil { // What has ended gets nothing more.
+		return
+	}
 	select {
 	case c.queue <- m:
 	default:

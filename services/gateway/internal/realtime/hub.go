@@ -110,8 +110,8 @@ func (h *Hub) leave(network string) {
 }
 
 // aheadTimeout is how long Open waits until this gateway has read what another one has already
-// shown to the client.
-const aheadTimeout = 2 * time.Second
+// shown to the client. That takes a second and a half if nothing happens.
+const aheadTimeout = 5 * time.Second
 
 // Open connects a client that has entered. It fails with ErrUnavailable or ErrTooMany, and with
 // the error of Config.Ended if the session has ended. The caller closes the connection.

@@ -198,7 +198,11 @@ func TestREL103QuietStreams(t *testing.T) {
 	}
 	c.Heartbeat()
 	_, quiet := all(t, c)
-	wantMessages(t, newFedAt(t, began.Add(4*time.Hour-time.Minute)).open("ann", "s", quiet), opened)
+	fresh := newFedAt(t, began.Add(4*time.Hour-time.Minute))
+	for _, o := range []bus.Observer{fresh.Users(), fresh.Hints()} {
+		o.Reached(bus.MarkAt(began.Add(4*time.Hour + time.Second)))
+	}
+	wantMessages(t, fresh.open("ann", "s", quiet), opened)
 }
 
 // TestREL103LostData: whoever may have missed an event because Redis lost it is told.
@@ -324,8 +328,9 @@ func TestSEC155EndedSessions(t *testing.T) {
 	if why := ended.Why(); why == nil || why.Code != 4401 {
 		t.Errorf("the ended session: %v", why)
 	}
+	f.updated("ann", 2*time.Second)
 	wantMessages(t, ended, opened)
-	wantMessages(t, other, opened, "session.revoked")
+	wantMessages(t, other, opened, "session.revoked", "user.updated 2s")
 
 	for reason, err := range map[string]error{"token_expired": token.ErrExpired, "session_revoked": token.ErrRevoked} {
 		c := f.open("ann", reason, nil)
