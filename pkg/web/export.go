@@ -9,9 +9,14 @@ import (
 // JSON object without an envelope. Only services reach it: the gateway does not route it.
 const ExportPath = "/internal/v1/export"
 
-// Export answers at ExportPath with an object that load returns.
+// ExportRoute is the route at ExportPath.
+func ExportRoute(handler Handler) Route {
+	return Route{Method: http.MethodGet, Path: ExportPath, Access: SignedIn, Handler: handler}
+}
+
+// Export is ExportRoute for an object that load returns.
 func Export(load func(r *http.Request, userID string) (json.RawMessage, error)) Route {
-	return Route{Method: http.MethodGet, Path: ExportPath, Access: SignedIn, Handler: func(w http.ResponseWriter, r *http.Request) error {
+	return ExportRoute(func(w http.ResponseWriter, r *http.Request) error {
 		data, err := load(r, Caller(r).UserID)
 		if err != nil {
 			return err
@@ -20,5 +25,5 @@ func Export(load func(r *http.Request, userID string) (json.RawMessage, error)) 
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = w.Write(data) // An error is the client's: it has left.
 		return nil
-	}}
+	})
 }

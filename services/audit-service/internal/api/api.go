@@ -25,7 +25,7 @@ func Routes(log *store.Store) []web.Route {
 		{Method: http.MethodGet, Path: Prefix + "/events", Access: web.AuditReaders, Query: web.TakesPage(filters...), Handler: a.list},
 		{Method: http.MethodGet, Path: Prefix + "/events/{id}", Access: web.AuditReaders, Handler: a.get},
 		{Method: http.MethodGet, Path: Prefix + "/me", Access: web.SignedIn, Query: web.TakesPage(), Handler: a.mine},
-		{Method: http.MethodGet, Path: web.ExportPath, Access: web.SignedIn, Handler: a.export},
+		web.ExportRoute(a.export),
 	}
 }
 
