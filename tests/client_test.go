@@ -266,14 +266,14 @@ func inbox(t *testing.T, email string) ([]mail, error) {
 // awaitLink waits for the verification mail and returns the link in its text.
 func awaitLink(t *testing.T, email string) string {
 	t.Helper()
-	return awaitLinkTo(t, email, "verify-email")
+	return awaitLinkTo(t, email, "auth/verify-email")
 }
 
-// awaitLinkTo waits for a mail with a link to a landing page and returns the link
-// in its text.
+// awaitLinkTo waits for a mail with a link to a path below /api/v1 and returns the link in its
+// text.
 func awaitLinkTo(t *testing.T, email, page string) string {
 	t.Helper()
-	target := regexp.MustCompile(`https?://\S+/api/v1/auth/` + page + `\?token=[A-Za-z0-9_%-]+`)
+	target := regexp.MustCompile(`https?://\S+/api/v1/` + page + `\?token=[A-Za-z0-9_%-]+`)
 	var found string
 	testkit.Eventually(t, func() error {
 		mails, err := inbox(t, email)

@@ -136,7 +136,7 @@ func TestSEC56Host(t *testing.T) {
 	if res.StatusCode != http.StatusAccepted {
 		t.Fatalf("= %s", res.Status)
 	}
-	if link := awaitLinkTo(t, email, "reset-password"); !strings.HasPrefix(link, c.gateway+"/") {
+	if link := awaitLinkTo(t, email, "auth/reset-password"); !strings.HasPrefix(link, c.gateway+"/") {
 		t.Errorf("the link in the mail leads to %s", link)
 	}
 	mails, err := inbox(t, email)

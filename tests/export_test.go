@@ -14,14 +14,16 @@ import (
 	"github.com/headgate/headgate/pkg/testkit"
 )
 
-// export returns the export of the client's user, as text and decoded.
-func (c *client) export() (text string, parts map[string]json.RawMessage) {
+// export returns the export at an address, as text and decoded.
+func (c *client) export(address string) (text string, parts map[string]json.RawMessage) {
 	c.t.Helper()
-	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.gateway+"/api/v1/user/me/export", http.NoBody)
+	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, address, http.NoBody)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.tokens.AccessToken)
+	if c.tokens.AccessToken != "" {
+		req.Header.Set("Authorization", "Bearer "+c.tokens.AccessToken)
+	}
 	res, err := httpClient.Do(req)
 	if err != nil {
 		c.t.Fatal(err)
@@ -43,7 +45,8 @@ func TestSEC160ExportAndErasure(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	me := c.signup(email)
 	c.do(http.StatusOK, "PATCH /api/v1/user/me", object{"bio": "Bio of " + email, "preferences": object{"colour": "mauve-" + me.ID}}, nil)
-	awaitLink(t, email)
+	verification := mustURL(t, awaitLink(t, email))
+	c.do(http.StatusOK, "POST /api/v1/auth/verify-email", object{"token": verification.Query().Get("token")}, nil)
 	c.do(http.StatusUnauthorized, "POST /api/v1/auth/login", object{"email": email, "password": "not the password"}, nil)
 	c.do(http.StatusOK, "POST /api/v1/auth/login", object{"email": email, "password": goodPassword, "deviceName": "device of " + email}, nil)
 	var factor struct{ FactorID, Secret string }
@@ -52,7 +55,7 @@ func TestSEC160ExportAndErasure(t *testing.T) {
 	var text string
 	testkit.Eventually(t, func() error {
 		var parts map[string]json.RawMessage
-		text, parts = c.export()
+		text, parts = c.export(c.gateway + "/api/v1/user/me/export")
 		for part, traces := range map[string][]string{
 			"profile": {email, "Bio of " + email, "mauve-" + me.ID},
 			"auth":    {email, "device of " + email, factor.FactorID, `"change_email"`, "new-" + email, "127.0.0.1"},
@@ -71,6 +74,12 @@ func TestSEC160ExportAndErasure(t *testing.T) {
 		if strings.Contains(text, secret) {
 			t.Errorf("the export has the secret %q", secret)
 		}
+	}
+	c.login(email, goodPassword) // The token of this session has the address, which is verified.
+	c.do(http.StatusAccepted, "POST /api/v1/user/me/export", nil, nil)
+	mailed := newClient(t)
+	if _, parts := mailed.export(awaitLinkTo(t, email, "user/export")); !strings.Contains(string(parts["profile"]), "Bio of "+email) {
+		t.Errorf("the mailed export has the profile %s", parts["profile"])
 	}
 	if status, report := erasureReport(t, me.ID); status != 1 || !regexp.MustCompile(`(?m)^auth-service: accounts: 1$`).MatchString(report) ||
 		!strings.Contains(report, "user-service: profiles: 1") || !strings.Contains(report, "email-service: messages:") || !strings.Contains(report, "audit-service: records") {

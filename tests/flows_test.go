@@ -46,7 +46,7 @@ func TestForgottenPassword(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	me := c.signup(email)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": email}, nil)
-	link := awaitLinkTo(t, email, "reset-password")
+	link := awaitLinkTo(t, email, "auth/reset-password")
 	if page := follow(t, c, link, url.Values{"password": {otherPassword}}); !strings.Contains(page, "Password changed") {
 		t.Errorf("page = %s", page)
 	}
@@ -84,7 +84,7 @@ func TestNewAddress(t *testing.T) {
 	c, email, next := newClient(t), newEmail(), newEmail()
 	c.signup(email)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)
-	follow(t, c, awaitLinkTo(t, next, "change-email/confirm"), url.Values{"password": {goodPassword}})
+	follow(t, c, awaitLinkTo(t, next, "auth/change-email/confirm"), url.Values{"password": {goodPassword}})
 	c.login(next, goodPassword)
 	wantProfile := func(address string) {
 		t.Helper()
@@ -97,8 +97,8 @@ func TestNewAddress(t *testing.T) {
 		})
 	}
 	wantProfile(next)
-	follow(t, c, awaitLinkTo(t, email, "change-email/revert"), nil)
-	follow(t, c, awaitLinkTo(t, email, "reset-password"), url.Values{"password": {otherPassword}})
+	follow(t, c, awaitLinkTo(t, email, "auth/change-email/revert"), nil)
+	follow(t, c, awaitLinkTo(t, email, "auth/reset-password"), url.Values{"password": {otherPassword}})
 	c.login(email, otherPassword)
 	wantProfile(email)
 }

@@ -88,7 +88,7 @@ func TestOpenAPITourOfTheAccount(t *testing.T) {
 	c.do(http.StatusNotFound, "DELETE /api/v1/auth/sessions/"+other.tokens.SessionID, nil, nil)
 
 	tokenOf := func(address, page string) string {
-		return mustURL(t, awaitLinkTo(t, address, page)).Query().Get("token")
+		return mustURL(t, awaitLinkTo(t, address, "auth/"+page)).Query().Get("token")
 	}
 	c.do(http.StatusAccepted, "POST /api/v1/auth/resend-verification", object{"email": newEmail()}, nil)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/change-email", object{"newEmail": next, "currentPassword": goodPassword}, nil)

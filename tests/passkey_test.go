@@ -198,7 +198,7 @@ func TestSEC96PasskeyInsteadOfPassword(t *testing.T) {
 	c, email := newClient(t), newEmail()
 	c.signup(email)
 	c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": email}, nil)
-	link := mustURL(t, awaitLinkTo(t, email, "reset-password")).Query().Get("token")
+	link := mustURL(t, awaitLinkTo(t, email, "auth/reset-password")).Query().Get("token")
 	c.do(http.StatusOK, "POST /api/v1/auth/reset-password", object{"token": link, "newPassword": goodPassword}, nil)
 	c.login(email, goodPassword)
 	b := newBrowser(t, c.gateway)

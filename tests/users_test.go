@@ -117,7 +117,7 @@ func TestSEC146ImportAfterADeletion(t *testing.T) {
 		}
 		c.do(http.StatusOK, "GET /api/v1/user/me", nil, nil)
 		c.do(http.StatusAccepted, "POST /api/v1/auth/forgot-password", object{"email": emails[i]}, nil)
-		awaitLinkTo(t, emails[i], "reset-password")
+		awaitLinkTo(t, emails[i], "auth/reset-password")
 		if i > 0 {
 			continue
 		}
