@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	goredis "github.com/redis/go-redis/v9"
-
 	"github.com/headgate/headgate/pkg/bus"
 	"github.com/headgate/headgate/pkg/event"
 	"github.com/headgate/headgate/pkg/service"
@@ -113,23 +111,4 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		runners = append(runners, upstream)
 	}
 	return s.Run(ctx, server, runners...)
-}
-
-// newHub returns the hub of real-time events. It follows the user stream by itself: what
-// browsers are told must not delay the revocations that the verifier learns.
-func newHub(s *service.Service, cfg Config, verifier *token.RemoteVerifier, client goredis.UniversalClient, check *bus.Authenticity) *realtime.Hub {
-	follow := func(topic event.Topic, observer func(*realtime.Hub) bus.Observer) func(*realtime.Hub) realtime.Runner {
-		return func(h *realtime.Hub) realtime.Runner {
-			return bus.NewProgressFollower(bus.ProgressConfig{
-				Client: client, Topic: topic, Observer: observer(h), Check: check, Lookback: realtime.Lookback, Log: s.Log,
-			})
-		}
-	}
-	return realtime.NewHub(realtime.Config{
-		Followers: []func(*realtime.Hub) realtime.Runner{follow(event.User, (*realtime.Hub).Users), follow(event.Realtime, (*realtime.Hub).Hints)},
-		Ended:     verifier.Ended,
-		Source:    realtime.NewRedis(client),
-		Limits:    realtime.Limits{Total: cfg.RealtimeConnections, PerNetwork: cfg.RealtimeConnectionsPerIP, PerUser: cfg.RealtimeConnectionsPerUser},
-		Now:       time.Now, Log: s.Log, Metrics: s.Metrics,
-	})
 }
