@@ -84,7 +84,7 @@ func add(t *testing.T, db *postgres.Pool, n int) {
 	box := outbox.New("test")
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		for range n {
-			if err := box.Add(t.Context(), tx, event.New(t.Context(), time.Now(), "subject", event.UserLoggedIn{})); err != nil {
+			if err := box.Add(t.Context(), tx, event.New(t.Context(), time.Now(), "subject", event.SessionRefreshed{})); err != nil {
 				return err
 			}
 		}

@@ -40,7 +40,7 @@ func TestNumbersCannotBeRaised(t *testing.T) {
 		t.Helper()
 		err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 			for range n {
-				if err := box.Add(t.Context(), tx, event.New(t.Context(), time.Now(), "subject", event.UserLoggedIn{})); err != nil {
+				if err := box.Add(t.Context(), tx, event.New(t.Context(), time.Now(), "subject", event.SessionRefreshed{})); err != nil {
 					return err
 				}
 			}

@@ -30,7 +30,7 @@ func TestTooLarge(t *testing.T) {
 		{outbox.MaxEventBytes / 2, nil},
 		{outbox.MaxEventBytes, outbox.ErrTooLarge}, // the envelope comes on top
 	} {
-		e := event.New(t.Context(), time.Now(), "subject", event.UserLoggedIn{DeviceName: strings.Repeat("x", tc.bytes)})
+		e := event.New(t.Context(), time.Now(), "subject", event.SessionRefreshed{SessionID: strings.Repeat("x", tc.bytes)})
 		err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return box.Add(t.Context(), tx, e) })
 		if !errors.Is(err, tc.want) {
 			t.Errorf("Add(%d bytes) = %v, want %v", tc.bytes, err, tc.want)
@@ -74,7 +74,7 @@ func TestBatchBytes(t *testing.T) {
 	const small, mebibyte = 40, 1 << 20
 	insert := func(bytes int) {
 		t.Helper()
-		e := event.New(t.Context(), time.Now(), "subject", event.UserLoggedIn{DeviceName: strings.Repeat("x", bytes)})
+		e := event.New(t.Context(), time.Now(), "subject", event.SessionRefreshed{SessionID: strings.Repeat("x", bytes)})
 		if err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error { return box.Add(t.Context(), tx, e) }); err != nil {
 			t.Fatal(err)
 		}

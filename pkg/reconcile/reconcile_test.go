@@ -141,7 +141,7 @@ func (f *fixture) add(n int) {
 	f.t.Helper()
 	err := pgx.BeginFunc(f.t.Context(), f.producer, func(tx pgx.Tx) error {
 		for range n {
-			e := event.New(f.t.Context(), time.Now(), "subject", event.UserLoggedIn{})
+			e := event.New(f.t.Context(), time.Now(), "subject", event.SessionRefreshed{})
 			if err := f.box.Add(f.t.Context(), tx, e); err != nil {
 				return err
 			}

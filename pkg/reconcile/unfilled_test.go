@@ -21,7 +21,7 @@ func (f *fixture) addInHour(ago time.Duration, n int) {
 	low, _ := reconcile.HourIDs(time.Now().Add(-ago).Unix() / 3600)
 	err := pgx.BeginFunc(f.t.Context(), f.producer, func(tx pgx.Tx) error {
 		for range n {
-			e := event.New(f.t.Context(), time.Now(), "subject", event.UserLoggedIn{})
+			e := event.New(f.t.Context(), time.Now(), "subject", event.SessionRefreshed{})
 			e.ID = low[:14] + "7" + uuid.NewString()[15:]
 			if err := f.box.Add(f.t.Context(), tx, e); err != nil {
 				return err
