@@ -59,6 +59,7 @@ var mayCall = map[string]string{
 	"POST /passkeys/login/finish":                          anyone,
 	"GET " + token.RevocationsPath:                         anyone,
 	"GET " + token.AccountPath:                             signedIn,
+	"GET " + web.ExportPath:                                signedIn,
 	"POST " + event.RateLimitsPath + "/exceeded":           anyone,
 	"POST " + event.RateLimitsPath + "/exceeded-by-caller": signedIn,
 	"POST " + event.RateLimitsPath + "/read":               admins,

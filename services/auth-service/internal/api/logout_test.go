@@ -22,7 +22,7 @@ func TestSEC13Logout(t *testing.T) {
 	}
 	s.want(s.refresh(first.RefreshToken), 401, "session_revoked")
 	s.want(s.refresh(second.RefreshToken), 401, "session_revoked")
-	if got := names(s.events(event.User)); !slices.Equal(got, []string{"user.signed_up", "user.signed_up", "user.logged_out", "user.logged_out"}) {
+	if got := names(s.events(event.User)); !slices.Equal(got, []string{"user.signed_up", "user.logged_in", "user.signed_up", "user.logged_out", "user.logged_out"}) {
 		t.Errorf("user events = %v", got)
 	}
 }
