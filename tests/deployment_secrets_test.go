@@ -35,7 +35,7 @@ func TestSEC106ContainersHaveOnlyTheirOwnSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for secret, foreign := range map[string]string{"PASSWORD_PEPPERS": "gateway", "EVENT_SEAL_KEY": "audit-service", "SMTP_URL": "auth-service"} {
+	for secret, foreign := range map[string]string{"PASSWORD_PEPPERS": "gateway", "EVENT_SEAL_KEY": "user-service", "SMTP_URL": "auth-service"} {
 		forgotten := filepath.Join(t.TempDir(), "docker-compose.yml")
 		if err := os.WriteFile(forgotten, []byte(strings.Replace(string(text), "\n  "+secret+`: ""`, "", 1)), 0o600); err != nil {
 			t.Fatal(err)

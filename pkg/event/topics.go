@@ -23,7 +23,7 @@ func (t Topic) Producers() []string { return producers[t] }
 
 // It is made once, because every event is checked against it.
 var producers = map[Topic][]string{
-	Email: {"auth-service", "user-service"},
+	Email: {"auth-service"},
 	Audit: {"auth-service", "user-service", "email-service", "audit-service"},
 	User:  {"auth-service", "user-service"},
 
@@ -49,21 +49,20 @@ func PublishedBy(producer string) []Topic {
 // alone. An event that several services publish is about the service itself, such as a
 // request that it has refused.
 var publishers = map[string][]string{
-	"access.denied":           Audit.Producers(),
-	"audit.appended":          {"audit-service"},
-	"audit.read":              Audit.Producers(),
-	"request.refused":         Audit.Producers(),
-	"dead_letter.added":       {"user-service", "email-service", "audit-service"},
-	"dead_letter.replayed":    {"user-service", "email-service", "audit-service"},
-	"dead_letter.discarded":   {"user-service", "email-service", "audit-service"},
-	"gap.accepted":            {"user-service", "email-service", "audit-service"},
-	"email.deferred":          {"email-service"},
-	"email.failed":            {"email-service"},
-	"email.resumed":           {"email-service"},
-	"email.sent":              {"email-service"},
-	"user.data_exported":      {"user-service"},
-	"user.export_link_issued": {"user-service"},
-	"user.profile_updated":    {"user-service"},
+	"access.denied":         Audit.Producers(),
+	"audit.appended":        {"audit-service"},
+	"audit.read":            Audit.Producers(),
+	"request.refused":       Audit.Producers(),
+	"dead_letter.added":     {"user-service", "email-service", "audit-service"},
+	"dead_letter.replayed":  {"user-service", "email-service", "audit-service"},
+	"dead_letter.discarded": {"user-service", "email-service", "audit-service"},
+	"gap.accepted":          {"user-service", "email-service", "audit-service"},
+	"email.deferred":        {"email-service"},
+	"email.failed":          {"email-service"},
+	"email.resumed":         {"email-service"},
+	"email.sent":            {"email-service"},
+	"user.data_exported":    {"user-service"},
+	"user.profile_updated":  {"user-service"},
 }
 
 // PublishersOf returns the services that may publish events of a name, in any version. It

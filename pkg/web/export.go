@@ -3,11 +3,22 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 )
 
 // ExportPath is where a service answers with everything that it holds about the caller, as one
 // JSON object without an envelope. Only services reach it: the gateway does not route it.
 const ExportPath = "/internal/v1/export"
+
+// ExportLinkPath is where auth-service mails a link to an export of the caller, whose secret is in
+// an ExportLink, to the address of the account. Only services reach it.
+const ExportLinkPath = "/internal/v1/export-link"
+
+// ExportLink is the body of a request to ExportLinkPath.
+type ExportLink struct {
+	Secret    string    `json:"secret"`
+	ExpiresAt time.Time `json:"expiresAt"`
+}
 
 // ExportRoute is the route at ExportPath.
 func ExportRoute(handler Handler) Route {

@@ -49,10 +49,6 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 		Client: cache, Generation: generation.Current, Reads: int(cfg.DatabaseMaxConns / 2), Memory: cfg.ProfileCacheMemory,
 		Log: s.Log, Metrics: s.Metrics, Now: time.Now,
 	})
-	sealer, err := cfg.sealer()
-	if err != nil {
-		return err
-	}
 	replicas, err := store.NewReplicas(ctx, b.DB, store.ReplicasConfig{URLs: cfg.ReplicaURLs, Conns: cfg.DatabaseMaxConns, Log: s.Log, Metrics: s.Metrics})
 	if err != nil {
 		return err
@@ -62,7 +58,7 @@ func run(ctx context.Context, s *service.Service, cfg Config) error {
 	rows.Replicas = replicas
 	profiles := profile.New(rows, profileCache, token.RemoteAccounts(cfg.Remote), b.Clock.Now)
 	avatars := profile.NewAvatars(profiles, rows, blobs, cfg.AvatarMemory)
-	exports := profile.NewExports(profiles, rows, cfg.sources(), sealer, cfg.ExportTTL)
+	exports := profile.NewExports(profiles, rows, cfg.sources(), api.MailLink(cfg.JWKSURL), cfg.ExportTTL)
 	exports.Shown = cfg.assets().Shown
 	deadLetters := deadletter.New(b.DB, b.Outbox, b.Clock.Now)
 	verifier := b.Verifier(cfg.Remote)

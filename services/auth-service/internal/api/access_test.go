@@ -60,6 +60,7 @@ var mayCall = map[string]string{
 	"GET " + token.RevocationsPath:                         anyone,
 	"GET " + token.AccountPath:                             signedIn,
 	"GET " + web.ExportPath:                                signedIn,
+	"POST " + web.ExportLinkPath:                           signedIn,
 	"POST " + event.RateLimitsPath + "/exceeded":           anyone,
 	"POST " + event.RateLimitsPath + "/exceeded-by-caller": signedIn,
 	"POST " + event.RateLimitsPath + "/read":               admins,

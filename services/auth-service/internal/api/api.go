@@ -77,6 +77,7 @@ func Routes(accounts *account.Accounts, keyring *signing.Keyring, site Site) []w
 		{Method: http.MethodPost, Path: prefix + "/revoke-all-sessions", Access: web.AdminOnly.Recently(), Handler: a.revokeAll},
 		// The gateway does not route these.
 		{Method: http.MethodGet, Path: token.AccountPath, Access: web.SignedIn, Handler: a.account},
+		{Method: http.MethodPost, Path: web.ExportLinkPath, Access: web.SignedIn, Handler: a.mailExportLink},
 		web.Export(func(r *http.Request, userID string) (json.RawMessage, error) {
 			return a.accounts.PersonalData(r.Context(), userID)
 		}),

@@ -67,3 +67,14 @@ func (a *api) changeEmail(w http.ResponseWriter, r *http.Request) error {
 	}
 	return checkEmail(w)
 }
+
+func (a *api) mailExportLink(w http.ResponseWriter, r *http.Request) error {
+	in, err := web.Read[web.ExportLink](w, r)
+	if err != nil {
+		return err
+	}
+	if err := a.accounts.MailExportLink(r.Context(), web.Caller(r), in.Secret, in.ExpiresAt); err != nil {
+		return err
+	}
+	return web.OK(w, http.StatusAccepted, struct{}{})
+}

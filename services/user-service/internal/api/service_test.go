@@ -97,7 +97,7 @@ func newServiceOn(t *testing.T, redisURL, blobURL string) *service {
 	}
 	deadLetters := deadletter.New(s.db, outbox.New("user-service"), time.Now)
 	s.others = newOthers(t)
-	exports := profile.NewExports(profiles, rows, s.others.sources(), sealer(t), time.Hour)
+	exports := profile.NewExports(profiles, rows, s.others.sources(), api.MailLink(s.others.servers["auth"].URL), time.Hour)
 	exports.Shown = api.Assets(assets).Shown
 	s.routes = slices.Concat(deadLetters.Routes(api.Prefix), api.Routes(profiles, exports, assets), api.AvatarRoutes(s.avatars, assets))
 	s.Server = httptest.NewServer(web.NewRouter(s.routes, web.Options{

@@ -54,7 +54,6 @@ var (
 	ErrExportTooLarge    = problem.New(problem.Unavailable, "export_too_large", "Your data is too large for one export. Ask an administrator for it.")
 	ErrExportExpired     = problem.New(problem.Gone, "export_expired", "This link has expired. Request a new export.")
 	ErrExportUnproved    = problem.New(problem.Forbidden, "email_not_verified", "Verify your email address first: the link to your data is mailed there.")
-	ErrExportNotMailed   = problem.New(problem.Unavailable, "export_mail_unavailable", "This server cannot mail exports. Download yours instead (GET /api/v1/user/me/export).")
 )
 
 const (
@@ -76,16 +75,20 @@ type Exports struct {
 	profiles *Profiles
 	store    ExportStore
 	sources  []Source
-	sealer   *event.Sealer
+	mail     MailLink
 	lifetime time.Duration
 	slots    chan struct{}
 }
 
-// NewExports returns exports of profiles and sources. sealer seals mailed links, which are
-// valid for lifetime; it is nil if they cannot be mailed.
-func NewExports(profiles *Profiles, store ExportStore, sources []Source, sealer *event.Sealer, lifetime time.Duration) *Exports {
+// MailLink mails a link with a secret to the address of the account of an access token, or fails
+// with ErrExportUnproved or token.ErrRevoked.
+type MailLink func(ctx context.Context, raw, secret string, expires time.Time) error
+
+// NewExports returns exports of profiles and sources. The links that mail sends are valid for
+// lifetime.
+func NewExports(profiles *Profiles, store ExportStore, sources []Source, mail MailLink, lifetime time.Duration) *Exports {
 	return &Exports{
-		profiles: profiles, store: store, sources: sources, sealer: sealer, lifetime: lifetime, slots: make(chan struct{}, exportsAtOnce),
+		profiles: profiles, store: store, sources: sources, mail: mail, lifetime: lifetime, slots: make(chan struct{}, exportsAtOnce),
 	}
 }
 
@@ -100,15 +103,10 @@ func (x *Exports) Download(ctx context.Context, caller Caller) ([]byte, error) {
 }
 
 // Mail makes the caller's export and mails a link to it. The export is encrypted with the
-// secret in the link, so neither the database nor its backups can show it. It fails as Download
-// does, and with ErrExportUnproved or ErrExportNotMailed. It returns when the link expires.
+// secret in the link, so neither the database nor its backups can show it. It is stored before the
+// link is mailed: if that fails, nobody has the secret, and the export expires. Mail fails as
+// Download does, and with ErrExportUnproved. It returns when the link expires.
 func (x *Exports) Mail(ctx context.Context, caller Caller) (expires time.Time, err error) {
-	switch {
-	case x.sealer == nil:
-		return time.Time{}, ErrExportNotMailed
-	case caller.Email == "":
-		return time.Time{}, ErrExportUnproved
-	}
 	data, err := x.collect(ctx, caller)
 	if err != nil {
 		return time.Time{}, err
@@ -121,12 +119,14 @@ func (x *Exports) Mail(ctx context.Context, caller Caller) (expires time.Time, e
 		return time.Time{}, err
 	}
 	stored := StoredExport{Key: keys.lookup, UserID: caller.UserID, Data: keys.seal(data), CreatedAt: now, ExpiresAt: now.Add(x.lifetime)}
-	return stored.ExpiresAt, x.store.SaveExport(ctx, stored,
-		event.New(ctx, now, caller.UserID, event.UserExportLinkIssued{
-			Email: caller.Email, Name: caller.Name, ExpiresAt: stored.ExpiresAt,
-			Token: x.sealer.Seal(secret, event.LinkContext(event.UserExportLinkIssued{}, caller.UserID)),
-		}),
-		event.New(ctx, now, caller.UserID, event.UserDataExported{Mailed: true}))
+	exported := event.New(ctx, now, caller.UserID, event.UserDataExported{Mailed: true})
+	if err := x.store.SaveExport(ctx, stored, exported); err != nil {
+		return time.Time{}, err
+	}
+	if err := x.mail(ctx, caller.Token, secret, stored.ExpiresAt); err != nil {
+		return time.Time{}, exportFault(err)
+	}
+	return stored.ExpiresAt, nil
 }
 
 // Open returns the export that a mailed link leads to, compressed with gzip. It fails with
@@ -194,7 +194,7 @@ func (x *Exports) collect(ctx context.Context, caller Caller) ([]byte, error) {
 }
 
 func exportFault(err error) error {
-	if errors.Is(err, ErrExportTooLarge) || errors.Is(err, token.ErrRevoked) {
+	if errors.Is(err, ErrExportTooLarge) || errors.Is(err, ErrExportUnproved) || errors.Is(err, token.ErrRevoked) {
 		return err
 	}
 	return errors.Join(ErrExportUnavailable, err)
