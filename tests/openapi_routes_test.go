@@ -144,7 +144,7 @@ func constantsIn(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	constants := map[string]string{}
 	// The package comes last: its constants are made of the others.
-	for _, from := range []struct{ prefix, folder string }{{"token.", "pkg/token"}, {"event.", "pkg/event"}, {"", folder}} {
+	for _, from := range []struct{ prefix, folder string }{{"token.", "pkg/token"}, {"event.", "pkg/event"}, {"web.", "pkg/web"}, {"", folder}} {
 		inspect(t, from.folder, func(n ast.Node) {
 			spec, ok := n.(*ast.ValueSpec)
 			if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 {

@@ -86,6 +86,9 @@ func (a *avatars) set(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), uploadTime)
 	defer cancel()
 	changed, err := a.Set(ctx, caller, data, declared, ifMatch(r))
+	if errors.Is(err, context.DeadlineExceeded) && r.Context().Err() == nil {
+		err = errors.Join(profile.ErrAvatarBusy, err) // It has waited for memory for too long to finish in time.
+	}
 	if err != nil {
 		return err
 	}
