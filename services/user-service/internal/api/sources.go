@@ -26,7 +26,7 @@ func Source(name, base string) profile.Source {
 		if base == "" {
 			return nil, errors.New("its URL is not configured")
 		}
-		res, err := ask(ctx, base, raw, http.MethodGet, web.ExportPath, nil)
+		res, err := ask(ctx, base, raw, request{method: http.MethodGet, path: web.ExportPath})
 		if err != nil {
 			return nil, err
 		}
@@ -42,11 +42,11 @@ func MailLink(base string) profile.MailLink {
 	return func(ctx context.Context, raw, secret string, expires time.Time) error {
 		ctx, cancel := context.WithTimeout(ctx, mailTimeout)
 		defer cancel()
-		body, err := json.Marshal(web.ExportLink{Secret: secret, ExpiresAt: expires})
+		body, err := json.Marshal(web.ExportLink{Secret: secret, ExpiresAt: expires}) //nolint:gosec // auth-service seals it for the mail.
 		if err != nil {
 			return fmt.Errorf("encode link: %w", err)
 		}
-		res, err := ask(ctx, base, raw, http.MethodPost, web.ExportLinkPath, body)
+		res, err := ask(ctx, base, raw, request{method: http.MethodPost, path: web.ExportLinkPath, body: body})
 		if err != nil {
 			return fmt.Errorf("mail link: %w", err)
 		}
@@ -55,20 +55,26 @@ func MailLink(base string) profile.MailLink {
 	}
 }
 
+// request is what is sent to a service.
+type request struct {
+	method, path string
+	body         []byte // JSON, or nil
+}
+
 // ask sends a request to a service with the token of the caller. The caller closes the body of the
 // response, which is a success.
-func ask(ctx context.Context, base, raw, method, path string, body []byte) (*http.Response, error) {
+func ask(ctx context.Context, base, raw string, send request) (*http.Response, error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, fmt.Errorf("parse URL: %w", err)
 	}
-	u.Path, u.RawQuery = path, ""
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	u.Path, u.RawQuery = send.path, ""
+	req, err := http.NewRequestWithContext(ctx, send.method, u.String(), bytes.NewReader(send.body))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+raw)
-	if body != nil {
+	if send.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	res, err := strictClient.Do(req)
