@@ -18,7 +18,7 @@ import (
 )
 
 // Remains counts the things with personal data of a subject that a service has, by what they
-// are. It leaves out what it has none of.
+// are, without zeros.
 type Remains[C any] func(ctx context.Context, cfg C, db *postgres.Pool, subject string) (map[string]int, error)
 
 // ErasureReport returns the command erasure-report, which prints what the service has about a

@@ -117,7 +117,7 @@ func TestHintsAreDropped(t *testing.T) {
 	})
 }
 
-// TestHintsAreNoEvents: the stream of hints is none of those that services reconcile.
+// TestHintsAreNoEvents: services do not reconcile the stream of hints.
 func TestHintsAreNoEvents(t *testing.T) {
 	t.Parallel()
 	for _, topic := range event.Topics() {

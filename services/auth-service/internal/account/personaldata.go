@@ -12,7 +12,7 @@ import (
 
 // personalDataReader reads everything about one account.
 type personalDataReader interface {
-	// PersonalData returns everything about an account that is no secret, as a JSON object, or
+	// PersonalData returns everything about an account except secrets, as a JSON object, or
 	// ErrNotFound.
 	PersonalData(ctx context.Context, id string) (json.RawMessage, error)
 }

@@ -300,7 +300,7 @@ func (l *listener) readEvents(body io.Reader) {
 	}
 }
 
-// next returns the next message that is no heartbeat.
+// next returns the next message other than heartbeats.
 func (l *listener) next() message {
 	l.t.Helper()
 	for {

@@ -19,7 +19,7 @@ import (
 	"github.com/headgate/headgate/services/gateway/internal/realtime"
 )
 
-// errUpgrade says that a request to the WebSocket is no handshake (RFC 6455, 4.2.1).
+// errUpgrade says that a request is not a WebSocket handshake (RFC 6455, 4.2.1).
 var errUpgrade = problem.New(problem.Invalid, "websocket_required", "This path accepts WebSocket handshakes (version 13) only.")
 
 const (

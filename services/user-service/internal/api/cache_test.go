@@ -14,7 +14,7 @@ import (
 )
 
 // TestSEC68SelfAndAdministratorSeeTheSame is SEC-68: a profile has the same content for its
-// user and for an administrator, whoever has put it into the cache, and Redis has no more of
+// user and for an administrator, whichever of them has filled the cache, and Redis has no more of
 // it than they see.
 func TestSEC68SelfAndAdministratorSeeTheSame(t *testing.T) {
 	t.Parallel()

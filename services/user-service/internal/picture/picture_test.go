@@ -269,7 +269,7 @@ func TestSEC148Refused(t *testing.T) {
 		"HTML":                         {[]byte(`<!doctype html><script>`), "", picture.ErrType},
 		"ICO":                          {[]byte("\x00\x00\x01\x00\x01\x00"), "", picture.ErrType},
 		"BMP":                          {[]byte("BM......"), "", picture.ErrType},
-		"RIFF that is no WebP":         {[]byte("RIFF\x00\x00\x00\x00WAVEfmt "), "image/webp", picture.ErrType},
+		"RIFF without WebP":            {[]byte("RIFF\x00\x00\x00\x00WAVEfmt "), "image/webp", picture.ErrType},
 		"PNG called JPEG":              {drawing, "image/jpeg", picture.ErrType},
 		"JPEG called PNG":              {photo, "image/png", picture.ErrType},
 		"GIF called WebP":              {animation, "image/webp", picture.ErrType},
