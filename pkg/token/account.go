@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -32,9 +31,10 @@ const (
 
 // RemoteAccounts returns a loader that asks the host of cfg.JWKSURL.
 func RemoteAccounts(cfg Remote) LoadAccount {
-	client := &http.Client{Timeout: accountTimeout, CheckRedirect: noRedirect}
 	return func(ctx context.Context, raw string) (Account, error) {
-		account, err := fetchAccount(ctx, client, cfg.JWKSURL, raw)
+		ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+		defer cancel()
+		account, err := fetchAccount(ctx, cfg.JWKSURL, raw)
 		if err != nil {
 			return Account{}, fmt.Errorf("fetch account: %w", err)
 		}
@@ -42,27 +42,14 @@ func RemoteAccounts(cfg Remote) LoadAccount {
 	}
 }
 
-func fetchAccount(ctx context.Context, client *http.Client, jwksURL, raw string) (Account, error) {
-	u, err := url.Parse(jwksURL)
-	if err != nil {
-		return Account{}, err
-	}
-	u.Path, u.RawQuery = AccountPath, ""
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
-	if err != nil {
-		return Account{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+raw)
-	res, err := client.Do(req)
+func fetchAccount(ctx context.Context, jwksURL, raw string) (Account, error) {
+	res, err := Ask(ctx, jwksURL, raw, Request{Method: http.MethodGet, Path: AccountPath})
 	if err != nil {
 		return Account{}, err
 	}
 	defer res.Body.Close()
-	if res.StatusCode == http.StatusUnauthorized {
-		return Account{}, ErrRevoked
-	}
 	if res.StatusCode != http.StatusOK {
-		return Account{}, fmt.Errorf("%s responded with %s", u.Redacted(), res.Status)
+		return Account{}, fmt.Errorf("%s responded with %s", res.Request.URL.Redacted(), res.Status)
 	}
 	var body struct {
 		Data Account `json:"data"`

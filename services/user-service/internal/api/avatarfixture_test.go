@@ -1,10 +1,8 @@
 package api_test
 
 import (
-	"context"
 	"fmt"
 	"image/color"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -51,26 +49,10 @@ func (s *service) uploadPatiently(caller token.Identity, image string) {
 	})
 }
 
-// fetch gets a picture by the last segment of its URL.
+// fetch gets a file of an avatar.
 func (s *service) fetch(file string, header ...string) (*http.Response, []byte) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.URL+api.AvatarPath+"/"+file, http.NoBody)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(res.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return res, data
+	return s.download(strings.TrimPrefix(api.AvatarPath, api.Prefix)+"/"+file, header...)
 }
 
 // file returns the last segment of the avatar's URL in an answer.

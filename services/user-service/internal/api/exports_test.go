@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -77,17 +78,18 @@ type exported struct {
 	Audit   struct{ Path, Bearer string }
 }
 
-// download returns the status and the body of a file.
-func (s *service) download(path, bearer string) (*http.Response, []byte) {
+// download gets a path below the prefix as it is: redirects are not followed, and the path is
+// not cleaned.
+func (s *service) download(path string, header ...string) (*http.Response, []byte) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.URL+api.Prefix+path, http.NoBody)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.URL+api.Prefix+path, http.NoBody)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if bearer != "" {
-		req.Header.Set("Authorization", "Bearer "+bearer)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -97,6 +99,12 @@ func (s *service) download(path, bearer string) (*http.Response, []byte) {
 		s.t.Fatal(err)
 	}
 	return res, data
+}
+
+// export gets the caller's export with an access token.
+func (s *service) export(bearer string) (*http.Response, []byte) {
+	s.t.Helper()
+	return s.download("/me/export", "Authorization", "Bearer "+bearer)
 }
 
 func (s *service) wantExport(res *http.Response, data []byte, userID, bearer string) {
@@ -130,7 +138,7 @@ func TestSEC159Export(t *testing.T) {
 	s, me := newService(t, testkit.RedisURL(t)), newUser()
 	s.want(s.do(me, "PATCH", "/me", `{"bio":"Counts."}`), 200)
 	bearer := s.issuer.Token(me)
-	res, data := s.download("/me/export", bearer)
+	res, data := s.export(bearer)
 	s.wantExport(res, data, me.UserID, bearer)
 
 	for name, fault := range map[string]func(http.ResponseWriter){
@@ -143,17 +151,17 @@ func TestSEC159Export(t *testing.T) {
 		"aborted":   func(w http.ResponseWriter) { fmt.Fprint(w, `{"a":`); panic(http.ErrAbortHandler) },
 	} {
 		s.others.fault.Store(fault)
-		if res, data := s.download("/me/export", bearer); res.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(data, []byte(`"export_unavailable"`)) || res.Header.Get("Retry-After") == "" {
+		if res, data := s.export(bearer); res.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(data, []byte(`"export_unavailable"`)) || res.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: export = %d %s, want 503", name, res.StatusCode, data)
 		}
 	}
 	s.others.fault.Store(func(w http.ResponseWriter) { w.WriteHeader(http.StatusUnauthorized) })
-	if res, data := s.download("/me/export", bearer); res.StatusCode != http.StatusUnauthorized {
+	if res, data := s.export(bearer); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("export with an ended session = %d %s, want 401", res.StatusCode, data)
 	}
 	old := me
 	old.AuthTime = time.Now().Add(-24 * time.Hour)
-	if res, data := s.download("/me/export", s.issuer.Token(old)); res.StatusCode != http.StatusUnauthorized || !bytes.Contains(data, []byte(`"reauth_required"`)) {
+	if res, data := s.export(s.issuer.Token(old)); res.StatusCode != http.StatusUnauthorized || !bytes.Contains(data, []byte(`"reauth_required"`)) {
 		t.Errorf("export long after the sign-in = %d %s, want 401", res.StatusCode, data)
 	}
 }
@@ -170,7 +178,7 @@ func TestSEC159MailedExport(t *testing.T) {
 		return <-s.others.secrets
 	}
 	open := func(secret string) (*http.Response, []byte) {
-		return s.download("/export?token="+url.QueryEscape(secret), "")
+		return s.download("/export?token=" + url.QueryEscape(secret))
 	}
 	first := mail()
 	for range 2 {

@@ -1,23 +1,18 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/headgate/headgate/pkg/token"
 	"github.com/headgate/headgate/pkg/web"
 	"github.com/headgate/headgate/services/user-service/internal/profile"
 )
-
-// strictClient follows no redirect: one could lead the caller's token elsewhere.
-var strictClient = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 // Source returns a service at base, a URL whose path is ignored, as a source of exports. An
 // empty base is a service that cannot be asked.
@@ -26,7 +21,7 @@ func Source(name, base string) profile.Source {
 		if base == "" {
 			return nil, errors.New("its URL is not configured")
 		}
-		res, err := ask(ctx, base, raw, request{method: http.MethodGet, path: web.ExportPath})
+		res, err := ask(ctx, base, raw, token.Request{Method: http.MethodGet, Path: web.ExportPath})
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +41,7 @@ func MailLink(base string) profile.MailLink {
 		if err != nil {
 			return fmt.Errorf("encode link: %w", err)
 		}
-		res, err := ask(ctx, base, raw, request{method: http.MethodPost, path: web.ExportLinkPath, body: body})
+		res, err := ask(ctx, base, raw, token.Request{Method: http.MethodPost, Path: web.ExportLinkPath, Body: body})
 		if err != nil {
 			return fmt.Errorf("mail link: %w", err)
 		}
@@ -55,41 +50,19 @@ func MailLink(base string) profile.MailLink {
 	}
 }
 
-// request is what is sent to a service.
-type request struct {
-	method, path string
-	body         []byte // JSON, or nil
-}
-
-// ask sends a request to a service with the token of the caller. The caller closes the body of the
-// response, which is a success.
-func ask(ctx context.Context, base, raw string, send request) (*http.Response, error) {
-	u, err := url.Parse(base)
-	if err != nil {
-		return nil, fmt.Errorf("parse URL: %w", err)
-	}
-	u.Path, u.RawQuery = send.path, ""
-	req, err := http.NewRequestWithContext(ctx, send.method, u.String(), bytes.NewReader(send.body))
-	if err != nil {
-		return nil, fmt.Errorf("make request: %w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+raw)
-	if send.body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	res, err := strictClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("send request: %w", err)
-	}
-	switch res.StatusCode {
-	case http.StatusOK, http.StatusAccepted:
+// ask is token.Ask for a service that must succeed. It fails with profile.ErrExportUnproved if the
+// service refuses the caller.
+func ask(ctx context.Context, base, raw string, r token.Request) (*http.Response, error) {
+	res, err := token.Ask(ctx, base, raw, r)
+	switch {
+	case err != nil:
+		return nil, err
+	case res.StatusCode == http.StatusOK, res.StatusCode == http.StatusAccepted:
 		return res, nil
-	case http.StatusUnauthorized:
-		err = token.ErrRevoked
-	case http.StatusForbidden:
+	case res.StatusCode == http.StatusForbidden:
 		err = profile.ErrExportUnproved
 	default:
-		err = fmt.Errorf("%s responded with %s", u.Redacted(), res.Status)
+		err = fmt.Errorf("%s responded with %s", res.Request.URL.Redacted(), res.Status)
 	}
 	res.Body.Close()
 	return nil, err
