@@ -75,7 +75,7 @@ func TestAvatarInExport(t *testing.T) {
 	t.Parallel()
 	s, me := newService(t, testkit.RedisURL(t)), newUser()
 	file := s.file(s.want(s.upload(me, photo(red)), 200))
-	res, data := s.download("/me/export", s.issuer.Token(me))
+	res, data := s.export(s.issuer.Token(me))
 	if res.StatusCode != http.StatusOK || !bytes.Contains(data, []byte(`"avatarUrl":"`+assets+"/"+file+`"`)) || bytes.Contains(data, []byte(`"avatar":`)) {
 		t.Errorf("export = %s %s", res.Status, data)
 	}
