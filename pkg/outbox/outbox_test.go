@@ -45,6 +45,19 @@ func newEpochs(t *testing.T, db *postgres.Pool, client redis.UniversalClient) *o
 	return outbox.NewEpochs(db, client, "test", testkit.Log(t), prometheus.NewRegistry())
 }
 
+// wantUnpublished waits until a number of rows are not marked as published.
+func wantUnpublished(t *testing.T, db *postgres.Pool, want int) {
+	t.Helper()
+	testkit.Eventually(t, func() error {
+		var n int
+		err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&n)
+		if err == nil && n != want {
+			err = fmt.Errorf("%d rows are unpublished, want %d", n, want)
+		}
+		return err
+	})
+}
+
 // published counts how often each event is on a stream.
 func published(t *testing.T, client *redis.Client, topic event.Topic) map[string]int {
 	t.Helper()
@@ -152,16 +165,7 @@ func TestSeveralRelays(t *testing.T) {
 	for range 3 {
 		relay(t, db, client, bus.NewPublisher(client))
 	}
-	testkit.Eventually(t, func() error {
-		var left int
-		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil {
-			return err
-		}
-		if left > 0 {
-			return fmt.Errorf("%d rows are unpublished", left)
-		}
-		return nil
-	})
+	wantUnpublished(t, db, 0)
 	ids := published(t, client, event.Audit)
 	if len(ids) != n {
 		t.Errorf("%d events published, want %d", len(ids), n)

@@ -69,14 +69,26 @@ func Database(t testing.TB, schemas ...postgres.Schema) *postgres.Pool {
 }
 
 // OpenDatabase returns a pool on the database with the address that is closed when the test
-// ends. Its connections have no limits but those of the address.
+// ends. Its connections have no limits but those of the address. A test that has failed inside a
+// transaction has a connection that is never returned: that does not make the whole package wait.
 func OpenDatabase(t testing.TB, address string) *postgres.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(context.Background(), address)
 	if err != nil {
 		t.Fatalf("open database: %v", err)
 	}
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			pool.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(Timeout):
+			t.Error("a connection to the database was never returned to its pool")
+		}
+	})
 	return postgres.NewPool(pool)
 }
 
