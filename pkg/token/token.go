@@ -58,6 +58,7 @@ type Identity struct {
 	Email     string
 	Name      string
 
+	IssuedAt time.Time // of the token; zero if it does not say
 	AuthTime time.Time // zero if the token does not say
 	ACR      string
 

@@ -195,6 +195,9 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 		Name:      claims.Name,
 		ACR:       claims.ACR,
 	}
+	if claims.IssuedAt != nil {
+		found.identity.IssuedAt = claims.IssuedAt.Time
+	}
 	if claims.AuthTime != nil {
 		found.identity.AuthTime = claims.AuthTime.Time
 	}

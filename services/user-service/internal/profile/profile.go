@@ -34,6 +34,9 @@ type Profile struct {
 	CreatedAt   time.Time       `json:"createdAt"`
 	UpdatedAt   time.Time       `json:"updatedAt"`
 	Version     int64           `json:"-"`
+	// AccountVersion is the version of the account that had the address, in microseconds since
+	// 1970; 0 if unknown.
+	AccountVersion int64 `json:"-"`
 }
 
 // Errors that clients can cause.

@@ -30,10 +30,10 @@ type Store interface {
 	// events that update returns. It stores nothing if update fails or returns no
 	// events. It fails with ErrNotFound.
 	Update(ctx context.Context, userID string, update func(Profile) (Profile, []event.Event, error)) (Profile, error)
-	// SetEmail sets the address of a version of the account, unless the profile has that of
-	// a later one, and returns the profile's version, or 0 if nothing changed. It stores p if
-	// there is no profile.
-	SetEmail(ctx context.Context, p Profile, accountVersion int64) (version int64, err error)
+	// SetEmail sets the address and its AccountVersion, unless the profile has that of a later
+	// one, and returns the profile's version, or 0 if nothing changed. It stores p if there is
+	// no profile.
+	SetEmail(ctx context.Context, p Profile) (version int64, err error)
 	// Erase deletes a profile permanently: from now on Get fails, and Seed and Project
 	// do not create another one. It returns a version that no profile had.
 	Erase(ctx context.Context, userID string, at time.Time) (version int64, err error)
@@ -96,17 +96,44 @@ func (p *Profiles) time() time.Time { return p.now().UTC().Truncate(time.Microse
 
 // Me returns the caller's profile, and whether it came from the cache. If the event of
 // the sign-up has not arrived yet, it creates the profile from the access token, or fails
-// with ErrAccountUnavailable or token.ErrRevoked.
+// with ErrAccountUnavailable or token.ErrRevoked. If the token has a later address than the
+// profile, it takes over the account's.
 func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bool, err error) {
 	me, cached, err = p.cache.Read(ctx, caller.UserID, p.store.Get)
-	if !errors.Is(err, ErrNotFound) || errors.Is(err, ErrErased) {
+	switch {
+	case errors.Is(err, ErrNotFound) && !errors.Is(err, ErrErased):
+		if err := p.create(ctx, caller); err != nil {
+			return Profile{}, false, err
+		}
+	case err == nil && addressDiffers(me, caller.Identity):
+		// Without the answer of auth-service, the address that is known is good enough.
+		if p.correctAddress(ctx, caller) != nil {
+			return me, cached, nil
+		}
+	default:
 		return me, cached, err
-	}
-	if err := p.create(ctx, caller); err != nil {
-		return Profile{}, false, err
 	}
 	me, _, err = p.cache.Read(ctx, caller.UserID, p.store.Get)
 	return me, false, err
+}
+
+// addressDiffers reports whether a token says that the account has another address than its
+// profile has from before the token: the event of the change has not arrived, or auth-service
+// was restored and has lost the change.
+func addressDiffers(me Profile, caller token.Identity) bool {
+	return caller.Email != "" && caller.Email != me.Email && caller.IssuedAt.UnixMicro() > me.AccountVersion
+}
+
+// correctAddress sets the address that auth-service has now. A change that it makes from now
+// on has a later version.
+func (p *Profiles) correctAddress(ctx context.Context, caller Caller) error {
+	account, err := p.account(ctx, caller.Token)
+	if err != nil {
+		return err
+	}
+	return p.setEmail(ctx, Profile{
+		UserID: caller.UserID, Email: account.Email, Name: account.Name, AccountVersion: caller.IssuedAt.UnixMicro(), UpdatedAt: p.time(),
+	})
 }
 
 // create stores the profile of the caller unless there is one. The access token has the
@@ -217,7 +244,7 @@ func (p *Profiles) SignedUp(ctx context.Context, e event.Event) error {
 	}
 	at := e.At(p.now())
 	version, err := p.store.Project(ctx, Profile{
-		UserID: userID, Email: s.Email, Name: s.Name,
+		UserID: userID, Email: s.Email, Name: s.Name, AccountVersion: s.AccountVersion,
 		Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
 	})
 	if err != nil {
@@ -263,13 +290,18 @@ func (p *Profiles) EmailChanged(ctx context.Context, e event.Event) error {
 		return err
 	}
 	at := e.At(p.now())
-	version, err := p.store.SetEmail(ctx, Profile{
-		UserID: userID, Email: changed.Email, Preferences: []byte("{}"), Version: 1, CreatedAt: at, UpdatedAt: at,
-	}, cmp.Or(changed.AccountVersion, at.UnixMicro()))
+	return p.setEmail(ctx, Profile{
+		UserID: userID, Email: changed.Email, AccountVersion: cmp.Or(changed.AccountVersion, at.UnixMicro()), UpdatedAt: at,
+	})
+}
+
+func (p *Profiles) setEmail(ctx context.Context, to Profile) error {
+	to.Preferences, to.Version, to.CreatedAt = []byte("{}"), 1, to.UpdatedAt
+	version, err := p.store.SetEmail(ctx, to)
 	if err != nil {
 		return err
 	}
-	return p.cache.Invalidate(ctx, userID, version)
+	return p.cache.Invalidate(ctx, to.UserID, version)
 }
 
 // Deleted erases the profile of a deleted account.

@@ -183,7 +183,7 @@ func (c *Cache) put(ctx context.Context, r read, token string, p profile.Profile
 	if r.generation == "" || r.generation != c.generation() || p.Version < c.minVersions.of(r.userID) {
 		return false
 	}
-	data, err := json.Marshal(entry{Version: p.Version, Generation: r.generation, Lease: token, Profile: &p})
+	data, err := json.Marshal(entry{Version: p.Version, Generation: r.generation, Lease: token, Profile: &p, Account: p.AccountVersion})
 	if err != nil {
 		return false // A profile that cannot be encoded cannot be sent to a client, either.
 	}

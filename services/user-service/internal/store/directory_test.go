@@ -215,7 +215,7 @@ func TestStoreReadsIndexes(t *testing.T) {
 		{"Get", func(ctx context.Context) error { _, err := rows.Get(ctx, someone.UserID); return err }},
 		{"Seed", func(ctx context.Context) error { _, err := rows.Seed(ctx, fresh); return err }},
 		{"Project", func(ctx context.Context) error { _, err := rows.Project(ctx, fresh); return err }},
-		{"SetEmail", func(ctx context.Context) error { _, err := rows.SetEmail(ctx, fresh, 2); return err }},
+		{"SetEmail", func(ctx context.Context) error { _, err := rows.SetEmail(ctx, fresh); return err }},
 		{"Avatars", func(ctx context.Context) error { _, err := rows.Avatars(ctx, someone.UserID); return err }},
 		{"UnusedAvatars", func(ctx context.Context) error {
 			_, err := rows.UnusedAvatars(ctx, time.Now().Add(time.Hour), 100)

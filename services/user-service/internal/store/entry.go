@@ -17,6 +17,7 @@ type entry struct {
 	Missing    missing          `json:"missing,omitempty"`
 	Lease      string           `json:"lease,omitempty"` // under which it was filled: no two entries are equal
 	Profile    *profile.Profile `json:"profile,omitempty"`
+	Account    int64            `json:"account,omitempty"` // the profile's AccountVersion
 }
 
 // missing says why a user has no profile. A release that does not know it sees a tombstone.
@@ -65,7 +66,7 @@ func (c *Cache) parse(userID string, value []byte) (profile.Profile, missing, fo
 	case e.Profile == nil || e.Profile.UserID != userID:
 		return profile.Profile{}, "", invalid
 	}
-	e.Profile.Version = e.Version
+	e.Profile.Version, e.Profile.AccountVersion = e.Version, e.Account
 	return *e.Profile, "", hit
 }
 

@@ -36,7 +36,11 @@ var _ profile.Store = (*Store)(nil)
 // New returns a store on db, which must have Schema and outbox.Schema.
 func New(db *postgres.Pool, box *outbox.Box) *Store { return &Store{db: db, box: box} }
 
-const columns = `user_id::text, email, name, bio, locale, timezone, avatar, preferences, version, created_at, updated_at`
+const columns = `user_id::text, email, name, bio, locale, timezone, avatar, preferences, version, created_at, updated_at, ` + accountVersion
+
+// accountVersion is that of the address. The previous release reads and writes email_at alone,
+// which is the version as a time.
+const accountVersion = `GREATEST(profiles.account_version, (extract(epoch FROM profiles.email_at) * 1000000)::bigint)`
 
 func scan(row pgx.CollectableRow) (profile.Profile, error) { return scanWith(row) }
 
@@ -45,7 +49,7 @@ func scanWith(row pgx.CollectableRow, others ...any) (profile.Profile, error) {
 	var p profile.Profile
 	err := row.Scan(append([]any{
 		&p.UserID, &p.Email, &p.Name, &p.Bio, &p.Locale, &p.Timezone, &p.Avatar, &p.Preferences,
-		&p.Version, &p.CreatedAt, &p.UpdatedAt,
+		&p.Version, &p.CreatedAt, &p.UpdatedAt, &p.AccountVersion,
 	}, others...)...)
 	p.CreatedAt, p.UpdatedAt = p.CreatedAt.UTC(), p.UpdatedAt.UTC()
 	return p, err
@@ -84,14 +88,14 @@ func (s *Store) Get(ctx context.Context, userID string) (profile.Profile, error)
 }
 
 const insert = `
-	INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at)
-	VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at)
+	INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at, account_version)
+	VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, @account_version)
 	ON CONFLICT (user_id) `
 
 func arguments(p profile.Profile) pgx.StrictNamedArgs {
 	return pgx.StrictNamedArgs{
 		"user_id": p.UserID, "email": p.Email, "name": p.Name, "preferences": p.Preferences, "version": p.Version,
-		"created_at": p.CreatedAt, "updated_at": p.UpdatedAt,
+		"created_at": p.CreatedAt, "updated_at": p.UpdatedAt, "account_version": p.AccountVersion,
 	}
 }
 
@@ -126,20 +130,17 @@ func (s *Store) Project(ctx context.Context, p profile.Profile) (version int64, 
 }
 
 // SetEmail implements profile.Store.
-func (s *Store) SetEmail(ctx context.Context, p profile.Profile, accountVersion int64) (version int64, err error) {
-	// The previous release knows email_at alone, which is the version of its addresses.
+func (s *Store) SetEmail(ctx context.Context, p profile.Profile) (version int64, err error) {
 	const insertOrChange = `
 		INSERT INTO profiles (user_id, email, name, preferences, version, created_at, updated_at, email_at, account_version)
-		VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, @updated_at, @account_version)
+		VALUES (@user_id, @email, @name, @preferences, @version, @created_at, @updated_at, timestamptz 'epoch' + @account_version * interval '1 microsecond', @account_version)
 		ON CONFLICT (user_id) DO UPDATE
 		SET email = excluded.email, email_at = excluded.email_at, account_version = excluded.account_version,
 			version = profiles.version + 1, updated_at = excluded.updated_at
 		WHERE profiles.deleted_at IS NULL
-			AND GREATEST(profiles.account_version, (extract(epoch FROM profiles.email_at) * 1000000)::bigint) < excluded.account_version
+			AND ` + accountVersion + ` < excluded.account_version
 		RETURNING version`
-	args := arguments(p)
-	args["account_version"] = accountVersion
-	err = s.db.QueryRow(ctx, insertOrChange, args).Scan(&version)
+	err = s.db.QueryRow(ctx, insertOrChange, arguments(p)).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}
