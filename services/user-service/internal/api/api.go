@@ -163,7 +163,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := a.profiles.List(r.Context(), search, page.After, page.Limit+1)
+	found, err := a.profiles.List(r.Context(), web.Caller(r).UserID, search, page.After, page.Limit+1)
 	if err != nil {
 		return err
 	}

@@ -9,4 +9,5 @@ type Search struct {
 	Q             string
 	CreatedAfter  time.Time // at this time or later; zero for any
 	CreatedBefore time.Time // before this time; zero for any
+	Current       bool      // The result must not lag, as that of a replica may.
 }

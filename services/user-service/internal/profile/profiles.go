@@ -65,6 +65,9 @@ type Cache interface {
 	Changed(ctx context.Context, p Profile) error
 	// Drop removes any entry, and returns when all instances have.
 	Drop(ctx context.Context, userID string) error
+	// ChangedLately reports whether a replica of the database may lack a change of the profile,
+	// made through any instance.
+	ChangedLately(userID string) bool
 }
 
 // Caller is who calls, with the token that says so.
@@ -106,9 +109,12 @@ func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bo
 			return Profile{}, false, err
 		}
 	case err == nil && addressDiffers(me, caller.Identity):
-		// Without the answer of auth-service, the address that is known is good enough.
-		if p.correctAddress(ctx, caller) != nil {
-			return me, cached, nil
+		err := p.correctAddress(ctx, caller)
+		if errors.Is(err, ErrAccountUnavailable) {
+			return me, cached, nil // The address that is known is good enough.
+		}
+		if err != nil {
+			return Profile{}, false, err
 		}
 	default:
 		return me, cached, err
@@ -127,7 +133,7 @@ func addressDiffers(me Profile, caller token.Identity) bool {
 // correctAddress sets the address that auth-service has now. A change that it makes from now
 // on has a later version.
 func (p *Profiles) correctAddress(ctx context.Context, caller Caller) error {
-	account, err := p.account(ctx, caller.Token)
+	account, err := p.loadAccount(ctx, caller)
 	if err != nil {
 		return err
 	}
@@ -141,12 +147,9 @@ func (p *Profiles) correctAddress(ctx context.Context, caller Caller) error {
 // auth-service is asked.
 func (p *Profiles) create(ctx context.Context, caller Caller) error {
 	if caller.Email == "" {
-		account, err := p.account(ctx, caller.Token)
-		switch {
-		case errors.Is(err, token.ErrRevoked):
+		account, err := p.loadAccount(ctx, caller)
+		if err != nil {
 			return err
-		case err != nil:
-			return errors.Join(ErrAccountUnavailable, err)
 		}
 		caller.Email, caller.Name = account.Email, account.Name
 	}
@@ -158,6 +161,16 @@ func (p *Profiles) create(ctx context.Context, caller Caller) error {
 	// does this again, and until then it ends by itself.
 	_ = p.cache.Invalidate(ctx, created.UserID, created.Version)
 	return nil
+}
+
+// loadAccount returns what auth-service has of the caller. It fails with token.ErrRevoked or
+// ErrAccountUnavailable.
+func (p *Profiles) loadAccount(ctx context.Context, caller Caller) (token.Account, error) {
+	account, err := p.account(ctx, caller.Token)
+	if err != nil && !errors.Is(err, token.ErrRevoked) {
+		return token.Account{}, errors.Join(ErrAccountUnavailable, err)
+	}
+	return account, err
 }
 
 // seed returns a profile created at the time of the caller's id, which auth-service makes
@@ -222,8 +235,10 @@ func (p *Profiles) Get(ctx context.Context, userID string) (found Profile, cache
 	return p.cache.Read(ctx, userID, p.store.Get)
 }
 
-// List returns profiles for an administrator; see Store.
-func (p *Profiles) List(ctx context.Context, search Search, after cursor.Position, limit int) ([]Profile, error) {
+// List returns profiles for the administrator with an id; see Store. It has the administrator's
+// own last change.
+func (p *Profiles) List(ctx context.Context, readerID string, search Search, after cursor.Position, limit int) ([]Profile, error) {
+	search.Current = p.cache.ChangedLately(readerID)
 	return p.store.List(ctx, search, after, limit)
 }
 

@@ -243,6 +243,11 @@ type change struct {
 	version, keep int64
 }
 
+// ChangedLately implements profile.Cache. All instances learn of a change before it is answered.
+func (c *Cache) ChangedLately(userID string) bool {
+	return !c.peers.mayUseMemory() || c.memory.droppedSince(stripeOf(userID), time.Now().Add(-maxLag))
+}
+
 const settleRetry = 50 * time.Millisecond
 
 // settle invalidates, and returns when no instance uses an older profile in its memory. While

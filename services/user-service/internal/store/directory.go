@@ -63,22 +63,22 @@ func (s *Store) List(ctx context.Context, search profile.Search, after cursor.Po
 	}
 	words := strings.Fields(search.Q)
 	if len(words) == 0 {
-		return s.list(ctx, listQuery, arguments)
+		return s.list(ctx, !search.Current, listQuery, arguments)
 	}
 	arguments["words"], arguments["scanned"] = escaped(words), scanned
-	found, err := s.list(ctx, findNewest, arguments)
+	found, err := s.list(ctx, !search.Current, findNewest, arguments)
 	if err != nil || len(found) == limit {
 		return found, err
 	}
 	delete(arguments, "words")
 	delete(arguments, "scanned")
 	arguments["query"] = prefixes(words)
-	return s.list(ctx, findIndexed, arguments)
+	return s.list(ctx, !search.Current, findIndexed, arguments)
 }
 
-func (s *Store) list(ctx context.Context, query string, arguments pgx.StrictNamedArgs) ([]profile.Profile, error) {
+func (s *Store) list(ctx context.Context, mayLag bool, query string, arguments pgx.StrictNamedArgs) ([]profile.Profile, error) {
 	var profiles []profile.Profile
-	err := s.readLagging(ctx, func(db querier) error {
+	err := s.read(ctx, mayLag, func(ctx context.Context, db querier) error {
 		rows, err := db.Query(ctx, query, arguments)
 		if err != nil {
 			return err

@@ -17,6 +17,10 @@ type memory struct {
 	entries *otter.Cache[string, remembered] // nil if nothing is kept
 	flushes atomic.Uint64
 	drops   [stripes]atomic.Uint64 // a drop drops all users of a stripe
+
+	began     time.Time
+	flushedAt atomic.Int64 // since then, in nanoseconds
+	droppedAt [stripes]atomic.Int64
 }
 
 type remembered struct {
@@ -42,7 +46,7 @@ const (
 
 // newMemory returns an empty memory of about that many bytes.
 func newMemory(bytes uint32) *memory {
-	m := &memory{}
+	m := &memory{began: time.Now()}
 	if bytes == 0 {
 		return m
 	}
@@ -90,7 +94,19 @@ func (m *memory) put(s stamp, p profile.Profile, generation string) {
 }
 
 // drop makes the entries of a stripe invalid, and those of reads that have begun.
-func (m *memory) drop(stripe uint64) { m.drops[stripe].Add(1) }
+func (m *memory) drop(stripe uint64) {
+	m.droppedAt[stripe].Store(int64(time.Since(m.began)))
+	m.drops[stripe].Add(1)
+}
 
 // flush makes all entries invalid.
-func (m *memory) flush() { m.flushes.Add(1) }
+func (m *memory) flush() {
+	m.flushedAt.Store(int64(time.Since(m.began)))
+	m.flushes.Add(1)
+}
+
+// droppedSince reports whether a stripe was dropped since a time.
+func (m *memory) droppedSince(stripe uint64, since time.Time) bool {
+	last := max(m.flushedAt.Load(), m.droppedAt[stripe].Load())
+	return last >= int64(since.Sub(m.began))
+}

@@ -214,6 +214,9 @@ func (p *peers) follow(ctx context.Context, until time.Time) error {
 
 // apply drops the profiles that others have changed, and replies to those who wait.
 func (p *peers) apply(ctx context.Context, changes []redis.XMessage) error {
+	if len(changes) >= maxChanges {
+		p.cache.memory.flush() // Redis keeps no more, so older ones may be missing.
+	}
 	var replies []announced
 	for _, entry := range changes {
 		p.lastChange = entry.ID

@@ -18,8 +18,8 @@ import (
 	"github.com/headgate/headgate/pkg/service"
 )
 
-// Replicas are streaming replicas of the database, for reads that may be a few seconds old.
-// Reads whose reader may be the writer stay on the primary. A replica is used while it is
+// Replicas are streaming replicas of the database, for reads that may be a few seconds old. A
+// reader who may have written what is read stays on the primary. A replica is used while it is
 // known to have everything that the primary had maxLag ago, whatever the clocks of the servers
 // say: its position in the log is compared with earlier positions of the primary. They are safe
 // for concurrent use.
@@ -33,10 +33,12 @@ type Replicas struct {
 }
 
 const (
-	maxLag       = 5 * time.Second
-	replicaEvery = time.Second
-	// replicaTimeout bounds a check, and so how long a replica that hangs is believed to be fresh.
-	replicaTimeout = time.Second
+	maxLag         = 5 * time.Second
+	replicaEvery   = time.Second
+	replicaTimeout = time.Second // of a check
+	// replicaPatience is how long a read waits for a replica, which may hang, before it goes to
+	// the primary.
+	replicaPatience = 2 * time.Second
 )
 
 // replica is one of them.
@@ -187,22 +189,25 @@ func (one *replica) usable() bool {
 	return time.Since(one.fresh) <= maxLag
 }
 
-// readLagging calls read with a replica, or with the primary if there is none.
-func (s *Store) readLagging(ctx context.Context, read func(db querier) error) error {
-	if s.Replicas == nil {
-		return read(s.db)
+// read calls f with a replica, if what it reads may lag and there is one, or with the primary.
+func (s *Store) read(ctx context.Context, mayLag bool, f func(ctx context.Context, db querier) error) error {
+	switch {
+	case s.Replicas == nil:
+		return f(ctx, s.db)
+	case !mayLag:
+		return s.Replicas.readPrimary(ctx, f)
 	}
-	return s.Replicas.read(ctx, read)
+	return s.Replicas.read(ctx, f)
 }
 
 // read calls f with a replica, or with the primary if none is usable or the replica fails.
-func (r *Replicas) read(ctx context.Context, f func(db querier) error) error {
+func (r *Replicas) read(ctx context.Context, f func(ctx context.Context, db querier) error) error {
 	for range r.all {
 		one := r.all[int(r.next.Add(1))%len(r.all)]
 		if !one.usable() {
 			continue
 		}
-		err := f(one.pool)
+		err := one.read(ctx, f)
 		if err == nil {
 			r.reads.WithLabelValues("replica").Inc()
 			return nil
@@ -213,8 +218,18 @@ func (r *Replicas) read(ctx context.Context, f func(db querier) error) error {
 		one.forget()
 		r.log.WarnContext(ctx, "replica of the database failed; reading from the primary", "replica", one.name, "error", err.Error())
 	}
+	return r.readPrimary(ctx, f)
+}
+
+func (r *Replicas) readPrimary(ctx context.Context, f func(ctx context.Context, db querier) error) error {
 	r.reads.WithLabelValues("primary").Inc()
-	return f(r.primary)
+	return f(ctx, r.primary)
+}
+
+func (one *replica) read(ctx context.Context, f func(ctx context.Context, db querier) error) error {
+	ctx, cancel := context.WithTimeout(ctx, replicaPatience)
+	defer cancel()
+	return f(ctx, one.pool)
 }
 
 // querier is the primary or a replica.

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -137,6 +138,23 @@ func (r *replicated) onReplica(statement string) {
 	}
 }
 
+// untilReplica waits until a query of the replica returns true.
+func (r *replicated) untilReplica(query string) {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.server.URL)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(r.t.Context()))
+	testkit.Eventually(r.t, func() error {
+		var yes bool
+		if err := conn.QueryRow(r.t.Context(), query).Scan(&yes); err != nil || !yes {
+			return fmt.Errorf("%s = %t, %w", query, yes, err)
+		}
+		return nil
+	})
+}
+
 // TestREL106Replica is REL-106: the directory is read from a replica while that lags by a few
 // seconds at most; from the primary while it lags more, is away, or was promoted. A change is
 // read by its writer at once: profiles are read from the primary.
@@ -150,6 +168,9 @@ func TestREL106Replica(t *testing.T) {
 	r.add("Ben")
 	if names, server := r.list(); server == "replica" && len(names) != 1 {
 		t.Errorf("a paused replica answered with %v", names)
+	}
+	if found, err := r.rows.List(t.Context(), profile.Search{Current: true}, "", 100); err != nil || len(found) != 2 {
+		t.Errorf("the list that must not lag has %d names, %v", len(found), err)
 	}
 	r.wantList("primary", 2) // as soon as it lags too much
 	r.onReplica(`SELECT pg_wal_replay_resume()`)
@@ -177,6 +198,38 @@ func TestREL106Replica(t *testing.T) {
 	}
 }
 
+// TestREL106HangingReplica: a read that a replica does not answer goes to the primary, also while
+// the replica answers the checks.
+func TestREL106HangingReplica(t *testing.T) {
+	t.Parallel()
+	r := newReplicated(t)
+	r.add("Ann")
+	r.wantList("replica", 1)
+	tx, err := r.primary.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE profiles IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	r.untilReplica(`SELECT count(*) > 0 FROM pg_locks WHERE relation = 'profiles'::regclass AND mode = 'AccessExclusiveLock'`)
+	// So the replica keeps the lock when the primary has none any more.
+	r.onReplica(`SELECT pg_wal_replay_pause()`)
+	r.untilReplica(`SELECT pg_get_wal_replay_pause_state() = 'paused'`)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Timeout)
+	defer cancel()
+	if found, err := r.rows.List(ctx, profile.Search{}, "", 100); err != nil || len(found) != 1 {
+		t.Errorf("found %d, %v", len(found), err)
+	}
+	if n := r.reads("primary"); n == 0 {
+		t.Error("the primary was not asked")
+	}
+}
+
 // TestInvalidReplicaURL: an invalid URL is refused without its password.
 func TestInvalidReplicaURL(t *testing.T) {
 	t.Parallel()
@@ -189,4 +242,30 @@ func TestInvalidReplicaURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	none.Close()
+}
+
+// TestREL106WriterIsKnownEverywhere: once a change is answered, every instance knows for a while
+// that its writer must not read from a replica; so does one that may have missed changes.
+func TestREL106WriterIsKnownEverywhere(t *testing.T) {
+	t.Parallel()
+	db, redisURL := testkit.Database(t), testkit.RedisURL(t)
+	here, there := newInstance(t, db, redisURL), newInstance(t, db, redisURL)
+	writer := uuid.NewString()
+	if !there.ChangedLately(writer) {
+		t.Error("an instance that has just begun knows of no change")
+	}
+	for _, i := range []instance{here, there} {
+		testkit.Eventually(t, func() error {
+			if i.ChangedLately(writer) {
+				return errors.New("changed lately")
+			}
+			return nil
+		})
+	}
+	if err := here.Changed(t.Context(), version(writer, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if !here.ChangedLately(writer) || !there.ChangedLately(writer) {
+		t.Errorf("after a change: %t here, %t there", here.ChangedLately(writer), there.ChangedLately(writer))
+	}
 }
