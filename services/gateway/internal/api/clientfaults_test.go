@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -72,7 +71,7 @@ func TestFailureWhileClientSends(t *testing.T) {
 			t.Error(err)
 		}
 	}).URL, nil)
-	c := dial(t, strings.TrimPrefix(gateway, "http://"), 5*time.Second)
+	c := dial(t, strings.TrimPrefix(gateway, "http://"), testkit.Timeout)
 	if _, err := io.WriteString(c, "PUT "+avatar+" HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 10_000)); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +101,6 @@ func TestSEC140LargestHeaders(t *testing.T) {
 	g := newGateway(t, testkit.Redis(t), api.RateLimits{})
 	addr := exposed(t, g, func(s *setup) {
 		s.addresses["auth"] = upstream.Addresses{&url.URL{Scheme: "http", Host: listener.Addr().String()}}
-		s.upstream.Timeout = 10 * time.Second
 	})
 	for name, fill := range map[string]func(n int) (path, lines string){
 		"one header":            func(n int) (string, string) { return "x", "X-Fill: " + strings.Repeat("x", n) + "\r\n" },

@@ -111,7 +111,7 @@ func TestSEC134ClientFaults(t *testing.T) {
 // send fails unless the client gets the error of f in good time.
 func (f clientFault) send(t *testing.T, addr string, attempt int) {
 	t.Helper()
-	c, ok := dial(t, addr, 30*time.Second).(*net.TCPConn)
+	c, ok := dial(t, addr, testkit.Timeout).(*net.TCPConn)
 	if !ok {
 		t.Error("not TCP")
 		return
@@ -168,7 +168,6 @@ func gatewayOfClients(t *testing.T, readTimeout time.Duration, change func(*setu
 	server := httptest.NewUnstartedServer(handlerFor(t, g, testkit.Redis(t), api.RateLimits{}, func(s *setup) {
 		s.addresses["auth"], s.addresses["user"] = upstream.Addresses{at}, upstream.Addresses{at}
 		s.routes = []api.Route{{Path: "/api/v1/auth", Service: "auth"}, {Path: "/api/v1/user", Service: "user"}}
-		s.upstream.Timeout, s.upstream.Stall = 5*time.Second, 5*time.Second
 		if change != nil {
 			change(s)
 		}
@@ -190,7 +189,7 @@ func TestSEC134ShareOfAClient(t *testing.T) {
 			g, server := gatewayOfClients(t, time.Minute, func(s *setup) { s.upstream.MaxPerUser, s.upstream.MaxInFlight = share, share+1 })
 			greedy, other := g.bearer(), g.bearer()
 			for range share {
-				c := dial(t, server.Listener.Addr().String(), time.Minute)
+				c := dial(t, server.Listener.Addr().String(), testkit.Timeout)
 				fmt.Fprintf(c, "%s%s\r\n\r\n", slow, greedy)
 			}
 			testkit.Eventually(t, func() error {

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/gateway/internal/api"
@@ -34,7 +33,6 @@ func gatewayTo(t *testing.T, service string, change func(*setup)) string {
 		// Bodies to this one are streamed; it needs no token here.
 		s.addresses["user"] = upstream.Addresses{at}
 		s.routes = []api.Route{{Path: "/api/v1/auth", Service: "auth"}, {Path: "/api/v1/user", Service: "user"}}
-		s.upstream.Timeout = 10 * time.Second
 		if change != nil {
 			change(s)
 		}

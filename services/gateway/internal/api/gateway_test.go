@@ -56,9 +56,6 @@ func newFakeService(t *testing.T) *fakeService {
 		switch {
 		case err != nil:
 			return
-		case r.URL.Path == "/api/v1/user/slow":
-			<-r.Context().Done()
-			return
 		case r.URL.Path == "/api/v1/user/hangup":
 			panic(http.ErrAbortHandler)
 		}
@@ -120,6 +117,9 @@ type setup struct {
 	corsHeaders api.Headers
 }
 
+// patience is how long gateways wait for a service unless their test is about that.
+const patience = 15 * time.Second
+
 func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.RateLimits, change func(*setup)) http.Handler {
 	t.Helper()
 	target, err := url.Parse(g.upstream.URL)
@@ -131,7 +131,8 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 	s := setup{
 		routes:    api.Routes,
 		addresses: map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}},
-		upstream:  upstream.Options{Timeout: 300 * time.Millisecond, Stall: time.Second, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)},
+		// A busy machine answers late, and accepts connections late.
+		upstream: upstream.Options{Timeout: patience, Stall: patience, Wait: patience, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)},
 	}
 	if change != nil {
 		change(&s)

@@ -227,7 +227,7 @@ func TestSEC46And47Bodies(t *testing.T) {
 // answers.
 func firstAnswer(t *testing.T, addr, text string) answer {
 	t.Helper()
-	c := dial(t, addr, 10*time.Second)
+	c := dial(t, addr, testkit.Timeout)
 	go func() { _, _ = io.WriteString(c, text) }() // The answer says what became of it.
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {

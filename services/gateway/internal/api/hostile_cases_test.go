@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	hostileTimeout = 2 * time.Second
+	hostileTimeout = 10 * time.Second
 	okHead         = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 	okAnswer       = okHead + "Content-Length: 2\r\n\r\nok"
 	// stray is what must never reach the next client.

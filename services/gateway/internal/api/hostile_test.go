@@ -253,7 +253,7 @@ func (c hostileClient) wantOwn(method, id string) {
 
 func (c hostileClient) do(method, path, id, body string) hostileAnswer {
 	c.t.Helper()
-	conn := dial(c.t, c.gateway, 30*time.Second)
+	conn := dial(c.t, c.gateway, testkit.Timeout)
 	length := ""
 	if method == http.MethodPost || method == http.MethodPut {
 		length = fmt.Sprintf("Content-Length: %d\r\n", len(body))

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/services/gateway/internal/api"
@@ -47,7 +46,7 @@ func TestSEC58Upgrade(t *testing.T) {
 	})
 	upgrade := func(line, body string) (net.Conn, *bufio.Reader, *http.Response) {
 		t.Helper()
-		c := dial(t, strings.TrimPrefix(gateway, "http://"), 10*time.Second)
+		c := dial(t, strings.TrimPrefix(gateway, "http://"), testkit.Timeout)
 		fmt.Fprintf(c, "%s\r\nHost: x\r\nConnection: Upgrade, X-Forwarded-For\r\nUpgrade: websocket\r\nX-Forwarded-For: 1.2.3.4\r\nContent-Length: %d\r\n\r\n%s", line, len(body), body)
 		r := bufio.NewReader(c)
 		res, err := http.ReadResponse(r, nil)
