@@ -70,9 +70,12 @@ func TestVerifyReturnsTheIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := token.NewVerifier(keys{"es": es.Public(), "ed": public}, none(t), testkit.Expected, time.Now)
-	want := token.Identity{UserID: "u1", SessionID: "s1", Role: token.RoleAdmin, Email: "a@example.com", Name: "A"}
+	signed := claims(nil)
+	want := token.Identity{
+		UserID: "u1", SessionID: "s1", Role: token.RoleAdmin, Email: "a@example.com", Name: "A", IssuedAt: signed.IssuedAt.UTC(),
+	}
 	for kid, key := range map[string]crypto.Signer{"es": es, "ed": ed} {
-		raw, err := token.Sign(key, kid, claims(nil))
+		raw, err := token.Sign(key, kid, signed)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -196,7 +196,7 @@ func (v *Verifier) parse(ctx context.Context, raw string) (*verified, error) {
 		ACR:       claims.ACR,
 	}
 	if claims.IssuedAt != nil {
-		found.identity.IssuedAt = claims.IssuedAt.Time
+		found.identity.IssuedAt = claims.IssuedAt.UTC()
 	}
 	if claims.AuthTime != nil {
 		found.identity.AuthTime = claims.AuthTime.Time
