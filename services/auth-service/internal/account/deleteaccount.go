@@ -32,7 +32,7 @@ func (a *Accounts) Delete(ctx context.Context, caller token.Identity, with Confi
 // scheduleDeletion ends all sessions and notifies the owner, who may not have asked for it.
 func (c *Change) scheduleDeletion(ctx context.Context, now, deleteAt time.Time) error {
 	c.Account.DeleteAt, c.Account.UpdatedAt = deleteAt, now
-	c.revokeSessions(ctx, now, reasonDeleted)
+	c.revokeSessions(ctx, now, ReasonDeleted)
 	return c.notify(ctx, now, event.UserDeletionScheduled{DeleteAt: deleteAt, Email: c.Account.Email.Address, Name: c.Account.Name})
 }
 
@@ -49,16 +49,25 @@ func deletionCancelled(a Account) event.UserDeletionCancelled {
 	return event.UserDeletionCancelled{Email: a.Email.Address, Name: a.Name}
 }
 
-// DeleteDue deletes the accounts whose time has come. Run calls it regularly.
+// DeleteDue deletes the accounts whose time has come. Run calls it regularly. First it cancels the
+// deletions whose owners have signed in through a release without a grace, which cancels none, as
+// after a rollback.
 func (a *Accounts) DeleteDue(ctx context.Context) error {
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
 	now := a.time()
+	err := a.eachBatch(ctx, func(after string) ([]string, error) {
+		return a.store.OutlivedDeletions(ctx, after, purgeBatch)
+	}, func(c *Change) error { return c.cancelDeletion(ctx, a.time()) })
+	if err != nil {
+		return err
+	}
 	return a.eachBatch(ctx, func(after string) ([]string, error) {
 		return a.store.DueDeletions(ctx, now, after, purgeBatch)
-	}, func(c *Change) {
+	}, func(c *Change) error {
 		if !c.Account.DeleteAt.IsZero() && !c.Account.DeleteAt.After(now) {
 			c.deleteAccount(ctx, a.time(), deletedByRequest)
 		}
+		return nil
 	})
 }
 
@@ -71,7 +80,7 @@ const (
 )
 
 func (c *Change) deleteAccount(ctx context.Context, now time.Time, reason string) {
-	c.revokeSessions(ctx, now, reasonDeleted)
+	c.revokeSessions(ctx, now, ReasonDeleted)
 	c.Deleted = true
 	c.record(ctx, now, event.UserDeleted{Role: c.Account.Role, Status: c.Account.Status, Reason: reason})
 }

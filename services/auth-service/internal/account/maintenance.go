@@ -25,6 +25,9 @@ type maintenanceStore interface {
 	// DueDeletions returns up to limit ids of accounts that are to be deleted by now, in
 	// order, after the id after.
 	DueDeletions(ctx context.Context, now time.Time, after string, limit int) ([]string, error)
+	// OutlivedDeletions returns up to limit ids of accounts that are to be deleted although their
+	// owners have signed in since they asked for it, in order, after the id after.
+	OutlivedDeletions(ctx context.Context, after string, limit int) ([]string, error)
 }
 
 const (
@@ -78,26 +81,24 @@ func (a *Accounts) PurgeUnverified(ctx context.Context) error {
 	created := a.time().Add(-a.lifetimes.Unverified)
 	return a.eachBatch(ctx, func(after string) ([]string, error) {
 		return a.store.ProvisionalAccounts(ctx, created, after, purgeBatch)
-	}, func(c *Change) {
+	}, func(c *Change) error {
 		if c.Account.Provisional && c.Account.unclaimed() && c.Account.CreatedAt.Before(created) {
 			c.deleteAccount(ctx, a.time(), deletedUnverified)
 		}
+		return nil
 	})
 }
 
 // eachBatch lets decide change every account that list returns, up to purgeBatch at a time, in
 // the order of their ids after the given one.
-func (a *Accounts) eachBatch(ctx context.Context, list func(after string) ([]string, error), decide func(c *Change)) error {
+func (a *Accounts) eachBatch(ctx context.Context, list func(after string) ([]string, error), decide func(c *Change) error) error {
 	for after := ""; ; {
 		ids, err := list(after)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
-			err := a.update(ctx, id, allSessions, func(c *Change) error {
-				decide(c)
-				return nil
-			})
+			err := a.update(ctx, id, allSessions, decide)
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}

@@ -50,8 +50,10 @@ const (
 	reasonFactorsReset    = "mfa_reset"
 	reasonFactorAdded     = "mfa_enrolled"
 	reasonDisabled        = "account_disabled"
-	reasonDeleted         = "account_deleted"
 	reasonTooMany         = "too_many_sessions"
+
+	// ReasonDeleted is that of an account which was deleted or will be.
+	ReasonDeleted = "account_deleted"
 )
 
 // Revoked reports whether the session was ended before it expired.

@@ -29,7 +29,7 @@ func TestSEC158DeletionGrace(t *testing.T) {
 	t.Parallel()
 	s := newGraceService(t)
 	root := s.admin()
-	ann := s.signup("ann@example.com").Data
+	ann := s.verified("ann@example.com").Data
 	s.deleteOwn(ann.Tokens.AccessToken)
 	s.want(s.call("GET", "/sessions", ann.Tokens.AccessToken, nil), 401, "session_revoked")
 	s.want(s.refresh(ann.Tokens.RefreshToken), 401, "session_revoked")
@@ -90,6 +90,52 @@ func TestSEC158EverySignInRestores(t *testing.T) {
 	s.advance(grace + time.Minute)
 	s.deleteDue()
 	s.wantCount(event.User, event.UserDeleted{}, 0)
+}
+
+// TestSEC158OutlivedDeletion: a release without a grace, which runs beside this one or after a
+// rollback, does not cancel a deletion when the owner signs in. The account is kept nevertheless.
+func TestSEC158OutlivedDeletion(t *testing.T) {
+	t.Parallel()
+	s := newGraceService(t)
+	var due time.Time
+	signIn := func(email string) (accessToken string) {
+		t.Helper()
+		tokens := s.login(email).Data.Tokens
+		if _, err := s.db.Exec(t.Context(), `UPDATE accounts SET delete_at = $2 WHERE email_key = $1`, email, due); err != nil {
+			t.Fatal(err)
+		}
+		return tokens.AccessToken
+	}
+	for _, email := range []string{"ann@example.com", "bob@example.com", "eve@example.com"} {
+		before := s.verified(email).Data.Tokens.AccessToken
+		s.want(s.call("POST", "/logout", s.login(email).Data.Tokens.AccessToken, nil), 200, "")
+		s.advance(time.Second)
+		s.deleteOwn(before)
+		due = s.time().Add(grace)
+	}
+	s.advance(time.Second)
+	signIn("ann@example.com")
+	s.want(s.call("POST", "/logout", signIn("bob@example.com"), nil), 200, "")
+	s.wantCount(event.Email, event.UserDeletionCancelled{}, 2)
+	s.deleteDue()
+	s.wantCount(event.Email, event.UserDeletionCancelled{}, 4)
+	s.advance(grace)
+	s.deleteDue()
+	s.wantCount(event.User, event.UserDeleted{}, 1)
+	s.login("ann@example.com")
+	s.login("bob@example.com")
+	s.want(s.try("eve@example.com", goodPassword), 401, "invalid_credentials")
+}
+
+// TestSEC34NoMailAboutRestoresToUnprovedAddress: whoever has signed up with another person's
+// address cannot fill that mailbox by deleting the account and signing in again.
+func TestSEC34NoMailAboutRestoresToUnprovedAddress(t *testing.T) {
+	t.Parallel()
+	s := newGraceService(t)
+	s.deleteOwn(s.signup("ann@example.com").Data.Tokens.AccessToken)
+	s.login("ann@example.com")
+	s.wantCount(event.Audit, event.UserDeletionCancelled{}, 1)
+	s.wantCount(event.Email, event.UserDeletionCancelled{}, 0)
 }
 
 // An administrator deletes at once: the grace is for owners who change their minds.

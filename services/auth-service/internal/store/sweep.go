@@ -27,15 +27,7 @@ func (s *Store) ProvisionalAccounts(ctx context.Context, created time.Time, afte
 			AND id > COALESCE(NULLIF($2, '')::uuid, '00000000-0000-0000-0000-000000000000')
 		ORDER BY id
 		LIMIT $3`
-	rows, err := s.db.Query(ctx, query, created, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list provisional accounts: %w", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("list provisional accounts: %w", err)
-	}
-	return ids, nil
+	return s.ids(ctx, "list provisional accounts", query, created, after, limit)
 }
 
 // DueDeletions implements account.Store.
@@ -46,13 +38,34 @@ func (s *Store) DueDeletions(ctx context.Context, now time.Time, after string, l
 		WHERE delete_at <= $1 AND id > COALESCE(NULLIF($2, '')::uuid, '00000000-0000-0000-0000-000000000000')
 		ORDER BY id
 		LIMIT $3`
-	rows, err := s.db.Query(ctx, query, now, after, limit)
+	return s.ids(ctx, "list due deletions", query, now, after, limit)
+}
+
+// OutlivedDeletions implements account.Store. The request has ended all sessions, that of the
+// caller among them.
+func (s *Store) OutlivedDeletions(ctx context.Context, after string, limit int) ([]string, error) {
+	const query = `
+		SELECT a.id::text
+		FROM accounts a
+		WHERE a.delete_at IS NOT NULL AND a.id > COALESCE(NULLIF($1, '')::uuid, '00000000-0000-0000-0000-000000000000')
+			AND EXISTS (
+				SELECT FROM sessions s
+				WHERE s.account_id = a.id AND s.created_at > (
+					SELECT max(d.revoked_at) FROM sessions d WHERE d.account_id = a.id AND d.revoked_reason = $3))
+		ORDER BY a.id
+		LIMIT $2`
+	return s.ids(ctx, "list outlived deletions", query, after, limit, account.ReasonDeleted)
+}
+
+// ids returns what a query for ids of accounts finds.
+func (s *Store) ids(ctx context.Context, operation, query string, arguments ...any) ([]string, error) {
+	rows, err := s.db.Query(ctx, query, arguments...)
 	if err != nil {
-		return nil, fmt.Errorf("list due deletions: %w", err)
+		return nil, fmt.Errorf("%s: %w", operation, err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("list due deletions: %w", err)
+		return nil, fmt.Errorf("%s: %w", operation, err)
 	}
 	return ids, nil
 }
