@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -24,29 +23,10 @@ var (
 	errUnsupported      = problem.New(problem.Invalid, "unsupported_request", "The request uses an unsupported feature of HTTP.")
 )
 
-// rawErrorListener replaces the errors that net/http writes itself by errors in the
-// envelope, on all connections of a listener.
-type rawErrorListener struct {
-	net.Listener
-	strictTransport string // see Server
-}
-
-// Accept implements net.Listener.
-func (l rawErrorListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	replaced := &rawErrors{strictTransport: l.strictTransport}
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return rawErrorConn{c, replaced}, err
-	case *tls.Conn:
-		return rawErrorTLSConn{c, replaced}, err
-	}
-	return c, err
-}
-
-// rawErrors replaces the errors of one connection.
+// rawErrors replaces the errors of one connection that net/http writes itself by errors in the
+// envelope.
 type rawErrors struct {
-	strictTransport string
+	strictTransport string // see Server
 
 	// responding is true from the start of a handler until its response is written. What a
 	// handler writes may look like an error of net/http, and must not be replaced: the client
@@ -54,23 +34,12 @@ type rawErrors struct {
 	responding atomic.Bool
 }
 
-// rawErrorsOf returns the rawErrors of a connection, or nil if it has none.
-func rawErrorsOf(c net.Conn) *rawErrors {
-	switch c := c.(type) {
-	case rawErrorConn:
-		return c.replaced
-	case rawErrorTLSConn:
-		return c.replaced
-	}
-	return nil
-}
-
 type rawErrorsKey struct{}
 
 // withRawErrors is for http.Server's ConnContext.
 func withRawErrors(ctx context.Context, c net.Conn) context.Context {
-	if replaced := rawErrorsOf(c); replaced != nil {
-		return context.WithValue(ctx, rawErrorsKey{}, replaced)
+	if c, ok := c.(*clientConn); ok {
+		return context.WithValue(ctx, rawErrorsKey{}, &c.errors)
 	}
 	return ctx
 }
@@ -81,25 +50,6 @@ func respondItself(ctx context.Context) {
 		replaced.responding.Store(true)
 	}
 }
-
-// rawErrorConn keeps all methods of a TCP connection, some of which net/http looks for.
-type rawErrorConn struct {
-	*net.TCPConn
-	replaced *rawErrors
-}
-
-// Write implements net.Conn.
-func (c rawErrorConn) Write(p []byte) (int, error) { return c.replaced.write(c.TCPConn, p) }
-
-// rawErrorTLSConn is rawErrorConn for TLS. The first read does the handshake, so the timeout
-// for headers limits it.
-type rawErrorTLSConn struct {
-	*tls.Conn
-	replaced *rawErrors
-}
-
-// Write implements net.Conn.
-func (c rawErrorTLSConn) Write(p []byte) (int, error) { return c.replaced.write(c.Conn, p) }
 
 func (e *rawErrors) write(w io.Writer, p []byte) (int, error) {
 	if e.responding.Load() {

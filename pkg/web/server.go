@@ -84,7 +84,7 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	s.server = &http.Server{
 		Handler:           s.withHeaders(handler),
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       20 * time.Second,
+		ReadTimeout:       20 * time.Second, // renewed for each stretch, as is the next
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    maxHeader,
@@ -99,8 +99,8 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 }
 
 func (s *Server) connState(c net.Conn, state http.ConnState) {
-	if replaced := rawErrorsOf(c); replaced != nil && state == http.StateIdle {
-		replaced.responding.Store(false)
+	if c, ok := c.(*clientConn); ok && state == http.StateIdle {
+		c.errors.responding.Store(false)
 	}
 	if s.ConnState != nil {
 		s.ConnState(c, state)
@@ -152,7 +152,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		listener = tls.NewListener(listener, config)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(rawErrorListener{listener, s.StrictTransport}) }()
+	go func() { served <- s.server.Serve(clientListener{listener, s.StrictTransport}) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve http: %w", err)
