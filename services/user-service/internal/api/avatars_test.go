@@ -51,6 +51,13 @@ func TestAvatar(t *testing.T) {
 			t.Errorf("the same image made %s of %s", again.Data, set.Data)
 		}
 		s.wantStored(3)
+		if err := s.blobs.Delete(t.Context(), s.stored()[2:]); err != nil {
+			t.Fatal(err)
+		}
+		if restored := s.file(s.want(s.upload(me, photo(red)), 200)); restored == first {
+			t.Error("the same image keeps an avatar of which a picture is lost")
+		}
+		s.wantStored(3)
 		second := s.file(s.want(s.upload(me, photo(blue)), 200))
 		if res, _ := s.fetch(first); second == first || res.StatusCode != http.StatusNotFound {
 			t.Errorf("the old picture = %d", res.StatusCode)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -82,7 +83,7 @@ func NewAvatars(profiles *Profiles, register AvatarStore, blobs Blobs, memory in
 
 // Set makes an avatar of the image that was sent, declared to be of a media type or of none, and
 // returns the changed profile. The pictures that it replaces are deleted. An image that makes the
-// same pictures as before changes nothing. It fails with the errors of package picture, with
+// same pictures as before changes nothing, unless one of them is lost. It fails with the errors of package picture, with
 // ErrAvatarBusy and ErrAvatarStorage, and as Profiles.Change does.
 func (a *Avatars) Set(ctx context.Context, caller Caller, data []byte, declared string, match func(version int64) bool) (Profile, error) {
 	made, err := a.squares(ctx, data, declared)
@@ -90,11 +91,15 @@ func (a *Avatars) Set(ctx context.Context, caller Caller, data []byte, declared 
 		return Profile{}, err
 	}
 	name := newName(caller.UserID, made)
+	lost, err := a.lost(ctx, caller.UserID, name)
+	if err != nil {
+		return Profile{}, err
+	}
 	if err := a.store(ctx, caller.UserID, name, made); err != nil {
 		return Profile{}, err
 	}
 	changed, err := a.change(ctx, caller, match, func(old string) string {
-		if samePictures(old, name) {
+		if samePictures(old, name) && old != lost {
 			return old
 		}
 		return name
@@ -137,6 +142,31 @@ func (a *Avatars) squares(ctx context.Context, data []byte, declared string) (pi
 	}
 	defer a.memory.Release(need)
 	return source.Squares()
+}
+
+// lost returns the name of the user's avatar if it stands for the same pictures as another name,
+// and one of them is not stored. A new name, unlike a repair, reaches caches that remember the
+// failure.
+func (a *Avatars) lost(ctx context.Context, userID, like string) (name string, err error) {
+	current, err := a.profiles.store.Get(ctx, userID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case !samePictures(current.Avatar, like):
+		return "", nil
+	}
+	for _, size := range picture.Sizes {
+		_, err := a.blobs.Get(ctx, key(File(current.Avatar, size)))
+		if errors.Is(err, ErrNoAvatar) {
+			return current.Avatar, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return "", nil
 }
 
 // store registers a name and stores its pictures.

@@ -3,6 +3,7 @@ package profile
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -54,28 +55,27 @@ func (a *Avatars) Sweep(ctx context.Context) (swept Swept, err error) {
 
 // unlisted returns the keys of pictures that are not in the register.
 func (a *Avatars) unlisted(ctx context.Context, keys []string) ([]string, error) {
-	names := map[string]string{} // by key
+	var unlisted []string
+	byName := map[string][]string{}
 	for _, key := range keys {
-		if parts := keyForm.FindStringSubmatch(key); parts != nil {
-			names[key] = parts[1] + parts[2]
-			if parts[3] != "" {
-				names[key] = "" // an unfinished file, which no profile has
-			}
+		switch parts := keyForm.FindStringSubmatch(key); {
+		case parts == nil:
+		case parts[3] != "": // an unfinished file, which no profile has
+			unlisted = append(unlisted, key)
+		default:
+			name := parts[1] + parts[2]
+			byName[name] = append(byName[name], key)
 		}
 	}
-	asked := make([]string, 0, len(names))
-	for _, name := range names {
-		asked = append(asked, name)
-	}
-	registered, err := a.register.RegisteredAvatars(ctx, asked)
+	registered, err := a.register.RegisteredAvatars(ctx, slices.Collect(maps.Keys(byName)))
 	if err != nil {
 		return nil, err
 	}
-	var unlisted []string
-	for key, name := range names {
-		if !slices.Contains(registered, name) {
-			unlisted = append(unlisted, key)
-		}
+	for _, name := range registered {
+		delete(byName, name)
+	}
+	for _, rest := range byName {
+		unlisted = append(unlisted, rest...)
 	}
 	return unlisted, nil
 }

@@ -36,9 +36,9 @@ const (
 	maxLag         = 5 * time.Second
 	replicaEvery   = time.Second
 	replicaTimeout = time.Second // of a check
-	// replicaPatience is how long a read waits for a replica, which may hang, before it goes to
+	// replicaReadTimeout is how long a read waits for a replica, which may hang, before it goes to
 	// the primary.
-	replicaPatience = 2 * time.Second
+	replicaReadTimeout = 2 * time.Second
 )
 
 // replica is one of them.
@@ -227,7 +227,7 @@ func (r *Replicas) readPrimary(ctx context.Context, f func(ctx context.Context, 
 }
 
 func (one *replica) read(ctx context.Context, f func(ctx context.Context, db querier) error) error {
-	ctx, cancel := context.WithTimeout(ctx, replicaPatience)
+	ctx, cancel := context.WithTimeout(ctx, replicaReadTimeout)
 	defer cancel()
 	return f(ctx, one.pool)
 }
