@@ -41,7 +41,8 @@ const observed = `
 `
 
 // TestRealtimePage runs the code of docs/realtime.md in a browser: it is told of everything that
-// happens to its account, continues after an interruption, and ends with its session.
+// happens to its account, continues after an interruption, and ends with its session. The first
+// token cannot be had.
 func TestRealtimePage(t *testing.T) {
 	t.Parallel()
 	c, shown, email := newClient(t), newClient(t), newEmail()
@@ -52,7 +53,9 @@ func TestRealtimePage(t *testing.T) {
 	drive(b, chromedp.Navigate(c.gateway+"/docs"))
 	drive(b, chromedp.Evaluate[bool](observed+codeIn(t, "docs/realtime.md", "js")+`
 		window.token = "`+shown.tokens.AccessToken+`";
-		window.stop = listen(async () => token, message => got.push(message)); true`))
+		let offline = true;
+		const getToken = async () => { if (offline) { offline = false; throw new Error("offline"); } return token; };
+		window.stop = listen(getToken, message => got.push(message)); true`))
 	count := func(expression string) int {
 		t.Helper()
 		return drive(b, chromedp.Evaluate[int](expression))

@@ -36,7 +36,7 @@ type Config struct {
 	MaxConnections      int `envconfig:"MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open client connections. Further ones are closed immediately."`
 	MaxConnectionsPerIP int `envconfig:"MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of open connections per IPv4 address or IPv6 /64, except for TRUSTED_PROXIES."`
 
-	RealtimeConnections        int      `envconfig:"REALTIME_MAX_CONNECTIONS" default:"10000" desc:"Maximum number of open real-time connections (WebSocket or server-sent events). Further ones get 503."`
+	RealtimeConnections        int      `envconfig:"REALTIME_MAX_CONNECTIONS" default:"8000" desc:"Maximum number of open real-time connections (WebSocket or server-sent events). Further ones get 503. Keep it below MAX_CONNECTIONS, which server-sent events count against, too."`
 	RealtimeConnectionsPerIP   int      `envconfig:"REALTIME_MAX_CONNECTIONS_PER_IP" default:"1000" desc:"Maximum number of real-time connections per client address (IPv4 address or IPv6 /64). Further ones get 429."`
 	RealtimeConnectionsPerUser int      `envconfig:"REALTIME_MAX_CONNECTIONS_PER_USER" default:"20" desc:"Maximum number of real-time connections per signed-in user, such as tabs and devices. Further ones get 429."`
 	RequireMFAFor              []string `envconfig:"REQUIRE_MFA_FOR" desc:"Roles, such as admin,auditor, that are of use only in sessions with a second factor: here, that may listen to the channels of real-time events. The same for every service."`

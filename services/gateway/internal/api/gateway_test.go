@@ -117,8 +117,8 @@ type setup struct {
 	corsHeaders api.Headers
 }
 
-// patience is how long gateways wait for a service unless their test is about that.
-const patience = 15 * time.Second
+// serviceTimeout is how long gateways wait for a service unless their test is about that.
+const serviceTimeout = 15 * time.Second
 
 func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits api.RateLimits, change func(*setup)) http.Handler {
 	t.Helper()
@@ -132,7 +132,7 @@ func handlerFor(t *testing.T, g *gateway, client redis.UniversalClient, limits a
 		routes:    api.Routes,
 		addresses: map[string]upstream.Addresses{"auth": {target}, "user": {target}, "email": {target}, "audit": {target}},
 		// A busy machine answers late, and accepts connections late.
-		upstream: upstream.Options{Timeout: patience, Stall: patience, Wait: patience, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)},
+		upstream: upstream.Options{Timeout: serviceTimeout, Stall: serviceTimeout, Wait: serviceTimeout, MaxInFlight: 100, Log: log, Metrics: upstream.NewMetrics(metrics)},
 	}
 	if change != nil {
 		change(&s)

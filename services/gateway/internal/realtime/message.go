@@ -3,6 +3,7 @@ package realtime
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -100,57 +101,45 @@ type translation struct {
 	ended string // a session that has ended; its own connections close
 }
 
-// reader returns what an event means to its subject. The event is not decodable or not for
-// clients if ok is false.
-type reader func(e event.Event) (kind string, data any, ok bool)
+// reader returns what an event of a name means to its subject. The event is not decodable or not
+// for clients if ok is false.
+type reader struct {
+	name string
+	read func(e event.Event) (kind string, data any, ok bool)
+}
 
 // decoding returns a reader of the events of one name.
-func decoding[P event.Payload](kind string, data func(P) any) (string, reader) {
+func decoding[P event.Payload](kind string, data func(P) any) reader {
 	var zero P
-	return zero.EventName(), func(e event.Event) (string, any, bool) {
+	return reader{zero.EventName(), func(e event.Event) (string, any, bool) {
 		p, err := event.Decode[P](e)
 		if err != nil {
 			return "", nil, false
 		}
 		return kind, data(p), true
-	}
+	}}
 }
 
 // aboutUsers are the events of each stream that their subject is told of. No message has more
 // of an event than what is copied here.
-var aboutUsers = [streams]map[string]reader{
-	userStream: readers(
-		entry(decoding("session.created", func(p event.UserLoggedIn) any {
+var aboutUsers = [streams][]reader{
+	userStream: {
+		decoding("session.created", func(p event.UserLoggedIn) any {
 			if p.Method == "" {
 				p.Method = "password"
 			}
 			return sessionCreated{p.SessionID, p.Method}
-		})),
-		entry(decoding("session.revoked", func(p event.SessionRevoked) any { return sessionRevoked{p.SessionID, p.Reason} })),
-		entry(decoding("session.revoked", func(p event.UserLoggedOut) any { return sessionRevoked{p.SessionID, "logout"} })),
-		entry(decoding("user.updated", func(p event.UserProfileUpdated) any { return userUpdated{p.Fields} })),
-		entry(decoding("user.updated", func(event.UserEmailVerified) any { return userUpdated{[]string{"emailVerified"}} })),
-		entry(decoding("user.updated", func(event.UserEmailChanged) any { return userUpdated{[]string{"email"}} })),
-		entry(decoding("user.role_changed", func(p event.UserRoleChanged) any { return roleChanged{p.After, p.Before} })),
-	),
-	hintStream: readers(
-		entry(decoding("email.sent", func(p event.EmailSent) any { return emailSent{p.Template} })),
-	),
-}
-
-type namedReader struct {
-	name string
-	read reader
-}
-
-func entry(name string, read reader) namedReader { return namedReader{name, read} }
-
-func readers(all ...namedReader) map[string]reader {
-	byName := map[string]reader{}
-	for _, r := range all {
-		byName[r.name] = r.read
-	}
-	return byName
+		}),
+		decoding("session.revoked", func(p event.SessionRevoked) any { return sessionRevoked{p.SessionID, p.Reason} }),
+		decoding("session.revoked", func(p event.UserLoggedOut) any { return sessionRevoked{p.SessionID, "logout"} }),
+		decoding("user.updated", func(p event.UserProfileUpdated) any { return userUpdated{p.Fields} }),
+		decoding("user.updated", func(event.UserEmailVerified) any { return userUpdated{[]string{"emailVerified"}} }),
+		decoding("user.updated", func(event.UserEmailChanged) any { return userUpdated{[]string{"email"}} }),
+		decoding("user.role_changed", func(p event.UserRoleChanged) any { return roleChanged{p.After, p.Before} }),
+	},
+	hintStream: {
+		decoding("email.sent", func(p event.EmailSent) any { return emailSent{p.Template} }),
+	},
 }
 
 // translate returns what an event of a stream means to clients; ok is false if it means nothing
@@ -161,11 +150,11 @@ func translate(stream int, e event.Event) (t translation, ok bool) {
 			return t, true
 		}
 	}
-	read := aboutUsers[stream][e.Name]
-	if read == nil || e.Subject == "" {
+	known := slices.IndexFunc(aboutUsers[stream], func(r reader) bool { return r.name == e.Name })
+	if known < 0 || e.Subject == "" {
 		return translation{}, false
 	}
-	kind, data, ok := read(e)
+	kind, data, ok := aboutUsers[stream][known].read(e)
 	if !ok {
 		return translation{}, false
 	}
