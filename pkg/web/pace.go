@@ -6,68 +6,57 @@ import (
 	"time"
 )
 
-// stretch is how much a client must send or take, in bytes, within each timeout of the server. It
-// is more than most requests and responses have, which so have one timeout in all.
-const stretch = 64 << 10
+const (
+	// slowest is how many bytes of a long response a client must take in a second, on average.
+	slowest = 16 << 10
+	// stretch is how many bytes pass between two extensions of a deadline.
+	stretch = 64 << 10
+)
 
-// pace renews the deadlines of a connection after each stretch of bytes that has passed. The
-// timeouts of http.Server are for the whole of a request or response, however long it is: one that
-// is long enough for a download on a slow line would let a client that takes nothing keep the
-// connection for as long.
+// pace extends the deadline of a response by the time that a slow client may take for what it has
+// taken. The WriteTimeout of http.Server is for the whole response, however long that is; a timeout
+// that is long enough for an export on a slow line would let a client that takes nothing keep the
+// connection for as long. What the kernel buffers counts as taken.
 type pace struct {
-	mu             sync.Mutex
-	read, write    time.Duration // what is left when a deadline is set; not positive for none
-	received, sent int           // since a deadline was set or renewed
+	mu       sync.Mutex
+	deadline time.Time // as it was set; zero for none
+	sent     int64     // since then
+	extended int64     // for how much of that the deadline was extended
+	off      bool
 }
 
-// set is for all deadlines of the connection, which it sets itself.
-func (p *pace) set(c net.Conn, t time.Time, read, write bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var left time.Duration
-	if !t.IsZero() {
-		left = time.Until(t)
-	}
-	switch {
-	case read && write:
-		p.read, p.received, p.write, p.sent = left, 0, left, 0
-		return c.SetDeadline(t)
-	case read:
-		p.read, p.received = left, 0
-		return c.SetReadDeadline(t)
-	default:
-		p.write, p.sent = left, 0
-		return c.SetWriteDeadline(t)
+// write writes b in pieces, so that one long write can be extended as well.
+func (p *pace) write(c net.Conn, replaced *rawErrors, b []byte) (written int, err error) {
+	for {
+		n, err := replaced.write(c, b[written:min(len(b), written+stretch)])
+		p.took(c, n)
+		if written += n; err != nil || written == len(b) {
+			return written, err
+		}
 	}
 }
 
-// got renews the deadlines if the client has sent a stretch: that for the response has begun, too.
-func (p *pace) got(c net.Conn, n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.received += n; p.received < stretch {
-		return
-	}
-	p.received = 0
-	if p.read > 0 {
-		_ = c.SetReadDeadline(time.Now().Add(p.read)) // If this fails, so does the next read.
-	}
-	p.renewWrite(c)
-}
-
-// took renews the deadline if the client has taken a stretch.
 func (p *pace) took(c net.Conn, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sent += n; p.sent < stretch {
+	p.sent += int64(n)
+	if p.off || p.deadline.IsZero() || p.sent-p.extended < stretch {
 		return
 	}
-	p.renewWrite(c)
+	p.extended = p.sent
+	_ = c.SetWriteDeadline(p.deadline.Add(time.Duration(p.sent) * time.Second / slowest)) // If this fails, so will the write.
 }
 
-func (p *pace) renewWrite(c net.Conn) {
-	p.sent = 0
-	if p.write > 0 {
-		_ = c.SetWriteDeadline(time.Now().Add(p.write)) // If this fails, so does the next write.
-	}
+func (p *pace) setWriteDeadline(c net.Conn, t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deadline, p.sent, p.extended = t, 0, 0
+	return c.SetWriteDeadline(t)
+}
+
+// stop is for a connection that switches protocols: its deadlines are exact.
+func (p *pace) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off = true
 }

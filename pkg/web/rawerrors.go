@@ -38,7 +38,7 @@ type rawErrorsKey struct{}
 
 // withRawErrors is for http.Server's ConnContext.
 func withRawErrors(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*clientConn); ok {
+	if c, ok := clientOf(c); ok {
 		return context.WithValue(ctx, rawErrorsKey{}, &c.errors)
 	}
 	return ctx

@@ -84,8 +84,8 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 	s.server = &http.Server{
 		Handler:           s.withHeaders(handler),
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       20 * time.Second, // renewed for each stretch, as is the next
-		WriteTimeout:      30 * time.Second,
+		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      30 * time.Second, // and more for a long response; see pace
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 		ConnState:         s.connState,
@@ -99,8 +99,13 @@ func NewServer(cfg Listener, handler http.Handler, log *slog.Logger) *Server {
 }
 
 func (s *Server) connState(c net.Conn, state http.ConnState) {
-	if c, ok := c.(*clientConn); ok && state == http.StateIdle {
-		c.errors.responding.Store(false)
+	if client, ok := clientOf(c); ok {
+		switch state { //nolint:exhaustive // Nothing changes in the others.
+		case http.StateIdle:
+			client.errors.responding.Store(false)
+		case http.StateHijacked:
+			client.pace.stop()
+		}
 	}
 	if s.ConnState != nil {
 		s.ConnState(c, state)

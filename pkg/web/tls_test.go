@@ -36,7 +36,12 @@ func TestSEC129TLSListener(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
-		handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+		handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.TLS == nil {
+				t.Error("the handler does not know that the request came over TLS")
+			}
+			fmt.Fprint(w, "hello")
+		})
 		served <- web.NewServer(cfg, handler, testkit.Log(t)).Serve(ctx, listener)
 	}()
 	defer func() {
