@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/pkg/event"
@@ -37,16 +39,23 @@ func (c *Change) scheduleDeletion(ctx context.Context, now, deleteAt time.Time) 
 }
 
 // cancelDeletion is called for every sign-in.
-func (c *Change) cancelDeletion(ctx context.Context, now time.Time) error {
+func (c *Change) cancelDeletion(ctx context.Context, now time.Time) {
 	if c.Account.DeleteAt.IsZero() {
-		return nil
+		return
 	}
 	c.Account.DeleteAt, c.Account.UpdatedAt = time.Time{}, now
-	return c.notify(ctx, now, deletionCancelled(c.Account))
+	c.Events = append(c.Events, deletionCancelled(ctx, now, c.Account))
 }
 
-func deletionCancelled(a Account) event.UserDeletionCancelled {
-	return event.UserDeletionCancelled{Email: a.Email.Address, Name: a.Name}
+// deletionCancelled returns the notice about a sign-in that has cancelled the deletion of an
+// account. Nobody is mailed at an address that was not verified: deleting and signing in again
+// would fill another person's mailbox.
+func deletionCancelled(ctx context.Context, now time.Time, a Account) event.Event {
+	e := event.New(ctx, now, a.ID, event.UserDeletionCancelled{Email: a.Email.Address, Name: a.Name})
+	if !a.EmailVerified {
+		e = withoutMail(e)
+	}
+	return e
 }
 
 // DeleteDue deletes the accounts whose time has come. Run calls it regularly. First it cancels the
@@ -55,15 +64,26 @@ func deletionCancelled(a Account) event.UserDeletionCancelled {
 func (a *Accounts) DeleteDue(ctx context.Context) error {
 	ctx = event.WithActor(ctx, event.Actor{Type: "service"})
 	now := a.time()
+	outlived := map[string]time.Time{}
 	err := a.eachBatch(ctx, func(after string) ([]string, error) {
-		return a.store.OutlivedDeletions(ctx, after, purgeBatch)
-	}, func(c *Change) error { return c.cancelDeletion(ctx, a.time()) })
+		found, err := a.store.OutlivedDeletions(ctx, after, purgeBatch)
+		maps.Copy(outlived, found)
+		return slices.Sorted(maps.Keys(found)), err
+	}, func(c *Change) error {
+		if c.Account.DeleteAt.Equal(outlived[c.Account.ID]) { // It was not asked for again.
+			c.cancelDeletion(ctx, a.time())
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	return a.eachBatch(ctx, func(after string) ([]string, error) {
 		return a.store.DueDeletions(ctx, now, after, purgeBatch)
 	}, func(c *Change) error {
+		if len(c.Sessions) > 0 { // Its owner has just signed in.
+			return nil
+		}
 		if !c.Account.DeleteAt.IsZero() && !c.Account.DeleteAt.After(now) {
 			c.deleteAccount(ctx, a.time(), deletedByRequest)
 		}

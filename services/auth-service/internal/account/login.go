@@ -134,11 +134,7 @@ func (a *Accounts) startLogin(ctx context.Context, attempt loginAttempt, in Pass
 	in.Events = append(in.Events, event.New(ctx, session.CreatedAt, account.ID, event.UserLoggedIn{SessionID: session.ID, DeviceName: attempt.device}))
 	in.IfNewDevice = newDevice(ctx, account, session)
 	if in.Restores = !account.DeleteAt.IsZero(); in.Restores {
-		restored := event.New(ctx, session.CreatedAt, account.ID, deletionCancelled(account))
-		if !account.EmailVerified {
-			restored = withoutMail(restored) // Perhaps it is another person's mailbox, to be filled.
-		}
-		in.Events = append(in.Events, restored)
+		in.Events = append(in.Events, deletionCancelled(ctx, session.CreatedAt, account))
 	}
 	if err := a.store.StartSession(ctx, session, in); err != nil {
 		return LoginResult{}, err

@@ -25,9 +25,10 @@ type maintenanceStore interface {
 	// DueDeletions returns up to limit ids of accounts that are to be deleted by now, in
 	// order, after the id after.
 	DueDeletions(ctx context.Context, now time.Time, after string, limit int) ([]string, error)
-	// OutlivedDeletions returns up to limit ids of accounts that are to be deleted although their
-	// owners have signed in since they asked for it, in order, after the id after.
-	OutlivedDeletions(ctx context.Context, after string, limit int) ([]string, error)
+	// OutlivedDeletions returns up to limit accounts that are to be deleted although their owners
+	// have signed in since they asked for it, the first after the id after: by their ids, when
+	// they are to be deleted.
+	OutlivedDeletions(ctx context.Context, after string, limit int) (map[string]time.Time, error)
 }
 
 const (

@@ -117,9 +117,7 @@ func (a *Accounts) Challenge(ctx context.Context, secret, code, deviceToken stri
 		session := a.newSession(ctx, c.Account, ch.DeviceName, byPassword.with(byCode))
 		c.NewSession, c.ClearAttempts, c.IfNewDevice = &session, attempt.Key, newDevice(ctx, c.Account, session)
 		c.record(ctx, now, event.UserLoggedIn{SessionID: session.ID, DeviceName: session.DeviceName})
-		if err := c.cancelDeletion(ctx, now); err != nil {
-			return err
-		}
+		c.cancelDeletion(ctx, now)
 		account = c.Account
 		tokens, err = a.firstTokens(account, session, known)
 		return err

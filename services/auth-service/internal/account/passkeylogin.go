@@ -64,9 +64,7 @@ func (a *Accounts) FinishPasskeyLogin(ctx context.Context, passkeyToken, device 
 			return ErrEmailNotVerified
 		}
 		ctx := actAs(ctx, c.Account)
-		if err := c.cancelDeletion(ctx, a.time()); err != nil {
-			return err
-		}
+		c.cancelDeletion(ctx, a.time())
 		account = c.Account
 		started := a.newSession(ctx, c.Account, device, byPasskey)
 		started.Proved = used.Proved

@@ -74,7 +74,7 @@ func (s *service) deleteDue() {
 func TestSEC158EverySignInRestores(t *testing.T) {
 	t.Parallel()
 	s := newGraceService(t)
-	withPasskey, withCode := s.signup("ann@example.com").Data, s.signup("bob@example.com").Data
+	withPasskey, withCode := s.verified("ann@example.com").Data, s.verified("bob@example.com").Data
 	key := s.addPasskey(withPasskey.User, withPasskey.Tokens.AccessToken)
 	_, secret, _ := s.enrol(withCode.Tokens.AccessToken)
 	s.deleteOwn(withPasskey.Tokens.AccessToken)

@@ -42,19 +42,33 @@ func (s *Store) DueDeletions(ctx context.Context, now time.Time, after string, l
 }
 
 // OutlivedDeletions implements account.Store. The request has ended all sessions, that of the
-// caller among them.
-func (s *Store) OutlivedDeletions(ctx context.Context, after string, limit int) ([]string, error) {
+// caller among them. Sweep keeps those until the account is deleted.
+func (s *Store) OutlivedDeletions(ctx context.Context, after string, limit int) (map[string]time.Time, error) {
 	const query = `
-		SELECT a.id::text
+		SELECT a.id::text, a.delete_at
 		FROM accounts a
 		WHERE a.delete_at IS NOT NULL AND a.id > COALESCE(NULLIF($1, '')::uuid, '00000000-0000-0000-0000-000000000000')
 			AND EXISTS (
 				SELECT FROM sessions s
-				WHERE s.account_id = a.id AND s.created_at > (
-					SELECT max(d.revoked_at) FROM sessions d WHERE d.account_id = a.id AND d.revoked_reason = $3))
+				WHERE s.account_id = a.id AND (` + liveSession + ` OR s.revoked_reason IS DISTINCT FROM $3 AND s.created_at > (
+					SELECT max(d.revoked_at) FROM sessions d WHERE d.account_id = a.id AND d.revoked_reason = $3)))
 		ORDER BY a.id
 		LIMIT $2`
-	return s.ids(ctx, "list outlived deletions", query, after, limit, account.ReasonDeleted)
+	rows, err := s.db.Query(ctx, query, after, limit, account.ReasonDeleted)
+	if err != nil {
+		return nil, fmt.Errorf("list outlived deletions: %w", err)
+	}
+	found := map[string]time.Time{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (id string, err error) {
+		var deleteAt time.Time
+		err = row.Scan(&id, &deleteAt)
+		found[id] = deleteAt
+		return id, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list outlived deletions: %w", err)
+	}
+	return found, nil
 }
 
 // ids returns what a query for ids of accounts finds.
@@ -76,7 +90,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 		query string
 		age   time.Duration
 	}{
-		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
+		{`DELETE FROM sessions WHERE ctid = ANY (ARRAY(SELECT ctid FROM sessions WHERE expires_at < $1 AND account_id NOT IN (SELECT id FROM accounts WHERE delete_at IS NOT NULL) LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
 		{`DELETE FROM one_time_tokens WHERE ctid = ANY (ARRAY(SELECT ctid FROM one_time_tokens WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention},
 		{`DELETE FROM revocations WHERE ctid = ANY (ARRAY(SELECT ctid FROM revocations WHERE revoked_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, 2 * token.MaxLifetime},
 		{`DELETE FROM login_failures WHERE ctid = ANY (ARRAY(SELECT ctid FROM login_failures WHERE last_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))`, account.FailedAttemptRetention},
