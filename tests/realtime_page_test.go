@@ -41,8 +41,8 @@ const observed = `
 `
 
 // TestRealtimePage runs the code of docs/realtime.md in a browser: it is told of everything that
-// happens to its account, continues after an interruption, and ends with its session. The first
-// token cannot be had.
+// happens to its account, continues after an interruption, and ends with its session. At
+// first there is no token.
 func TestRealtimePage(t *testing.T) {
 	t.Parallel()
 	c, shown, email := newClient(t), newClient(t), newEmail()

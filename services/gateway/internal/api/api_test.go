@@ -172,9 +172,9 @@ func TestServicesThatFail(t *testing.T) {
 	if a := g.do("GET", "/api/v1/user/hangup", "", "Authorization", g.bearer()); a.status != 502 || a.Code != "bad_gateway" || a.header.Get("Retry-After") == "" {
 		t.Errorf("of a service that hangs up = %d %s", a.status, a.body)
 	}
-	impatient := gatewayTo(t, g.upstream.URL, func(s *setup) { s.upstream.Wait = 0 })
+	withoutWait := gatewayTo(t, g.upstream.URL, func(s *setup) { s.upstream.Wait = 0 })
 	g.upstream.Close()
-	if res, text := send(t, "GET", impatient+"/api/v1/user/me", http.NoBody); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, `"code":"service_unavailable"`) || strings.Contains(text, "127.0.0.1") {
+	if res, text := send(t, "GET", withoutWait+"/api/v1/user/me", http.NoBody); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, `"code":"service_unavailable"`) || strings.Contains(text, "127.0.0.1") {
 		t.Errorf("with the service unavailable = %d %s", res.StatusCode, text)
 	}
 }

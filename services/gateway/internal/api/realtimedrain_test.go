@@ -52,9 +52,6 @@ func TestREL105StreamsOutliveTimeouts(t *testing.T) {
 	if n := metric(t, g, "headgate_http_requests_in_flight"); n != 0 {
 		t.Errorf("%v requests are in flight", n)
 	}
-	if took := metric(t, g, "headgate_http_request_duration_seconds"); took > time.Since(began).Seconds() {
-		t.Errorf("the requests took %v s", took)
-	}
 	short.CloseClientConnections()
 }
 

@@ -109,12 +109,9 @@ func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bo
 			return Profile{}, false, err
 		}
 	case err == nil && addressDiffers(me, caller.Identity):
-		err := p.correctAddress(ctx, caller)
-		if errors.Is(err, ErrAccountUnavailable) {
-			return me, cached, nil // The address that is known is good enough.
-		}
-		if err != nil {
-			return Profile{}, false, err
+		corrected, revoked := p.correctAddress(ctx, caller)
+		if !corrected {
+			return me, cached, revoked
 		}
 	default:
 		return me, cached, err
@@ -123,23 +120,28 @@ func (p *Profiles) Me(ctx context.Context, caller Caller) (me Profile, cached bo
 	return me, false, err
 }
 
-// addressDiffers reports whether a token says that the account has another address than its
-// profile has from before the token: the event of the change has not arrived, or auth-service
-// was restored and has lost the change.
+// addressDiffers reports whether the token has another address than the profile, and is newer
+// than that: the event of the change has not arrived, or auth-service was restored and has lost the
+// change.
 func addressDiffers(me Profile, caller token.Identity) bool {
 	return caller.Email != "" && caller.Email != me.Email && caller.IssuedAt.UnixMicro() > me.AccountVersion
 }
 
-// correctAddress sets the address that auth-service has now. A change that it makes from now
-// on has a later version.
-func (p *Profiles) correctAddress(ctx context.Context, caller Caller) error {
+// correctAddress sets the address that auth-service has now, and reports whether it could. A change
+// that auth-service makes from now on has a later version. If it could not, the address that is
+// known is good enough: the next read tries again, also if only the entry in the cache is left. The
+// error is nil or token.ErrRevoked.
+func (p *Profiles) correctAddress(ctx context.Context, caller Caller) (bool, error) {
 	account, err := p.loadAccount(ctx, caller)
-	if err != nil {
-		return err
+	if err == nil {
+		err = p.setEmail(ctx, Profile{
+			UserID: caller.UserID, Email: account.Email, Name: account.Name, AccountVersion: caller.IssuedAt.UnixMicro(), UpdatedAt: p.time(),
+		})
 	}
-	return p.setEmail(ctx, Profile{
-		UserID: caller.UserID, Email: account.Email, Name: account.Name, AccountVersion: caller.IssuedAt.UnixMicro(), UpdatedAt: p.time(),
-	})
+	if errors.Is(err, token.ErrRevoked) {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 // create stores the profile of the caller unless there is one. The access token has the

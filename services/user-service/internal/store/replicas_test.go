@@ -222,11 +222,12 @@ func TestREL106HangingReplica(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Timeout)
 	defer cancel()
+	before := r.reads("primary")
 	if found, err := r.rows.List(ctx, profile.Search{}, "", 100); err != nil || len(found) != 1 {
 		t.Errorf("found %d, %v", len(found), err)
 	}
-	if n := r.reads("primary"); n == 0 {
-		t.Error("the primary was not asked")
+	if n := r.reads("primary") - before; n != 1 {
+		t.Errorf("the primary was asked %v times", n)
 	}
 }
 
@@ -262,10 +263,13 @@ func TestREL106WriterIsKnownEverywhere(t *testing.T) {
 			return nil
 		})
 	}
-	if err := here.Changed(t.Context(), version(writer, 2)); err != nil {
-		t.Fatal(err)
-	}
-	if !here.ChangedLately(writer) || !there.ChangedLately(writer) {
-		t.Errorf("after a change: %t here, %t there", here.ChangedLately(writer), there.ChangedLately(writer))
-	}
+	testkit.Eventually(t, func() error { // On a busy machine, "lately" can be over before it is asked for.
+		if err := here.Changed(t.Context(), version(writer, 2)); err != nil {
+			return err
+		}
+		if h, o := here.ChangedLately(writer), there.ChangedLately(writer); !h || !o {
+			return fmt.Errorf("after a change: %t here, %t there", h, o)
+		}
+		return nil
+	})
 }
