@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"fmt"
 	"image/color"
 	"net/http"
 	"strings"
@@ -33,20 +32,6 @@ func photo(c color.Color) string { return string(picturetest.JPEG(picturetest.Pl
 func (s *service) upload(caller token.Identity, image string, header ...string) answer {
 	s.t.Helper()
 	return s.do(caller, "PUT", "/me/avatar", image, append([]string{"Content-Type", "image/jpeg"}, header...)...)
-}
-
-// uploadPatiently retries while the service is busy, as it is when the machine is.
-func (s *service) uploadPatiently(caller token.Identity, image string) {
-	s.t.Helper()
-	testkit.Eventually(s.t, func() error {
-		if a := s.upload(caller, image); a.status != 200 {
-			if a.Code != "avatar_busy" {
-				s.t.Errorf("upload = %d %s", a.status, a.Code)
-			}
-			return fmt.Errorf("upload = %d %s", a.status, a.Code)
-		}
-		return nil
-	})
 }
 
 // fetch gets a file of an avatar.

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 	"golang.org/x/sync/semaphore"
@@ -39,13 +38,9 @@ func (a Assets) Shown(p profile.Profile) profile.Profile {
 const (
 	defaultSize = 256 // of avatarUrl
 	avatarField = "avatar"
-	// uploadTime is how long an upload may take after its body has arrived. It is less than the
-	// gateway waits for this service (UPSTREAM_TIMEOUT).
-	uploadTime = 12 * time.Second
 	// uploadMemory is how much memory the bodies of uploads may take. Each counts with its
 	// Content-Length from the beginning, however slowly it arrives.
 	uploadMemory = 64 << 20
-	uploadWait   = 5 * time.Second
 )
 
 type avatars struct {
@@ -83,7 +78,7 @@ func (a *avatars) set(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), uploadTime)
+	ctx, cancel := context.WithTimeout(r.Context(), a.UploadTime)
 	defer cancel()
 	changed, err := a.Set(ctx, caller, data, declared, ifMatch(r))
 	if errors.Is(err, context.DeadlineExceeded) && r.Context().Err() == nil {
@@ -97,7 +92,7 @@ func (a *avatars) set(w http.ResponseWriter, r *http.Request) error {
 
 // reserve takes memory for a body before it is read.
 func (a *avatars) reserve(ctx context.Context, size int64) error {
-	wait, cancel := context.WithTimeout(ctx, uploadWait)
+	wait, cancel := context.WithTimeout(ctx, a.MemoryWait)
 	defer cancel()
 	if err := a.bodies.Acquire(wait, size); err != nil {
 		if ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/pkg/testkit"
 	"github.com/headgate/headgate/pkg/token"
@@ -162,6 +163,7 @@ func TestSEC148CutOffUploads(t *testing.T) {
 func TestSEC148DecodingIsBounded(t *testing.T) {
 	t.Parallel()
 	s := newService(t, testkit.RedisURL(t))
+	s.avatars.MemoryWait = 5 * time.Second
 	var wait sync.WaitGroup
 	for range 12 {
 		wait.Go(func() {
@@ -190,12 +192,12 @@ func TestConcurrentUploads(t *testing.T) {
 				case 3:
 					s.want(s.do(me, "DELETE", "/me/avatar", ""), 200)
 				default:
-					s.uploadPatiently(me, photo([]color.Color{red, blue, red}[i%4]))
+					s.want(s.upload(me, photo([]color.Color{red, blue, red}[i%4])), 200)
 				}
 			})
 		}
 		wait.Wait()
-		s.uploadPatiently(me, photo(red))
+		s.want(s.upload(me, photo(red)), 200)
 		if res, _ := s.fetch(s.file(s.do(me, "GET", "/me", ""))); res.StatusCode != http.StatusOK {
 			t.Errorf("picture = %d", res.StatusCode)
 		}

@@ -21,6 +21,7 @@ func TestREL69HostileEvents(t *testing.T) {
 		for _, e := range testkit.HostileEvents(testkit.NewEvent(t.Context(), uuid.NewString(), p)) {
 			testkit.Publish(t, s.redis, event.User, e)
 		}
+		s.wantAcknowledged()
 	}
 	good := newUser()
 	s.publish(good.UserID, time.Now(), event.UserSignedUp{Email: good.Email, Name: good.Name})

@@ -71,7 +71,7 @@ func newServiceOn(t *testing.T, redisURL, blobURL string) *service {
 	}
 	log, metrics := testkit.Log(t), prometheus.NewRegistry()
 	generation := store.NewGeneration(s.db, log)
-	cache, err := bus.Redis{RedisURL: pkgservice.Secret(redisURL)}.OpenWith(200*time.Millisecond, generation.Connected)
+	cache, err := bus.Redis{RedisURL: pkgservice.Secret(redisURL)}.OpenWith(5*time.Second, generation.Connected)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +91,7 @@ func newServiceOn(t *testing.T, redisURL, blobURL string) *service {
 	rows := store.New(s.db, outbox.New("user-service"))
 	profiles := profile.New(rows, profileCache, token.RemoteAccounts(token.Remote{JWKSURL: s.issuer.JWKSURL}), time.Now)
 	s.avatars = profile.NewAvatars(profiles, rows, s.blobs, avatarMemory)
+	s.avatars.MemoryWait, s.avatars.UploadTime = testkit.Timeout, testkit.Timeout
 	s.sweepingAt = func(now time.Time) *profile.Avatars {
 		later := profile.New(rows, nil, nil, func() time.Time { return now })
 		return profile.NewAvatars(later, rows, s.blobs, avatarMemory)

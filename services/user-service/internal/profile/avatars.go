@@ -58,6 +58,11 @@ var (
 
 // Avatars makes, keeps and deletes the pictures of users. It is safe for concurrent use.
 type Avatars struct {
+	// MemoryWait is how long an upload waits for memory before it is refused.
+	MemoryWait time.Duration
+	// UploadTime is how long an upload may take after its body has arrived.
+	UploadTime time.Duration
+
 	profiles *Profiles
 	register AvatarStore
 	blobs    Blobs
@@ -66,8 +71,8 @@ type Avatars struct {
 }
 
 const (
-	// decodeWait is how long an upload waits for memory before it is refused.
-	decodeWait = 5 * time.Second
+	memoryWait = 5 * time.Second
+	uploadTime = 12 * time.Second // less than the gateway waits for this service (UPSTREAM_TIMEOUT)
 	// leastShare is the part of the memory that each upload takes at least, so that as many
 	// small images as this are processed at a time.
 	leastShare = 8
@@ -78,13 +83,16 @@ const (
 // NewAvatars returns the avatars of profiles. Images are decoded in about memory bytes; one that
 // needs more is decoded while no other is.
 func NewAvatars(profiles *Profiles, register AvatarStore, blobs Blobs, memory int64) *Avatars {
-	return &Avatars{profiles: profiles, register: register, blobs: blobs, memory: semaphore.NewWeighted(memory), budget: memory}
+	return &Avatars{
+		MemoryWait: memoryWait, UploadTime: uploadTime,
+		profiles: profiles, register: register, blobs: blobs, memory: semaphore.NewWeighted(memory), budget: memory,
+	}
 }
 
 // Set makes an avatar of the image that was sent, declared to be of a media type or of none, and
 // returns the changed profile. The pictures that it replaces are deleted. An image that makes the
-// same pictures as before changes nothing, unless one of them is lost. It fails with the errors of package picture, with
-// ErrAvatarBusy and ErrAvatarStorage, and as Profiles.Change does.
+// same pictures as before changes nothing, unless one of them is lost. It fails with the errors of
+// package picture, with ErrAvatarBusy and ErrAvatarStorage, and as Profiles.Change does.
 func (a *Avatars) Set(ctx context.Context, caller Caller, data []byte, declared string, match func(version int64) bool) (Profile, error) {
 	made, err := a.squares(ctx, data, declared)
 	if err != nil {
@@ -132,7 +140,7 @@ func (a *Avatars) squares(ctx context.Context, data []byte, declared string) (pi
 		return picture.Squares{}, err
 	}
 	need := min(max(source.Memory(), a.budget/leastShare), a.budget)
-	wait, cancel := context.WithTimeout(ctx, decodeWait)
+	wait, cancel := context.WithTimeout(ctx, a.MemoryWait)
 	defer cancel()
 	if err := a.memory.Acquire(wait, need); err != nil {
 		if ctx.Err() != nil {
